@@ -1,0 +1,77 @@
+"""Everything that can go wrong, as one tree.
+
+    SoupmixError            exit 1   anything soupmix refuses or cannot do
+    ├── WeightError         exit 2   a weight or an adapter name that was asked for is not valid
+    ├── RecipeError         exit 2   a recipe, a command line or a request that makes no sense
+    ├── PolicyError         exit 1   a policy document is wrong, or the documents contradict each other
+    ├── PolicyRefusal       exit 3   a valid policy says no to this request
+    ├── AdapterError        exit 1   an adapter folder or a store is damaged, hostile or unsupported
+    ├── BaseModelError      exit 1   a base model cannot be found, read or matched
+    ├── OutputError         exit 1   something cannot be written
+    └── TrainingError       exit 1   an adapter cannot be trained from what was given
+
+A message says what was asked, what is allowed, which rule says so and what to do, in one sentence or two.
+`reason` is a short stable code for programs; the message may change, the code does not.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AdapterError",
+    "BaseModelError",
+    "OutputError",
+    "PolicyError",
+    "PolicyRefusal",
+    "RecipeError",
+    "SoupmixError",
+    "TrainingError",
+    "WeightError",
+]
+
+
+class SoupmixError(Exception):
+    """Root of the tree: a sentence for people, a `reason` code for programs, an exit code for shells."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WeightError(SoupmixError, ValueError):
+    """A weight or an adapter name that was asked for is not valid."""
+
+    exit_code = 2
+
+
+class RecipeError(SoupmixError, ValueError):
+    """A recipe, a command line or a request that makes no sense."""
+
+    exit_code = 2
+
+
+class PolicyError(SoupmixError, ValueError):
+    """A policy document is wrong, or the documents contradict each other."""
+
+
+class PolicyRefusal(SoupmixError):
+    """A valid policy says no to this request."""
+
+    exit_code = 3
+
+
+class AdapterError(SoupmixError, ValueError):
+    """An adapter folder or a store is damaged, hostile or unsupported."""
+
+
+class BaseModelError(SoupmixError, ValueError):
+    """A base model cannot be found, read or matched."""
+
+
+class OutputError(SoupmixError, OSError):
+    """Something cannot be written."""
+
+
+class TrainingError(SoupmixError, RuntimeError):
+    """An adapter cannot be trained from what was given."""
