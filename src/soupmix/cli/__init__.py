@@ -1,0 +1,47 @@
+"""The single binary `soupmix`: one file per sub-command, imported only when that sub-command runs."""
+
+import importlib
+import sys
+
+import click
+
+from soupmix import __version__
+from soupmix.errors import SoupmixError
+
+__all__ = ["cli", "main"]
+
+_COMMANDS = ("adapters", "chat", "clamp", "doctor", "merge", "train", "verify")
+
+
+class _Lazy(click.Group):
+    """A group whose commands live in modules of the same name, each exporting `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"soupmix.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="soupmix")
+def cli() -> None:
+    """One language model for many people: a LoRA soup per person, clamped by policy."""
+
+
+def main() -> None:
+    """Run the command line; a refusal is one sentence on stderr and an exit code, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("soupmix: interrupted; nothing was left half-written", err=True)
+        sys.exit(130)
+    except SoupmixError as error:
+        click.echo(f"soupmix: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,43 @@
+"""What the rest of the house knows about an adapter: its manifest entry, and its factors in memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Adapter", "Factors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The low-rank update of one linear layer: delta = scaling * B A.
+
+    Attributes:
+        A: [rank, in]. B: [out, rank]. Both in the dtype of the file.
+        scaling: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
+    """
+
+    A: Tensor
+    B: Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        """Number of rank columns."""
+        return self.A.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter, read and checked.
+
+    Attributes:
+        name: its name in the store. digest: its identity, see `soupmix.store.manifest.Entry.digest`.
+        base_digest: digest of the base model it was trained on.
+        modules: module path in the base model ("model.layers.0.self_attn.q_proj") -> its factors, sorted by path.
+    """
+
+    name: str
+    digest: str
+    base_digest: str
+    modules: Mapping[str, Factors]
