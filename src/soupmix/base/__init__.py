@@ -1,0 +1,18 @@
+"""Base models: from a name, a folder, a GGUF file or a hub id to a clean safetensors folder with a digest."""
+
+from soupmix.base.cache import cache_root
+from soupmix.base.model import Base
+from soupmix.base.resolver import KNOWN, KnownBase, resolve
+from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors, tensors_digest
+
+__all__ = [
+    "KNOWN",
+    "Base",
+    "KnownBase",
+    "TensorInfo",
+    "cache_root",
+    "linear_shapes",
+    "read_tensors",
+    "resolve",
+    "tensors_digest",
+]

@@ -1,0 +1,41 @@
+"""GGUF -> a clean Hugging Face folder; run as `python -m soupmix.base.convert FILE.gguf FOLDER`.
+
+A process of its own keeps progress bars, log levels and the peak memory of the conversion out of the caller.
+"""
+
+import sys
+from pathlib import Path
+
+__all__: list[str] = []
+
+
+def _main(source: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    # Left padding is not a field that every tokenizer class saves by itself.
+    tokenizer.init_kwargs["padding_side"] = "left"
+    tokenizer.save_pretrained(folder)
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    fields = loaded.config.to_dict()
+    fields.pop("quantization_config", None)
+    config = type(loaded.config).from_dict(fields | {"dtype": "bfloat16"})
+    # A model loaded from GGUF refuses save_pretrained, so a fresh one of the same config carries the weights.
+    with torch.device("meta"):
+        fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()}
+    fresh.load_state_dict(weights, assign=True)
+    fresh.tie_weights()
+    fresh.generation_config = loaded.generation_config
+    if fresh.generation_config.eos_token_id is None:
+        fresh.generation_config.eos_token_id = tokenizer.eos_token_id
+    fresh.generation_config.pad_token_id = tokenizer.pad_token_id
+    fresh.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))

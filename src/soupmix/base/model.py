@@ -1,0 +1,39 @@
+"""A base model that was found: a folder to load from, and the digest that says which model it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors
+
+__all__ = ["Base"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on this disk.
+
+    Attributes:
+        name: as it was asked for. folder: a Hugging Face folder with safetensors weights and a tokenizer.
+        digest: "sha256:<hex>" over all tensors, see `soupmix.base.tensors_digest`.
+        revision: the revision asked for, of a hub id. source: where it came from, for people and for cards.
+    """
+
+    name: str
+    folder: Path
+    digest: str
+    revision: str | None
+    source: str
+
+    @property
+    def label(self) -> str:
+        """The name as it may be written into files that leave this machine: never a path."""
+        return self.name if self.source.partition(":")[0] not in {"folder", "gguf"} else self.source.partition(":")[2]
+
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Tensor name -> shape, dtype, file and byte range, sorted by name; read from the headers."""
+        return read_tensors(self.folder)
+
+    def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Module path ("model.layers.0.self_attn.q_proj") -> (out, in) of every linear layer."""
+        return linear_shapes(self.tensors())

@@ -1,0 +1,134 @@
+"""`soupmix adapters`: what a store holds, and adding to it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from soupmix.store import Entry, Manifest
+
+__all__ = ["command"]
+
+_Function = Callable[..., None]
+
+
+def _store_option(function: _Function) -> _Function:
+    return click.option(
+        "--store", type=click.Path(path_type=Path), help="Folder of the store.  [default: the shipped adapters]"
+    )(function)
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def command() -> None:
+    """List, show and add adapters."""
+
+
+@command.command("list")
+@_store_option
+@_json_option
+@click.option("--approve", is_flag=True, help="Print the YAML rule with which an organisation approves these adapters.")
+def list_adapters(store: Path | None, as_json: bool, approve: bool) -> None:
+    """List the adapters of a store."""
+    if as_json and approve:
+        raise click.UsageError("--json and --approve exclude each other")
+    manifest = _manifest(store)
+    if approve:
+        click.echo(_approve_rule(manifest), nl=False)
+    elif as_json:
+        click.echo(json.dumps([_summary(entry) for entry in manifest], indent=2))
+    else:
+        _print_table(manifest)
+
+
+@command.command("show")
+@click.argument("name")
+@_store_option
+@_json_option
+def show(name: str, store: Path | None, as_json: bool) -> None:
+    """Show everything the store knows about one adapter."""
+    from soupmix.store.manifest import find_entry
+
+    entry = find_entry(_manifest(store), name)
+    facts = {"digest": entry.digest, **entry.model_dump(mode="json")}
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for field, value in facts.items():
+        click.echo(f"{field:<15} {_plain(value)}")
+
+
+@command.command("add")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--dimension", required=True, help="What it steers, for example expertise.")
+@click.option("--pole", required=True, help="To which end, for example elementary.")
+@click.option("--name", help="Its name in the store.  [default: the pole]")
+@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="The base model it was trained on.")
+@click.option("--tag", "tags", multiple=True, help="A label for policies; may be given more than once.")
+@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier.")
+@_store_option
+@click.option("--force", is_flag=True, help="Replace an adapter of that name.")
+def add(
+    folder: Path,
+    dimension: str,
+    pole: str,
+    name: str | None,
+    base: str,
+    tags: tuple[str, ...],
+    licence: str,
+    store: Path | None,
+    force: bool,
+) -> None:
+    """Check a PEFT LoRA folder and copy it into a store."""
+    from soupmix.base import resolve
+    from soupmix.store import Store
+    from soupmix.store.manifest import shipped_root
+
+    target = Store(store or shipped_root(), create=True)
+    entry = target.add(
+        folder, dimension=dimension, pole=pole, base=resolve(base), name=name, tags=tags, licence=licence, force=force
+    )
+    click.echo(f"added {entry.name} to {target.folder}", err=True)
+    click.echo(entry.digest)
+
+
+def _manifest(store: Path | None) -> "Manifest":
+    from soupmix.store.manifest import read_manifest, shipped_root
+
+    return read_manifest(store or shipped_root())
+
+
+def _summary(entry: "Entry") -> dict[str, Any]:
+    fields = {"name", "dimension", "pole", "tags", "rank", "alpha", "scaling", "base", "licence", "delta_norm"}
+    return {**entry.model_dump(mode="json", include=fields), "digest": entry.digest}
+
+
+def _approve_rule(manifest: "Manifest") -> str:
+    import yaml
+
+    adapters = [
+        {"name": entry.name, "digest": entry.digest, "dimension": entry.dimension, "pole": entry.pole}
+        for entry in manifest
+    ]
+    return str(yaml.safe_dump([{"rule": "approve", "adapters": adapters}], sort_keys=False, width=120))
+
+
+def _print_table(manifest: "Manifest") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "dimension", "rank", "norm", "base", "digest", box=None, pad_edge=False)
+    for entry in manifest:
+        table.add_row(
+            entry.name, entry.dimension, str(entry.rank), f"{entry.delta_norm:.3g}", entry.base, entry.digest[:19]
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,141 @@
+"""`soupmix merge`: adapters and a person's weights, through the policy, into a PEFT adapter or a full model."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soupmix.cli.options import (
+    attribute_option,
+    json_option,
+    load_policy,
+    parse_attributes,
+    policy_option,
+    read_adapters,
+    store_option,
+    weight_option,
+)
+from soupmix.errors import PolicyError
+from soupmix.weights import Weights
+
+if TYPE_CHECKING:
+    from soupmix.merge import Recipe, Saved, Soup
+    from soupmix.policy import Grant
+
+__all__ = ["command"]
+
+
+@click.command("merge")
+@click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=click.Path(path_type=Path))
+@weight_option()
+@policy_option
+@attribute_option
+@store_option
+@click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
+@click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
+@click.option("--method", type=click.Choice(["delta", "factor"]), help="How to merge; delta (exact) if not given.")
+@click.option("--rank", type=int, help="Highest rank of the adapter; exact if not given.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="fp32 for an adapter, the base's own for a model, if not given.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be granted; OUT is not needed.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@json_option
+def command(
+    paths: tuple[Path, ...],
+    weights: tuple[str, ...],
+    policies: tuple[Path, ...],
+    attributes: tuple[str, ...],
+    store: Path | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Merge adapters by weights into OUT: a PEFT adapter, or with --as model a full model.
+
+    What to merge comes from a recipe, from options, or from both: --policy and --attribute add to the recipe, every
+    other option replaces what it says.
+    """
+    from soupmix.merge.recipe import read_recipe, with_options
+
+    source, out = _paths(paths, dry_run)
+    given: dict[str, Any] = {
+        "weights": Weights.parse(weights) if weights else None,
+        "policies": tuple(map(str, policies)),
+        "attributes": parse_attributes(attributes),
+        "store": None if store is None else str(store),
+        **options,
+    }
+    recipe = with_options(read_recipe(source) if source else None, given)
+    grant = _grant(recipe)
+    click.echo(grant.explain(), err=True)
+    if dry_run or out is None:
+        click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
+        return
+    soup, saved = _carry_out(recipe, grant, out, force=force)
+    for warning in soup.warnings:
+        click.echo(f"soupmix: warning: {warning}", err=True)
+    click.echo(json.dumps(_summary(soup, saved), indent=2, sort_keys=True) if as_json else _text(saved))
+
+
+def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | None]:
+    """Recipe and output folder."""
+    if len(paths) > 2 or (not paths and not dry_run):
+        raise click.UsageError("give OUT, or RECIPE.yaml OUT; see `soupmix merge --help`")
+    if len(paths) == 2:
+        return paths[0], paths[1]
+    if paths and paths[0].suffix in (".yaml", ".yml"):
+        if not dry_run:
+            raise click.UsageError(f"{paths[0]} looks like a recipe; give the folder to write as well: RECIPE.yaml OUT")
+        return paths[0], None
+    return None, paths[0] if paths else None
+
+
+def _grant(recipe: "Recipe") -> "Grant":
+    adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
+    policy = load_policy([Path(path) for path in recipe.policies], adapters)
+    recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
+    if recorded is not None and recorded != policy.digest:
+        raise PolicyError(
+            f"this recipe was carried out under policy {recorded}, but the policy given is "
+            f"{policy.digest}: name the same documents with --policy, or take the part `record` out of the recipe",
+            reason="policy-changed",
+        )
+    return policy.clamp(recipe.weights, **recipe.attributes)
+
+
+def _carry_out(recipe: "Recipe", grant: "Grant", out: Path, *, force: bool) -> "tuple[Soup, Saved]":
+    from soupmix.merge.soup import SHARD_SIZE, merge
+    from soupmix.store.store import Store
+
+    store = Store.shipped() if recipe.store == "shipped" else Store(recipe.store)
+    soup = merge(store, grant, method=recipe.method)
+    if recipe.kind == "adapter":
+        return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, force=force)
+    base = recipe.base or next((entry.base for entry in store), "")
+    size = recipe.shard_size or SHARD_SIZE
+    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, force=force)
+
+
+def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:
+    return {
+        "digests": dict(saved.digests),
+        "errors": {name: error.total for name, error in saved.errors.items()},
+        "folder": str(saved.folder),
+        "grant": soup.grant.to_dict(),
+        "identity": saved.identity,
+        "method": soup.method,
+        "warnings": list(soup.warnings),
+    }
+
+
+def _text(saved: "Saved") -> str:
+    lines = [str(saved.folder), f"identity {saved.identity}"]
+    lines += [f"{name.replace('_', ' ')} {error.total:.3g} of the delta" for name, error in saved.errors.items()]
+    lines += [f"{digest}  {name}" for name, digest in saved.digests.items()]
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""Options that several commands share: weights, policy, attributes, store."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from soupmix.errors import RecipeError
+from soupmix.policy import ATTRIBUTES, AdapterRef, Policy
+
+if TYPE_CHECKING:
+    from soupmix.store import Manifest
+
+__all__ = [
+    "attribute_option",
+    "json_option",
+    "load_policy",
+    "parse_attributes",
+    "policy_option",
+    "read_adapters",
+    "store_option",
+    "weight_option",
+]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
+    """`-w NAME=NUMBER[,...]`, repeatable; the command gets `weights: tuple[str, ...]` for `Weights.parse`."""
+    return click.option(
+        "-w",
+        "--weight",
+        "weights",
+        multiple=True,
+        required=required,
+        metavar="NAME=NUMBER",
+        help="Weight of an adapter, for example -w elementary=0.9; repeatable, or several with commas.",
+    )
+
+
+def policy_option(command: _Command) -> _Command:
+    """`--policy FILE`, repeatable; the command gets `policies: tuple[Path, ...]` for `load_policy`."""
+    return click.option(
+        "--policy",
+        "policies",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Policy document; repeatable, outer tier first: law, organisation, user.",
+    )(command)
+
+
+def attribute_option(command: _Command) -> _Command:
+    """`--attribute KEY=VALUE`, repeatable; the command gets `attributes: tuple[str, ...]` for `parse_attributes`."""
+    return click.option(
+        "--attribute",
+        "attributes",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=f"What the request says about itself: {', '.join(ATTRIBUTES)}. Left open, every rule applies.",
+    )(command)
+
+
+def store_option(command: _Command) -> _Command:
+    """`--store DIR`; the command gets `store: Path | None`, None for the shipped adapters."""
+    return click.option(
+        "--store",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Folder with adapters and their manifest; the adapters shipped with soupmix if not given.",
+    )(command)
+
+
+def json_option(command: _Command) -> _Command:
+    """`--json`; the command gets `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(command)
+
+
+def read_adapters(store: Path | None) -> "Manifest":
+    """The manifest of a store, without torch. Raises `AdapterError` if there is none."""
+    from soupmix.store.manifest import read_manifest, shipped_root
+
+    return read_manifest(store if store is not None else shipped_root())
+
+
+def parse_attributes(texts: Sequence[str]) -> dict[str, str]:
+    """Attributes from KEY=VALUE texts.
+
+    Raises:
+        RecipeError: a text is not KEY=VALUE (reason "bad-attribute"), or a key comes twice
+            (reason "duplicate-attribute").
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"{text!r} is not KEY=VALUE, for example audience=minor", reason="bad-attribute")
+        if key in found:
+            raise RecipeError(
+                f"attribute {key!r} is given twice; give every attribute once", reason="duplicate-attribute"
+            )
+        found[key] = value
+    return found
+
+
+def load_policy(policies: Sequence[Path], adapters: Iterable[AdapterRef]) -> Policy:
+    """The policy of the command line, with its notes on stderr; without documents it says that none is applied."""
+    if not policies:
+        click.echo("soupmix: no policy is applied: only the built-in defaults hold (--policy FILE names one)", err=True)
+        return Policy.open(adapters)
+    policy = Policy.load(*policies, adapters=adapters)
+    for note in policy.notes:
+        click.echo(f"soupmix: note: {note}", err=True)
+    return policy

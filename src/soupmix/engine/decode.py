@@ -1,0 +1,81 @@
+"""The decode loop: prefill a left-padded batch, then one token per row and step; a finished row leaves the batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from soupmix.engine.sampling import Sampling, Streams
+
+__all__ = ["Tokens", "decode"]
+
+_SHRINK_AT = 0.8  # rows are dropped together, as each drop copies the KV cache of all others
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What one row produced: token ids without the end token, and whether it ended by itself."""
+
+    ids: tuple[int, ...]
+    finished: bool
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    sampling: Sampling,
+    streams: Sequence[int],
+    stop: frozenset[int],
+    keep: Callable[[Tensor], None],
+) -> list[Tokens]:
+    """Generate for every row of a left-padded batch.
+
+    Args:
+        model: a transformers causal language model.
+        ids: prompt tokens [rows, length]. mask: 1 where a token is, 0 where padding is, [rows, length].
+        streams: number of each row's random stream. stop: token ids that end an answer.
+        keep: called with the indices [kept] of the rows that go on whenever rows leave the batch.
+
+    Returns:
+        One `Tokens` per row, in order.
+    """
+    draw = Streams(sampling, list(streams))
+    taken: list[list[int]] = [[] for _ in range(len(ids))]
+    finished = [False] * len(ids)
+    rows = list(range(len(ids)))
+    live = torch.ones(len(ids), dtype=torch.bool)
+    cache = DynamicCache(config=model.config)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    for step in range(sampling.max_new_tokens):
+        # an index tensor, not 1: the slice that 1 takes is strided, and torch would then copy lm_head once per row
+        last = torch.tensor([ids.shape[1] - 1], device=ids.device)
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=last
+        ).logits[:, -1]
+        chosen = draw.choose(logits, step)
+        for slot, token in enumerate(chosen.tolist()):
+            if live[slot]:
+                finished[rows[slot]] = token in stop
+                live[slot] = not finished[rows[slot]]
+                if live[slot]:
+                    taken[rows[slot]].append(token)
+        left = int(live.sum())
+        if left == 0:
+            break
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        positions, ids = positions[:, -1:] + 1, chosen[:, None]
+        if left <= _SHRINK_AT * len(rows):
+            kept = live.nonzero()[:, 0].to(ids.device)
+            cache.batch_select_indices(kept)
+            keep(kept)
+            draw.keep(kept)
+            mask, positions, ids = mask[kept], positions[kept], ids[kept]
+            rows = [rows[slot] for slot in kept.tolist()]
+            live = torch.ones(len(rows), dtype=torch.bool)
+    return [Tokens(tuple(t), f) for t, f in zip(taken, finished, strict=True)]

@@ -1,0 +1,168 @@
+"""Request time: one model, one bank of adapters, and a soup per row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupmix.base import Base, resolve
+from soupmix.engine.bank import Bank
+from soupmix.engine.decode import Tokens, decode
+from soupmix.engine.layers import Rows, factor_ready, insert
+from soupmix.engine.sampling import Sampling
+from soupmix.errors import AdapterError, RecipeError
+from soupmix.policy import Grant
+from soupmix.store.store import Store
+
+__all__ = ["Completion", "Engine", "Message", "Prompt"]
+
+Message = Mapping[str, str]
+Prompt = str | Sequence[Message]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer: its text, how many tokens it took, and whether it ended by itself (not at the cap)."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+class Engine:
+    """A transformers model whose every row is its own person."""
+
+    def __init__(self, model: Any, tokenizer: Any, bank: Bank, rows: Rows) -> None:
+        self.model, self.tokenizer, self.bank = model, tokenizer, bank
+        self._rows = rows
+
+    @classmethod
+    def load(
+        cls, base: str | Base, store: Store | None, *, dtype: str | None = None, device: str = "cpu"
+    ) -> "Engine":
+        """Load a base model and put the adapters of a store into it.
+
+        Args:
+            base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
+            store: its adapters are read, checked against the manifest, and held once for everybody; None: no adapters.
+            dtype: "float32", "bfloat16" or "float16"; by default the dtype of the base.
+            device: a torch device.
+
+        Raises:
+            BaseModelError: the base cannot be found or has no such layers.
+            AdapterError: an adapter is damaged or was trained on another base.
+            RecipeError: unknown dtype.
+        """
+        found = resolve(base) if isinstance(base, str) else base
+        adapters = [store.load(entry.name) for entry in store or ()]
+        for adapter in adapters:
+            if adapter.base_digest != found.digest:
+                raise AdapterError(
+                    f"adapter '{adapter.name}' was trained on base {adapter.base_digest}, "
+                    f"but '{found.name}' is {found.digest}; use the base it was trained on",
+                    reason="wrong-base",
+                )
+        model, tokenizer = _load_model(found, dtype)
+        model = model.to(device)
+        bank = Bank.of(adapters, model.dtype, torch.device(device))
+        return cls(model, tokenizer, bank, insert(model, bank))
+
+    def generate(
+        self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = "delta", **sampling: Any
+    ) -> list[str]:
+        """Answer every prompt with the soup of its own grant; see `complete`."""
+        return [c.text for c in self.complete(prompts, grants, sampling=Sampling(**sampling), method=method)]
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        grants: Sequence[Grant],
+        *,
+        sampling: Sampling | None = None,
+        method: str = "delta",
+        batch_size: int = 64,
+    ) -> list[Completion]:
+        """Answer every prompt with the soup of its own grant, in one left-padded batch per `batch_size` rows.
+
+        Args:
+            prompts: texts, or conversations as lists of {"role", "content"}; a last message of the assistant is continued.
+            grants: one per prompt; a grant of nothing is the bare base.
+            method: how adapters are merged, "delta" (exact sum of deltas) or "factor" (A and B averaged, Jang et al. 2023).
+
+        Returns:
+            One `Completion` per prompt, in order. A row's answer does not depend on the other rows.
+
+        Raises:
+            RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
+            AdapterError: a grant is for an adapter that this engine does not hold.
+        """
+        self._check(prompts, grants, method)
+        weights = torch.tensor(
+            [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants], device=self.model.device
+        ).view(len(grants), len(self.bank.names))
+        texts = [self._render(prompt) for prompt in prompts]
+        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        done: dict[int, Completion] = {}
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            with self._rows.serving(weights[batch], method):
+                tokens = self._decode([texts[i] for i in batch], batch, sampling or Sampling())
+            done.update(zip(batch, map(self._completion, tokens), strict=True))
+        return [done[i] for i in range(len(texts))]
+
+    def _check(self, prompts: Sequence[Prompt], grants: Sequence[Grant], method: str) -> None:
+        if len(prompts) != len(grants):
+            raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
+        for grant in grants:
+            if not isinstance(grant, Grant):
+                raise TypeError(f"the engine serves grants, not {type(grant).__name__}; ask Policy.clamp for one")
+        for number, prompt in enumerate(prompts):
+            if not prompt:
+                raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
+        if method == "factor":
+            factor_ready(self.bank)
+
+    def _render(self, prompt: Prompt) -> str:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        opener = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
+        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)) + opener
+
+    def _decode(self, texts: list[str], streams: list[int], sampling: Sampling) -> list[Tokens]:
+        batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        return decode(
+            self.model, ids, mask, sampling=sampling, streams=streams, stop=self._stop(), keep=self._rows.keep
+        )
+
+    def _stop(self) -> frozenset[int]:
+        end = self.model.generation_config.eos_token_id
+        return frozenset(end if isinstance(end, list) else [end])
+
+    def _completion(self, tokens: Tokens) -> Completion:
+        text = self.tokenizer.decode(list(tokens.ids), skip_special_tokens=True).strip()
+        return Completion(text, len(tokens.ids), tokens.finished)
+
+    def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
+        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
+        rows = [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants]
+        weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
+        with torch.inference_mode(), self._rows.serving(weights, method):
+            result: Tensor = self.model(input_ids=ids).logits
+        return result
+
+
+def _load_model(base: Base, dtype: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    if dtype is not None and dtype not in _DTYPES:
+        raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(_DTYPES)}", reason="dtype")
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=_DTYPES[dtype] if dtype else "auto").eval()
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    tokenizer.padding_side = "left"
+    return model.requires_grad_(False), tokenizer

@@ -1,0 +1,53 @@
+"""Load time: adapters and a grant in, a PEFT adapter or a full model out, with the record that lets it be repeated.
+
+Names are imported on first use, so that a recipe can be read without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from soupmix.merge.export import Saved
+    from soupmix.merge.identity import merge_identity
+    from soupmix.merge.recipe import Recipe, read_recipe
+    from soupmix.merge.soup import SHARD_SIZE, Ingredient, Soup, merge
+    from soupmix.merge.stack import Errors, Stack
+    from soupmix.merge.verdict import Finding, Verdict, verify
+
+__all__ = [
+    "SHARD_SIZE",
+    "Errors",
+    "Finding",
+    "Ingredient",
+    "Recipe",
+    "Saved",
+    "Soup",
+    "Stack",
+    "Verdict",
+    "merge",
+    "merge_identity",
+    "read_recipe",
+    "verify",
+]
+
+_HOMES = {
+    "SHARD_SIZE": "soup",
+    "Errors": "stack",
+    "Finding": "verdict",
+    "Ingredient": "soup",
+    "Recipe": "recipe",
+    "Saved": "export",
+    "Soup": "soup",
+    "Stack": "stack",
+    "Verdict": "verdict",
+    "merge": "soup",
+    "merge_identity": "identity",
+    "read_recipe": "recipe",
+    "verify": "verdict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

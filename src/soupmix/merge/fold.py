@@ -1,0 +1,210 @@
+"""A full model: the deltas folded into the base weights, streamed tensor by tensor into safetensors."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import soupmix_kernels
+from soupmix.base import Base, TensorInfo
+from soupmix.errors import BaseModelError, OutputError
+from soupmix.files import canonical_json, strict_json
+from soupmix.merge.sink import Sink, Stream
+from soupmix.merge.stack import Errors, Stack
+from soupmix.merge.tensors import DTYPES, Spec, TensorReader, header, raw, shards, spec_of
+
+__all__ = ["write_model"]
+
+_CARRIED = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
+_CARRIED_STEMS = ("LICENSE", "LICENCE", "NOTICE")
+_NOT_CARRIED = {"config.json", "model.safetensors.index.json", "adapter_config.json"}
+
+
+def write_model(sink: Sink, base: Base, modules: Mapping[str, Stack], *, dtype: str | None, shard_size: int) -> Errors:
+    """Write base + deltas as a Hugging Face model folder.
+
+    Every touched matrix is one call of `soupmix_kernels.merge` with fp32 accumulation, then rounded once. Every other
+    tensor is copied byte for byte, or rounded once if `dtype` differs. At most a handful of copies of the largest
+    touched matrix are in memory, besides the factors.
+
+    Args:
+        modules: module path -> merged update. dtype: "F32", "F16", "BF16", or None for each tensor's own.
+        shard_size: most bytes of tensors in one file.
+
+    Returns:
+        What rounding to the written dtype lost of each delta: |rounded(W + delta) - (W + delta)| / |delta|.
+
+    Raises:
+        BaseModelError: the base has no such layer, another shape, another dtype, or is quantised.
+        OutputError: a value does not fit the written dtype ("overflow").
+    """
+    config = _config(base, dtype)
+    tensors = base.tensors()
+    touched = {f"{path}.weight": path for path in modules}
+    _check_layers(base, tensors, modules)
+    with TensorReader() as reader:
+        tensors = _untied(config, tensors, touched, reader)
+        order = sorted(
+            tensors, key=lambda name: (-_itemsize(tensors[name]), tensors[name].file.name, tensors[name].start)
+        )
+        parts = shards((spec_of(name, tensors[name], dtype) for name in order), shard_size)
+        fold = _Fold(reader, tensors, {name: modules[path] for name, path in touched.items()})
+        names = _file_names(len(parts))
+        for name, specs in zip(names, parts, strict=True):
+            with sink.stream(name) as stream:
+                stream.write(header(specs))
+                for spec in specs:
+                    fold.write(stream, spec)
+    if len(parts) > 1:
+        sink.write("model.safetensors.index.json", _index(names, parts))
+    sink.write("config.json", config)
+    _carry_over(sink, base)
+    return Errors.of({touched[name]: pair for name, pair in fold.lost.items()})
+
+
+@dataclass(slots=True)
+class _Fold:
+    """The loop's state: where tensors come from, what is added to them, the norms (lost, delta) of each so far."""
+
+    reader: TensorReader
+    tensors: Mapping[str, TensorInfo]
+    stacks: Mapping[str, Stack]
+    lost: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def write(self, stream: Stream, spec: Spec) -> None:
+        info = self.tensors[spec.name]
+        if spec.name in self.stacks:
+            stream.write(raw(self._merged(spec, info, self.stacks[spec.name])))
+        elif spec.dtype == info.dtype:
+            stream.write_all(raw(block) for block in self.reader.blocks(info))
+        else:
+            stream.write_all(raw(block) for block in self._cast(spec, info))
+
+    def _merged(self, spec: Spec, info: TensorInfo, stack: Stack) -> Tensor:
+        weight = self.reader.read(info).float()
+        merged = torch.empty_like(weight)
+        soupmix_kernels.merge(weight, stack.A, stack.B, stack.c.float(), out=merged)
+        rounded = merged.to(DTYPES[spec.dtype])
+        _check_finite(rounded, spec)
+        delta = _norm(torch.sub(merged, weight, out=weight))
+        if rounded.dtype is merged.dtype:
+            self.lost[spec.name] = (0.0, delta)
+            return merged
+        self.lost[spec.name] = (_norm(merged.sub_(rounded)), delta)
+        return rounded
+
+    def _cast(self, spec: Spec, info: TensorInfo) -> Iterator[Tensor]:
+        for block in self.reader.blocks(info):
+            rounded = block.view(DTYPES[info.dtype]).to(DTYPES[spec.dtype])
+            _check_finite(rounded, spec)
+            yield rounded
+
+
+def _norm(tensor: Tensor) -> float:
+    """Frobenius norm: rows in fp32, their sum in float64, so that it does not depend on the number of threads."""
+    return float(torch.linalg.vector_norm(tensor, dim=-1).double().norm())
+
+
+def _check_finite(tensor: Tensor, spec: Spec) -> None:
+    # A sum is finite only if every item is, unless the sum itself overflows: then look at the items.
+    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+        raise OutputError(
+            f"{spec.name} holds values that do not fit {spec.dtype}; write the model with --dtype fp32 or bf16",
+            reason="overflow",
+        )
+
+
+def _check_layers(base: Base, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Stack]) -> None:
+    for path, stack in modules.items():
+        info = tensors.get(f"{path}.weight")
+        if info is None:
+            raise BaseModelError(
+                f"base model {base.name} has no weight {path}.weight of its own, which the adapters change",
+                reason="no-layer",
+            )
+        if info.shape != stack.shape:
+            raise BaseModelError(
+                f"{path}.weight has shape {list(info.shape)} in base model {base.name}, the adapters are for "
+                f"{list(stack.shape)}",
+                reason="shape-mismatch",
+            )
+        if info.dtype not in DTYPES:
+            raise BaseModelError(
+                f"{path}.weight of base model {base.name} has dtype {info.dtype}; soupmix merges into F32, F16 "
+                "and BF16",
+                reason="unsupported-dtype",
+            )
+
+
+def _untied(
+    config: bytes, tensors: Mapping[str, TensorInfo], touched: Mapping[str, str], reader: TensorReader
+) -> Mapping[str, TensorInfo]:
+    """The tensors without a second copy of tied embeddings, which some models carry."""
+    head = tensors.get("lm_head.weight")
+    if head is None or "lm_head.weight" in touched or not strict_json(config).get("tie_word_embeddings", False):
+        return tensors
+    inputs = [info for name, info in tensors.items() if name.endswith("embed_tokens.weight")]
+    if len(inputs) != 1 or not reader.same(head, inputs[0]):
+        return tensors
+    return {name: info for name, info in tensors.items() if name != "lm_head.weight"}
+
+
+def _itemsize(info: TensorInfo) -> int:
+    return DTYPES[info.dtype].itemsize if info.dtype in DTYPES else 8
+
+
+def _file_names(count: int) -> Sequence[str]:
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+
+
+def _index(names: Sequence[str], parts: Sequence[Sequence[Spec]]) -> bytes:
+    files = {spec.name: name for name, specs in zip(names, parts, strict=True) for spec in specs}
+    total = sum(spec.size for specs in parts for spec in specs)
+    return canonical_json({"metadata": {"total_size": total}, "weight_map": files})
+
+
+def _config(base: Base, dtype: str | None) -> bytes:
+    """config.json of the result: the base's own bytes, or with the dtype replaced."""
+    try:
+        data = (base.folder / "config.json").read_bytes()
+        config = strict_json(data)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"config.json of base model {base.name} cannot be read: {error}", reason="bad-config"
+        ) from error
+    if "quantization_config" in config:
+        raise BaseModelError(
+            f"base model {base.name} is quantised; soupmix folds only into plain weights: merge into the original "
+            "model, or export an adapter",
+            reason="quantised",
+        )
+    if dtype is None:
+        return data
+    name = str(DTYPES[dtype]).removeprefix("torch.")
+    return (json.dumps(_with_dtype(config, name) | {"dtype": name}, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return {
+        key: _with_dtype(value, name) if isinstance(value, dict) else name if key in ("dtype", "torch_dtype") else value
+        for key, value in config.items()
+    }
+
+
+def _carry_over(sink: Sink, base: Base) -> None:
+    """Tokenizer, chat template, generation config, licence: everything small that is not weights, code or a card."""
+    for path in sorted(base.folder.iterdir()):
+        plain = path.suffix in _CARRIED or path.name.startswith(_CARRIED_STEMS)
+        if path.is_file() and plain and path.name not in _NOT_CARRIED and not path.name.startswith("soupmix_"):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise BaseModelError(
+                    f"base model file {path} cannot be read: {error.strerror}", reason="unreadable"
+                ) from error
+            sink.write(path.name, data)

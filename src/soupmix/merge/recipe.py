@@ -1,0 +1,165 @@
+"""A merge as a YAML file.
+
+    base: smollm2-135m-instruct      # a name, a folder, a GGUF file or a hub id
+    store: shipped                   # or a folder
+    weights: {elementary: 0.9, friendly: 0.3}
+    policies: [eu.yaml, acme.yaml]   # outer tier first
+    attributes: {audience: minor}
+    method: delta                    # or factor
+    as: adapter                      # or model
+    rank: 16                         # of an adapter; left out: exact
+    dtype: fp32                      # fp32, fp16, bf16
+
+Folders and files are relative to the recipe. The recipe that travels inside a result can be read again: its `record`
+says what came of it and is not an instruction.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from soupmix.errors import RecipeError, WeightError
+from soupmix.weights import Weights
+
+__all__ = ["Recipe", "read_recipe", "with_options"]
+
+_MAX_BYTES = 1 << 20
+
+
+def _weights(value: Any) -> Weights:
+    try:
+        return Weights.parse(value)
+    except WeightError as error:
+        raise ValueError(str(error)) from None
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    """A path relative to the recipe; the folder of the recipe is the validation context."""
+    folder = (info.context or {}).get("folder")
+    return str(folder / value) if isinstance(value, str) and folder is not None else value
+
+
+def _store(value: Any, info: ValidationInfo) -> Any:
+    return value if value == "shipped" else _path(value, info)
+
+
+def _base(value: Any, info: ValidationInfo) -> Any:
+    """A base is a path only if something is there, or if it is spelled like one; else it is a name or a hub id."""
+    spelled = isinstance(value, str) and (value.startswith((".", "/")) or value.lower().endswith(".gguf"))
+    path = _path(value, info)
+    return path if spelled or (isinstance(path, str) and Path(path).exists()) else value
+
+
+class Recipe(BaseModel):
+    """What to merge, under which policies, and how to write it. Paths are resolved.
+
+    Attributes:
+        base: None is the base that the adapters name. record: of a recipe found inside a result.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
+
+    base: Annotated[str, BeforeValidator(_base)] | None = None
+    store: Annotated[str, BeforeValidator(_store)] = "shipped"
+    weights: Annotated[Weights, BeforeValidator(_weights)]
+    policies: tuple[Annotated[str, BeforeValidator(_path)], ...] = ()
+    attributes: dict[str, str] = {}
+    method: Literal["delta", "factor"] = "delta"
+    kind: Literal["adapter", "model"] = Field(default="adapter", alias="as")
+    rank: Annotated[int, Field(ge=1, strict=True)] | None = None
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None
+    shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
+    record: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> "Recipe":
+        if self.kind == "model" and self.rank is not None:
+            raise ValueError("rank is for an adapter; a model has none")
+        if self.kind == "adapter" and self.shard_size is not None:
+            raise ValueError("shard_size is for a model; an adapter is one file")
+        return self
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: it cannot be read ("unreadable"), is not YAML ("bad-yaml"), or says something that no recipe can
+            ("bad-recipe"); the message names the file and the place in it.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}", reason="unreadable") from error
+    if len(data) > _MAX_BYTES:
+        raise RecipeError(f"recipe {path} is larger than {_MAX_BYTES} bytes", reason="bad-recipe")
+    try:
+        content = yaml.load(data, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"recipe {path} is not YAML: {_one_line(error)}", reason="bad-yaml") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"recipe {path} must be a mapping such as 'weights: {{friendly: 0.5}}'", reason="bad-recipe")
+    return _validated(content, f"recipe {path}", path.resolve().parent)
+
+
+def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
+    """A recipe with what the command line adds; without a recipe, what the command line says.
+
+    Policies are added behind those of the recipe, as they can only take away; attributes are united; anything else
+    that is given replaces what the recipe says.
+
+    Raises:
+        RecipeError: the outcome is no valid recipe ("bad-recipe").
+    """
+    fields = dict(recipe) if recipe is not None else {}
+    given = {key: value for key, value in options.items() if value is not None and value != () and value != {}}
+    given["policies"] = (*fields.get("policies", ()), *given.get("policies", ()))
+    given["attributes"] = {**fields.get("attributes", {}), **given.get("attributes", {})}
+    if given.get("kind") == "model":
+        fields.pop("rank", None)
+    elif given.get("kind") == "adapter":
+        fields.pop("shard_size", None)
+    return _validated(fields | given, "command line" if recipe is None else "recipe with the options given", None)
+
+
+def _validated(content: Mapping[str, Any], source: str, folder: Path | None) -> Recipe:
+    try:
+        return Recipe.model_validate(content, context={"folder": folder})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{source}{', ' + place if place else ''}: {_told(first)}", reason="bad-recipe") from None
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        known = (field.alias or name for name, field in Recipe.model_fields.items() if name != "record")
+        return f"unknown key; a recipe has {', '.join(known)}"
+    if error["type"] == "missing":
+        return "is missing; say how much of which adapter, for example 'friendly: 0.5' or -w friendly=0.5"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys and without aliases (which can blow up)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"key {key.value!r} is given twice{key.start_mark}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

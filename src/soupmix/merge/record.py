@@ -1,0 +1,74 @@
+"""What travels inside a result: the recipe that made it, and what that recipe met when it was carried out."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from soupmix import __version__
+from soupmix.merge.stack import Errors, short
+from soupmix.weights import Weights
+
+if TYPE_CHECKING:
+    from soupmix.merge.export import Export
+    from soupmix.merge.soup import Soup
+
+__all__ = ["DIGESTS", "DTYPE_WORDS", "GRANT", "RECIPE", "REPORT", "portable", "recipe_yaml"]
+
+RECIPE = "soupmix_recipe.yaml"
+GRANT = "soupmix_grant.json"
+REPORT = "soupmix_report.json"
+DIGESTS = "soupmix_digests.json"
+
+DTYPE_WORDS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+
+_HEADING = """\
+# Written by soupmix. `soupmix verify` on this folder checks every file and repeats the merge.
+# `soupmix merge` repeats it under a policy: the upper part is the recipe, `record` is what came of it.
+"""
+
+
+def portable(export: "Export", folder: Path) -> "Export":
+    """Folders in the recipe relative to the folder that holds it, so that both can move together."""
+    return replace(export, store=_relative(export.store, folder), base=_relative(export.base, folder))
+
+
+def _relative(reference: Any, folder: Path) -> Any:
+    if reference in (None, "shipped") or not Path(reference).exists():
+        return reference
+    return Path(os.path.relpath(Path(reference).resolve(), Path(folder).resolve())).as_posix()
+
+
+def recipe_yaml(
+    soup: "Soup", export: "Export", identity: str, inputs: Mapping[str, str], errors: Mapping[str, Errors]
+) -> bytes:
+    """`soupmix_recipe.yaml`: what was asked for, then a record of the inputs and of what was granted and lost."""
+    recipe: dict[str, Any] = {
+        "base": export.base or soup.ingredients[0].base_name,
+        "store": export.store,
+        "weights": _numbers(soup.grant.requested),
+        "method": soup.method,
+        "as": export.kind,
+        "dtype": DTYPE_WORDS.get(export.dtype or ""),
+    }
+    if export.kind == "adapter":
+        recipe["rank"] = export.rank
+    else:
+        recipe["shard_size"] = export.shard_size
+    recipe["record"] = {
+        "soupmix": __version__,
+        "identity": identity,
+        "granted": _numbers(soup.grant.granted),
+        "inputs": dict(inputs),
+        "lost": {name: short(error.total) for name, error in errors.items()},
+        "warnings": list(soup.warnings),
+    }
+    text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=False, width=120, allow_unicode=False)
+    return (_HEADING + text).encode("ascii")
+
+
+def _numbers(weights: Weights) -> dict[str, float | int]:
+    return {name: int(value) if value == int(value) else value for name, value in weights.floats().items()}

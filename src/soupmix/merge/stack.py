@@ -1,0 +1,132 @@
+"""The merged update of one linear layer in factored form, its norm, and the thin route to a lower rank."""
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Errors", "Stack", "compress", "distance", "frobenius", "one_thread"]
+
+_THREADS = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """delta = (B * c) A, never formed.
+
+    Attributes:
+        A: [R, in] fp32. B: [out, R] fp32. c: [R] float64, one coefficient per rank column.
+    """
+
+    A: Tensor
+    B: Tensor
+    c: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Number of rank columns R."""
+        return self.A.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the layer."""
+        return self.B.shape[0], self.A.shape[1]
+
+    def scaled(self) -> Tensor:
+        """B * c in float64 [out, R]."""
+        return self.B.double() * self.c
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Relative errors in the Frobenius norm: |made - exact| / |exact|, per module and over all modules together."""
+
+    total: float
+    modules: Mapping[str, float]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, tuple[float, float]]) -> "Errors":
+        """From module -> (norm of the difference, norm of the exact delta)."""
+        difference = math.hypot(*(pair[0] for pair in parts.values()))
+        exact = math.hypot(*(pair[1] for pair in parts.values()))
+        return cls(_ratio(difference, exact), {name: _ratio(*parts[name]) for name in sorted(parts)})
+
+    @classmethod
+    def none(cls, modules: Mapping[str, Stack]) -> "Errors":
+        """No error in any module."""
+        return cls(0.0, dict.fromkeys(sorted(modules), 0.0))
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON, to four significant digits, which is all that such a number means."""
+        return {"total": short(self.total), "modules": {name: short(value) for name, value in self.modules.items()}}
+
+
+def short(value: float) -> float:
+    """A number to four significant digits."""
+    return float(f"{value:.4g}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread for a while: LAPACK's last bits depend on how many, exported bytes must not.
+
+    The setting belongs to the process, so exports that need it wait for one another.
+    """
+    with _THREADS:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def frobenius(left: Tensor, right: Tensor) -> float:
+    """|left right| for left [out, R] and right [R, in] by an R x R product, in float64."""
+    left, right = left.double(), right.double()
+    squared = ((left.T @ left) * (right @ right.T)).sum().item()
+    return math.sqrt(max(squared, 0.0))
+
+
+def distance(stack: Stack, B: Tensor, A: Tensor) -> tuple[float, float]:
+    """(|B A - delta|, |delta|) of a stack and a stored pair of factors B [out, r], A [r, in], without forming either.
+
+    When the pair has the stack's own columns the difference is (B - B') A + B' (A - A'), which loses no digits to
+    cancellation; otherwise 1e-8 of |delta| is the floor of what can be seen.
+    """
+    exact_B, exact_A = stack.scaled(), stack.A.double()
+    norm = frobenius(exact_B, exact_A)
+    B, A = B.double(), A.double()
+    if torch.equal(A, exact_A):
+        return frobenius(B - exact_B, A), norm
+    if A.shape == exact_A.shape:
+        return frobenius(torch.cat([B - exact_B, exact_B], 1), torch.cat([A, A - exact_A])), norm
+    return frobenius(torch.cat([B, -exact_B], 1), torch.cat([A, exact_A])), norm
+
+
+def compress(stack: Stack, rank: int) -> tuple[Tensor, Tensor, float, float]:
+    """The best approximation of the delta of at most the given rank (Eckart-Young), without an [out, in] SVD.
+
+    delta = (B c) A = Q_b (R_b R_a^T) Q_a^T with thin QR of B c and of A^T, and the SVD of the small core.
+    The singular values are split evenly between the factors.
+
+    Returns:
+        B [out, r] and A [r, in] in float64 with r = min(rank, R, out, in); the norm that was cut off; the norm of all.
+    """
+    left, left_core = torch.linalg.qr(stack.scaled())
+    right, right_core = torch.linalg.qr(stack.A.double().T)
+    u, values, v = torch.linalg.svd(left_core @ right_core.T, full_matrices=False)
+    kept = min(rank, values.numel())
+    root = values[:kept].sqrt()
+    lost = torch.linalg.vector_norm(values[kept:]).item()
+    return left @ (u[:, :kept] * root), (root[:, None] * v[:kept]) @ right.T, lost, values.norm().item()
+
+
+def _ratio(difference: float, exact: float) -> float:
+    if exact == 0.0:
+        return 0.0 if difference == 0.0 else math.inf
+    return difference / exact

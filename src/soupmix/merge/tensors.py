@@ -1,0 +1,140 @@
+"""Tensors in and out of safetensors files by byte range, so that no more than one of them is in memory.
+
+The header of a safetensors file precedes the tensors and only needs their dtypes and shapes, which are known before the
+first tensor is made; so a model of any size is written front to back.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from soupmix.base import TensorInfo
+from soupmix.errors import BaseModelError, RecipeError
+
+__all__ = ["DTYPES", "Spec", "TensorReader", "dtype_code", "header", "raw"]
+
+DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NAMES = {"fp32": "F32", "float32": "F32", "fp16": "F16", "float16": "F16", "bf16": "BF16", "bfloat16": "BF16"}
+_BLOCK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A tensor about to be written: its name, dtype as safetensors spells it, shape, and size in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+def dtype_code(name: str) -> str:
+    """ "fp32", "fp16", "bf16" (or torch's names) -> safetensors' spelling. Raises `RecipeError` for any other."""
+    if name not in _NAMES:
+        raise RecipeError(f"unknown dtype {name!r}: use fp32, fp16 or bf16", reason="unknown-dtype")
+    return _NAMES[name]
+
+
+def header(specs: Sequence[Spec]) -> bytes:
+    """The first bytes of a safetensors file that holds these tensors in this order."""
+    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for spec in specs:
+        table[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [at, at + spec.size]}
+        at += spec.size
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def raw(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, without a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+class TensorReader:
+    """Reads tensors of a base model by byte range. A context manager; files stay open until it ends.
+
+    Nothing is memory-mapped: a mapped file that is cut short kills the process, and its pages count as memory.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, BinaryIO] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "TensorReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def read(self, info: TensorInfo) -> Tensor:
+        """The whole tensor, in a buffer of its own."""
+        return self._range(info, info.start, info.end).view(DTYPES[info.dtype]).view(info.shape)
+
+    def blocks(self, info: TensorInfo) -> Iterator[Tensor]:
+        """The tensor's bytes in blocks of at most 8 MiB, each a flat uint8 tensor of its own."""
+        for start in range(info.start, info.end, _BLOCK):
+            yield self._range(info, start, min(start + _BLOCK, info.end))
+
+    def same(self, one: TensorInfo, other: TensorInfo) -> bool:
+        """Whether two tensors are equal bit for bit."""
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        return all(torch.equal(a, b) for a, b in zip(self.blocks(one), self.blocks(other), strict=True))
+
+    def _range(self, info: TensorInfo, start: int, end: int) -> Tensor:
+        block = torch.empty(end - start, dtype=torch.uint8)
+        view, file = raw(block) if end > start else memoryview(b""), self._open(info.file)
+        while view:
+            try:
+                count = os.preadv(file.fileno(), [view], end - len(view))
+            except OSError as error:
+                raise _unreadable(info.file, error) from error
+            if not count:
+                raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
+            view = view[count:]
+        return block
+
+    def _open(self, path: Path) -> BinaryIO:
+        if path not in self._files:
+            try:
+                self._files[path] = self._stack.enter_context(path.open("rb"))
+            except OSError as error:
+                raise _unreadable(path, error) from error
+        return self._files[path]
+
+
+def _unreadable(path: Path, error: OSError) -> BaseModelError:
+    return BaseModelError(f"base model file {path} cannot be read: {error.strerror}", reason="unreadable")
+
+
+def spec_of(name: str, info: TensorInfo, dtype: str | None) -> Spec:
+    """How a base tensor will be written: float tensors in `dtype` if that is given, everything else as it is."""
+    if dtype is None or info.dtype not in DTYPES:
+        return Spec(name, info.dtype, info.shape, info.end - info.start)
+    return Spec(name, dtype, info.shape, math.prod(info.shape) * DTYPES[dtype].itemsize)
+
+
+def shards(specs: Iterable[Spec], limit: int) -> list[list[Spec]]:
+    """Split in order so that no shard exceeds `limit` bytes, except one of a single larger tensor."""
+    found: list[list[Spec]] = [[]]
+    size = 0
+    for spec in specs:
+        if found[-1] and size + spec.size > limit:
+            found.append([])
+            size = 0
+        found[-1].append(spec)
+        size += spec.size
+    return found

@@ -1,0 +1,196 @@
+"""Is a result what its own record says it is? Digests of every file, then the merge again, compared byte for byte.
+
+What this does not show: who made the folder. Whoever can rewrite all of it can rewrite its digests; and repeating the
+merge trusts the store and the base that it is given, whose digests are checked against the record.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from soupmix import __version__
+from soupmix.base import Base, resolve
+from soupmix.errors import AdapterError, BaseModelError, OutputError, RecipeError, WeightError
+from soupmix.files import sha256_file, strict_json
+from soupmix.merge.export import Export, produce
+from soupmix.merge.recipe import Recipe, read_recipe
+from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT
+from soupmix.merge.sink import Sink
+from soupmix.merge.soup import SHARD_SIZE, Soup, merge
+from soupmix.merge.tensors import dtype_code
+from soupmix.policy import Grant
+from soupmix.store.store import Store
+
+__all__ = ["Finding", "Verdict", "verify"]
+
+_PROSE = {"README.md", RECIPE, REPORT, DIGESTS}
+"""Files whose wording belongs to a version of soupmix; another version compares the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as recorded.
+
+    Attributes:
+        kind: "output-changed", "output-missing", "output-unknown", "adapter-changed", "base-changed" or
+            "rebuild-differs".
+        subject: the file, adapter or base. message: one sentence.
+    """
+
+    kind: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found out about a folder.
+
+    Attributes:
+        folder: which. files: how many files were checked. rebuilt: whether the merge was repeated.
+        findings: what is wrong; none means that the folder is as recorded.
+    """
+
+    folder: Path
+    files: int
+    rebuilt: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        findings = [{"kind": each.kind, "subject": each.subject, "message": each.message} for each in self.findings]
+        return {"ok": self.ok, "files": self.files, "rebuilt": self.rebuilt, "findings": findings}
+
+
+def verify(
+    folder: str | Path, *, rebuild: bool = True, store: str | Path | None = None, base: str | Path | None = None
+) -> Verdict:
+    """Check a folder that `save_adapter` or `save_model` wrote.
+
+    Args:
+        rebuild: also repeat the merge from the recorded recipe and grant, writing nothing, and compare every digest.
+            Bytes repeat on one build of torch and one kind of processor; elsewhere the last bits may differ.
+        store, base: where the adapters and the base are now, if not where the recipe says.
+
+    Raises:
+        RecipeError: the folder holds no record of soupmix, or a damaged one.
+    """
+    folder = Path(folder)
+    recorded = _recorded(folder)
+    findings = list(_changed_files(folder, recorded["outputs"]))
+    if rebuild and not any(finding.subject in (RECIPE, GRANT) for finding in findings):
+        findings += _rebuild(folder, recorded, store, base)
+    return Verdict(folder, len(recorded["outputs"]), rebuild, tuple(findings))
+
+
+def _recorded(folder: Path) -> Mapping[str, Mapping[str, str]]:
+    path = folder / DIGESTS
+    try:
+        recorded = strict_json(path.read_bytes())
+        tables = [recorded["inputs"], recorded["outputs"]]
+        if not all(isinstance(item, str) for table in tables for pair in table.items() for item in pair):
+            raise TypeError("digests must be text")
+        if any(Path(name).name != name for name in recorded["outputs"]):
+            raise ValueError("a file name leaves the folder")
+    except OSError as error:
+        raise RecipeError(
+            f"{folder} is no result of soupmix: {DIGESTS} cannot be read ({error.strerror})", reason="no-record"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
+    return {"inputs": recorded["inputs"], "outputs": recorded["outputs"]}
+
+
+def _changed_files(folder: Path, outputs: Mapping[str, str]) -> Iterator[Finding]:
+    for name, digest in sorted(outputs.items()):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            yield Finding("output-missing", name, f"{name} was written and is no longer there as a file")
+        elif f"sha256:{sha256_file(path)}" != digest:
+            yield Finding("output-changed", name, f"{name} is not the file that was written")
+    present = {path.name for path in folder.iterdir()} - {DIGESTS}
+    for name in sorted(present - set(outputs)):
+        yield Finding("output-unknown", name, f"{name} was not written by soupmix")
+
+
+def _rebuild(
+    folder: Path, recorded: Mapping[str, Mapping[str, str]], store: str | Path | None, base: str | Path | None
+) -> Iterator[Finding]:
+    recipe, grant = read_recipe(folder / RECIPE), _grant(folder / GRANT)
+    try:
+        opened = _open_store(recipe, store)
+        yield from (changed := list(_changed_adapters(opened, grant)))
+        found = _resolve(recipe, base)
+    except AdapterError as error:
+        yield Finding("adapter-changed", "store", str(error))
+        return
+    except BaseModelError as error:
+        yield Finding("base-changed", "base", str(error))
+        return
+    if found is not None and found.digest != recorded["inputs"].get("base"):
+        message = f"base {found.name} is {found.digest}, the result was made with {recorded['inputs'].get('base')}"
+        yield Finding("base-changed", found.name, message)
+        return
+    if not changed:
+        yield from _compare(folder, recorded, recipe, merge(opened, grant, method=recipe.method), found)
+
+
+def _grant(path: Path) -> Grant:
+    try:
+        return Grant.from_record(strict_json(path.read_bytes()))
+    except ValueError as error:
+        raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
+
+
+def _open_store(recipe: Recipe, store: str | Path | None) -> Store:
+    if store is None and recipe.store == "shipped":
+        return Store.shipped()
+    return Store(recipe.store if store is None else store)
+
+
+def _resolve(recipe: Recipe, base: str | Path | None) -> Base | None:
+    if recipe.kind == "adapter":
+        return None
+    return resolve(base if base is not None else recipe.base or "")
+
+
+def _changed_adapters(store: Store, grant: Grant) -> Iterator[Finding]:
+    for name, digest in sorted(grant.digests.items()):
+        try:
+            store.load(name, digest)
+        except (AdapterError, WeightError) as error:
+            yield Finding("adapter-changed", name, str(error))
+
+
+def _compare(
+    folder: Path, recorded: Mapping[str, Mapping[str, str]], recipe: Recipe, soup: Soup, base: Base | None
+) -> Iterator[Finding]:
+    text = yaml.safe_load((folder / RECIPE).read_bytes())
+    code = None if recipe.dtype is None else dtype_code(recipe.dtype)
+    export = Export(
+        recipe.kind,
+        text["store"],
+        text["base"] if base else None,
+        rank=recipe.rank,
+        dtype=code,
+        shard_size=recipe.shard_size or SHARD_SIZE,
+    )
+    sink = Sink(None)
+    try:
+        produce(soup, sink, export, base)
+    except (BaseModelError, RecipeError, OutputError) as error:
+        yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {error}")
+        return
+    made_here = (recipe.record or {}).get("soupmix") == __version__
+    written = {**recorded["outputs"], DIGESTS: f"sha256:{sha256_file(folder / DIGESTS)}"}
+    for name in sorted(sink.digests.keys() | written.keys()):
+        if sink.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):
+            yield Finding("rebuild-differs", name, f"{name} is not what the recorded recipe and grant give")

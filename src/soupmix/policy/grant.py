@@ -1,0 +1,178 @@
+"""A grant: what the policy let through, and why. The only thing that merging and generating accept."""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, asdict, dataclass
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from soupmix.errors import PolicyError, WeightError
+from soupmix.policy.documents import check_digest
+from soupmix.weights import Weights, decimal_text
+
+__all__ = ["SEAL", "Binding", "Grant"]
+
+SEAL: Final = object()
+"""Held by `soupmix.policy` alone; without it a grant cannot be constructed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A rule that held a request back.
+
+    Attributes:
+        adapters: the adapters whose weight it changed, sorted.
+        rule, issuer, tier, source: which rule it is, and the name of the file it stands in.
+        limit: what it limits, in words.
+        public_reason: why, as the issuer tells it, or None.
+    """
+
+    adapters: tuple[str, ...]
+    rule: str
+    issuer: str
+    tier: str
+    source: str
+    limit: str
+    public_reason: str | None
+
+    def __str__(self) -> str:
+        place = self.source if self.source == self.tier else f"{self.source} ({self.tier})"
+        return f"{place}: {self.limit}" + (f"; {self.public_reason}" if self.public_reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Weights that a policy let through. Made by `Policy.clamp` only.
+
+    Attributes:
+        requested: as asked for. granted: what may be merged, without zeros.
+        adapter_digests: (name, "sha256:...") of the granted adapters, sorted by name; also as mapping `digests`.
+        binding: the rules that made the difference.
+        policy_digest: "sha256:..." of the documents. is_open: there are none, only the built-in defaults.
+        scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
+        obligations: what the organisation must do when it uses this grant; none yet.
+    """
+
+    requested: Weights
+    granted: Weights
+    adapter_digests: tuple[tuple[str, str], ...]
+    binding: tuple[Binding, ...]
+    policy_digest: str
+    scope: tuple[tuple[str, str], ...]
+    is_open: bool
+    obligations: tuple[str, ...] = ()
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not SEAL:
+            raise TypeError(
+                "a Grant comes from Policy.clamp; without a policy, use Policy.open(adapters).clamp(weights)"
+            )
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Adapter name -> "sha256:..." of what was granted."""
+        return dict(self.adapter_digests)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the request said about itself."""
+        return dict(self.scope)
+
+    @property
+    def clamped(self) -> bool:
+        """Whether anything differs from what was requested."""
+        return self.granted != self.requested.nonzero()
+
+    def explain(self) -> str:
+        """One line per adapter: requested -> granted, and the rules that bound, one a line."""
+        names = sorted({*self.requested.nonzero(), *self.granted})
+        lines = ["no policy is applied: only the built-in defaults hold"] if self.is_open else []
+        heads = {name: self._change(name) for name in names}
+        width = max(map(len, heads.values()), default=0)
+        for name in names:
+            reasons = [str(each) for each in self.binding if name in each.adapters] or [""]
+            lines += [
+                f"{head:<{width}}   {reason}".rstrip()
+                for head, reason in zip([heads[name], *[""] * len(reasons)], reasons, strict=False)
+            ]
+        if not self.granted:
+            lines.append("nothing granted: the base model as it is")
+        return "\n".join(lines)
+
+    def _change(self, name: str) -> str:
+        asked, given = self.requested.get(name, 0), self.granted.get(name, 0)
+        change = f" -> {decimal_text(given)}" if asked != given else ""
+        return f"{name} {decimal_text(asked)}{change}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, weights as decimal text; `from_record` reads it back."""
+        return {
+            "attributes": self.attributes,
+            "binding": [{**asdict(each), "adapters": list(each.adapters)} for each in self.binding],
+            "clamped": self.clamped,
+            "digests": self.digests,
+            "granted": self.granted.decimals(),
+            "obligations": list(self.obligations),
+            "open": self.is_open,
+            "policy_digest": self.policy_digest,
+            "requested": self.requested.decimals(),
+            "schema": 1,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Grant":
+        """The grant that `to_dict` wrote, for rebuilding and comparing a finished merge: never to make a new one.
+
+        Raises:
+            PolicyError: the record is damaged or contradicts itself (reason "bad-record").
+        """
+        try:
+            read = _Record.model_validate(dict(record))
+            grant = cls(
+                requested=Weights.parse(read.requested),
+                granted=Weights.parse(read.granted).nonzero(),
+                adapter_digests=tuple(sorted((name, check_digest(text)) for name, text in read.digests.items())),
+                binding=tuple(Binding(**each.model_dump()) for each in read.binding),
+                policy_digest=check_digest(read.policy_digest),
+                scope=tuple(sorted(read.attributes.items())),
+                is_open=read.open,
+                obligations=read.obligations,
+                seal=SEAL,
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise PolicyError(f"damaged grant record: {place}: {first['msg']}", reason="bad-record") from error
+        except (WeightError, ValueError) as error:
+            raise PolicyError(f"damaged grant record: {error}", reason="bad-record") from error
+        if grant.to_dict() != dict(record):
+            raise PolicyError("damaged grant record: it contradicts itself", reason="bad-record")
+        return grant
+
+
+class _RecordedBinding(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    adapters: tuple[str, ...]
+    rule: str
+    issuer: str
+    tier: str
+    source: str
+    limit: str
+    public_reason: str | None
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    attributes: dict[str, str]
+    binding: tuple[_RecordedBinding, ...]
+    clamped: bool
+    digests: dict[str, str]
+    granted: dict[str, str]
+    obligations: tuple[str, ...]
+    open: bool
+    policy_digest: str
+    requested: dict[str, str]
+    version: Literal[1] = Field(alias="schema")

@@ -1,0 +1,110 @@
+"""The adapters a policy knows: those of the store, and those that approve rules name."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from soupmix.errors import PolicyError
+from soupmix.policy.documents import Approve, Approved, Document, check_digest
+from soupmix.weights import check_name
+
+__all__ = ["AdapterRef", "Known", "know"]
+
+
+class AdapterRef(Protocol):
+    """What a policy needs to know of an adapter; a store's entries have it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+
+    @property
+    def dimension(self) -> str | None:
+        """The preference dimension, for example "expertise"."""
+
+    @property
+    def pole(self) -> str | None:
+        """The pole of it, for example "elementary"."""
+
+    @property
+    def digest(self) -> str:
+        """Its identity, "sha256:" and 64 hex digits."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Free labels that deny rules can name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One adapter, from the store or, where there is no store, from the approve rules.
+
+    Attributes:
+        available: False for an adapter that is approved but not in the store that was given.
+    """
+
+    name: str
+    digest: str
+    dimension: str | None
+    pole: str | None
+    tags: frozenset[str]
+    available: bool = True
+
+    def mismatch(self, approved: Approved) -> str | None:
+        """Why this adapter is not the approved one of the same name, or None if it is."""
+        if approved.digest != self.digest:
+            return f"approved as {_short(approved.digest)}, but this one is {_short(self.digest)}"
+        for label in ("dimension", "pole"):
+            wanted, found = getattr(approved, label), getattr(self, label)
+            if wanted is not None and wanted != found:
+                return f"approved with {label} {wanted}, but this one has {found}"
+        return None
+
+
+def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple[Known, ...]:
+    """All adapters of the store and of the approve rules, ordered by digest.
+
+    A label that only an approve rule states is taken from it, and tags are united; where labels disagree, the
+    store (or the outermost document) is believed and `Known.mismatch` reports the other.
+
+    Raises:
+        PolicyError: two adapters of one name, or an adapter with a bad name or digest (reason "bad-adapter").
+    """
+    known: dict[str, Known] = {}
+    for ref in adapters:
+        if ref.name in known:
+            raise PolicyError(f"two adapters are named {ref.name!r}; names must differ", reason="bad-adapter")
+        known[ref.name] = _from_store(ref)
+    stored = bool(known)
+    for approved in (
+        item for document in documents for rule in document.rules if isinstance(rule, Approve) for item in rule.adapters
+    ):
+        before = known.get(approved.name)
+        known[approved.name] = (
+            _labelled(before, approved)
+            if before
+            else Known(
+                approved.name, approved.digest, approved.dimension, approved.pole, frozenset(approved.tags), not stored
+            )
+        )
+    return tuple(sorted(known.values(), key=lambda adapter: (adapter.digest, adapter.name)))
+
+
+def _from_store(ref: AdapterRef) -> Known:
+    try:
+        return Known(check_name(ref.name), check_digest(ref.digest), ref.dimension, ref.pole, frozenset(ref.tags))
+    except ValueError as error:
+        raise PolicyError(f"adapter {ref.name!r}: {error}", reason="bad-adapter") from error
+
+
+def _labelled(known: Known, approved: Approved) -> Known:
+    return replace(
+        known,
+        dimension=known.dimension or approved.dimension,
+        pole=known.pole or approved.pole,
+        tags=known.tags | frozenset(approved.tags),
+    )
+
+
+def _short(digest: str) -> str:
+    return f"{digest[:19]}..."

@@ -1,0 +1,163 @@
+"""Reading a document strictly: YAML in which every scalar is text, and errors that say file, place and remedy."""
+
+from collections.abc import Hashable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from soupmix.errors import PolicyError
+from soupmix.policy import documents
+from soupmix.policy.documents import Document
+
+__all__ = ["check_window", "parse_document", "read_text"]
+
+_LARGEST_FILE: Final = 1 << 20
+_RULES: Final[dict[str, type[BaseModel]]] = {
+    "approve": documents.Approve,
+    "bounds": documents.Bounds,
+    "budget": documents.Budget,
+    "deny": documents.Deny,
+    "group": documents.Group,
+}
+_PARTS: Final[dict[str, type[BaseModel]]] = {
+    "scope": documents.Scope,
+    "valid": documents.Valid,
+    "adapters": documents.Approved,
+}
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Safe YAML without implicit types (0.3 stays "0.3", no stays "no"), duplicate keys, aliases or tags."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(problem="tags are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+_TextLoader.yaml_implicit_resolvers = {}
+
+
+def read_text(path: Path) -> str:
+    """The text of a policy file.
+
+    Raises:
+        PolicyError: it cannot be read, is larger than 1 MiB, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise PolicyError(f"{path} is larger than 1 MiB, which no policy document needs", reason="unreadable")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise PolicyError(f"cannot read policy {path}: {error.strerror or error}", reason="unreadable") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"policy {path} is not UTF-8 text", reason="unreadable") from error
+
+
+def parse_document(text: str, source: str) -> Document:
+    """One document from YAML text.
+
+    Args:
+        text: the YAML.
+        source: the file name, for messages.
+
+    Raises:
+        PolicyError: not YAML (reason "bad-yaml"), or not a policy document (reason "bad-document");
+            the message names the file and the place in it.
+    """
+    try:
+        content = yaml.load(text, _TextLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise PolicyError(f"{source}{line}: {error.problem or error.context}", reason="bad-yaml") from error
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{source}: not YAML: {str(error).splitlines()[0]}", reason="bad-yaml") from error
+    except RecursionError as error:
+        raise PolicyError(f"{source}: nested too deeply", reason="bad-yaml") from error
+    if not isinstance(content, dict):
+        raise PolicyError(
+            f"{source}: a policy document is a mapping with tier, issuer, version and rules", reason="bad-document"
+        )
+    try:
+        return Document.model_validate(content)
+    except ValidationError as error:
+        raise PolicyError(_sentence(error, source), reason="bad-document") from error
+
+
+def check_window(document: Document, source: str, now: datetime) -> None:
+    """Refuse a document outside its validity window (days in UTC, both inclusive).
+
+    Raises:
+        PolicyError: not yet valid, or no longer (reason "not-valid").
+    """
+    today, valid = now.astimezone(UTC).date(), document.valid
+    if valid.start and today < valid.start:
+        raise PolicyError(f"{source} is valid from {valid.start} on, and today is {today}", reason="not-valid")
+    if valid.until and today > valid.until:
+        raise PolicyError(f"{source} was valid until {valid.until}, and today is {today}; renew it", reason="not-valid")
+
+
+def _sentence(error: ValidationError, source: str) -> str:
+    found = error.errors(include_url=False)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{source}: {_explained(found[0])}{more}"
+
+
+def _explained(detail: ErrorDetails) -> str:
+    path, model = _locate(detail["loc"])
+    place = f"{path}: " if path else ""
+    parent, _, key = path.rpartition(".")
+    where = f"{parent}: " if parent else ""
+    match detail["type"]:
+        case "extra_forbidden":
+            allowed = sorted(field.alias or name for name, field in model.model_fields.items())
+            return f"{where}unknown key {key!r:.80}; allowed are {', '.join(allowed)}"
+        case "missing":
+            return f"{where}key {key!r} is missing"
+        case "union_tag_not_found":
+            return f"{place}say what it is with 'rule:', one of {', '.join(_RULES)}"
+        case "union_tag_invalid":
+            return f"{place}unknown rule {detail['input'].get('rule')!r:.80}; known are {', '.join(_RULES)}"
+        case "tuple_type":
+            return f"{place}must be a list"
+        case "model_type" | "model_attributes_type":
+            return f"{place}must be a mapping"
+        case "value_error":
+            return f"{place}{detail['ctx']['error']}"
+        case _:
+            return f"{place}{detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _locate(loc: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
+    """The path as people read it (without pydantic's union tags), and the model that holds its last key."""
+    path, model, last = "", Document, ""
+    owner: type[BaseModel] = model
+    for depth, step in enumerate(loc):
+        if depth == 2 and loc[0] == "rules":
+            owner = _RULES[str(step)]
+            continue
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            path += f".{step}" if path else step
+        if depth < len(loc) - 1 and step in _PARTS:
+            owner = _PARTS[str(step)]
+        last = str(step)
+    return path or last, owner

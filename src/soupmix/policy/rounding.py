@@ -1,0 +1,75 @@
+"""From the exact projection to integer millionths that are still inside."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import floor, lcm
+
+from soupmix.policy.rows import Exact, Row
+
+__all__ = ["round_inside"]
+
+
+def round_inside(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ...] | None:
+    """The nearest integer point inside all rows among those that round every weight down or up, or None.
+
+    For bounds and nested or disjoint groups there is always one (their matrix is totally unimodular). Found by dynamic
+    programming over the weights that are not integers, with what they add to each row that could be violated as
+    state. Among equally near points the smallest total wins, then the one that rounds up the adapter that comes first;
+    adapters are ordered by digest.
+    """
+    floors = [floor(weight) for weight in weights]
+    rests = {
+        index: Fraction(weight) - low
+        for index, (weight, low) in enumerate(zip(weights, floors, strict=True))
+        if weight != low
+    }
+    scale = lcm(*(rest.denominator for rest in rests.values()))
+    tight = [row for row in rows if not _safe(row, floors, rests)]
+    spans = [_Span(row, floors, rests) for row in tight]
+    # state -> (distance, total, -mask): the mask puts the first adapter at its highest bit
+    table: dict[tuple[int, ...], tuple[int, int, int]] = {(0,) * len(tight): (0, 0, 0)}
+    for position, (index, rest) in enumerate(rests.items()):
+        bit = 1 << (len(rests) - position - 1)
+        steps = tuple(dict(row.coefs).get(index, 0) for row in tight)
+        cost = int(scale * (1 - 2 * rest))
+        after: dict[tuple[int, ...], tuple[int, int, int]] = {}
+        for state, (distance, total, mask) in table.items():
+            up = tuple(a + b for a, b in zip(state, steps, strict=True))
+            for key, value in ((state, (distance, total, mask)), (up, (distance + cost, total + 1, mask - bit))):
+                if all(span.open(added, index) for span, added in zip(spans, key, strict=True)):
+                    after[key] = min(after.get(key, value), value)
+        table = after
+    if not table:
+        return None
+    chosen = -min(table.values())[2]
+    for position, index in enumerate(rests):
+        floors[index] += chosen >> (len(rests) - position - 1) & 1
+    return tuple(floors)
+
+
+def _safe(row: Row, floors: Sequence[int], rests: dict[int, Fraction]) -> bool:
+    """Whether a row holds however its weights are rounded."""
+    base = row.value(floors)
+    moves = [coef for index, coef in row.coefs if index in rests]
+    return all(row.holds(base + sum(coef for coef in moves if (coef > 0) == up)) for up in (False, True))
+
+
+class _Span:
+    """What may be added to one row, and how much the weights after each one can still add."""
+
+    def __init__(self, row: Row, floors: Sequence[int], rests: dict[int, Fraction]) -> None:
+        self._row, self._base = row, row.value(floors)
+        self._later: dict[int, tuple[int, int]] = {}
+        coefs, least, most = dict(row.coefs), 0, 0
+        for index in reversed(rests):
+            self._later[index] = (least, most)
+            coef = coefs.get(index, 0)
+            least, most = least + min(coef, 0), most + max(coef, 0)
+
+    def open(self, added: int, index: int) -> bool:
+        """Whether a row with so much added can still end inside, once the weight at `index` is decided."""
+        least, most = self._later[index]
+        value = self._base + added
+        return (self._row.high is None or value + least <= self._row.high) and (
+            self._row.low is None or value + most >= self._row.low
+        )

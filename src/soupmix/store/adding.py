@@ -1,0 +1,162 @@
+"""Changing a store: one writer at a time, and a change is there as a whole or not at all."""
+
+import fcntl
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from soupmix.base import Base
+from soupmix.errors import AdapterError, OutputError
+from soupmix.files import new_folder
+from soupmix.store.adapter import Factors
+from soupmix.store.gram import grams
+from soupmix.store.loading import load_entry
+from soupmix.store.manifest import Entry, Manifest, read_manifest, write_manifest
+from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
+from soupmix.store.sealed import read_sealed
+from soupmix.weights import check_name
+
+__all__ = ["Addition", "add_adapter", "set_budget"]
+
+Model = TypeVar("Model", Entry, Manifest)
+_CARD = "README.md"
+_MAX_CARD = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What the caller says about a new adapter; the fields are those of `Entry`."""
+
+    name: str
+    dimension: str
+    pole: str
+    tags: tuple[str, ...]
+    licence: str
+    training: Mapping[str, Any]
+    effect: Mapping[str, Any]
+
+
+def add_adapter(store: Path, folder: Path, addition: Addition, base: Base, *, force: bool) -> Manifest:
+    """Check, copy, compute the Gram matrices, write the manifest; see `Store.add`."""
+    for word in (addition.name, addition.dimension, addition.pole, *addition.tags):
+        check_name(word)
+    with open_adapter(folder) as files, _locked(store):
+        manifest = _current(store)
+        _check_place(store, manifest, addition.name, base, force=force)
+        factors = files.factors(base.linear_shapes())
+        entry = _entry(addition, files, factors, base)
+        updated = _with_entry(store, manifest, entry, factors)
+        contents = _contents(files)
+        _commit(store, addition.name, contents, updated, force=force)
+    return updated
+
+
+def set_budget(store: Path, millionths: int | None) -> Manifest:
+    """Write another total budget into the manifest."""
+    with _locked(store):
+        now = _current(store)
+        manifest = _valid(Manifest, {"adapters": now.adapters, "gram": now.gram, "total_budget": millionths})
+        write_manifest(store, manifest)
+    return manifest
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """One writer at a time: a lock on the folder itself, which leaves no file behind."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OutputError(f"cannot write to store {store}: {error.strerror}", reason="write-failed") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _current(store: Path) -> Manifest:
+    try:
+        return read_manifest(store)
+    except AdapterError as error:
+        if error.reason == "no-manifest":
+            return Manifest()
+        raise
+
+
+def _check_place(store: Path, manifest: Manifest, name: str, base: Base, *, force: bool) -> None:
+    others = [entry for entry in manifest if entry.name != name]
+    if others and others[0].base_digest != base.digest:
+        raise AdapterError(
+            f"store {store} holds adapters of {others[0].base} ({others[0].base_digest[:23]}...), not of {base.label} "
+            f"({base.digest[:23]}...): use another store",
+            reason="wrong-base",
+        )
+    if name in manifest.adapters and not force:
+        raise OutputError(f"store {store} has an adapter {name!r} already; pass --force to replace it", reason="exists")
+
+
+def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factors], base: Base) -> Entry:
+    settings = files.settings()
+    fields = {name: getattr(addition, name) for name in Addition.__slots__} | {
+        "rank": settings.rank,
+        "alpha": settings.alpha,
+        "scaling": "rslora" if settings.rslora else "lora",
+        "target_modules": tuple(sorted({module.rpartition(".")[2] for module in factors})),
+        "config_sha256": files.config_sha256,
+        "tensors_sha256": files.tensors.sha256,
+        "base": base.label,
+        "base_digest": base.digest,
+        "delta_norm": float(f"{math.sqrt(max(0.0, grams([factors]).total[0])):.10g}"),
+    }
+    return _valid(Entry, fields)
+
+
+def _valid(kind: type[Model], fields: Mapping[str, Any]) -> Model:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise AdapterError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", reason="bad-entry") from None
+
+
+def _with_entry(store: Path, manifest: Manifest, entry: Entry, factors: Mapping[str, Factors]) -> Manifest:
+    adapters = dict(manifest.adapters) | {entry.name: entry}
+    loaded = [factors if name == entry.name else load_entry(store, adapters[name]).modules for name in sorted(adapters)]
+    return Manifest(adapters=adapters, total_budget=manifest.total_budget, gram=grams(loaded))
+
+
+def _contents(files: AdapterFiles) -> dict[str, bytes]:
+    contents = {CONFIG: files.config, TENSORS: files.tensors.read()}
+    if (files.folder / _CARD).exists():
+        contents[_CARD], _ = read_sealed(files.folder / _CARD, cap=_MAX_CARD)
+    return contents
+
+
+def _commit(store: Path, name: str, contents: Mapping[str, bytes], manifest: Manifest, *, force: bool) -> None:
+    """Put the folder in place, then the manifest; if the manifest cannot be written, the old folder comes back."""
+    target = store / name
+    previous = (
+        {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()} if target.is_dir() else None
+    )
+    _write_folder(target, contents, force=force)
+    try:
+        write_manifest(store, manifest)
+    except BaseException:
+        shutil.rmtree(target)
+        if previous is not None:
+            _write_folder(target, previous, force=False)
+        raise
+
+
+def _write_folder(target: Path, contents: Mapping[str, bytes], *, force: bool) -> None:
+    with new_folder(target, force=force) as temporary:
+        for file, data in contents.items():
+            (temporary / file).write_bytes(data)

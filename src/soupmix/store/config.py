@@ -1,0 +1,171 @@
+"""adapter_config.json through a strict allow-list: what soupmix understands, or what certainly changes nothing."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from soupmix.errors import AdapterError
+from soupmix.files import strict_json
+from soupmix.store.patterns import PatternTable, check_pattern, check_work
+
+__all__ = ["LoraSettings", "parse_config"]
+
+_MAX_RANK = 4096
+_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
+# Fields that would change what the adapter computes: accepted only while they say "off".
+_OFF = (
+    "alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
+    "loftq_config", "lora_bias", "lora_ga_config", "megatron_config", "modules_to_save", "monteclora_config",
+    "target_parameters", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "velora_config",
+)  # fmt: skip
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "task_type": (None, "CAUSAL_LM"),
+    "bias": ("none",),
+    # Starting points that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ train against a changed base.
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
+    "inference_mode": (True, False),
+    "megatron_core": (None, "megatron.core"),
+    "runtime_config": (None, {}, {"ephemeral_gpu_offload": False}),
+    "use_rslora": (True, False),
+}
+_TEXT = ("base_model_name_or_path", "revision", "peft_version")
+_NUMBERS = ("lora_dropout", "qalora_group_size")
+_OWN = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """What an adapter_config.json says, as far as it matters.
+
+    Attributes:
+        rank, alpha: of the modules that no pattern names. rslora: scaling alpha / sqrt(rank) (arXiv 2312.03732)
+            instead of alpha / rank.
+        ranks, alphas: the exceptions. targets: names, or one regular expression, or None for every linear layer.
+        base: what the file says the base is; for people, never looked up.
+    """
+
+    rank: int
+    alpha: float
+    rslora: bool
+    ranks: PatternTable
+    alphas: PatternTable
+    targets: tuple[str, ...] | str | None
+    base: str | None
+
+    def layout(self, modules: Iterable[str]) -> Mapping[str, tuple[int, float]]:
+        """Module -> (rank, scaling)."""
+        names = list(modules)
+        ranks, alphas = self.ranks.find(names, self.rank), self.alphas.find(names, self.alpha)
+        return {name: (int(ranks[name]), self._scaling(int(ranks[name]), alphas[name])) for name in names}
+
+    def targeted(self, modules: Iterable[str]) -> set[str]:
+        """The modules that PEFT would adapt under this config."""
+        names = list(modules)
+        if self.targets is None:
+            return set(names)
+        if isinstance(self.targets, str):
+            check_work([self.targets], names, "target_modules")
+            pattern = re.compile(self.targets)
+            return {name for name in names if pattern.fullmatch(name)}
+        wanted = set(self.targets)
+        return {name for name in names if any(end in wanted for end in _endings(name))}
+
+    def _scaling(self, rank: int, alpha: float) -> float:
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+
+def _endings(name: str) -> Iterable[str]:
+    parts = name.split(".")
+    return (".".join(parts[start:]) for start in range(len(parts)))
+
+
+def parse_config(raw: bytes, where: str) -> LoraSettings:
+    """Read an adapter_config.json as PEFT writes it.
+
+    Raises:
+        AdapterError: reason "bad-config" (not strict JSON, a wrong type or value), "unsupported" (a feature that
+            soupmix does not have, by name), "unknown-field" or "pattern".
+    """
+    try:
+        config = strict_json(raw)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{where} is not strict JSON: {error}", reason="bad-config") from None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{where} is not a JSON object", reason="bad-config")
+    for field, value in config.items():
+        _check_field(field, value, where)
+    for field in ("peft_type", "r", "lora_alpha", "target_modules"):
+        if field not in config:
+            raise AdapterError(f"{where} lacks {field!r}", reason="bad-config")
+    return LoraSettings(
+        rank=_rank(config["r"], "r", where),
+        alpha=_alpha(config["lora_alpha"], "lora_alpha", where),
+        rslora=config.get("use_rslora", False),
+        ranks=_table(config, "rank_pattern", _rank, where),
+        alphas=_table(config, "alpha_pattern", _alpha, where),
+        targets=_targets(config["target_modules"], where),
+        base=config.get("base_model_name_or_path"),
+    )
+
+
+def _check_field(field: str, value: Any, where: str) -> None:
+    if field in _OFF:
+        if not _among(value, _NOTHING):
+            raise AdapterError(f"{where} uses {field!r}, which soupmix does not support", reason="unsupported")
+    elif field in _ALLOWED:
+        if not _among(value, _ALLOWED[field]):
+            allowed = " or ".join(repr(item) for item in _ALLOWED[field])
+            raise AdapterError(
+                f"{where} says {field} = {str(value)[:60]!a}; soupmix supports {allowed}", reason="unsupported"
+            )
+    elif field in _TEXT:
+        if value is not None and not isinstance(value, str):
+            raise AdapterError(f"{where}: {field} must be text", reason="bad-config")
+    elif field in _NUMBERS:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise AdapterError(f"{where}: {field} must be a number", reason="bad-config")
+    elif field not in _OWN:
+        raise AdapterError(
+            f"{where} has the field {field[:60]!a}, which soupmix does not know and so will not ignore",
+            reason="unknown-field",
+        )
+
+
+def _among(value: Any, allowed: tuple[Any, ...]) -> bool:
+    return any(type(value) is type(item) and value == item for item in allowed)
+
+
+def _rank(value: Any, field: str, where: str) -> int:
+    if type(value) is not int or not 1 <= value <= _MAX_RANK:
+        raise AdapterError(f"{where}: {field} must be a whole number from 1 to {_MAX_RANK}", reason="bad-config")
+    return value
+
+
+def _alpha(value: Any, field: str, where: str) -> float:
+    if type(value) not in (int, float) or not 0 < value < 1e6:
+        raise AdapterError(f"{where}: {field} must be a number above 0 and below a million", reason="bad-config")
+    return float(value)
+
+
+def _table(config: Mapping[str, Any], field: str, check: Any, where: str) -> PatternTable:
+    value = config.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise AdapterError(f"{where}: {field} must be an object", reason="bad-config")
+    return PatternTable(
+        [(key, check(item, f"{field}[{key[:60]!a}]", where)) for key, item in (value or {}).items()], field
+    )
+
+
+def _targets(value: Any, where: str) -> tuple[str, ...] | str | None:
+    if value == "all-linear":
+        return None
+    if isinstance(value, str):
+        check_pattern(value, "target_modules")
+        return value
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        raise AdapterError(f"{where}: target_modules must be a list of names or one pattern", reason="bad-config")
+    return tuple(sorted(set(value)))

@@ -1,0 +1,230 @@
+"""manifest.json: what a store holds, in one file that is replaced in one step. No torch here."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from soupmix.errors import AdapterError, WeightError
+from soupmix.files import canonical_json, digest_parts, strict_json, write_file
+from soupmix.store.sealed import read_sealed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = [
+    "MANIFEST",
+    "Entry",
+    "Manifest",
+    "adapter_digest",
+    "find_entry",
+    "read_manifest",
+    "shipped_root",
+    "write_manifest",
+]
+
+MANIFEST = "manifest.json"
+_MAX_BYTES = 64 << 20
+_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+def _as_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    canonical_json(value)  # refuses NaN and infinity, which pydantic's JsonValue lets pass
+    return value
+
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_as_json)]
+
+
+def _from_line(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = value.split()
+    if not all(_NUMBER.fullmatch(word) for word in words):
+        raise ValueError("not a line of numbers")
+    return tuple(map(float, words))
+
+
+Triangle = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    BeforeValidator(_from_line),
+    PlainSerializer(lambda numbers: " ".join(f"{number:.10g}" for number in numbers), return_type=str),
+]
+
+
+def adapter_digest(config_sha256: str, tensors_sha256: str, base_digest: str) -> str:
+    """Identity of an adapter, "sha256:<hex>": its two files and the base model it was trained on."""
+    parts = {"config": config_sha256, "tensors": tensors_sha256, "base": base_digest}
+    return f"sha256:{digest_parts('soupmix.adapter.v1', parts)}"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Entry(_Frozen):
+    """One adapter of a store.
+
+    Attributes:
+        name, dimension, pole: "elementary" is a pole of the dimension "expertise". tags: for policies.
+        rank, alpha, scaling: of the modules that no pattern in adapter_config.json names; scaling "lora" is
+            alpha / rank, "rslora" alpha / sqrt(rank).
+        target_modules: last names of the adapted layers, sorted.
+        config_sha256, tensors_sha256: hex, of the two files. base: name of the base model; base_digest: its identity.
+        licence: SPDX identifier. training: how it was made. effect: what was measured. Both are free JSON objects.
+        delta_norm: Frobenius norm of the adapter's whole delta at weight 1.
+    """
+
+    name: Name
+    dimension: Name
+    pole: Name
+    tags: tuple[Name, ...] = ()
+    rank: Annotated[int, Field(ge=1)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    scaling: Literal["lora", "rslora"]
+    target_modules: tuple[str, ...]
+    config_sha256: Hex
+    tensors_sha256: Hex
+    base: str
+    base_digest: Digest
+    licence: str
+    training: JsonObject = {}
+    effect: JsonObject = {}
+    delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the adapter, see `adapter_digest`; name, dimension and pole are not part of it."""
+        return adapter_digest(self.config_sha256, self.tensors_sha256, self.base_digest)
+
+
+class Gram(_Frozen):
+    """Inner products <delta_k, delta_l> of the adapters at weight 1, adapters in the order of their names.
+
+    Attributes:
+        total: over all modules. modules: module path -> over that module. Each is the upper triangle, row by row,
+            [K (K + 1) / 2] numbers; in the file one line of text with ten significant digits.
+    """
+
+    total: Triangle = ()
+    modules: dict[str, Triangle] = {}
+
+
+class Manifest(_Frozen):
+    """Everything a store knows without opening an adapter.
+
+    Attributes:
+        schema_version: 1. adapters: by name. gram: see `Gram`.
+        total_budget: most that the weights may sum to, in millionths, as measured for this set; None if not measured.
+    """
+
+    schema_version: Literal[1] = 1
+    adapters: dict[Name, Entry] = {}
+    total_budget: Annotated[int, Field(ge=0)] | None = None
+    gram: Gram = Gram()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Manifest":
+        for name, entry in self.adapters.items():
+            if entry.name != name:
+                raise ValueError(f"adapter {name!r} calls itself {entry.name!r}")
+        if len({entry.base_digest for entry in self.adapters.values()}) > 1:
+            raise ValueError("the adapters were trained on different base models")
+        size = len(self.adapters) * (len(self.adapters) + 1) // 2
+        for key, triangle in [("total", self.gram.total), *self.gram.modules.items()]:
+            if len(triangle) != size:
+                raise ValueError(f"gram {key!r} has {len(triangle)} numbers, not {size}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapters, sorted: the order of every vector and matrix."""
+        return tuple(sorted(self.adapters))
+
+    def __len__(self) -> int:
+        return len(self.adapters)
+
+    def __iter__(self) -> Iterator[Entry]:  # type: ignore[override]  # entries are what a manifest is made of
+        return iter([self.adapters[name] for name in self.names])
+
+    def gram_matrix(self, module: str | None = None) -> "np.ndarray":
+        """[K, K] float64 inner products of the deltas, in total or of one module (zeros where nothing adapts it)."""
+        import numpy as np
+
+        count = len(self.adapters)
+        matrix = np.zeros((count, count))
+        triangle = self.gram.total if module is None else self.gram.modules.get(module)
+        if triangle is not None:
+            matrix[np.triu_indices(count)] = triangle
+        return matrix + np.triu(matrix, 1).T
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a store.
+
+    Raises:
+        AdapterError: reason "no-manifest", "bad-manifest", or those of `soupmix.store.sealed`.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        raw, _ = read_sealed(path, cap=_MAX_BYTES)
+    except AdapterError as error:
+        if error.reason == "missing":
+            raise AdapterError(f"{folder} is no adapter store: it holds no {MANIFEST}", reason="no-manifest") from None
+        raise
+    try:
+        strict_json(raw)  # pydantic lets duplicate keys pass, the last one winning
+        return Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "top level"
+        raise AdapterError(f"{path} is not a manifest: {place}: {first['msg']}", reason="bad-manifest") from None
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} is not a manifest: {error}", reason="bad-manifest") from None
+
+
+def find_entry(manifest: Manifest, name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        WeightError: there is none ("unknown-adapter"); the message names the nearest, or all.
+    """
+    if name in manifest.adapters:
+        return manifest.adapters[name]
+    near = difflib.get_close_matches(str(name), manifest.names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"this store has {', '.join(manifest.names) or 'none yet'}"
+    raise WeightError(f"no adapter {str(name)[:80]!a}; {hint}", reason="unknown-adapter")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a store atomically; the same manifest gives the same bytes.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    write_file(Path(folder) / MANIFEST, canonical_json(manifest.model_dump(mode="json")))
+
+
+def shipped_root() -> Path:
+    """The folder of the adapters that come with soupmix: inside the installed package, else in the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "adapters"
+    return installed if (installed / MANIFEST).is_file() else package.parents[1] / "adapters"

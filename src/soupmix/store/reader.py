@@ -1,0 +1,151 @@
+"""A PEFT LoRA folder, read as if its author wanted to harm us."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from soupmix.errors import AdapterError
+from soupmix.store.adapter import Factors
+from soupmix.store.config import LoraSettings, parse_config
+from soupmix.store.header import FactorShapes, factor_shapes, tensor_key
+from soupmix.store.sealed import Sealed, read_sealed, sealed
+
+__all__ = ["CONFIG", "TENSORS", "AdapterFiles", "open_adapter", "read_adapter"]
+
+CONFIG = "adapter_config.json"
+TENSORS = "adapter_model.safetensors"
+_MAX_CONFIG = 1 << 20
+_MAX_TENSORS = 4 << 30
+_PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """The two files of an adapter, read once; the bytes that were hashed are the bytes that are parsed.
+
+    Attributes:
+        folder: where they came from. config: bytes of adapter_config.json, config_sha256: hex.
+        tensors: sealed copy of adapter_model.safetensors, with its own sha256.
+    """
+
+    folder: Path
+    config: bytes
+    config_sha256: str
+    tensors: Sealed
+
+    def settings(self) -> LoraSettings:
+        """The checked config."""
+        return parse_config(self.config, str(self.folder / CONFIG))
+
+    def factors(self, shapes: Mapping[str, tuple[int, int]] | None = None) -> Mapping[str, Factors]:
+        """Module path -> factors, sorted by path, in the dtypes of the file; every check of this room has passed.
+
+        Args:
+            shapes: module path -> (out, in) of the base model's linear layers; None skips the comparison, which is
+                for adapters whose digests are already known.
+
+        Raises:
+            AdapterError: reason "rank", "not-targeted", "wrong-base", "missing-module", "not-finite", or those of
+                `parse_config` and `factor_shapes`.
+        """
+        where = str(self.folder / TENSORS)
+        settings = self.settings()
+        with self.tensors.open() as file:
+            found = factor_shapes(file, self.tensors.size, where)
+        layout = settings.layout(found)
+        _check_ranks(found, layout, where)
+        _check_targets(found, settings, shapes, where)
+        if shapes is not None:
+            _check_shapes(found, shapes, where)
+        return _load(self.tensors, layout, where)
+
+
+@contextmanager
+def open_adapter(folder: Path) -> Iterator[AdapterFiles]:
+    """Read the two files of an adapter folder into sealed memory.
+
+    Raises:
+        AdapterError: reason "missing", "pickle", or those of `sealed`.
+    """
+    _check_folder(folder)
+    config, config_sha256 = read_sealed(folder / CONFIG, cap=_MAX_CONFIG)
+    with sealed(folder / TENSORS, cap=_MAX_TENSORS) as tensors:
+        yield AdapterFiles(folder, config, config_sha256, tensors)
+
+
+def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]] | None = None) -> Mapping[str, Factors]:
+    """The checked factors of a PEFT LoRA folder; see `AdapterFiles.factors`."""
+    with open_adapter(Path(folder)) as files:
+        return files.factors(shapes)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink():
+        raise AdapterError(f"adapter folder {folder} is a symbolic link: give the folder itself", reason="symlink")
+    if not folder.is_dir():
+        raise AdapterError(f"there is no adapter folder {folder}", reason="missing")
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _PICKLES:
+            raise AdapterError(
+                f"adapter folder {folder} holds a pickle ({path.name!a}), which other tools would run: remove it",
+                reason="pickle",
+            )
+        if path.is_symlink():
+            raise AdapterError(
+                f"{path} is a symbolic link, and links may point anywhere: put the file itself there", reason="symlink"
+            )
+
+
+def _check_ranks(found: Mapping[str, FactorShapes], layout: Mapping[str, tuple[int, float]], where: str) -> None:
+    for module, shape in found.items():
+        if shape.rank != layout[module][0]:
+            raise AdapterError(
+                f"{where} has rank {shape.rank} for {module}, {CONFIG} says {layout[module][0]}", reason="rank"
+            )
+
+
+def _check_targets(
+    found: Mapping[str, FactorShapes],
+    settings: LoraSettings,
+    shapes: Mapping[str, tuple[int, int]] | None,
+    where: str,
+) -> None:
+    for module in sorted(set(found) - settings.targeted(found)):
+        raise AdapterError(f"{where} adapts {module}, which {CONFIG} does not target", reason="not-targeted")
+    if shapes is not None and settings.targets is not None:
+        for module in sorted(settings.targeted(shapes) - set(found)):
+            raise AdapterError(f"{where} has no factors for {module}, which {CONFIG} targets", reason="missing-module")
+
+
+def _check_shapes(found: Mapping[str, FactorShapes], shapes: Mapping[str, tuple[int, int]], where: str) -> None:
+    for module, shape in found.items():
+        if module not in shapes:
+            raise AdapterError(f"{where} adapts {module}, which the base model does not have", reason="wrong-base")
+        if (shape.outputs, shape.inputs) != tuple(shapes[module]):
+            raise AdapterError(
+                f"{where} fits a {shape.outputs} x {shape.inputs} layer at {module}, the base model has "
+                f"{shapes[module][0]} x {shapes[module][1]}: it was trained on another base",
+                reason="wrong-base",
+            )
+
+
+def _load(content: Sealed, layout: Mapping[str, tuple[int, float]], where: str) -> Mapping[str, Factors]:
+    import safetensors
+    import safetensors.torch
+    import torch
+
+    try:
+        if isinstance(content.memory, bytes):
+            tensors = safetensors.torch.load(content.memory)
+        else:
+            tensors = safetensors.torch.load_file(f"/proc/self/fd/{content.memory}")
+    except safetensors.SafetensorError as error:
+        raise AdapterError(f"{where} is not a safetensors file: {error}", reason="bad-header") from None
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{where} holds NaN or infinity in {key}", reason="not-finite")
+    return {
+        module: Factors(tensors[tensor_key(module, "A")], tensors[tensor_key(module, "B")], scaling)
+        for module, (_, scaling) in layout.items()
+    }

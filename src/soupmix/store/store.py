@@ -1,0 +1,142 @@
+"""A folder of adapters with a manifest: digests are checked on every first load, never trusted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soupmix.errors import AdapterError
+from soupmix.store.adapter import Adapter
+from soupmix.store.adding import Addition, add_adapter, set_budget
+from soupmix.store.loading import load_entry
+from soupmix.store.manifest import Entry, Manifest, find_entry, read_manifest, shipped_root
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from soupmix.base import Base
+
+__all__ = ["Store"]
+
+
+class Store:
+    """Adapters on disk, one folder each beside `manifest.json`; iterates over its entries, sorted by name.
+
+    A store holds adapters of one base model. Everything but `load` and `add` works on the manifest alone.
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = False) -> None:
+        """Open a store; with `create`, a folder without a manifest is an empty store.
+
+        Raises:
+            AdapterError: no manifest there ("no-manifest"), or a damaged one ("bad-manifest").
+        """
+        self.folder = Path(folder)
+        self._loaded: dict[str, Adapter] = {}
+        self._manifest = _manifest_or_empty(self.folder, create)
+
+    @classmethod
+    def shipped(cls) -> "Store":
+        """The adapters that come with soupmix."""
+        return cls(shipped_root())
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as it was read."""
+        return self._manifest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapters, sorted: the order of every vector and matrix."""
+        return self._manifest.names
+
+    @property
+    def total_budget(self) -> int | None:
+        """Most that the weights may sum to, in millionths, as measured for this set; None if not measured."""
+        return self._manifest.total_budget
+
+    @property
+    def gram(self) -> "np.ndarray":
+        """[K, K] float64 inner products of the adapters' whole deltas, in the order of `names`."""
+        return self._manifest.gram_matrix()
+
+    def gram_of(self, module: str) -> "np.ndarray":
+        """[K, K] float64 inner products of the adapters' deltas of one module; zeros if nothing adapts it."""
+        return self._manifest.gram_matrix(module)
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._manifest)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._manifest.adapters
+
+    def __getitem__(self, name: str) -> Entry:
+        return find_entry(self._manifest, name)
+
+    def load(self, name: str, expected_digest: str | None = None) -> Adapter:
+        """Read an adapter, or give the one read before.
+
+        Args:
+            name: its name in this store. expected_digest: the identity somebody approved; must be the manifest's.
+
+        Raises:
+            WeightError: no such adapter ("unknown-adapter").
+            AdapterError: the files are not those of the manifest, or not what was approved ("digest-mismatch"), or
+                any check of the reader fails.
+        """
+        entry = self[name]
+        if expected_digest is not None and expected_digest != entry.digest:
+            raise AdapterError(
+                f"adapter {name!r} in {self.folder} is {entry.digest}, but {expected_digest} was approved",
+                reason="digest-mismatch",
+            )
+        if name not in self._loaded:
+            self._loaded[name] = load_entry(self.folder, entry)
+        return self._loaded[name]
+
+    def add(
+        self,
+        folder: str | Path,
+        *,
+        dimension: str,
+        pole: str,
+        base: "Base",
+        name: str | None = None,
+        tags: tuple[str, ...] = (),
+        licence: str = "unknown",
+        training: dict[str, Any] | None = None,
+        effect: dict[str, Any] | None = None,
+        force: bool = False,
+    ) -> Entry:
+        """Check a PEFT LoRA folder against its base and copy it into the store, which is changed as a whole or not.
+
+        Args:
+            folder: holds adapter_config.json, adapter_model.safetensors, and perhaps README.md.
+            dimension, pole: what it steers, and to which end. base: the model it was trained on.
+            name: its name in the store; default the pole. tags, licence, training, effect: see `Entry`.
+            force: replace an adapter of that name.
+
+        Raises:
+            AdapterError: the folder is refused, or the store is for another base ("wrong-base").
+            WeightError: a name, dimension, pole or tag is not a name ("bad-name").
+            OutputError: the name is taken and `force` is not given ("exists"), or the disk refuses.
+        """
+        addition = Addition(name or pole, dimension, pole, tags, licence, training or {}, effect or {})
+        self._manifest = add_adapter(self.folder, Path(folder), addition, base, force=force)
+        self._loaded.pop(addition.name, None)
+        return self[addition.name]
+
+    def set_total_budget(self, millionths: int | None) -> None:
+        """Record the most that the weights may sum to, as measured for this set."""
+        self._manifest = set_budget(self.folder, millionths)
+
+
+def _manifest_or_empty(folder: Path, create: bool) -> Manifest:
+    try:
+        return read_manifest(folder)
+    except AdapterError as error:
+        if create and error.reason == "no-manifest":
+            return Manifest()
+        raise

@@ -1,0 +1,98 @@
+"""Many ways to answer the same prompts, measured in worker processes; each finished arm is a file and is not measured again."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from soupmix.base import Base
+from soupmix.files import digest_parts, write_file
+from soupmix.policy import Grant, Policy
+from soupmix.store import Store
+from soupmix.train.effect import answers, margin, perplexity, summary
+from soupmix.train.pairs import Pair
+from soupmix.train.promptset import TrainPrompt
+from soupmix.train.workers import each, loaded_engine, workers
+from soupmix.weights import Weights
+
+__all__ = ["Arm", "measure_arms", "open_grant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to answer: a soup by a method, or a system prompt, or neither (the bare base).
+
+    Attributes:
+        margins: which left-out pairs to take the teacher-forced margin on; () for none.
+    """
+
+    name: str
+    weights: Weights
+    method: str = "delta"
+    system: str | None = None
+    margins: tuple[str, ...] = ()
+
+
+def open_grant(store: Store, weights: Weights) -> Grant:
+    """A grant under nothing but the built-in bounds: measuring needs the weights that the budget is later set from."""
+    return Policy.open(tuple(store)).clamp(weights)
+
+
+def measure_arms(
+    base: Base,
+    store: Path,
+    arms: Sequence[Arm],
+    prompts: Sequence[TrainPrompt],
+    folder: Path,
+    *,
+    pairs: dict[str, list[Pair]] | None = None,
+    jobs: int = 2,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Measure every arm on every prompt.
+
+    Args:
+        store: folder of the store whose adapters the arms name. folder: where finished arms are kept.
+        pairs: left-out pairs by pole, for `Arm.margins`.
+
+    Returns:
+        Arm name -> {"metrics": {metric: {mean, low, high}}, "perplexity", "margins": {pole: nats}, "answers": [...]}.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {arm.name: folder / f"{_identity(base, store, arm, prompts)}.json" for arm in arms}
+    todo = [arm for arm in arms if not files[arm.name].exists()]
+    done = len(arms) - len(todo)
+    progress("measuring", done, len(arms))
+    calls = [(base, store, arm, prompts, files[arm.name], pairs or {}) for arm in todo]
+    if calls:
+        with workers(jobs) as pool:
+            for _ in each(pool, _measure, calls):
+                progress("measuring", done := done + 1, len(arms))
+    return {name: json.loads(path.read_bytes()) for name, path in files.items()}
+
+
+def _measure(
+    base: Base, store: Path, arm: Arm, prompts: Sequence[TrainPrompt], path: Path, pairs: dict[str, list[Pair]]
+) -> None:
+    engine = loaded_engine(base, store)
+    grant = open_grant(Store(store), arm.weights)
+    found = answers(engine, grant, prompts, method=arm.method, system=arm.system)
+    result = {
+        "arm": {"name": arm.name, "weights": arm.weights.decimals(), "method": arm.method, "system": arm.system},
+        "metrics": summary(found),
+        "perplexity": round(perplexity(engine, grant, method=arm.method), 3),
+        "margins": {p: round(margin(engine, grant, pairs[p], method=arm.method), 4) for p in arm.margins},
+        "answers": [asdict(answer) for answer in found],
+    }
+    write_file(path, json.dumps(result).encode())
+
+
+def _identity(base: Base, store: Path, arm: Arm, prompts: Sequence[TrainPrompt]) -> str:
+    parts = {
+        "adapters": json.dumps({entry.name: entry.digest for entry in Store(store)}),
+        "arm": json.dumps([arm.weights.decimals(), arm.method, arm.system, arm.margins]),
+        "base": base.digest,
+        "prompts": json.dumps([p.text for p in prompts]),
+    }
+    return digest_parts("soupmix arm", parts)[:24]

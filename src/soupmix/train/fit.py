@@ -1,0 +1,141 @@
+"""Train one LoRA adapter from pairs, with trl and peft on the CPU."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from soupmix.base import Base
+from soupmix.errors import TrainingError
+from soupmix.files import canonical_json
+from soupmix.train.pairs import Pair
+
+__all__ = ["Recipe", "fit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an adapter is trained; the same recipe, pairs and seeds give the same adapter on the same kind of machine.
+
+    Attributes:
+        method: "sft" (learn the chosen answers) or "dpo" (Rafailov et al. 2023, plus `sft_weight` x the SFT loss on chosen).
+        init_seed: seed of the LoRA initialisation; shared by all adapters, so that their A factors can be averaged.
+        seed: seed of the order of the data.
+        response_tokens: answers are cut here; a cut answer teaches no end.
+    """
+
+    method: str = "sft"
+    rank: int = 8
+    alpha: int = 16
+    learning_rate: float = 1e-3
+    epochs: float = 1.0
+    batch: int = 4
+    init_seed: int = 0
+    seed: int = 0
+    response_tokens: int = 160
+    beta: float = 0.1
+    sft_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("sft", "dpo"):
+            raise TrainingError(f"training method '{self.method}' is not known; choose sft or dpo", reason="method")
+
+
+def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Train an adapter into `folder` (adapter_config.json, adapter_model.safetensors in bf16); return a summary.
+
+    Raises:
+        TrainingError: too few pairs to fill one batch.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers.utils import logging
+
+    if len(pairs) < recipe.batch:
+        raise TrainingError(f"{len(pairs)} usable pairs are too few for a batch of {recipe.batch}", reason="few-pairs")
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    tokenizer.padding_side = "right"
+    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.bfloat16)
+    set_seed(recipe.init_seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _trainer(model, tokenizer, pairs, recipe, scratch)
+        outcome = trainer.train()
+    _save(trainer.model.to(torch.bfloat16), base, folder)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {**asdict(recipe), "pairs": len(pairs), "steps": outcome.global_step, "loss": [losses[0], losses[-1]]}
+
+
+def _save(adapter: Any, base: Base, folder: Path) -> None:
+    """Save in PEFT's format, with the base by name and the target modules in a fixed order."""
+    adapter.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config["base_model_name_or_path"] = base.label
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_bytes(canonical_json(config))
+
+
+def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, scratch: str) -> Any:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    lora = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
+    )
+    shared = {
+        "output_dir": scratch,
+        "per_device_train_batch_size": recipe.batch,
+        "num_train_epochs": recipe.epochs,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 4,
+        "weight_decay": 0.0,
+        "adam_beta2": 0.99,
+        "max_grad_norm": 1.0,
+        "seed": recipe.seed,
+        "use_cpu": True,
+        "bf16": True,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "report_to": [],
+        "logging_steps": 4,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    if recipe.method == "dpo":
+        config = DPOConfig(
+            **shared,
+            beta=recipe.beta,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[1.0, recipe.sft_weight],
+            precompute_ref_log_probs=True,
+        )
+        rows = Dataset.from_list([_dpo_row(pair) for pair in pairs])
+        return DPOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
+    config = SFTConfig(**shared, max_length=None)
+    rows = Dataset.from_list([_sft_row(tokenizer, pair, recipe.response_tokens) for pair in pairs])
+    return SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
+
+
+def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
+    """Token ids, and labels that are -100 outside of the answer; an answer that did not end gets no end token."""
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": pair.prompt.text}], add_generation_prompt=True, tokenize=False
+    )
+    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
+    answer = (answer + [tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
+    return {"input_ids": prompt_ids + answer, "labels": [-100] * len(prompt_ids) + answer}
+
+
+def _dpo_row(pair: Pair) -> dict[str, list[dict[str, str]]]:
+    return {
+        "prompt": [{"role": "user", "content": pair.prompt.text}],
+        "chosen": [{"role": "assistant", "content": pair.chosen.text}],
+        "rejected": [{"role": "assistant", "content": pair.rejected.text}],
+    }

@@ -1,0 +1,124 @@
+"""The whole of `soupmix train`: sample, choose, fit. Every finished piece of work is a file: a stopped run goes on."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from soupmix.base import Base
+from soupmix.errors import TrainingError
+from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
+from soupmix.policy import Policy
+from soupmix.train.fit import Recipe, fit
+from soupmix.train.pairs import Pair, choose_pairs
+from soupmix.train.poles import POLES
+from soupmix.train.promptset import TrainPrompt
+from soupmix.train.sample import NEUTRAL, Chunk, chunks, read_samples, sample_chunk
+from soupmix.train.workers import each, loaded_engine, workers
+
+__all__ = ["Plan", "left_out_pairs", "run"]
+
+_LEFT_OUT_EVERY = 11  # prompts that no adapter is trained on, for the teacher-forced margin
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to train.
+
+    Attributes:
+        base: the model. poles: which. prompts: what to ask. folder: where adapters (one folder a pole) and work go.
+        recipe: how. pairs: at most this many per pole. variants: answers sampled per prompt. jobs: worker processes.
+    """
+
+    base: Base
+    poles: tuple[str, ...]
+    prompts: tuple[TrainPrompt, ...]
+    folder: Path
+    recipe: Recipe
+    pairs: int = 128
+    variants: int = 2
+    jobs: int = 2
+
+    def __post_init__(self) -> None:
+        for name in self.poles:
+            if name not in POLES:
+                raise TrainingError(f"pole '{name}' is not known; choose from {', '.join(POLES)}", reason="pole")
+
+    @property
+    def samples(self) -> Path:
+        """Folder of the samples; named by all that decides them, so that other settings never meet old samples."""
+        systems = json.dumps({name: [POLES[name].systems, POLES[name].cap] for name in sorted(POLES)})
+        parts = {
+            "base": self.base.digest,
+            "prompts": json.dumps([p.text for p in self.prompts]),
+            "seed": str(self.recipe.seed),
+            "systems": systems,
+            "variants": str(self.variants),
+        }
+        return self.folder / "work" / f"samples-{digest_parts('soupmix samples', parts)[:12]}"
+
+
+def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, Path]:
+    """Train every pole of the plan; return pole -> folder of its adapter.
+
+    Args:
+        progress: called with (stage, done, total) whenever a piece of work is finished.
+
+    Raises:
+        TrainingError: a pole has too few usable pairs.
+    """
+    plan.samples.mkdir(parents=True, exist_ok=True)
+    names = sorted({name for pole in plan.poles for name in _pools(pole)})
+    todo = chunks(names, len(plan.prompts), variants=plan.variants, seed=plan.recipe.seed)
+    left = [chunk for chunk in todo if not (plan.samples / chunk.file).exists()]
+    progress("sampling", len(todo) - len(left), len(todo))
+    with workers(plan.jobs) as pool:
+        done = len(todo) - len(left)
+        for _ in each(pool, _sample, [(plan.base, chunk, plan.prompts, plan.samples) for chunk in left]):
+            progress("sampling", done := done + 1, len(todo))
+        progress("training", 0, len(plan.poles))
+        for count, _ in enumerate(each(pool, _fit, [(plan, pole) for pole in plan.poles]), start=1):
+            progress("training", count, len(plan.poles))
+    return {pole: plan.folder / pole for pole in plan.poles}
+
+
+def left_out_pairs(plan: Plan, pole: str, most: int = 16) -> list[Pair]:
+    """Pairs of a pole on prompts that were not trained on, for the teacher-forced margin."""
+    return _pairs(plan, pole, most, left_out=True)
+
+
+def _pools(pole: str) -> set[str]:
+    """Which samples a pole needs: the plain ones, and its dimension's own unless a frame makes them."""
+    same = [p.name for p in POLES.values() if p.dimension == POLES[pole].dimension and p.frame is None]
+    return {NEUTRAL, *same}
+
+
+def _pairs(plan: Plan, pole: str, most: int, *, left_out: bool) -> list[Pair]:
+    samples = {
+        name: [s for s in read_samples(plan.samples, name) if (s.prompt % _LEFT_OUT_EVERY == 0) is left_out]
+        for name in _pools(pole)
+    }
+    return choose_pairs(POLES[pole], plan.prompts, samples, most)
+
+
+def _sample(base: Base, chunk: Chunk, prompts: Sequence[TrainPrompt], folder: Path) -> None:
+    sample_chunk(loaded_engine(base, None), Policy.open(()).clamp({}), chunk, prompts, folder)
+
+
+def _fit(plan: Plan, pole: str) -> None:
+    pairs = _pairs(plan, pole, plan.pairs, left_out=False)
+    wanted = _identity(plan, pole, pairs)
+    record = plan.folder / pole / "training.json"
+    if record.exists() and json.loads(record.read_bytes()).get("identity") == wanted:
+        return
+    with new_folder(plan.folder / pole, force=True) as folder:
+        summary = fit(plan.base, pairs, plan.recipe, folder)
+        tensors = sha256_file(folder / "adapter_model.safetensors")
+        training = {**summary, "identity": wanted, "base": plan.base.digest, "pole": pole, "tensors_sha256": tensors}
+        write_file(folder / "training.json", canonical_json(training))
+
+
+def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
+    parts = {"base": plan.base.digest, "pole": pole, "recipe": json.dumps(asdict(plan.recipe))}
+    texts = {f"pair-{i}": pair.prompt.text + "\0" + pair.chosen.text + "\0" + pair.rejected.text for i, pair in enumerate(pairs)}
+    return digest_parts("soupmix training", {**parts, **texts})

@@ -1,0 +1,196 @@
+"""Weights: what a person asked for, as integer millionths, so that policy arithmetic is exact."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Final, NoReturn, Self
+
+from soupmix.errors import WeightError
+
+__all__ = ["MILLION", "Weights", "check_name", "decimal_text", "to_micro"]
+
+MILLION: Final = 1_000_000
+"""Millionths in a weight of 1."""
+
+_LARGEST: Final = 1000
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?", re.ASCII)
+_MILLIONTH = Decimal("0.000001")
+_EXACT = Context(prec=28, rounding=ROUND_HALF_EVEN)
+
+type_of_number = int | float | str | Decimal
+
+
+def check_name(text: str) -> str:
+    """Return `text` if it is an adapter name: `[a-z0-9][a-z0-9_-]{0,62}`, ASCII.
+
+    Raises:
+        WeightError: it is not (reason "bad-name").
+    """
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        raise WeightError(
+            f"{_shown(text)} is not a name; a name has 1 to 63 of a-z, 0-9, '-', '_' and starts with a letter or digit",
+            reason="bad-name",
+        )
+    return text
+
+
+def to_micro(value: object, what: str, *, exact: bool = False) -> int:
+    """A number as integer millionths, rounded half-even.
+
+    Text follows one ASCII grammar, `-?digits[.digits]`; a float counts as its shortest decimal (0.3 is 300000).
+
+    Args:
+        value: int, float, str or Decimal.
+        what: how a message calls the number, for example "weight 'friendly'".
+        exact: refuse instead of rounding.
+
+    Raises:
+        WeightError: not a number (reason "bad-number"), larger than 1000 in magnitude (reason "too-large"),
+            or finer than a millionth where `exact` forbids rounding (reason "too-fine").
+    """
+    number = _decimal(value, what)
+    if number.copy_abs() > _LARGEST:
+        raise WeightError(
+            f"{what} = {_shown(value)} is beyond the {_LARGEST} that any weight may be", reason="too-large"
+        )
+    rounded = number.quantize(_MILLIONTH, context=_EXACT)
+    if exact and rounded != number:
+        raise WeightError(f"{what} = {_shown(value)} is finer than a millionth; round it yourself", reason="too-fine")
+    return int(rounded.scaleb(6, context=_EXACT))
+
+
+def _decimal(value: object, what: str) -> Decimal:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Decimal(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        # An int beyond the limit is cut to just above it: its full decimal text may be refused by Python itself.
+        return Decimal(max(-_LARGEST - 1, min(value, _LARGEST + 1)))
+    if isinstance(value, float | Decimal):
+        number = value if isinstance(value, Decimal) else Decimal(float.__repr__(value))
+        if number.is_finite():
+            return number
+    raise WeightError(
+        f"{what} = {_shown(value)} is not a plain decimal number; write it as in 0.3 or -1", reason="bad-number"
+    )
+
+
+def decimal_text(micro: int) -> str:
+    """The shortest exact decimal of so many millionths: 900000 is "0.9", -1 is "-0.000001"."""
+    whole, rest = divmod(abs(micro), MILLION)
+    fraction = f".{rest:06d}".rstrip("0") if rest else ""
+    return f"{'-' if micro < 0 else ''}{whole}{fraction}"
+
+
+class Weights(Mapping[str, int]):
+    """Adapter names with weights in integer millionths; immutable, hashable, sorted by name."""
+
+    __slots__ = ("_micro",)
+
+    _micro: dict[str, int]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_micro", {})
+
+    @classmethod
+    def from_micro(cls, micro: Mapping[str, int]) -> Self:
+        """Weights that are integer millionths already.
+
+        Raises:
+            WeightError: a bad name, something that is not an integer, or a magnitude beyond 1000.
+        """
+        for name, value in micro.items():
+            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST * MILLION:
+                raise WeightError(
+                    f"weight {_shown(name)} = {_shown(value)} is not an integer number of millionths up to "
+                    f"{_LARGEST * MILLION}",
+                    reason="bad-number",
+                )
+        made = cls()
+        made._micro.update(sorted((check_name(name), int(value)) for name, value in micro.items()))
+        return made
+
+    @classmethod
+    def parse(cls, source: "Mapping[str, type_of_number] | str | Sequence[str] | Weights") -> Self:
+        """Weights from a mapping of numbers, from text "elementary=0.9,friendly=0.3", or from several such texts.
+
+        Every number is rounded half-even to a millionth. Whether a name exists is for the policy to say.
+
+        Raises:
+            WeightError: a bad name or number, a name given twice, or text that is not `name=number`.
+        """
+        if isinstance(source, Weights):
+            return cls.from_micro(source)
+        if isinstance(source, Mapping):
+            return cls.from_micro({check_name(name): _weight(name, value) for name, value in source.items()})
+        texts = [source] if isinstance(source, str) else source
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise WeightError(
+                f"weights are a mapping from names to numbers or text such as 'elementary=0.9', not {_shown(source)}",
+                reason="bad-weights",
+            )
+        micro: dict[str, int] = {}
+        for item in (item for text in texts for item in text.split(",")):
+            name, value = _split(item.strip(" "))
+            if name in micro:
+                raise WeightError(f"weight {name!r} is given twice; give every name once", reason="duplicate-name")
+            micro[name] = _weight(name, value)
+        return cls.from_micro(micro)
+
+    def nonzero(self) -> "Weights":
+        """These weights without the zeros."""
+        return Weights.from_micro({name: micro for name, micro in self.items() if micro})
+
+    def floats(self) -> dict[str, float]:
+        """The nearest floats, for the edge where arithmetic stops being exact."""
+        return {name: micro / MILLION for name, micro in self.items()}
+
+    def decimals(self) -> dict[str, str]:
+        """Shortest exact decimals, for example {"elementary": "0.9"}."""
+        return {name: decimal_text(micro) for name, micro in self.items()}
+
+    def __getitem__(self, name: str) -> int:
+        return self._micro[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._micro)
+
+    def __len__(self) -> int:
+        return len(self._micro)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._micro.items()))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("weights are immutable; parse new ones instead")
+
+    def __reduce__(self) -> tuple[object, tuple[dict[str, int]]]:
+        return Weights.from_micro, (dict(self._micro),)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={text}" for name, text in self.decimals().items())
+
+    def __repr__(self) -> str:
+        return f"Weights({self})"
+
+
+def _weight(name: str, value: object) -> int:
+    return to_micro(value, f"weight {name!r}")
+
+
+def _split(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise WeightError(
+            f"{_shown(item)} is not a weight; write name=number, for example friendly=0.3", reason="bad-weights"
+        )
+    return check_name(name), value
+
+
+def _shown(value: object) -> str:
+    """A value as a message may show it: one short line, ASCII."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**12:
+        return "a huge integer"
+    text = value if isinstance(value, str) else str(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return ascii(text) if isinstance(value, str) else ascii(text)[1:-1]

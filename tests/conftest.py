@@ -1,0 +1,116 @@
+"""Picoscopic models and adapters, made once per session, for every room's tests."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from soupmix.base import Base, resolve
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # PEFT 0.21 asks transformers 5.23 for a property that was renamed; it is not ours to fix.
+    config.addinivalue_line("filterwarnings", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+
+def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, tied: bool = True) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer and a chat template, fp32."""
+    specials = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*specials, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<|end|>",
+        additional_special_tokens=specials[2:],
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+    )
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A soupmix cache of this test session only."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Base:
+    """A resolved picoscopic base model: hidden 32, 2 layers, 4 heads over 2, tied embeddings, fp32."""
+    return resolve(save_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-llama"), cache=session_cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base) -> Callable[..., Path]:
+    """Factory of PEFT LoRA folders for `tiny_base`, saved by PEFT itself, with non-zero random factors."""
+
+    def make(
+        *,
+        rank: int = 4,
+        alpha: float = 8,
+        targets: Sequence[str] | str = ALL_LINEAR,
+        rslora: bool = False,
+        rank_pattern: Mapping[str, int] | None = None,
+        alpha_pattern: Mapping[str, float] | None = None,
+        seed: int = 1,
+        scale: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+        base: Base | None = None,
+    ) -> Path:
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            use_rslora=rslora,
+            rank_pattern=dict(rank_pattern or {}),
+            alpha_pattern=dict(alpha_pattern or {}),
+        )
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained((base or tiny_base).folder), config)
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.data = (torch.randn(parameter.shape, generator=generator) * scale).to(dtype)
+        folder = tmp_path_factory.mktemp("adapter")
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Base:
+    """The real base model, converted into the user's own cache on first use; about a quarter of a minute then."""
+    return resolve("smollm2-135m-instruct")

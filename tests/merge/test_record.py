@@ -1,0 +1,189 @@
+"""What travels inside a result, and that the same inputs give the same bytes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+import soupmix
+from soupmix.base import Base
+from soupmix.errors import AdapterError, OutputError
+from soupmix.files import sha256_file
+from soupmix.merge import Soup, merge, merge_identity, read_recipe
+from soupmix.policy import Grant, Policy
+from soupmix.store.store import Store
+from soupmix.weights import Weights
+
+AGAIN = """
+import sys, torch
+from pathlib import Path
+from soupmix.base import resolve
+from soupmix.merge import merge
+from soupmix.policy import Policy
+from soupmix.store.store import Store
+
+store_folder, base, out, cache, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+store = Store(store_folder)
+soup = merge(store, Policy.open(store).clamp({"expert": 0.25, "friendly": 0.5, "concise": 0.9}))
+soup.save_adapter(Path(out) / "exact")
+soup.save_adapter(Path(out) / "cut", rank=3, dtype="bf16")
+soup.save_model(Path(out) / "model", base=resolve(Path(base), cache=Path(cache)), dtype="bf16", shard_size=30_000)
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_same_bytes_twice_in_another_process_with_another_hash_seed_and_more_threads(
+    soup: Soup, three: Store, tiny_base: Base, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    soup.save_adapter(here / "exact")
+    soup.save_adapter(here / "cut", rank=3, dtype="bf16")
+    soup.save_model(here / "model", base=tiny_base, dtype="bf16", shard_size=30_000)
+    expected = contents(here)
+    for seed, threads in (("1", "1"), ("2", "2")):
+        out = tmp_path / f"there{seed}"
+        subprocess.run(
+            [sys.executable, "-c", AGAIN, three.folder, tiny_base.folder, out, tmp_path / "cache", threads],
+            env=os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads},
+            check=True,
+        )
+        assert contents(out) == expected
+
+
+def test_digests_name_every_input_and_every_other_file(soup: Soup, tiny_base: Base, tmp_path: Path) -> None:
+    saved = soup.save_model(tmp_path / "out", base=tiny_base)
+    recorded = json.loads((tmp_path / "out/soupmix_digests.json").read_text())
+    present = {path.name: f"sha256:{sha256_file(path)}" for path in (tmp_path / "out").iterdir()}
+    assert dict(saved.digests) == present
+    assert recorded["outputs"] == {name: digest for name, digest in present.items() if name != "soupmix_digests.json"}
+    adapters = {f"adapter {name}": digest for name, digest in soup.grant.digests.items()}
+    assert recorded["inputs"] == adapters | {"base": tiny_base.digest, "policy": soup.grant.policy_digest}
+
+
+def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path: Path) -> None:
+    saved = soup.save_adapter(tmp_path / "a/b/out", rank=3)
+    recipe = read_recipe(tmp_path / "a/b/out/soupmix_recipe.yaml")
+    assert recipe.weights == soup.grant.requested == Weights.parse("friendly=0.5,concise=0.9,expert=0.25")
+    assert (recipe.method, recipe.kind, recipe.rank, recipe.dtype) == ("delta", "adapter", 3, "fp32")
+    assert Path(recipe.store).resolve() == three.folder.resolve()
+    assert recipe.record is not None
+    assert recipe.record["identity"] == saved.identity
+    assert recipe.record["soupmix"] == soupmix.__version__
+    text = (tmp_path / "a/b/out/soupmix_recipe.yaml").read_text()
+    assert yaml.safe_load(text)["store"] == "../../../store" and str(tmp_path) not in text
+
+
+def test_the_grant_inside_is_the_grant(soup: Soup, tmp_path: Path) -> None:
+    soup.save_adapter(tmp_path / "out")
+    assert Grant.from_record(json.loads((tmp_path / "out/soupmix_grant.json").read_text())) == soup.grant
+
+
+@pytest.mark.parametrize(
+    ("kind", "relation", "library"), [("adapter", "adapter", "peft"), ("model", "merge", "transformers")]
+)
+def test_the_card_says_what_was_asked_granted_and_lost(
+    kind: str, relation: str, library: str, three: Store, tiny_base: Base, tmp_path: Path
+) -> None:
+    soup = merge(three, Policy.open(three).clamp({"friendly": 1.5, "concise": 0.25}))
+    if kind == "adapter":
+        soup.save_adapter(tmp_path / "out", rank=2)
+    else:
+        soup.save_model(tmp_path / "out", base=tiny_base, dtype="bf16")
+    card = ModelCard.load(tmp_path / "out/README.md")
+    assert card.data.base_model_relation == relation
+    assert card.data.library_name == library
+    assert card.data.license == "apache-2.0"
+    assert {"lora", "soupmix"} <= set(card.data.tags)
+    assert "| friendly | 1.5 | 1 | apache-2.0 |" in card.text
+    assert "friendly: built-in: every weight at most 1" in card.text
+    assert "expert" not in card.text
+    assert "cutting the rank lost" in card.text if kind == "adapter" else "rounding to the dtype" in card.text
+    assert str(tmp_path) not in card.text
+
+
+def test_the_report_has_every_module(soup: Soup, tmp_path: Path) -> None:
+    saved = soup.save_adapter(tmp_path / "out", rank=3)
+    report = json.loads((tmp_path / "out/soupmix_report.json").read_text())
+    assert set(report) == {"truncation", "total"} and set(report["total"]["modules"]) == set(soup.modules)
+    assert report["total"]["total"] == pytest.approx(saved.errors["total"].total, rel=1e-3)
+
+
+def test_only_a_grant_is_merged(three: Store) -> None:
+    with pytest.raises(TypeError, match=r"takes a Grant, not dict.*Policy\.clamp"):
+        merge(three, {"friendly": 0.5})  # type: ignore[arg-type]
+
+
+def test_a_grant_for_another_adapter_of_the_same_name_is_refused(
+    three: Store, make_store: Callable[..., Store], grant: Callable[..., Grant], tiny_adapter: Callable[..., Path]
+) -> None:
+    other = make_store({"friendly": tiny_adapter(seed=77)}, where="other")
+    with pytest.raises(AdapterError) as caught:
+        merge(other, grant(three, friendly=0.5))
+    assert caught.value.reason == "digest-mismatch"
+
+
+def test_factor_warns_in_the_soup_the_log_the_recipe_and_the_card(
+    make_store: Callable[..., Store],
+    grant: Callable[..., Grant],
+    tiny_adapter: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = make_store({"a": tiny_adapter(seed=1), "b": tiny_adapter(seed=2)})
+    soup = merge(store, grant(store, a=0.5, b=0.25), method="factor")
+    soup.save_adapter(tmp_path / "out")
+    assert len(soup.warnings) == 2
+    for warning in soup.warnings:
+        assert warning in caplog.messages
+        assert warning in read_recipe(tmp_path / "out/soupmix_recipe.yaml").record["warnings"]
+        assert warning in (tmp_path / "out/README.md").read_text()
+    assert merge(store, grant(store, a=0.5, b=0.25)).warnings == ()
+
+
+def test_an_existing_folder_stays_unless_forced(soup: Soup, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("precious")
+    with pytest.raises(OutputError) as caught:
+        soup.save_adapter(tmp_path / "out")
+    assert caught.value.reason == "exists" and (tmp_path / "out/mine").read_text() == "precious"
+    soup.save_adapter(tmp_path / "out", force=True)
+    assert not (tmp_path / "out/mine").exists() and (tmp_path / "out/adapter_config.json").exists()
+
+
+def test_identity_changes_with_everything_that_matters_and_nothing_else() -> None:
+    base = {
+        "base_digest": "sha256:b",
+        "weights": {"sha256:1": 500_000, "sha256:2": 1},
+        "method": "delta",
+        "dtype": "F32",
+        "policy_digest": "sha256:p",
+        "tenant_salt": "s",
+    }
+    first = merge_identity(**base)
+    assert first == merge_identity(**base | {"weights": {"sha256:2": 1, "sha256:1": 500_000, "sha256:3": 0}})
+    changes = {
+        "base_digest": "sha256:c",
+        "weights": {"sha256:1": 500_001, "sha256:2": 1},
+        "method": "factor",
+        "dtype": "BF16",
+        "policy_digest": "sha256:q",
+        "tenant_salt": "",
+    }
+    others = {merge_identity(**base | {key: value}) for key, value in changes.items()}
+    swapped = merge_identity(**base | {"weights": {"sha256:2": 500_000, "sha256:1": 1}})
+    assert len({first, swapped, *others}) == 2 + len(changes)
+
+
+def test_cut_adapter_and_exact_adapter_have_different_identities(soup: Soup, tmp_path: Path) -> None:
+    saved = [soup.save_adapter(tmp_path / str(rank), rank=rank).identity for rank in (None, 3, 4)]
+    assert len(set(saved)) == 3

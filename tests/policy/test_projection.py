@@ -1,0 +1,242 @@
+"""Two exact methods against a brute-force oracle that knows neither: all Karush-Kuhn-Tucker systems, in rationals."""
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soupmix.policy import active_set
+from soupmix.policy.constraints import Constraint, RuleRef
+from soupmix.policy.laminar import forest
+from soupmix.policy.region import minimal_conflict
+from soupmix.policy.rounding import round_inside
+from soupmix.policy.rows import Exact, Row, Solution, certified, gather
+
+Half = tuple[tuple[int, ...], int]  # coefs, bound: coefs . w <= bound
+
+
+def rule(index: int) -> RuleRef:
+    return RuleRef((0, "", index), "law", "x", "x.yaml", f"r{index}")
+
+
+def rows_of(halves: Sequence[Half]) -> tuple[Row, ...]:
+    return gather(Constraint(coefs, bound, rule(index), "") for index, (coefs, bound) in enumerate(halves))
+
+
+def solve(matrix: list[list[Fraction]], right: list[Fraction]) -> list[Fraction] | None:
+    table = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+    for column in range(len(table)):
+        pivot = next((row for row in range(column, len(table)) if table[row][column]), None)
+        if pivot is None:
+            return None
+        table[column], table[pivot] = table[pivot], table[column]
+        for row in range(len(table)):
+            if row != column:
+                factor = table[row][column] / table[column][column]
+                table[row] = [a - factor * b for a, b in zip(table[row], table[column], strict=True)]
+    return [row[-1] / row[index] for index, row in enumerate(table)]
+
+
+def oracle(asked: Sequence[int], halves: Sequence[Half]) -> list[Fraction] | None:
+    """Try every set of active half-spaces; the projection is the one feasible point with multipliers >= 0."""
+    inside = lambda w: all(sum(c * x for c, x in zip(coefs, w, strict=True)) <= b for coefs, b in halves)  # noqa: E731
+    for size in range(len(asked) + 1):
+        for active in itertools.combinations(halves, size):
+            gram = [[Fraction(sum(a * b for a, b in zip(i, j, strict=True))) for j, _ in active] for i, _ in active]
+            gap = [Fraction(sum(c * v for c, v in zip(coefs, asked, strict=True)) - bound) for coefs, bound in active]
+            multipliers = solve(gram, gap)
+            if multipliers is None or min(multipliers, default=0) < 0:
+                continue
+            point = [
+                v - sum((m * coefs[k] for m, (coefs, _) in zip(multipliers, active, strict=True)), Fraction(0))
+                for k, v in enumerate(asked)
+            ]
+            if inside(point):
+                return point
+    return None
+
+
+def halves(adapters: int, groups: st.SearchStrategy[list[list[int]]]) -> st.SearchStrategy[list[Half]]:
+    """A box of small integers and two-sided sums over groups; small numbers make ties and degenerate corners common."""
+
+    @st.composite
+    def build(draw: st.DrawFn) -> list[Half]:
+        found: list[Half] = []
+        for group in [[k] for k in range(adapters)] + draw(groups):
+            up = tuple(int(k in group) for k in range(adapters))
+            low, high = draw(st.integers(0, 4)), draw(st.integers(3, 12))
+            found.append((up, high))
+            if len(group) == 1 or draw(st.booleans()):
+                found.append((tuple(-c for c in up), -low))
+        return found
+
+    return build()
+
+
+LAMINAR = {
+    2: [[[0, 1]]],
+    3: [[[0, 1]], [[0, 1, 2]], [[0, 1], [0, 1, 2]], [[0, 1], [0, 1]]],
+    4: [[[0, 1], [2, 3]], [[0, 1], [2, 3], [0, 1, 2, 3]], [[0, 1], [0, 1, 2], [0, 1, 2, 3]]],
+}
+CROSSING = {
+    2: [[[0, 1], [0, 1]]],
+    3: [[[0, 1], [1, 2]], [[0, 1], [1, 2], [0, 2]]],
+    4: [[[0, 1], [1, 2], [2, 3]], [[0, 1, 2], [1, 2, 3]], [[0, 1], [0, 2], [0, 3]]],
+}
+
+
+def problems(
+    shapes: dict[int, list[list[list[int]]]], sizes: Sequence[int]
+) -> st.SearchStrategy[tuple[list[int], list[Half]]]:
+    return st.sampled_from(list(sizes)).flatmap(
+        lambda k: st.tuples(
+            st.lists(st.integers(-6, 16), min_size=k, max_size=k), halves(k, st.sampled_from(shapes[k]))
+        )
+    )
+
+
+def check(asked: list[int], rows: tuple[Row, ...], found: Solution | None, expected: list[Fraction] | None) -> None:
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        assert list(found.weights) == expected
+        assert certified(asked, rows, found)
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems(LAMINAR, (2, 3)))
+def test_laminar_is_the_projection(problem: tuple[list[int], list[Half]]) -> None:
+    asked, sides = problem
+    rows = rows_of(sides)
+    arranged = forest(rows, len(asked))
+    assert arranged is not None
+    expected = oracle(asked, sides)
+    check(asked, rows, arranged.project(asked), expected)
+    check(asked, rows, active_set.project(asked, rows), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(CROSSING, (2, 3)))
+def test_active_set_is_the_projection(problem: tuple[list[int], list[Half]]) -> None:
+    asked, sides = problem
+    rows = rows_of(sides)
+    check(asked, rows, active_set.project(asked, rows), oracle(asked, sides))
+
+
+@settings(max_examples=25, deadline=None)
+@given(problems({4: LAMINAR[4] + CROSSING[4]}, (4,)))
+def test_four_adapters(problem: tuple[list[int], list[Half]]) -> None:
+    asked, sides = problem
+    rows = rows_of(sides)
+    check(asked, rows, active_set.project(asked, rows), oracle(asked, sides))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_both_methods_agree_on_larger_forests(data: st.DataObject) -> None:
+    groups = [[0, 1], [2, 3], [4, 5, 6], [0, 1, 2, 3], list(range(8))]
+    asked = data.draw(st.lists(st.integers(-500, 1500), min_size=8, max_size=8))
+    sides: list[Half] = []
+    for group in [[k] for k in range(8)] + data.draw(st.lists(st.sampled_from(groups), unique_by=tuple)):
+        up = tuple(int(k in group) for k in range(8))
+        high = data.draw(st.integers(100, 1000))
+        low = data.draw(st.integers(0, 100)) if data.draw(st.booleans()) else 0
+        sides += [(up, high), (tuple(-c for c in up), -low)]
+    rows = rows_of(sides)
+    arranged = forest(rows, 8)
+    assert arranged is not None
+    left, right = arranged.project(asked), active_set.project(asked, rows)
+    assert (left is None) == (right is None)
+    if left is not None and right is not None:
+        assert left.weights == right.weights
+        assert certified(asked, rows, left)
+        assert certified(asked, rows, right)
+        assert round_inside(left.weights, rows) is not None
+
+
+def test_groups_that_cross_are_no_forest() -> None:
+    box: list[Half] = [
+        ((1, 0, 0), 1),
+        ((0, 1, 0), 1),
+        ((0, 0, 1), 1),
+        ((-1, 0, 0), 0),
+        ((0, -1, 0), 0),
+        ((0, 0, -1), 0),
+    ]
+    assert forest(rows_of([*box, ((1, 1, 0), 1)]), 3) is not None
+    assert forest(rows_of([*box, ((1, 1, 0), 1), ((0, 1, 1), 1)]), 3) is None
+    assert forest(rows_of([*box, ((1, 2, 0), 1)]), 3) is None
+    assert forest(rows_of(box[1:]), 3) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(LAMINAR, (2, 3)), st.data())
+def test_a_wrong_solution_is_not_certified(problem: tuple[list[int], list[Half]], data: st.DataObject) -> None:
+    asked, sides = problem
+    rows = rows_of(sides)
+    found = active_set.project(asked, rows)
+    if found is None:
+        return
+    moved = list(found.weights)
+    moved[data.draw(st.integers(0, len(asked) - 1))] += data.draw(st.sampled_from([-1, 1, Fraction(1, 1000)]))
+    assert not certified(asked, rows, Solution(tuple(moved), found.multipliers))
+    index = data.draw(st.integers(0, len(rows) - 1))
+    changed = {**found.multipliers, index: found.multipliers.get(index, 0) + Fraction(1, 7)}
+    assert not certified(asked, rows, Solution(found.weights, changed))
+
+
+def test_a_feasible_point_that_is_not_nearest_is_not_certified() -> None:
+    rows = rows_of([((1,), 10), ((-1,), 0)])
+    assert certified([4], rows, Solution((4,), {}))
+    assert not certified([4], rows, Solution((3,), {0: 1}))
+    assert not certified([4], rows, Solution((10,), {0: -6}))
+
+
+def nearest_neighbour(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ...] | None:
+    """By trying all roundings: nearest, then smallest total, then the one that rounds up what comes first."""
+    choices = [sorted({w.__floor__(), w.__ceil__()}) for w in weights]
+    inside = [point for point in itertools.product(*choices) if all(row.holds(row.value(point)) for row in rows)]
+    key = lambda p: (sum((a - b) ** 2 for a, b in zip(p, weights, strict=True)), sum(p), [-x for x in p])  # noqa: E731
+    return min(inside, key=key, default=None)
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems({3: LAMINAR[3] + CROSSING[3], 4: LAMINAR[4] + CROSSING[4]}, (3, 4)))
+def test_rounding_is_the_nearest_neighbour_inside(problem: tuple[list[int], list[Half]]) -> None:
+    asked, sides = problem
+    rows = rows_of(sides)
+    found = active_set.project(asked, rows)
+    if found is not None:
+        assert round_inside(found.weights, rows) == nearest_neighbour(found.weights, rows)
+
+
+@given(st.integers(2, 40), st.integers(1, 10**6))
+def test_rounding_a_large_tie(adapters: int, total: int) -> None:
+    rows = rows_of([((1,) * adapters, total), ((-1,) * adapters, -total)])
+    rounded = round_inside([Fraction(total, adapters)] * adapters, rows)
+    assert rounded is not None
+    assert sum(rounded) == total
+    assert list(rounded) == sorted(rounded, reverse=True)
+
+
+def test_a_triangle_without_an_integer_point() -> None:
+    pairs = [(1, 1, 0), (0, 1, 1), (1, 0, 1)]
+    rows = rows_of([(p, 1) for p in pairs] + [(tuple(-c for c in p), -1) for p in pairs])
+    assert round_inside([Fraction(1, 2)] * 3, rows) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(CROSSING, (3,)), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=3))
+def test_a_conflict_is_minimal(problem: tuple[list[int], list[Half]], demands: list[tuple[int, int]]) -> None:
+    asked, sides = problem
+    sides = sides + [(tuple(-int(k == index) for k in range(3)), -low) for index, low in demands]
+    if oracle(asked, sides) is not None:
+        return
+    constraints = [Constraint(coefs, bound, rule(index), "") for index, (coefs, bound) in enumerate(sides)]
+    parts = minimal_conflict(constraints, 3)
+    named = [(each.coefs, each.bound) for part in parts for each in part]
+    assert oracle(asked, named) is None
+    for left_out in named:
+        assert oracle(asked, [each for each in named if each is not left_out]) is not None
+    assert minimal_conflict(constraints[::-1], 3) == parts
