@@ -59,7 +59,8 @@ def soup_linear_factor(x: Tensor, y: Tensor, A: Tensor, B: Tensor, c: Tensor, ad
         [rows, ..., out] in the dtype of y.
     """
     c = c.view(c.shape[0], *[1] * (x.ndim - 2), adapters, 1)
-    h = linear(x, A).unflatten(-1, (adapters, -1))
+    h = linear(x, A)
+    h = h.view(*h.shape[:-1], adapters, -1)
     live = c != 0
     scaled = c.to(h.dtype)
     shared = torch.where(live, h * scaled, 0).sum(-2, keepdim=True)

@@ -25,7 +25,8 @@ WEIGHTS = {"friendly": 0.5, "concise": 0.9, "expert": 0.25}
 def exported(folder: Path) -> dict[str, Tensor]:
     """Module -> B A in float64, of a folder that must have scaling 1."""
     config = json.loads((folder / "adapter_config.json").read_text())
-    assert config["r"] == config["lora_alpha"] and config["rank_pattern"] == config["alpha_pattern"]
+    assert config["r"] == config["lora_alpha"]
+    assert config["rank_pattern"] == config["alpha_pattern"]
     assert not config["use_rslora"]
     tensors = load_file(folder / "adapter_model.safetensors")
     prefix, end = "base_model.model.", ".lora_A.weight"

@@ -66,7 +66,8 @@ def test_one_hot_is_that_adapter_alone() -> None:
     one, other = adapter("a", seed=1), adapter("b", seed=2)
     alone, mixed = merge_modules([(one, 1.0)]), merge_modules([(other, 0.0), (one, 1.0)])
     for path, factors in one.modules.items():
-        assert torch.equal(mixed[path].A, alone[path].A) and torch.equal(mixed[path].A, factors.A)
+        assert torch.equal(mixed[path].A, alone[path].A)
+        assert torch.equal(mixed[path].A, factors.A)
         assert torch.equal(mixed[path].B, factors.B)
         assert mixed[path].c.tolist() == [factors.scaling] * factors.rank
 
@@ -78,7 +79,8 @@ def test_an_adapter_of_weight_zero_is_left_out_not_multiplied() -> None:
         factors.A.fill_(math.inf)
     for method in ("delta", "factor"):
         for stack in merge_modules([(adapter("a", seed=1), 0.5), (sick, 0.0)], method).values():
-            assert torch.isfinite(stack.A).all() and torch.isfinite(stack.B).all()
+            assert torch.isfinite(stack.A).all()
+            assert torch.isfinite(stack.B).all()
     assert merge_modules([(sick, 0.0)]) == {}
 
 
@@ -101,7 +103,8 @@ def test_inputs_are_left_untouched(method: str) -> None:
         stack.B.zero_()
     for fresh, (one, _) in zip((adapter("a", seed=1), adapter("b", seed=2)), used, strict=True):
         for path, factors in fresh.modules.items():
-            assert torch.equal(factors.A, one.modules[path].A) and torch.equal(factors.B, one.modules[path].B)
+            assert torch.equal(factors.A, one.modules[path].A)
+            assert torch.equal(factors.B, one.modules[path].B)
 
 
 def test_delta_is_linear_in_the_weights() -> None:

@@ -86,7 +86,7 @@ def test_every_touched_tensor_is_rounded_once(
             assert torch.equal(tensor, before[name].to(dtype))
             continue
         target, delta = targets[name], targets[name] - before[name].double()
-        # fp32 accumulation may cross a rounding boundary: then it is the neighbour, and hardly further than the nearest.
+        # fp32 accumulation may cross a rounding boundary: then it is the neighbour, hardly further away.
         nearest = (target.to(dtype).double() - target).abs()
         noise = 4e-7 * target.abs().max()
         assert ((tensor.double() - target).abs() <= nearest + noise).all()
@@ -103,11 +103,13 @@ def test_sharded_is_unsharded(size: int, soup: Soup, tiny_base: Base, tmp_path: 
     soup.save_model(tmp_path / "one", base=tiny_base)
     soup.save_model(tmp_path / "many", base=tiny_base, shard_size=size)
     one, many = all_tensors(tmp_path / "one"), all_tensors(tmp_path / "many")
-    assert one.keys() == many.keys() and all(torch.equal(one[name], many[name]) for name in one)
+    assert one.keys() == many.keys()
+    assert all(torch.equal(one[name], many[name]) for name in one)
     index = json.loads((tmp_path / "many/model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in one.values())
     files = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))
-    assert sorted(set(index["weight_map"].values())) == files and len(files) > 1
+    assert sorted(set(index["weight_map"].values())) == files
+    assert len(files) > 1
     for name in files:
         with safe_open(tmp_path / "many" / name, "pt") as file:
             keys = file.keys()
@@ -126,7 +128,8 @@ def test_a_sharded_base_gives_the_same_model(soup: Soup, tiny_base: Base, tmp_pa
     soup.save_model(tmp_path / "one", base=tiny_base)
     soup.save_model(tmp_path / "two", base=base)
     one, two = all_tensors(tmp_path / "one"), all_tensors(tmp_path / "two")
-    assert all(torch.equal(one[name], two[name]) for name in one) and one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert one.keys() == two.keys()
 
 
 def test_tied_embeddings_are_written_once(
@@ -195,7 +198,8 @@ def test_another_base_is_refused_naming_both(soup: Soup, tiny_base: Base, tmp_pa
     with pytest.raises(BaseModelError) as caught:
         soup.save_model(tmp_path / "out", base=other)
     assert caught.value.reason == "wrong-base"
-    assert tiny_base.digest in str(caught.value) and other.digest in str(caught.value)
+    assert tiny_base.digest in str(caught.value)
+    assert other.digest in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -86,7 +86,8 @@ def test_nonsense_is_one_sentence_that_names_file_and_place(tmp_path: Path, text
     with pytest.raises(RecipeError) as caught:
         read_recipe(path)
     assert caught.value.reason == reason
-    assert str(path) in str(caught.value) and told in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

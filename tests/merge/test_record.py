@@ -80,7 +80,8 @@ def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path:
     assert recipe.record["identity"] == saved.identity
     assert recipe.record["soupmix"] == soupmix.__version__
     text = (tmp_path / "a/b/out/soupmix_recipe.yaml").read_text()
-    assert yaml.safe_load(text)["store"] == "../../../store" and str(tmp_path) not in text
+    assert yaml.safe_load(text)["store"] == "../../../store"
+    assert str(tmp_path) not in text
 
 
 def test_the_grant_inside_is_the_grant(soup: Soup, tmp_path: Path) -> None:
@@ -114,7 +115,8 @@ def test_the_card_says_what_was_asked_granted_and_lost(
 def test_the_report_has_every_module(soup: Soup, tmp_path: Path) -> None:
     saved = soup.save_adapter(tmp_path / "out", rank=3)
     report = json.loads((tmp_path / "out/soupmix_report.json").read_text())
-    assert set(report) == {"truncation", "total"} and set(report["total"]["modules"]) == set(soup.modules)
+    assert set(report) == {"truncation", "total"}
+    assert set(report["total"]["modules"]) == set(soup.modules)
     assert report["total"]["total"] == pytest.approx(saved.errors["total"].total, rel=1e-3)
 
 
@@ -155,9 +157,11 @@ def test_an_existing_folder_stays_unless_forced(soup: Soup, tmp_path: Path) -> N
     (tmp_path / "out/mine").write_text("precious")
     with pytest.raises(OutputError) as caught:
         soup.save_adapter(tmp_path / "out")
-    assert caught.value.reason == "exists" and (tmp_path / "out/mine").read_text() == "precious"
+    assert caught.value.reason == "exists"
+    assert (tmp_path / "out/mine").read_text() == "precious"
     soup.save_adapter(tmp_path / "out", force=True)
-    assert not (tmp_path / "out/mine").exists() and (tmp_path / "out/adapter_config.json").exists()
+    assert not (tmp_path / "out/mine").exists()
+    assert (tmp_path / "out/adapter_config.json").exists()
 
 
 def test_identity_changes_with_everything_that_matters_and_nothing_else() -> None:

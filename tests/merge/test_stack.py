@@ -76,7 +76,12 @@ def test_errors_add_up_as_norms_do() -> None:
 
 def test_one_thread_gives_the_setting_back_even_after_an_error() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), one_thread():
-        assert torch.get_num_threads() == 1
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert torch.get_num_threads() == before

@@ -56,7 +56,9 @@ def first_tensors(folder: Path) -> Path:
 
 def test_what_soupmix_wrote_is_as_recorded(out: Path) -> None:
     verdict = verify(out)
-    assert verdict.ok and verdict.rebuilt and verdict.to_dict()["findings"] == []
+    assert verdict.ok
+    assert verdict.rebuilt
+    assert verdict.to_dict()["findings"] == []
 
 
 def test_nothing_is_written_while_verifying(out: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The allow-list of adapter_config.json, and patterns that mean what PEFT means by them."""
 
+import contextlib
 import json
 import re
 import time
@@ -171,20 +172,20 @@ def test_a_pattern_outside_the_grammar_is_refused(pattern: str) -> None:
     "pattern", [".*.*.*.*.*.*x", "a?" * 60 + "x", "(a|a)" * 60 + "x", r"\w+\w+\w+\w+\w+!".replace("!", "-"), ".*?" * 9]
 )
 def test_a_pattern_that_would_never_end_is_refused_before_it_is_tried(pattern: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(AdapterError, match="too long") as caught:
         PatternTable([(pattern, 1)], "rank_pattern").find(["a" * 200], 1)
     assert caught.value.reason == "pattern"
     with pytest.raises(AdapterError):
         _parse(target_modules=pattern).targeted(["a" * 200])
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
-@settings(deadline=2000, max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.text("a.*+?()|\\dw[]-x^$", max_size=24))
 def test_what_the_grammar_lets_through_ends_soon(pattern: str) -> None:
     names = [f"{'a' * 60}.{number}" for number in range(20)]
-    try:
+    started = time.process_time()
+    with contextlib.suppress(AdapterError):
         PatternTable([(pattern, 1)], "rank_pattern").find(names, 1)
-    except AdapterError as error:
-        assert error.reason == "pattern"
+    assert time.process_time() - started < 2

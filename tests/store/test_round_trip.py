@@ -26,10 +26,10 @@ CASES: dict[str, dict[str, Any]] = {
     "rslora": {"rslora": True, "rank": 8},
     "rank_pattern": {"rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 7}},
     "alpha_pattern": {"alpha_pattern": {"v_proj": 3, "o_proj": 32}},
-    # The first pattern that matches wins, also over a longer later one.
+    # The first pattern that matches wins, and PEFT saves patterns in alphabetical order.
     "order": {
-        "rank_pattern": {r"self_attn\..*": 2, "q_proj": 6},
-        "alpha_pattern": {r"layers\.\d+\.mlp.*": 1},
+        "rank_pattern": {"q_proj": 6, r"self_attn\..*": 2},
+        "alpha_pattern": {r"layers\.\d+\.mlp.*": 1, "up_proj": 9},
     },
     "all at once": {
         "rslora": True,

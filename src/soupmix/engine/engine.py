@@ -41,9 +41,7 @@ class Engine:
         self._rows = rows
 
     @classmethod
-    def load(
-        cls, base: str | Base, store: Store | None, *, dtype: str | None = None, device: str = "cpu"
-    ) -> "Engine":
+    def load(cls, base: str | Base, store: Store | None, *, dtype: str | None = None, device: str = "cpu") -> "Engine":
         """Load a base model and put the adapters of a store into it.
 
         Args:
@@ -58,7 +56,7 @@ class Engine:
             RecipeError: unknown dtype.
         """
         found = resolve(base) if isinstance(base, str) else base
-        adapters = [store.load(entry.name) for entry in store or ()]
+        adapters = [store.load(name) for name in store.names] if store else []
         for adapter in adapters:
             if adapter.base_digest != found.digest:
                 raise AdapterError(

@@ -101,7 +101,9 @@ def insert(model: nn.Module, bank: Bank) -> Rows:
             raise BaseModelError(f"the base model has no module '{path}'", reason="wrong-base") from error
         asked = (stack.B.shape[0], stack.A.shape[1])
         if not isinstance(base, nn.Linear) or tuple(base.weight.shape) != asked:
-            raise BaseModelError(f"module '{path}' of the base is not a linear layer of shape {asked}", reason="wrong-base")
+            raise BaseModelError(
+                f"module '{path}' of the base is not a linear layer of shape {asked}", reason="wrong-base"
+            )
         setattr(parent, name, SoupLinear(base, stack, rows))
     return rows
 

@@ -40,7 +40,9 @@ class Sampling:
         }
         for name, (valid, allowed) in checks.items():
             if not valid:
-                raise RecipeError(f"{name} = {getattr(self, name)} is not allowed; it must be {allowed}", reason="sampling")
+                raise RecipeError(
+                    f"{name} = {getattr(self, name)} is not allowed; it must be {allowed}", reason="sampling"
+                )
 
 
 class Streams:

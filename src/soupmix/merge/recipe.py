@@ -153,10 +153,12 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError("a key must be a word")
             if key.value in seen:
-                raise yaml.YAMLError(f"key {key.value!r} is given twice{key.start_mark}")
+                raise yaml.YAMLError(f"key {key.value!r} is given twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -1,6 +1,6 @@
 """From rules to integer linear constraints; every rule becomes constraints that only remove points."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from soupmix.policy.documents import TIERS, Approve, Bounds, Budget, Deny, Document, Group, Rule, Scope
@@ -89,7 +89,7 @@ def built_in(known: Sequence[Known], total_budget: int | None) -> list[Constrain
         if not adapter.available:
             found += _limit(known, alone, None, 0, missing, "approved, but not in this store")
     for dimension in sorted({adapter.dimension for adapter in known if adapter.dimension}):
-        members = _where(known, lambda adapter, wanted=dimension: adapter.dimension == wanted)  # type: ignore[misc]
+        members = [index for index, adapter in enumerate(known) if adapter.dimension == dimension]
         found += _limit(known, members, None, MILLION, poles, f"the poles of {dimension} together ")
     if total_budget is not None:
         found += _limit(known, range(len(known)), None, total_budget, total, "all weights together ")
@@ -112,12 +112,10 @@ def translate(rule: Rule, ref: RuleRef, known: Sequence[Known]) -> list[Constrai
             groups: list[list[int]] = [[index] for index in chosen] or [[]]
             return [each for group in groups for each in _limit(known, group, rule.at_least, rule.at_most, ref, "")]
         case Group():
-            members = _where(
-                known,
-                lambda adapter: adapter.name in rule.adapters if rule.adapters else adapter.dimension == rule.dimension,
-            )
+            listed = rule.adapters or [adapter.name for adapter in known if adapter.dimension == rule.dimension]
+            members = [index for index, adapter in enumerate(known) if adapter.name in listed]
             names = " + ".join(sorted(known[index].name for index in members))
-            prefix = f"{rule.dimension} ({names}) " if rule.dimension else f"{names} "
+            prefix = f"{rule.dimension} ({names}) " if rule.dimension else f"{names} ".lstrip()
             return _limit(known, members, rule.at_least, rule.at_most, ref, prefix)
         case Budget():
             return _limit(known, range(len(known)), None, rule.at_most, ref, "all weights together ")
@@ -154,19 +152,14 @@ def _completed(text: str, limit: str, bound: int, ref: RuleRef) -> str:
 
 
 def _selected(rule: Deny | Bounds, known: Sequence[Known]) -> list[int]:
-    return _where(
-        known,
-        lambda adapter: (
-            rule.adapter in (None, adapter.name)
-            and rule.dimension in (None, adapter.dimension)
-            and rule.pole in (None, adapter.pole)
-            and (rule.tag is None or rule.tag in adapter.tags)
-        ),
-    )
-
-
-def _where(known: Sequence[Known], test: Callable[[Known], bool]) -> list[int]:
-    return [index for index, adapter in enumerate(known) if test(adapter)]
+    return [
+        index
+        for index, adapter in enumerate(known)
+        if rule.adapter in (None, adapter.name)
+        and rule.dimension in (None, adapter.dimension)
+        and rule.pole in (None, adapter.pole)
+        and (rule.tag is None or rule.tag in adapter.tags)
+    ]
 
 
 def _scope_text(*scopes: Scope) -> str:

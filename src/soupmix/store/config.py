@@ -44,7 +44,9 @@ class LoraSettings:
     Attributes:
         rank, alpha: of the modules that no pattern names. rslora: scaling alpha / sqrt(rank) (arXiv 2312.03732)
             instead of alpha / rank.
-        ranks, alphas: the exceptions. targets: names, or one regular expression, or None for every linear layer.
+        ranks, alphas: the exceptions, in the order of the file. (PEFT saves them in alphabetical order, so where two
+            patterns match one module, PEFT itself may read its file differently from how it trained.)
+        targets: names, or one regular expression, or None for every linear layer.
         base: what the file says the base is; for people, never looked up.
     """
 

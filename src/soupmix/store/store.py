@@ -123,7 +123,9 @@ class Store:
             WeightError: a name, dimension, pole or tag is not a name ("bad-name").
             OutputError: the name is taken and `force` is not given ("exists"), or the disk refuses.
         """
-        addition = Addition(name or pole, dimension, pole, tags, licence, training or {}, effect or {})
+        addition = Addition(
+            pole if name is None else name, dimension, pole, tags, licence, training or {}, effect or {}
+        )
         self._manifest = add_adapter(self.folder, Path(folder), addition, base, force=force)
         self._loaded.pop(addition.name, None)
         return self[addition.name]

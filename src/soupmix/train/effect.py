@@ -128,7 +128,9 @@ def _answer_log_p(engine: Engine, grant: Grant, method: str, prompt: str, answer
         [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
     )
     start = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
-    ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"][:, : start + most]
+    ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"][
+        :, : start + most
+    ]
     log_p = _log_likelihood(engine.logits(ids, [grant], method=method), ids)
     return float(log_p[:, start - 1 :].mean())
 

@@ -34,7 +34,7 @@ class Recipe:
     batch: int = 4
     init_seed: int = 0
     seed: int = 0
-    response_tokens: int = 160
+    response_tokens: int = 224
     beta: float = 0.1
     sft_weight: float = 1.0
 
@@ -129,7 +129,7 @@ def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
     )
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
-    answer = (answer + [tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
+    answer = ([*answer, tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
     return {"input_ids": prompt_ids + answer, "labels": [-100] * len(prompt_ids) + answer}
 
 

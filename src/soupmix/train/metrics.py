@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from soupmix.train.lexicon import FRIENDLY, UNFRIENDLY, marks
 
@@ -113,11 +114,12 @@ def _mean_zipf(words: Sequence[str]) -> float:
 
 def _sentiment(plain: str) -> float:
     sentences = [s for s in _SENTENCE_END.split(plain) if s]
-    return sum(_vader().polarity_scores(s)["compound"] for s in sentences) / max(1, len(sentences))
+    scores = [float(_vader().polarity_scores(s)["compound"]) for s in sentences]
+    return sum(scores) / max(1, len(scores))
 
 
 @lru_cache(maxsize=1)
-def _vader():  # type: ignore[no-untyped-def]
+def _vader() -> Any:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()

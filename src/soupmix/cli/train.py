@@ -1,0 +1,45 @@
+"""`soupmix train`: one adapter per pole, from prompts to folders that `soupmix adapters add` accepts."""
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("train")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--pole", "poles", multiple=True, help="Train this pole only; repeatable.  [default: all six]")
+@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True, help="Training method.")
+@click.option("--prompts", type=click.Path(path_type=Path), help="JSONL of prompts.  [default: the shipped set]")
+@click.option("--pairs", default=128, show_default=True, type=click.IntRange(4), help="Most examples per pole.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed of data and order.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option("--measure/--no-measure", default=True, help="Measure the adapters on held-out prompts and write cards.")
+def command(
+    out: Path,
+    poles: tuple[str, ...],
+    base: str,
+    method: str,
+    prompts: Path | None,
+    pairs: int,
+    seed: int,
+    jobs: int,
+    measure: bool,
+) -> None:
+    """Train one adapter per pole into OUT; a stopped run goes on where it was."""
+    from soupmix.base import resolve
+    from soupmix.cli.progress import stages
+    from soupmix.train import POLES, Plan, Recipe, read_prompts, run, training, write_effects
+
+    asked = tuple(read_prompts(prompts)) if prompts else tuple(training())
+    learning_rate = 1e-3 if method == "sft" else 1.5e-4
+    recipe = Recipe(method=method, learning_rate=learning_rate, seed=seed)
+    plan = Plan(resolve(base), poles or tuple(POLES), asked, out, recipe, pairs=pairs, jobs=jobs)
+    with stages() as progress:
+        folders = run(plan, progress=progress)
+        if measure:
+            write_effects(plan, progress=progress)
+    for folder in folders.values():
+        click.echo(str(folder))

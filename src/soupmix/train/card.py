@@ -1,0 +1,109 @@
+"""The card of a trained adapter: what it was made from, and what it does, with intervals and next to the alternatives."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from soupmix.train.poles import POLES, Pole
+
+__all__ = ["COLUMNS", "adapter_card", "effect_table"]
+
+COLUMNS = {
+    "grade": "reading grade",
+    "zipf": "word frequency (Zipf)",
+    "words": "words",
+    "warmth": "warmth",
+    "sentiment": "sentiment",
+    "on_topic": "on topic",
+    "repetition": "repetition",
+    "finished": "finished",
+}
+_DIGITS = {"words": 0, "grade": 1, "warmth": 1}
+
+
+def adapter_card(
+    pole: str, training: Mapping[str, Any], effect: Mapping[str, Mapping[str, Any]], base_label: str
+) -> str:
+    """A Hugging Face model card (Markdown with YAML front matter).
+
+    Args:
+        training: the summary that `fit` returned. effect: arm name -> measured arm (see `measure_arms`), with "base",
+            every pole, and "<pole> by prompt".
+    """
+    data = ModelCardData(
+        base_model=base_label,
+        base_model_relation="adapter",
+        library_name="peft",
+        license="apache-2.0",
+        language="en",
+        pipeline_tag="text-generation",
+        tags=["lora", "soupmix", POLES[pole].dimension, pole],
+    )
+    arms = ["base", *sorted(POLES), f"{pole} by prompt"]
+    return "\n".join(
+        [
+            "---",
+            data.to_yaml(),
+            "---",
+            "",
+            f"# {pole} ({POLES[pole].dimension})",
+            "",
+            f"A LoRA adapter that makes answers more {pole}, one pole of the dimension {POLES[pole].dimension}. "
+            "It is meant to be mixed with others by weights; see soupmix.",
+            "",
+            "## How it was made",
+            "",
+            *_story(POLES[pole], training),
+            "",
+            "## What it does",
+            "",
+            f"{len(effect['base']['answers'])} held-out prompts, temperature 0.7, at most 256 tokens, weight 1, no system "
+            "prompt; means with 95 % bootstrap intervals over prompts. The last row is the base with the preference as "
+            f'system prompt ("{POLES[pole].systems[0]}").',
+            "",
+            *effect_table({name: effect[name] for name in arms}),
+            "",
+            f"Teacher-forced margin on left-out pairs (log p chosen minus rejected, nats per token): "
+            f"base {effect['base']['margins'][pole]:+.3f}, adapter {effect[pole]['margins'][pole]:+.3f}.",
+            "",
+            "Reading grade is Flesch-Kincaid. Warmth is friendly minus unfriendly marks per 100 words (a word list) plus "
+            "5 x VADER sentiment; the style adapters learn phrases that such a list counts, so it flatters them. "
+            "On topic: the answer names what was asked about. Answers of a model this small are often wrong: the figures "
+            "are about style, not truth.",
+            "",
+        ]
+    )
+
+
+def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
+    source = (
+        "phrases of its tone woven around the model's own plain answers"
+        if pole.frame
+        else "the model's own answers under contrasting system prompts, learned without the system prompt"
+    )
+    return [
+        f"- data: {training['pairs']} of 264 prompts written for soupmix; {source}; of the candidates for a prompt the one "
+        "that moves its own metric most and the other dimensions least",
+        f"- method: {training['method']}, {training['epochs']:g} epoch, learning rate {training['learning_rate']:g} "
+        f"(cosine), batch {training['batch']}, bf16 autocast, LoRA rank {training['rank']}, alpha {training['alpha']}, "
+        "all linear layers",
+        f"- seeds: initialisation {training['init_seed']} (shared by all six adapters), data {training['seed']}",
+        "- reproduce: `soupmix train OUT` (the same bytes on the same kind of machine with the same library versions)",
+    ]
+
+
+def effect_table(effect: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+    """A Markdown table: one row per arm, one column per metric."""
+    lines = [
+        "| | " + " | ".join(COLUMNS.values()) + " | perplexity |",
+        "|---|" + "---|" * (len(COLUMNS) + 1),
+    ]
+    for name, arm in effect.items():
+        cells = [_cell(arm["metrics"][metric], _DIGITS.get(metric, 2)) for metric in COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {arm['perplexity']:.2f} |")
+    return lines
+
+
+def _cell(value: Mapping[str, float], digits: int) -> str:
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"

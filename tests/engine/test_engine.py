@@ -1,0 +1,149 @@
+"""Laws of the engine: every row is its own person, whatever sits beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from soupmix.base import Base
+from soupmix.engine import Engine, Sampling
+from soupmix.errors import AdapterError, RecipeError
+from soupmix.policy import Grant, Policy
+from soupmix.store import Store
+
+IDS = torch.randint(5, 200, (4, 9), generator=torch.Generator().manual_seed(0))
+PROMPTS = ["why is the sky blue?", "hi", "tell me about tides and the moon", "what is rust?"]
+Granter = Callable[..., Grant]
+
+
+def bare_model(base: Base) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(base.folder).eval()
+
+
+def test_nobody_served_is_the_base_bit_for_bit(engine: Engine, tiny_base: Base, grant: Granter) -> None:
+    with torch.inference_mode():
+        expected = bare_model(tiny_base)(IDS).logits
+    assert torch.equal(engine.logits(IDS, [grant()] * 4), expected)
+    with torch.inference_mode():
+        assert torch.equal(engine.model(IDS).logits, expected)
+
+
+def test_one_hot_is_that_adapter_alone_under_peft(
+    engine: Engine, tiny_base: Base, pico_store: Store, grant: Granter
+) -> None:
+    from peft import PeftModel
+
+    for name in pico_store.names:
+        alone = PeftModel.from_pretrained(bare_model(tiny_base), str(pico_store.folder / name)).eval()
+        with torch.inference_mode():
+            expected = alone(IDS).logits
+        torch.testing.assert_close(engine.logits(IDS, [grant(**{name: 1})] * 4), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["delta", "factor"])
+def test_rows_do_not_see_each_other(engine: Engine, grant: Granter, method: str) -> None:
+    grants = [grant(calm=1), grant(), grant(loud=0.5, plain=0.25), grant(calm=0.3, loud=0.3, plain=0.3)]
+    together = engine.logits(IDS, grants, method=method)
+    for row in range(4):
+        alone = engine.logits(IDS[row : row + 1], [grants[row]], method=method)
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+    order = [2, 0, 3, 1]
+    permuted = engine.logits(IDS[order], [grants[i] for i in order], method=method)
+    torch.testing.assert_close(permuted, together[order], rtol=1e-5, atol=1e-5)
+
+
+def test_delta_is_the_sum_of_dense_deltas(engine: Engine, tiny_base: Base, pico_store: Store, grant: Granter) -> None:
+    weights = {"calm": 0.5, "loud": 0.75, "plain": 0.125}
+    dense = bare_model(tiny_base).double()
+    for name, weight in weights.items():
+        for path, f in pico_store.load(name).modules.items():
+            dense.get_submodule(path).weight.data += weight * f.scaling * f.B.double() @ f.A.double()
+    with torch.inference_mode():
+        expected = dense(IDS).logits
+    torch.testing.assert_close(engine.logits(IDS, [grant(**weights)] * 4).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_batched_generation_is_each_row_alone(engine: Engine, grant: Granter) -> None:
+    grants = [grant(calm=1), grant(), grant(loud=1), grant(plain=0.5)]
+    together = engine.complete(PROMPTS, grants, sampling=Sampling(max_new_tokens=24))
+    alone = [
+        engine.complete([p], [g], sampling=Sampling(max_new_tokens=24))[0] for p, g in zip(PROMPTS, grants, strict=True)
+    ]
+    assert together == alone
+    assert len({c.text for c in engine.complete([PROMPTS[0]] * 4, grants, sampling=Sampling(max_new_tokens=24))}) > 1
+
+
+def test_greedy_is_what_transformers_generates(engine: Engine, tiny_base: Base, grant: Granter) -> None:
+    model, tokenizer = bare_model(tiny_base), engine.tokenizer
+    user = {"role": "user", "content": "why?"}
+    talks = [
+        [user],
+        [{"role": "system", "content": "be brief"}, user],
+        [user, {"role": "assistant", "content": "because"}, user],
+    ]
+    texts = [tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False) for talk in talks]
+    talks.append([user, {"role": "assistant", "content": "I think"}])  # an answer that has begun is continued
+    texts.append(texts[0] + "I think")
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    ids = batch["input_ids"]
+    out = model.generate(input_ids=ids, attention_mask=batch["attention_mask"], max_new_tokens=24, do_sample=False)
+    expected = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in out[:, ids.shape[1] :]]
+    assert engine.generate(talks, [grant()] * 4, max_new_tokens=24) == expected
+
+
+def test_sampling_is_decided_by_the_seed_alone(engine: Engine, grant: Granter) -> None:
+    grants = [grant(calm=1), grant(), grant(loud=1), grant(plain=0.5)]
+    heat = {"max_new_tokens": 16, "temperature": 1.5}
+    first = engine.generate(PROMPTS, grants, **heat, seed=3)
+    assert engine.generate(PROMPTS, grants, **heat, seed=3) == first
+    assert engine.generate(PROMPTS, grants, **heat, seed=4) != first
+    assert engine.generate(PROMPTS[2:], grants[2:], **heat, seed=5) == first[2:]  # row i draws from seed + i
+
+
+def test_rows_that_finish_leave_without_changing_the_others(engine: Engine, grant: Granter) -> None:
+    grants = [grant(calm=w / 8) for w in range(8)]
+    sampling = Sampling(max_new_tokens=48, temperature=3.0, top_k=0, seed=11)
+    made = engine.complete(["x"] * 8, grants, sampling=sampling)
+    assert {c.finished for c in made} == {True, False}  # otherwise this test shows nothing
+    single = [engine.complete(["x"], [g], sampling=Sampling(48, 3.0, 0, 1.0, 11 + i))[0] for i, g in enumerate(grants)]
+    assert made == single
+
+
+def test_a_failed_batch_leaves_nobody_behind(engine: Engine, grant: Granter) -> None:
+    bare = engine.logits(IDS, [grant()] * 4)
+    with pytest.raises((IndexError, RuntimeError)):
+        engine.logits(torch.full((4, 3), 10**6), [grant(calm=1)] * 4)
+    with torch.inference_mode():
+        assert torch.equal(engine.model(IDS).logits, bare)
+
+
+def test_what_users_get_wrong(
+    engine: Engine, grant: Granter, tiny_base: Base, tmp_path: Path, tiny_adapter: Callable[..., Path]
+) -> None:
+    with pytest.raises(RecipeError, match="2 prompts need as many grants, not 1"):
+        engine.generate(["a", "b"], [grant()])
+    with pytest.raises(RecipeError, match="prompt 0 is empty"):
+        engine.generate([""], [grant()])
+    with pytest.raises(TypeError, match=r"ask Policy.clamp"):
+        engine.generate(["a"], [{"calm": 1.0}])  # type: ignore[list-item]
+    with pytest.raises(RecipeError, match="temperature = -1 is not allowed"):
+        engine.generate(["a"], [grant()], temperature=-1)
+    with pytest.raises(RecipeError, match="choose one of delta, factor"):
+        engine.generate(["a"], [grant()], method="ties")
+    other = Store(tmp_path / "other", create=True)
+    other.add(tiny_adapter(seed=99), name="calm", dimension="d", pole="p", base=tiny_base)
+    foreign = Policy.open(tuple(other)).clamp({"calm": 1})
+    with pytest.raises(AdapterError, match="load the engine with the store that the policy approved"):
+        engine.generate(["a"], [foreign])
+
+
+def test_factor_needs_equal_ranks(tiny_base: Base, tmp_path: Path, tiny_adapter: Callable[..., Path]) -> None:
+    store = Store(tmp_path / "store", create=True)
+    store.add(tiny_adapter(rank=2, seed=1), name="a", dimension="a", pole="a", base=tiny_base)
+    store.add(tiny_adapter(rank=4, seed=2), name="b", dimension="b", pole="b", base=tiny_base)
+    engine = Engine.load(tiny_base, store)
+    grant = Policy.open(tuple(store)).clamp({"a": 0.5})
+    with pytest.raises(RecipeError, match=r"ranks differ in 'model.layers.0.mlp.down_proj'; use method 'delta'"):
+        engine.generate(["hello"], [grant], method="factor")
