@@ -42,13 +42,14 @@ _HOMES = {
     "Soup": ("merge", "Soup"),
     "Store": ("store", "Store"),
     "Weights": ("weights", "Weights"),
-    "merge": ("merge", "merge"),
     "resolve_base": ("base", "resolve"),
     "verify": ("merge", "verify"),
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "merge":
+        return importlib.import_module("soupmix.merge")  # a room that can be called, see there
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room, attribute = _HOMES[name]

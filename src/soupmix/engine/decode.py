@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from soupmix.engine.kv import roomy_cache
 from soupmix.engine.sampling import Sampling, Streams
 
 __all__ = ["Tokens", "decode"]
@@ -50,7 +50,7 @@ def decode(
     finished = [False] * len(ids)
     rows = list(range(len(ids)))
     live = torch.ones(len(ids), dtype=torch.bool)
-    cache = DynamicCache(config=model.config)
+    cache = roomy_cache(model.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     for step in range(sampling.max_new_tokens):
         # an index tensor, not 1: the slice that 1 takes is strided, and torch would then copy lm_head once per row

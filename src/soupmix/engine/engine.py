@@ -21,7 +21,7 @@ __all__ = ["Completion", "Engine", "Message", "Prompt"]
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Engine:
         Args:
             base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
             store: its adapters are read, checked against the manifest, and held once for everybody; None: no adapters.
-            dtype: "float32", "bfloat16" or "float16"; by default the dtype of the base.
+            dtype: "fp32", "bf16" or "fp16"; by default the dtype of the base.
             device: a torch device.
 
         Raises:
