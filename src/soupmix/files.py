@@ -88,7 +88,9 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     target = Path(target)
     if not force and (target.exists() or target.is_symlink()):
-        raise OutputError(f"{target} exists already; choose another name or pass --force to replace it", reason="exists")
+        raise OutputError(
+            f"{target} exists already; choose another name or pass --force to replace it", reason="exists"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)

@@ -37,7 +37,9 @@ def test_readme_commands_run_as_shown(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         for line in filter(str.strip, expected):
             if line.strip() != "...":
-                assert line.strip() in done.stdout + done.stderr, f"{command}\nmissing: {line}\n{done.stdout}{done.stderr}"
+                assert line.strip() in done.stdout + done.stderr, (
+                    f"{command}\nmissing: {line}\n{done.stdout}{done.stderr}"
+                )
 
 
 @pytest.mark.parametrize("path", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda p: p.name)

@@ -141,7 +141,7 @@ def test_two_rules_on_one_adapter_take_two_lines(load: Load) -> None:
 
 
 def test_a_group_names_its_members(load: Load) -> None:
-    grant = load({"rule": "group", "dimension": "expertise", "at_most": "0.5"}).clamp("elementary=0.6,expert=0.1")
+    grant = load({"rule": "group", "dimension": "expertise", "at_most": "0.5"}).clamp("elementary=0.6,expert=0.05")
     assert grant.binding[0].limit == "expertise (elementary + expert) at most 0.5"
     assert grant.granted == Weights.parse("elementary=0.5"), "expert falls to 0, not below"
     assert [each.tier for each in grant.binding] == ["organisation"]
@@ -360,3 +360,28 @@ def test_compiled_regions_do_not_grow_with_what_strangers_say(load: Load) -> Non
         policy.clamp("friendly=1", tenant=f"t{index}")
     policy.clamp("friendly=1", tenant="acme")
     assert len(policy._compiled) == 2
+
+
+def test_a_rule_that_changed_nothing_is_not_reported(load: Load) -> None:
+    policy = load(
+        {"rule": "bounds", "adapter": "friendly", "at_most": "0.3"},
+        {"rule": "group", "adapters": ["elementary", "friendly"], "at_least": "0.8", "id": "floor"},
+    )
+    grant = policy.clamp("elementary=0.1,friendly=0.3")
+    assert grant.granted == Weights.parse("elementary=0.5,friendly=0.3")
+    assert [(each.rule, each.adapters) for each in grant.binding] == [("floor", ("elementary",))]
+
+
+def test_a_conflict_names_the_outer_of_two_rules_that_would_do() -> None:
+    def document(tier: str, **rule: str) -> tuple[str, Any]:
+        content = {"tier": tier, "issuer": "x", "version": "1", "rules": [{"adapter": "friendly", **rule}]}
+        return f"{tier}.yaml", parse_document(json.dumps(content), tier)
+
+    documents = [
+        document("law", rule="bounds", at_least="0.5"),
+        document("organisation", rule="deny"),
+        document("user", rule="deny"),
+    ]
+    with pytest.raises(PolicyError, match=r"law\.yaml .*organisation\.yaml") as caught:
+        Policy.assemble(documents, SHELF)
+    assert "user.yaml" not in str(caught.value)

@@ -191,6 +191,7 @@ def test_a_feasible_point_that_is_not_nearest_is_not_certified() -> None:
     assert certified([4], rows, Solution((4,), {}))
     assert not certified([4], rows, Solution((3,), {0: 1}))
     assert not certified([4], rows, Solution((10,), {0: -6}))
+    assert not certified([14], rows, Solution((14,), {})), "nor is the request itself where it is outside"
 
 
 def nearest_neighbour(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ...] | None:

@@ -66,7 +66,9 @@ def command(
         _converse(engine, grant, messages, sampling, method)
 
 
-def _converse(engine: "Engine", grant: "Grant", messages: list[dict[str, str]], sampling: "Sampling", method: str) -> None:
+def _converse(
+    engine: "Engine", grant: "Grant", messages: list[dict[str, str]], sampling: "Sampling", method: str
+) -> None:
     """Read a line, answer it, remember both, until the input ends."""
     if sys.stdin.isatty():
         click.echo("say something (Ctrl-D ends)", err=True)

@@ -34,7 +34,7 @@ def command(
     from soupmix.train import POLES, Plan, Recipe, read_prompts, run, training, write_effects
 
     asked = tuple(read_prompts(prompts)) if prompts else tuple(training())
-    learning_rate = 1e-3 if method == "sft" else 1.5e-4
+    learning_rate = 7e-4 if method == "sft" else 1.5e-4
     recipe = Recipe(method=method, learning_rate=learning_rate, seed=seed)
     plan = Plan(resolve(base), poles or tuple(POLES), asked, out, recipe, pairs=pairs, jobs=jobs)
     with stages() as progress:

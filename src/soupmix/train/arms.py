@@ -30,7 +30,7 @@ class Arm:
     name: str
     weights: Weights
     method: str = "delta"
-    system: str | None = None
+    system: str = ""
     margins: tuple[str, ...] = ()
 
 

@@ -14,6 +14,7 @@ from soupmix.policy import Grant
 from soupmix.train.metrics import Measures, measure, on_topic
 from soupmix.train.pairs import Pair
 from soupmix.train.promptset import TrainPrompt
+from soupmix.train.sample import messages
 
 __all__ = ["ANSWER_CAP", "METRICS", "Answer", "Interval", "answers", "interval", "margin", "perplexity", "summary"]
 
@@ -64,16 +65,15 @@ def answers(
     prompts: Sequence[TrainPrompt],
     *,
     method: str = "delta",
-    system: str | None = None,
+    system: str = "",
     seed: int = 1234,
 ) -> list[Answer]:
     """Answer every prompt under one grant, at temperature 0.7, perhaps with a system prompt; in prompt order.
 
     The random stream belongs to the prompt, so that grants are compared under the same luck.
     """
-    first = [{"role": "system", "content": system}] if system else []
     made = engine.complete(
-        [[*first, {"role": "user", "content": p.text}] for p in prompts],
+        [messages(p.text, system) for p in prompts],
         [grant] * len(prompts),
         sampling=Sampling(max_new_tokens=ANSWER_CAP, temperature=0.7, seed=seed),
         method=method,
@@ -116,17 +116,16 @@ def perplexity(engine: Engine, grant: Grant, *, method: str = "delta") -> float:
 def margin(engine: Engine, grant: Grant, pairs: Sequence[Pair], *, method: str = "delta", most: int = 96) -> float:
     """Teacher-forced margin: mean over pairs of log p(chosen) - log p(rejected), each per token, in nats."""
     gaps = [
-        _answer_log_p(engine, grant, method, pair.prompt.text, pair.chosen.text, most)
-        - _answer_log_p(engine, grant, method, pair.prompt.text, pair.rejected.text, most)
+        _answer_log_p(engine, grant, method, pair, pair.chosen.text, most)
+        - _answer_log_p(engine, grant, method, pair, pair.rejected.text, most)
         for pair in pairs
     ]
     return sum(gaps) / len(gaps)
 
 
-def _answer_log_p(engine: Engine, grant: Grant, method: str, prompt: str, answer: str, most: int) -> float:
-    context = engine.tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-    )
+def _answer_log_p(engine: Engine, grant: Grant, method: str, pair: Pair, answer: str, most: int) -> float:
+    conversation = messages(pair.prompt.text, pair.system)
+    context = engine.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     start = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
     ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"][
         :, : start + most

@@ -11,6 +11,7 @@ from soupmix.base import Base
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json
 from soupmix.train.pairs import Pair
+from soupmix.train.sample import messages
 
 __all__ = ["Recipe", "fit"]
 
@@ -29,7 +30,7 @@ class Recipe:
     method: str = "sft"
     rank: int = 8
     alpha: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 7e-4
     epochs: float = 1.0
     batch: int = 4
     init_seed: int = 0
@@ -124,9 +125,8 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, 
 
 def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
     """Token ids, and labels that are -100 outside of the answer; an answer that did not end gets no end token."""
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": pair.prompt.text}], add_generation_prompt=True, tokenize=False
-    )
+    conversation = messages(pair.prompt.text, pair.system)
+    prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
     answer = ([*answer, tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
@@ -135,7 +135,7 @@ def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
 
 def _dpo_row(pair: Pair) -> dict[str, list[dict[str, str]]]:
     return {
-        "prompt": [{"role": "user", "content": pair.prompt.text}],
+        "prompt": messages(pair.prompt.text, pair.system),
         "chosen": [{"role": "assistant", "content": pair.chosen.text}],
         "rejected": [{"role": "assistant", "content": pair.rejected.text}],
     }

@@ -31,7 +31,7 @@ class Measures:
         repetition: share of 4-grams that are repeats, [0, 1].
     """
 
-    words: int
+    words: float
     grade: float
     zipf: float
     friendly: float

@@ -1,7 +1,8 @@
 """Choose what to learn from: of a pole's samples the best by its own measure that changes as little else as it can.
 
-A sample's gain is how far its pole's score moves from the plain answer to the same prompt; its leak is how far reading level,
-length and tone move that the pole is not about. Off-topic, broken and barely changed samples are left out.
+A candidate's gain is how far its pole's score moves from its reference; its leak is how far reading level, length and tone
+move that the pole is not about. The reference is the plain answer to the same prompt, or, for a framed answer, its own body.
+Off-topic, broken, looping and barely changed candidates are left out.
 """
 
 import math
@@ -13,13 +14,17 @@ from statistics import median
 from soupmix.train.metrics import Measures, measure, on_topic
 from soupmix.train.poles import Pole, opposite
 from soupmix.train.promptset import TrainPrompt
-from soupmix.train.sample import Sample
+from soupmix.train.sample import NEUTRAL, Sample
 
-__all__ = ["Pair", "choose_pairs"]
+__all__ = ["FRAMED_POOLS", "Pair", "choose_pairs"]
 
+FRAMED_POOLS = (NEUTRAL, "concise", NEUTRAL, "elementary", NEUTRAL, "concise", NEUTRAL, "expert")
+"""Whose samples a frame is woven around, by prompt number in turn: tone must not be learned as a matter of length or level.
+A sample that was made under a system prompt keeps it, so that the frame explains the tone and the prompt all else."""
 _LEAK_COST = 0.5
+_END_WORTH = 0.4
 _LEAST_GAIN = 0.5
-_MOST_REPETITION = 0.2
+_MOST_REPETITION = 0.12
 _CONCISE_WORDS = 34
 _LEAKS: dict[str, Callable[[Measures], float]] = {
     "expertise": lambda m: m.rarity / 4.0,
@@ -37,6 +42,11 @@ class Pair:
     rejected: Sample
     gain: float
 
+    @property
+    def system(self) -> str:
+        """The system prompt that stays, if the chosen answer is a framed one; the pole's own prompts are learned away."""
+        return self.chosen.system
+
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
@@ -52,55 +62,63 @@ def choose_pairs(pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, 
     Args:
         samples: by pole name, plus "neutral": plain answers that gains and leaks are counted from.
     """
-    plain = {s.prompt: measure(s.text) for s in samples["neutral"] if s.variant == 0}
-    chosen = _best(pole, prompts, _candidates(pole, samples), plain)
-    other = opposite(pole.name)
-    rejected = _best(other, prompts, _candidates(other, samples), plain)
-    fallback = {s.prompt: s for s in samples["neutral"]}
-    pairs = [
-        Pair(prompts[n], best.sample, rejected[n].sample if n in rejected else fallback[n], best.gain)
-        for n, best in chosen.items()
-        if best.gain >= _LEAST_GAIN
-    ]
+    chosen = _best(pole, prompts, samples)
+    rejected = _best(opposite(pole.name), prompts, samples)
+    plain = {s.prompt: s for s in samples[NEUTRAL]}
     ranked = sorted(chosen.items(), key=lambda item: (-item[1].value, item[0]))
-    order = {prompts[n].text: rank for rank, (n, _) in enumerate(ranked)}
-    return sorted(pairs, key=lambda pair: order[pair.prompt.text])[:most]
+    return [
+        Pair(prompts[n], best.sample, rejected[n].sample if n in rejected else plain[n], best.gain)
+        for n, best in ranked
+        if best.gain >= _LEAST_GAIN
+    ][:most]
 
 
-def _candidates(pole: Pole, samples: dict[str, list[Sample]]) -> list[Sample]:
-    """Samples of a pole: its own, trimmed where it is about brevity, or plain ones in its frame."""
-    frame = pole.frame
-    if frame is not None:
-        return [
-            replace(s, text=frame.weave(s.text, 2 * s.prompt + s.variant, close=s.finished)) for s in samples["neutral"]
-        ]
-    return [_trim(s) for s in samples[pole.name]] if pole.name == "concise" else samples[pole.name]
-
-
-def _best(
-    pole: Pole, prompts: Sequence[TrainPrompt], samples: Sequence[Sample], plain: dict[int, Measures]
-) -> dict[int, _Judged]:
-    typical = {dimension: median(map(leak, plain.values())) for dimension, leak in _LEAKS.items()}
-    usual = median(map(pole.score, plain.values()))
+def _best(pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, list[Sample]]) -> dict[int, _Judged]:
     best: dict[int, _Judged] = {}
-    for sample in samples:
-        judged = _judge(pole, sample, plain[sample.prompt], typical, usual)
+    for sample, reference in _candidates(pole, samples):
+        judged = _judge(pole, sample, reference)
         held = best.get(sample.prompt)
         if _sound(judged, prompts[sample.prompt]) and (held is None or judged.value > held.value):
             best[sample.prompt] = judged
     return best
 
 
-def _judge(pole: Pole, sample: Sample, plain: Measures, typical: dict[str, float], usual: float) -> _Judged:
+def _candidates(pole: Pole, samples: dict[str, list[Sample]]) -> list[tuple[Sample, Measures]]:
+    """Samples of a pole, each with the measures that its change is counted from."""
+    if pole.frame is not None:
+        return [
+            (replace(s, text=pole.frame.weave(s.text, 2 * s.prompt + s.variant, close=s.finished)), measure(s.text))
+            for number, name in enumerate(FRAMED_POOLS)
+            for s in _own(name, samples)
+            if s.prompt % len(FRAMED_POOLS) == number
+        ]
+    plain = {s.prompt: measure(s.text) for s in samples[NEUTRAL] if s.variant == 0}
+    typical = _typical(list(plain.values()))
+    return [(replace(s, system=""), _between(plain[s.prompt], typical)) for s in _own(pole.name, samples)]
+
+
+def _own(name: str, samples: dict[str, list[Sample]]) -> list[Sample]:
+    """The samples of a pool; concise ones are cut, so that every one of them ends."""
+    return [_trim(s) for s in samples[name]] if name == "concise" else samples[name]
+
+
+def _judge(pole: Pole, sample: Sample, reference: Measures) -> _Judged:
     measures = measure(sample.text)
-    # one plain answer is a noisy reference: half of it, half the typical one
-    gain = pole.score(measures) - 0.5 * (pole.score(plain) + usual)
-    leaks = [
-        abs(leak(measures) - 0.5 * (leak(plain) + typical[dimension]))
-        for dimension, leak in _LEAKS.items()
-        if dimension != pole.dimension
-    ]
-    return _Judged(sample, measures, min(gain, 3.0) - _LEAK_COST * sum(leaks), gain)
+    gain = pole.score(measures) - pole.score(reference)
+    leaks = [abs(leak(measures) - leak(reference)) for dimension, leak in _LEAKS.items() if dimension != pole.dimension]
+    value = min(gain, 3.0) - _LEAK_COST * sum(leaks) + _END_WORTH * sample.finished
+    return _Judged(sample, measures, value, gain)
+
+
+def _typical(measures: Sequence[Measures]) -> Measures:
+    fields = Measures.__dataclass_fields__
+    return Measures(**{name: median(getattr(m, name) for m in measures) for name in fields})
+
+
+def _between(one: Measures, other: Measures) -> Measures:
+    """Half way: one plain answer is a noisy reference, the typical one is blind to the prompt."""
+    fields = Measures.__dataclass_fields__
+    return Measures(**{name: (getattr(one, name) + getattr(other, name)) / 2 for name in fields})
 
 
 def _sound(judged: _Judged, prompt: TrainPrompt) -> bool:

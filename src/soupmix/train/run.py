@@ -10,7 +10,7 @@ from soupmix.errors import TrainingError
 from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
 from soupmix.policy import Policy
 from soupmix.train.fit import Recipe, fit
-from soupmix.train.pairs import Pair, choose_pairs
+from soupmix.train.pairs import FRAMED_POOLS, Pair, choose_pairs
 from soupmix.train.poles import POLES
 from soupmix.train.promptset import TrainPrompt
 from soupmix.train.sample import NEUTRAL, Chunk, chunks, read_samples, sample_chunk
@@ -88,9 +88,9 @@ def left_out_pairs(plan: Plan, pole: str, most: int = 16) -> list[Pair]:
 
 
 def _pools(pole: str) -> set[str]:
-    """Which samples a pole needs: the plain ones, and its dimension's own unless a frame makes them."""
+    """Which samples a pole needs: the plain ones, and its dimension's own or those that its frame is woven around."""
     same = [p.name for p in POLES.values() if p.dimension == POLES[pole].dimension and p.frame is None]
-    return {NEUTRAL, *same}
+    return {NEUTRAL, *(FRAMED_POOLS if POLES[pole].frame else same)}
 
 
 def _pairs(plan: Plan, pole: str, most: int, *, left_out: bool) -> list[Pair]:
@@ -121,7 +121,7 @@ def _fit(plan: Plan, pole: str) -> None:
 def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
     parts = {"base": plan.base.digest, "pole": pole, "recipe": json.dumps(asdict(plan.recipe))}
     texts = {
-        f"pair-{i}": pair.prompt.text + "\0" + pair.chosen.text + "\0" + pair.rejected.text
+        f"pair-{i}": pair.prompt.text + "\0" + pair.system + "\0" + pair.chosen.text + "\0" + pair.rejected.text
         for i, pair in enumerate(pairs)
     }
     return digest_parts("soupmix training", {**parts, **texts})

@@ -11,7 +11,7 @@ from soupmix.policy import Grant
 from soupmix.train.poles import POLES
 from soupmix.train.promptset import TrainPrompt
 
-__all__ = ["NEUTRAL", "Chunk", "Sample", "chunks", "read_samples", "sample_chunk"]
+__all__ = ["NEUTRAL", "Chunk", "Sample", "chunks", "messages", "read_samples", "sample_chunk"]
 
 NEUTRAL = "neutral"
 _NEUTRAL_CAP = 256
@@ -20,12 +20,13 @@ _PROMPTS_PER_CHUNK = 44  # what a kill can cost
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sampled answer: to which prompt, which try, its text, and whether it ended by itself."""
+    """One sampled answer: to which prompt, which try, its text, whether it ended by itself, under which system prompt."""
 
     prompt: int
     variant: int
     text: str
     finished: bool
+    system: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,10 @@ class Chunk:
         """Where its answers are kept."""
         return f"{self.name}-{self.start:04d}.jsonl"
 
-    def conversation(self, prompt: TrainPrompt, number: int, variant: int) -> list[dict[str, str]]:
-        """The messages of one sample: the prompt, after a system prompt of the pole."""
-        user = {"role": "user", "content": prompt.text}
-        if self.name == NEUTRAL:
-            return [user]
-        systems = POLES[self.name].systems
-        return [{"role": "system", "content": systems[(number + variant) % len(systems)]}, user]
+    def system(self, number: int, variant: int) -> str:
+        """The system prompt of one sample; none for a plain answer."""
+        systems = ("",) if self.name == NEUTRAL else POLES[self.name].systems
+        return systems[(number + variant) % len(systems)]
 
 
 def chunks(names: Sequence[str], prompts: int, *, variants: int, seed: int, temperature: float = 0.7) -> list[Chunk]:
@@ -70,13 +68,23 @@ def chunks(names: Sequence[str], prompts: int, *, variants: int, seed: int, temp
 def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[TrainPrompt], folder: Path) -> None:
     """Sample one chunk into its file under `folder`; `bare` is a grant of nothing."""
     cells = [(n, v) for n in range(chunk.start, chunk.stop) for v in range(chunk.variants)]
-    conversations = [chunk.conversation(prompts[n], n, v) for n, v in cells]
+    systems = [chunk.system(n, v) for n, v in cells]
+    conversations = [messages(prompts[n].text, system) for (n, _), system in zip(cells, systems, strict=True)]
     sampling = Sampling(
         max_new_tokens=_cap(chunk.name), temperature=chunk.temperature, seed=chunk.seed + 1_000_000 * chunk.start
     )
     made = engine.complete(conversations, [bare] * len(cells), sampling=sampling, batch_size=96)
-    rows = [Sample(n, v, answer.text, answer.finished) for (n, v), answer in zip(cells, made, strict=True)]
+    rows = [
+        Sample(n, v, answer.text, answer.finished, system)
+        for (n, v), answer, system in zip(cells, made, systems, strict=True)
+    ]
     write_file(folder / chunk.file, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
+
+
+def messages(prompt: str, system: str = "") -> list[dict[str, str]]:
+    """A conversation of one question, perhaps under a system prompt."""
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": prompt}]
 
 
 def read_samples(folder: Path, name: str) -> list[Sample]:
