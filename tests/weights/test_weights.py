@@ -64,6 +64,7 @@ def test_a_float_counts_as_its_shortest_decimal(number: float) -> None:
         ("0.0000015", 2),
         (5e-7, 0),
         (1.5e-6, 2),
+        (2.5e-6, 2),
         ("-0", 0),
         (-0.0, 0),
         ("-0.0000001", 0),

@@ -84,17 +84,47 @@ def add(
     store: Path | None,
     force: bool,
 ) -> None:
-    """Check a PEFT LoRA folder and copy it into a store."""
+    """Check a PEFT LoRA folder and copy it into a store.
+
+    The `training.json` and `effect.json` that `soupmix train` leaves beside an adapter go into the manifest.
+    """
     from soupmix.base import resolve
     from soupmix.store import Store
     from soupmix.store.manifest import shipped_root
 
     target = Store(store or shipped_root(), create=True)
     entry = target.add(
-        folder, dimension=dimension, pole=pole, base=resolve(base), name=name, tags=tags, licence=licence, force=force
+        folder,
+        dimension=dimension,
+        pole=pole,
+        base=resolve(base),
+        name=name,
+        tags=tags,
+        licence=licence,
+        training=_facts(folder / "training.json"),
+        effect=_facts(folder / "effect.json"),
+        force=force,
     )
     click.echo(f"added {entry.name} to {target.folder}", err=True)
     click.echo(entry.digest)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """A JSON object beside an adapter, or nothing."""
+    from soupmix.errors import AdapterError
+    from soupmix.files import strict_json
+    from soupmix.store.sealed import read_sealed
+
+    if not path.is_symlink() and not path.exists():
+        return {}
+    raw, _ = read_sealed(path, cap=1 << 20)
+    try:
+        facts = strict_json(raw)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} is not JSON: {error}", reason="bad-facts") from None
+    if not isinstance(facts, dict):
+        raise AdapterError(f"{path} must hold a JSON object", reason="bad-facts")
+    return facts
 
 
 def _manifest(store: Path | None) -> "Manifest":

@@ -4,6 +4,8 @@ Names are imported on first use, so that a recipe can be read without torch.
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from soupmix.merge.soup import SHARD_SIZE, Ingredient, Soup, merge
     from soupmix.merge.stack import Errors, Stack
     from soupmix.merge.verdict import Finding, Verdict, verify
+    from soupmix.policy import Grant
+    from soupmix.store.store import Store
 
 __all__ = [
     "SHARD_SIZE",
@@ -51,3 +55,15 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+class _Room(ModuleType):
+    """`soupmix.merge` is this room and also the verb: `soupmix.merge(store, grant)`."""
+
+    def __call__(self, store: "Store", grant: "Grant", *, method: str = "delta") -> "Soup":
+        from soupmix.merge.soup import merge
+
+        return merge(store, grant, method=method)
+
+
+sys.modules[__name__].__class__ = _Room

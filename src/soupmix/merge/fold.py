@@ -1,6 +1,7 @@
 """A full model: the deltas folded into the base weights, streamed tensor by tensor into safetensors."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,12 +89,12 @@ class _Fold:
         merged = torch.empty_like(weight)
         soupmix_kernels.merge(weight, stack.A, stack.B, stack.c.float(), out=merged)
         rounded = merged.to(DTYPES[spec.dtype])
-        _check_finite(rounded, spec)
+        same = rounded.dtype is merged.dtype
         delta = _norm(torch.sub(merged, weight, out=weight))
-        if rounded.dtype is merged.dtype:
-            self.lost[spec.name] = (0.0, delta)
-            return merged
-        self.lost[spec.name] = (_norm(merged.sub_(rounded)), delta)
+        lost = 0.0 if same else _norm(torch.sub(merged, rounded, out=weight))
+        if not math.isfinite(delta + lost):
+            _check_finite(rounded, spec)
+        self.lost[spec.name] = (lost, delta)
         return rounded
 
     def _cast(self, spec: Spec, info: TensorInfo) -> Iterator[Tensor]:
@@ -105,12 +106,11 @@ class _Fold:
 
 def _norm(tensor: Tensor) -> float:
     """Frobenius norm: rows in fp32, their sum in float64, so that it does not depend on the number of threads."""
-    return float(torch.linalg.vector_norm(tensor, dim=-1).double().norm())
+    return float(torch.linalg.vector_norm(torch.linalg.vector_norm(tensor, dim=-1).double()))
 
 
 def _check_finite(tensor: Tensor, spec: Spec) -> None:
-    # A sum is finite only if every item is, unless the sum itself overflows: then look at the items.
-    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+    if not torch.isfinite(tensor).all():
         raise OutputError(
             f"{spec.name} holds values that do not fit {spec.dtype}; write the model with --dtype fp32 or bf16",
             reason="overflow",
