@@ -17,7 +17,7 @@ Before anything is timed, the merged tensors must agree with PEFT's. Rows go to 
 import argparse
 import json
 import platform
-import resource
+import re
 import shutil
 import statistics
 import subprocess
@@ -35,8 +35,9 @@ RANK = 16
 
 
 def peak() -> int:
-    """Highest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Highest resident size of this program so far, in bytes. `ru_maxrss` would count the parent's before the exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 def timed(work: Callable[[], Any], start_peak: int) -> dict[str, float]:

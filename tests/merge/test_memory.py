@@ -12,7 +12,7 @@ SIZE = 1024
 LAYERS = 24
 
 MEASURE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 
 import torch
@@ -27,11 +27,12 @@ stack = Stack(torch.ones(4, size), torch.ones(size, 4), torch.ones(4, dtype=torc
 base = Base("synthetic", folder, "sha256:0", None, "test")
 out.mkdir()
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: it starts at the size of the process that forked this one.
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 def merge(count):
     modules = {f"layers.{i}.up": stack for i in range(count)}
     write_model(Sink(out), base, modules, dtype=sys.argv[5] or None, shard_size=10**12)
-torch.addmm(*[torch.ones(8, 8)] * 3)
+torch.addmm(*[torch.ones(256, 256)] * 3)  # what the library itself takes on first use
 before = peak()
 merge(layers)
 print(peak() - before)
@@ -55,4 +56,5 @@ def test_peak_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
         grown = growth(folder, tmp_path / f"out{number}", dtype)
         # Weight, sum, the kernel's own sum, rounded copies on their way to the disk: a handful of the largest matrix,
         # and not even one of the untouched embedding, which is four times that.
-        assert grown < 12 * matrix < model / 3
+        print(grown / matrix)
+        assert 0 < grown < 12 * matrix < model / 3

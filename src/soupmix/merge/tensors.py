@@ -24,7 +24,7 @@ __all__ = ["DTYPES", "Spec", "TensorReader", "dtype_code", "header", "raw"]
 
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {"fp32": "F32", "float32": "F32", "fp16": "F16", "float16": "F16", "bf16": "BF16", "bfloat16": "BF16"}
-_BLOCK = 8 << 20
+_BLOCK = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,22 +16,17 @@ from soupmix.train.promptset import TrainPrompt
 from soupmix.train.workers import each, loaded_engine, workers
 from soupmix.weights import Weights
 
-__all__ = ["Arm", "measure_arms", "open_grant"]
+__all__ = ["Arm", "measure_arms", "measure_margins", "open_grant"]
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to answer: a soup by a method, or a system prompt, or neither (the bare base).
-
-    Attributes:
-        margins: which left-out pairs to take the teacher-forced margin on; () for none.
-    """
+    """One way to answer: a soup by a method, or a system prompt, or neither (the bare base)."""
 
     name: str
     weights: Weights
     method: str = "delta"
     system: str = ""
-    margins: tuple[str, ...] = ()
 
 
 def open_grant(store: Store, weights: Weights) -> Grant:
@@ -46,7 +41,6 @@ def measure_arms(
     prompts: Sequence[TrainPrompt],
     folder: Path,
     *,
-    pairs: dict[str, list[Pair]] | None = None,
     jobs: int = 2,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> dict[str, dict[str, Any]]:
@@ -54,17 +48,16 @@ def measure_arms(
 
     Args:
         store: folder of the store whose adapters the arms name. folder: where finished arms are kept.
-        pairs: left-out pairs by pole, for `Arm.margins`.
 
     Returns:
-        Arm name -> {"metrics": {metric: {mean, low, high}}, "perplexity", "margins": {pole: nats}, "answers": [...]}.
+        Arm name -> {"metrics": {metric: {mean, low, high}}, "perplexity", "answers": [...]}.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {arm.name: folder / f"{_identity(base, store, arm, prompts)}.json" for arm in arms}
     todo = [arm for arm in arms if not files[arm.name].exists()]
     done = len(arms) - len(todo)
     progress("measuring", done, len(arms))
-    calls = [(base, store, arm, prompts, files[arm.name], pairs or {}) for arm in todo]
+    calls = [(base, store, arm, prompts, files[arm.name]) for arm in todo]
     if calls:
         with workers(jobs) as pool:
             for _ in each(pool, _measure, calls):
@@ -72,9 +65,22 @@ def measure_arms(
     return {name: json.loads(path.read_bytes()) for name, path in files.items()}
 
 
-def _measure(
-    base: Base, store: Path, arm: Arm, prompts: Sequence[TrainPrompt], path: Path, pairs: dict[str, list[Pair]]
-) -> None:
+def measure_margins(
+    base: Base, store: Path, pairs: dict[str, list[Pair]], *, jobs: int = 2
+) -> dict[str, dict[str, float]]:
+    """Teacher-forced margin of every pole on its left-out pairs: pole -> {"base", "adapter"}, nats per token."""
+    with workers(jobs) as pool:
+        calls = [(base, store, pole, found) for pole, found in pairs.items()]
+        return {calls[number][2]: margins for number, margins in each(pool, _margins, calls)}
+
+
+def _margins(base: Base, store: Path, pole: str, pairs: list[Pair]) -> dict[str, float]:
+    engine = loaded_engine(base, store)
+    grants = {"base": Weights.parse({}), "adapter": Weights.parse({pole: 1})}
+    return {name: round(margin(engine, open_grant(Store(store), w), pairs), 4) for name, w in grants.items()}
+
+
+def _measure(base: Base, store: Path, arm: Arm, prompts: Sequence[TrainPrompt], path: Path) -> None:
     engine = loaded_engine(base, store)
     grant = open_grant(Store(store), arm.weights)
     found = answers(engine, grant, prompts, method=arm.method, system=arm.system)
@@ -82,7 +88,6 @@ def _measure(
         "arm": {"name": arm.name, "weights": arm.weights.decimals(), "method": arm.method, "system": arm.system},
         "metrics": summary(found),
         "perplexity": round(perplexity(engine, grant, method=arm.method), 3),
-        "margins": {p: round(margin(engine, grant, pairs[p], method=arm.method), 4) for p in arm.margins},
         "answers": [asdict(answer) for answer in found],
     }
     write_file(path, json.dumps(result).encode())
@@ -90,8 +95,8 @@ def _measure(
 
 def _identity(base: Base, store: Path, arm: Arm, prompts: Sequence[TrainPrompt]) -> str:
     parts = {
-        "adapters": json.dumps({entry.name: entry.digest for entry in Store(store)}),
-        "arm": json.dumps([arm.weights.decimals(), arm.method, arm.system, arm.margins]),
+        "adapters": json.dumps({entry.name: entry.digest for entry in Store(store) if entry.name in arm.weights}),
+        "arm": json.dumps([arm.weights.decimals(), arm.method, arm.system]),
         "base": base.digest,
         "prompts": json.dumps([p.text for p in prompts]),
     }

@@ -23,14 +23,55 @@ _DIGITS = {"words": 0, "grade": 1, "warmth": 1}
 
 
 def adapter_card(
-    pole: str, training: Mapping[str, Any], effect: Mapping[str, Mapping[str, Any]], base_label: str
+    pole: str,
+    training: Mapping[str, Any],
+    effect: Mapping[str, Mapping[str, Any]],
+    margin: Mapping[str, float],
+    base_label: str,
+    source: str,
 ) -> str:
     """A Hugging Face model card (Markdown with YAML front matter).
 
     Args:
         training: the summary that `fit` returned. effect: arm name -> measured arm (see `measure_arms`), with "base",
             every pole, and "<pole> by prompt".
+        margin: teacher-forced margins of "base" and "adapter".
+        base_label: name of the base model. source: where that came from.
     """
+    about = POLES[pole]
+    lines = ["---", _front_matter(about, base_label), "---", "", f"# {pole} ({about.dimension})", ""]
+    lines += [
+        f"A LoRA adapter that makes answers more {pole}, one pole of the dimension {about.dimension}. It is meant to be "
+        f"mixed with others by weights; see soupmix. Base: {source}.",
+        "",
+        "## How it was made",
+        "",
+        *_story(about, training),
+        "",
+        "## What it does",
+        "",
+        f"{len(effect['base']['answers'])} held-out prompts, temperature 0.7, at most 256 tokens, weight 1, no system "
+        "prompt; means with 95 % bootstrap intervals over prompts. The last row is the base with the preference as "
+        f'system prompt ("{about.systems[0]}").',
+        "",
+        *effect_table({name: effect[name] for name in ("base", *sorted(POLES), f"{pole} by prompt") if name in effect}),
+        "",
+        f"Teacher-forced margin on left-out pairs (log p chosen minus rejected, nats per token): "
+        f"base {margin['base']:+.3f}, adapter {margin['adapter']:+.3f}.",
+        "",
+        _READING,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_READING = """\
+Reading grade is Flesch-Kincaid. Warmth is friendly minus unfriendly marks per 100 words (a word list) plus 5 x VADER
+sentiment; the style adapters learn phrases that such a list counts, so it flatters them. On topic: the answer names what was
+asked about. Answers of a model this small are often wrong: the figures are about style, not truth."""
+
+
+def _front_matter(pole: Pole, base_label: str) -> str:
     data = ModelCardData(
         base_model=base_label,
         base_model_relation="adapter",
@@ -38,42 +79,9 @@ def adapter_card(
         license="apache-2.0",
         language="en",
         pipeline_tag="text-generation",
-        tags=["lora", "soupmix", POLES[pole].dimension, pole],
+        tags=["lora", "soupmix", pole.dimension, pole.name],
     )
-    arms = ["base", *sorted(POLES), f"{pole} by prompt"]
-    return "\n".join(
-        [
-            "---",
-            data.to_yaml(),
-            "---",
-            "",
-            f"# {pole} ({POLES[pole].dimension})",
-            "",
-            f"A LoRA adapter that makes answers more {pole}, one pole of the dimension {POLES[pole].dimension}. "
-            "It is meant to be mixed with others by weights; see soupmix.",
-            "",
-            "## How it was made",
-            "",
-            *_story(POLES[pole], training),
-            "",
-            "## What it does",
-            "",
-            f"{len(effect['base']['answers'])} held-out prompts, temperature 0.7, at most 256 tokens, weight 1, no system "
-            "prompt; means with 95 % bootstrap intervals over prompts. The last row is the base with the preference as "
-            f'system prompt ("{POLES[pole].systems[0]}").',
-            "",
-            *effect_table({name: effect[name] for name in arms}),
-            "",
-            f"Teacher-forced margin on left-out pairs (log p chosen minus rejected, nats per token): "
-            f"base {effect['base']['margins'][pole]:+.3f}, adapter {effect[pole]['margins'][pole]:+.3f}.",
-            "",
-            "Reading grade is Flesch-Kincaid. Warmth is friendly minus unfriendly marks per 100 words (a word list) plus "
-            "5 x VADER sentiment; the style adapters learn phrases that such a list counts, so it flatters them. "
-            "On topic: the answer names what was asked about. Answers of a model this small are often wrong: the figures "
-            "are about style, not truth.",
-            "",
-        ]
-    )
+    return str(data.to_yaml())
 
 
 def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
@@ -83,7 +91,7 @@ def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
         else "the model's own answers under contrasting system prompts, learned without the system prompt"
     )
     return [
-        f"- data: {training['pairs']} of 264 prompts written for soupmix; {source}; of the candidates for a prompt the one "
+        f"- data: answers to {training['pairs']} prompts; {source}; of the candidates for a prompt the one "
         "that moves its own metric most and the other dimensions least",
         f"- method: {training['method']}, {training['epochs']:g} epoch, learning rate {training['learning_rate']:g} "
         f"(cosine), batch {training['batch']}, bf16 autocast, LoRA rank {training['rank']}, alpha {training['alpha']}, "

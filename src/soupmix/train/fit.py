@@ -51,7 +51,7 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
         TrainingError: too few pairs to fill one batch.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
     from transformers.utils import logging
 
     if len(pairs) < recipe.batch:
@@ -63,6 +63,7 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
     set_seed(recipe.init_seed)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _trainer(model, tokenizer, pairs, recipe, scratch)
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout, where only data goes
         outcome = trainer.train()
     _save(trainer.model.to(torch.bfloat16), base, folder)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]

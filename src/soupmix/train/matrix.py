@@ -7,7 +7,7 @@ from typing import Any
 
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.store import Store
-from soupmix.train.arms import Arm, measure_arms
+from soupmix.train.arms import Arm, measure_arms, measure_margins
 from soupmix.train.card import adapter_card
 from soupmix.train.poles import POLES
 from soupmix.train.promptset import held_out
@@ -25,8 +25,8 @@ def write_effects(plan: Plan, *, progress: Callable[[str, int, int], None]) -> N
     """
     poles = plan.poles
     arms = [
-        Arm("base", Weights.parse({}), margins=poles),
-        *(Arm(pole, Weights.parse({pole: 1}), margins=poles) for pole in poles),
+        Arm("base", Weights.parse({})),
+        *(Arm(pole, Weights.parse({pole: 1})) for pole in poles),
         *(Arm(f"{pole} by prompt", Weights.parse({}), system=POLES[pole].systems[0]) for pole in poles),
     ]
     pairs = {pole: left_out_pairs(plan, pole) for pole in poles}
@@ -38,15 +38,16 @@ def write_effects(plan: Plan, *, progress: Callable[[str, int, int], None]) -> N
             arms,
             held_out(),
             plan.folder / "work" / "arms",
-            pairs=pairs,
             jobs=plan.jobs,
             progress=progress,
         )
+        margins = measure_margins(plan.base, store, pairs, jobs=plan.jobs)
     for pole in poles:
         folder = plan.folder / pole
         training = strict_json((folder / "training.json").read_bytes())
-        write_file(folder / "effect.json", canonical_json(_effect(found, pole)))
-        write_file(folder / "README.md", adapter_card(pole, training, found, plan.base.label).encode())
+        write_file(folder / "effect.json", canonical_json(_effect(found, margins, pole)))
+        card = adapter_card(pole, training, found, margins[pole], plan.base.label, plan.base.source)
+        write_file(folder / "README.md", card.encode())
 
 
 def _store(plan: Plan, folder: Path) -> Path:
@@ -56,7 +57,8 @@ def _store(plan: Plan, folder: Path) -> Path:
     return store.folder
 
 
-def _effect(found: dict[str, dict[str, Any]], pole: str) -> dict[str, Any]:
+def _effect(found: dict[str, dict[str, Any]], margins: dict[str, dict[str, float]], pole: str) -> dict[str, Any]:
     """What goes into the manifest: the measured figures without the texts."""
     rows = {"base": found["base"], "adapter": found[pole], "prompt": found[f"{pole} by prompt"]}
-    return {name: {key: row[key] for key in ("metrics", "perplexity", "margins")} for name, row in rows.items()}
+    figures = {name: {key: row[key] for key in ("metrics", "perplexity")} for name, row in rows.items()}
+    return {**figures, "margin": margins[pole]}

@@ -24,8 +24,11 @@ A sample that was made under a system prompt keeps it, so that the frame explain
 _LEAK_COST = 0.5
 _END_WORTH = 0.4
 _LEAST_GAIN = 0.5
+_ENOUGH_GAIN = 2.0
 _MOST_REPETITION = 0.12
-_CONCISE_WORDS = 34
+_SENTENCE = re.compile(r"([.!?])(?=\s)")
+_MOST_WORDS = {"concise": 34, "elementary": 200, "expert": 200}
+"""Pools whose answers are cut after a whole sentence, so that every one of them ends; and after how many words at most."""
 _LEAKS: dict[str, Callable[[Measures], float]] = {
     "expertise": lambda m: m.rarity / 4.0,
     "length": lambda m: math.log(max(1, m.words)) / 0.5,
@@ -98,15 +101,15 @@ def _candidates(pole: Pole, samples: dict[str, list[Sample]]) -> list[tuple[Samp
 
 
 def _own(name: str, samples: dict[str, list[Sample]]) -> list[Sample]:
-    """The samples of a pool; concise ones are cut, so that every one of them ends."""
-    return [_trim(s) for s in samples[name]] if name == "concise" else samples[name]
+    """The samples of a pool, cut where its answers should end."""
+    return [_cut(s, _MOST_WORDS[name]) for s in samples[name]] if name in _MOST_WORDS else samples[name]
 
 
 def _judge(pole: Pole, sample: Sample, reference: Measures) -> _Judged:
     measures = measure(sample.text)
     gain = pole.score(measures) - pole.score(reference)
     leaks = [abs(leak(measures) - leak(reference)) for dimension, leak in _LEAKS.items() if dimension != pole.dimension]
-    value = min(gain, 3.0) - _LEAK_COST * sum(leaks) + _END_WORTH * sample.finished
+    value = min(gain, _ENOUGH_GAIN) - _LEAK_COST * sum(leaks) + _END_WORTH * sample.finished
     return _Judged(sample, measures, value, gain)
 
 
@@ -126,14 +129,9 @@ def _sound(judged: _Judged, prompt: TrainPrompt) -> bool:
     return m.words >= 6 and m.repetition <= _MOST_REPETITION and on_topic(judged.sample.text, prompt.topic)
 
 
-def _trim(sample: Sample) -> Sample:
-    """Cut to the whole sentences within the concise limit, so that every concise answer learns to stop."""
-    sentences = re.split(r"(?<=[.!?])\s+", sample.text.strip())
-    if not sample.finished:
-        sentences = sentences[:-1]
-    kept: list[str] = []
-    for sentence in sentences:
-        if kept and len(" ".join([*kept, sentence]).split()) > _CONCISE_WORDS:
-            break
-        kept.append(sentence)
-    return replace(sample, text=" ".join(kept), finished=True)
+def _cut(sample: Sample, most: int) -> Sample:
+    """The sample up to the last whole sentence within `most` words, and at least its first; it ends there."""
+    ends = [match.end(1) for match in _SENTENCE.finditer(sample.text)]
+    whole = [*ends, len(sample.text)] if sample.finished or not ends else ends
+    fitting = [end for end in whole if len(sample.text[:end].split()) <= most]
+    return replace(sample, text=sample.text[: max(fitting, default=whole[0])].strip(), finished=True)

@@ -1,0 +1,38 @@
+"""The house itself: what every file must be."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("kernels/**/*.py")])
+
+
+def test_no_package_shadows_a_library_of_the_same_name() -> None:
+    """transformers probes for a package `kernels`, PEFT's users have one called `adapters`."""
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert not (ROOT / "adapters" / "__init__.py").exists()
+    assert list((ROOT / "adapters").rglob("*.py")) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert length <= 40, f"{node.name} has {length} lines"
+
+
+def test_user_input_is_never_checked_by_assert() -> None:
+    found = [str(path) for path in SOURCES if re.search(r"^\s*assert ", path.read_text("utf-8"), re.MULTILINE)]
+    assert found == []
+
+
+def test_both_packages_are_typed() -> None:
+    assert (ROOT / "src/soupmix/py.typed").is_file()
+    assert (ROOT / "kernels/soupmix_kernels/py.typed").is_file()
