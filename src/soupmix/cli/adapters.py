@@ -109,6 +109,20 @@ def add(
     click.echo(entry.digest)
 
 
+@command.command("budget")
+@click.argument("total")
+@_store_option
+def budget(total: str, store: Path | None) -> None:
+    """Record TOTAL as the most that all weights together may sum to, as measured for this set; "none" lifts it."""
+    from soupmix.store import Store
+    from soupmix.store.manifest import shipped_root
+    from soupmix.weights import to_micro
+
+    target = Store(store or shipped_root())
+    target.set_total_budget(None if total == "none" else to_micro(total, "total budget"))
+    click.echo(f"total budget of {target.folder}: {total}", err=True)
+
+
 def _facts(path: Path) -> dict[str, Any]:
     """A JSON object beside an adapter, or nothing."""
     from soupmix.errors import AdapterError
