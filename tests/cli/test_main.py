@@ -24,6 +24,7 @@ COMMANDS = (
     "adapters list",
     "adapters show",
     "adapters add",
+    "adapters budget",
     "chat",
     "clamp",
     "doctor",

@@ -89,3 +89,35 @@ def test_list_and_show_do_without_torch(stored: Store) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code, stored.folder], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_training_left_beside_goes_into_the_manifest(
+    handmade: Callable[..., Path], tiny_base: Base, tmp_path: Path
+) -> None:
+    folder = handmade()
+    (folder / "training.json").write_text('{"seed": 3}')
+    where = ("--store", tmp_path / "s")
+    words = ("add", folder, "--dimension", "d", "--pole", "p", "--base", tiny_base.folder, *where)
+    _run(*words)
+    entry = Store(tmp_path / "s")["p"]
+    assert (entry.training, entry.effect) == ({"seed": 3}, {})
+    for bad in ("[1]", '{"a": NaN}', "{"):
+        (folder / "effect.json").write_text(bad)
+        failed = _run(*words, "--force")
+        assert isinstance(failed.exception, SoupmixError)
+        assert failed.exception.reason == "bad-facts"
+    assert Store(tmp_path / "s")["p"].digest == entry.digest
+
+
+@pytest.mark.usefixtures("cache")
+def test_budget_is_recorded_and_lifted(handmade: Callable[..., Path], tiny_base: Base, tmp_path: Path) -> None:
+    where = ("--store", tmp_path / "s")
+    _run("add", handmade(), "--dimension", "d", "--pole", "p", "--base", tiny_base.folder, *where)
+    _run("budget", "0.75", *where)
+    assert Store(tmp_path / "s").total_budget == 750_000
+    for bad in ("-1", "nan", "much"):
+        assert isinstance(_run("budget", *where, "--", bad).exception, SoupmixError)
+    assert Store(tmp_path / "s").total_budget == 750_000
+    _run("budget", "none", *where)
+    assert Store(tmp_path / "s").total_budget is None

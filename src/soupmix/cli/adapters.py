@@ -114,12 +114,16 @@ def add(
 @_store_option
 def budget(total: str, store: Path | None) -> None:
     """Record TOTAL as the most that all weights together may sum to, as measured for this set; "none" lifts it."""
+    from soupmix.errors import WeightError
     from soupmix.store import Store
     from soupmix.store.manifest import shipped_root
     from soupmix.weights import to_micro
 
+    micro = None if total == "none" else to_micro(total, "total budget")
+    if micro is not None and micro < 0:
+        raise WeightError(f"total budget {total} is below 0; give 0 or more, or none", reason="bad-number")
     target = Store(store or shipped_root())
-    target.set_total_budget(None if total == "none" else to_micro(total, "total budget"))
+    target.set_total_budget(micro)
     click.echo(f"total budget of {target.folder}: {total}", err=True)
 
 
