@@ -55,7 +55,7 @@ def arms() -> dict[str, Arm]:
     return found
 
 
-def measure(jobs: int) -> dict[str, Any]:
+def measure(jobs: int, work: Path) -> dict[str, Any]:
     """Measure all arms on the held-out prompts with the shipped adapters."""
     with stages() as progress:
         found = measure_arms(
@@ -63,7 +63,7 @@ def measure(jobs: int) -> dict[str, Any]:
             shipped_root(),
             list(arms().values()),
             held_out(),
-            cache_root() / "arms",
+            work,
             jobs=jobs,
             progress=progress,
         )
@@ -170,10 +170,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", action="store_true", help="do not measure")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=cache_root() / "arms", help="where finished arms are kept")
     arguments = parser.parse_args()
     if not arguments.plot:
         DATA.parent.mkdir(exist_ok=True)
-        DATA.write_text(json.dumps(measure(arguments.jobs), indent=1) + "\n")
+        DATA.write_text(json.dumps(measure(arguments.jobs, arguments.work), indent=1) + "\n")
     data = json.loads(DATA.read_text())
     (ROOT / "docs" / "sweep.md").write_text(table(data))
     plot(data, ROOT / "docs" / "sweep.png")

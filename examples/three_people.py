@@ -4,6 +4,7 @@ Run by `make run`. Also merges the first person's soup into out/, as a plain PEF
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from rich.columns import Columns
@@ -40,7 +41,9 @@ def main() -> None:
     soupmix.merge(store, grants["Ada, eleven years old"]).save_adapter(out, force=True)
     console.print(f"[dim]Ada's soup as one PEFT adapter, with its card and recipe: {out}/[/dim]")
     if arguments.svg is not None:
-        console.save_svg(str(arguments.svg), title="one batch, a soup per row")
+        picture = console.export_svg(title="one batch, a soup per row")
+        fonts = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich would load them from the network
+        arguments.svg.write_text(fonts.sub("", picture), "utf-8")
 
 
 def _panel(name: str, grant: soupmix.Grant, answer: str) -> Panel:

@@ -1,6 +1,7 @@
 """Peak memory is bounded by the largest tensor and the factors, not by the model."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,9 @@ print(peak() - before)
 
 def growth(folder: Path, out: Path, dtype: str) -> int:
     command = [sys.executable, "-c", MEASURE, folder, out, str(LAYERS), str(SIZE), dtype]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    # glibc keeps up to 64 MiB of freed blocks for reuse; handed back at once, what is measured is what is in use.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000", "OMP_NUM_THREADS": "1"}
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def test_peak_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
@@ -54,7 +57,6 @@ def test_peak_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     matrix, model = SIZE * SIZE * 4, (LAYERS + 16) * SIZE * SIZE * 4
     for number, dtype in enumerate(("", "BF16")):
         grown = growth(folder, tmp_path / f"out{number}", dtype)
-        # Weight, sum, the kernel's own sum, rounded copies on their way to the disk: a handful of the largest matrix,
-        # and not even one of the untouched embedding, which is four times that.
-        print(grown / matrix)
-        assert 0 < grown < 12 * matrix < model / 3
+        # Weight, sum, the kernel's own sum, rounded copies on their way to the disk: a handful of the largest matrix
+        # that is merged, and not even one of the untouched embedding, which is sixteen times that.
+        assert 0 < grown < 8 * matrix < model / 4
