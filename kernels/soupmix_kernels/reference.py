@@ -24,10 +24,10 @@ def merge(W: Tensor, A: Tensor, B: Tensor, c: Tensor, out: Tensor | None = None)
     """
     live = c != 0
     delta_b = B[:, live].float() * c[live]
+    if out is not None and out.dtype == torch.float32:
+        return torch.addmm(W.float(), delta_b, A[live].float(), out=out)
     merged = torch.addmm(W.float(), delta_b, A[live].float())
-    if out is None:
-        return merged.to(W.dtype)
-    return out.copy_(merged)
+    return merged.to(W.dtype) if out is None else out.copy_(merged)
 
 
 def soup_linear(x: Tensor, y: Tensor, A: Tensor, B: Tensor, c: Tensor) -> Tensor:

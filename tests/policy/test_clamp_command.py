@@ -73,7 +73,7 @@ def test_json_is_the_grant(store: Path, acme: Path) -> None:
 def test_no_policy_is_said_aloud(store: Path) -> None:
     result = run("-w", "elementary=1,friendly=1", "--store", store)
     assert result.exit_code == 0
-    assert "no policy is applied" in result.stderr
+    assert "no policy is applied" in result.stdout
     assert "elementary 1 -> 0.6   built-in: all weights together at most 1.2" in result.stdout
 
 

@@ -105,9 +105,8 @@ def parse_attributes(texts: Sequence[str]) -> dict[str, str]:
 
 
 def load_policy(policies: Sequence[Path], adapters: Iterable[AdapterRef]) -> Policy:
-    """The policy of the command line, with its notes on stderr; without documents it says that none is applied."""
+    """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
     if not policies:
-        click.echo("soupmix: no policy is applied: only the built-in defaults hold (--policy FILE names one)", err=True)
         return Policy.open(adapters)
     policy = Policy.load(*policies, adapters=adapters)
     for note in policy.notes:
