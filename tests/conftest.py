@@ -1,5 +1,6 @@
 """Picoscopic models and adapters, made once per session, for every room's tests."""
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs us in the background has SIGINT ignored, which children would inherit: Ctrl-C is tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # PEFT 0.21 asks transformers 5.23 for a property that was renamed; it is not ours to fix.
     config.addinivalue_line("filterwarnings", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
