@@ -295,8 +295,8 @@ def main() -> None:
                 "all_layers": config["num_hidden_layers"],
                 "threads": torch.get_num_threads(),
             }
-            (folder / label).mkdir()
-            measure(label, job, given.rounds, folder / label)
+            (folder / "runs" / label).mkdir(parents=True)
+            measure(label, job, given.rounds, folder / "runs" / label)
 
 
 if __name__ == "__main__":

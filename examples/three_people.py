@@ -16,10 +16,10 @@ import soupmix
 
 POLICIES = Path(__file__).parent / "policies"
 BASE = "smollm2-135m-instruct"
-PROMPT = "What causes hiccups to start?"
+PROMPT = "Do you think robots make good helpers?"
 PEOPLE = {
-    "Ada, eleven years old": ({"elementary": 1.0, "friendly": 0.5}, {"audience": "minor"}),
-    "Ben, a physician": ({"expert": 0.8, "informative": 0.6}, {"audience": "employee"}),
+    "Ada, eleven years old": ({"elementary": 0.7, "friendly": 1.0}, {"audience": "minor"}),
+    "Ben, a physician": ({"expert": 1.0, "informative": 0.3}, {"audience": "employee"}),
     "Cleo, in a hurry": ({"concise": 1.0, "unfriendly": 0.9}, {"audience": "public"}),
 }
 
@@ -33,7 +33,8 @@ def main() -> None:
     grants = {name: policy.clamp(weights, **about) for name, (weights, about) in PEOPLE.items()}
     everybody = {"the base model": policy.clamp({}), **grants}
     engine = soupmix.Engine.load(BASE, store)
-    answers = engine.generate([PROMPT] * len(everybody), list(everybody.values()), max_new_tokens=arguments.tokens)
+    prompts, people = [PROMPT] * len(everybody), list(everybody.values())
+    answers = engine.generate(prompts, people, max_new_tokens=arguments.tokens, temperature=0.6, seed=11)
     panels = [_panel(name, everybody[name], text) for name, text in zip(everybody, answers, strict=True)]
     console.print(Text(PROMPT, style="bold"))
     console.print(Columns(panels, equal=True, expand=True))
@@ -55,7 +56,7 @@ def _panel(name: str, grant: soupmix.Grant, answer: str) -> Panel:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the merged adapter goes")
-    parser.add_argument("--tokens", type=int, default=160, help="most tokens of an answer")
+    parser.add_argument("--tokens", type=int, default=130, help="most tokens of an answer")
     parser.add_argument("--width", type=int, default=120, help="columns of the terminal")
     parser.add_argument("--svg", type=Path, help="also save the picture")
     return parser.parse_args()
