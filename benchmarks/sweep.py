@@ -9,6 +9,7 @@ Writes benchmarks/data/sweep.json (figures without texts), docs/sweep.md and doc
 import argparse
 import json
 import platform
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
@@ -18,7 +19,9 @@ from typing import Any
 from soupmix.base import cache_root, resolve
 from soupmix.cli.progress import stages
 from soupmix.store import shipped_root
-from soupmix.train import POLES, Arm, held_out, measure_arms
+from soupmix.train import POLES, Arm, held_out, measure_arms, training
+from soupmix.train.effect import interval
+from soupmix.train.metrics import Measures
 from soupmix.weights import Weights
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +73,29 @@ def measure(jobs: int, work: Path) -> dict[str, Any]:
     figures = {name: {key: arm[key] for key in ("arm", "metrics", "perplexity")} for name, arm in found.items()}
     packages = {name: version(name) for name in ("torch", "transformers", "soupmix")}
     about = {"date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(), **packages}
-    return {"about": about, "prompts": len(held_out()), "arms": figures}
+    return {"about": about, "prompts": len(held_out()), "arms": figures, "transfer": transfer(found)}
+
+
+def transfer(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each pole against the base, paired by prompt, on kinds of prompts that were trained on and on others."""
+    trained = {prompt.kind for prompt in training()}
+    rows = []
+    for axis, (up, down) in AXES.items():
+        for pole, step in ((down, 0.0), (up, 1.0)):
+            pairs = list(zip(found[f"{axis}:delta:{step}"]["answers"], found["base"]["answers"], strict=True))
+            for label, seen in (("trained on", True), ("new", False)):
+                moved = [
+                    value(answer, METRIC[axis]) - value(plain, METRIC[axis])
+                    for answer, plain in pairs
+                    if (answer["kind"] in trained) is seen
+                ]
+                change = {"kinds": label, "prompts": len(moved), **asdict(interval(moved))}
+                rows.append({"pole": pole, "metric": METRIC[axis], **change})
+    return rows
+
+
+def value(answer: dict[str, Any], metric: str) -> float:
+    return float(getattr(Measures(**answer["measures"]), metric))
 
 
 def monotone(means: list[float]) -> bool:
@@ -115,6 +140,17 @@ def table(data: dict[str, Any]) -> str:
             means = [found[f"{axis}:{method}:{step}"]["metrics"][METRIC[axis]]["mean"] for step in STEPS]
             verdict = "monotone" if monotone(means) else "not monotone"
             lines += ["", f"{method}: {METRIC[axis]} is {verdict} in w."]
+    lines += [
+        "",
+        "## kinds of prompts never trained on",
+        "",
+        "Change against the base at weight 1, paired by prompt.",
+        "",
+    ]
+    lines += ["| pole | metric | kinds | prompts | change |", "|---|---|---|---|---|"]
+    for r in data["transfer"]:
+        change = f"{r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]"
+        lines.append(f"| {r['pole']} | {r['metric']} | {r['kinds']} | {r['prompts']} | {change} |")
     lines += [
         "",
         "## three at once: elementary, concise, friendly, each at the same weight",

@@ -1,6 +1,6 @@
 """One model, one batch, three people and the base: what each asked for, what was granted, and how each is answered.
 
-Run by `make run`. Also merges the first person's soup into out/, as a plain PEFT adapter with its card.
+Run by `make run`. Also merges each person's soup into a plain PEFT adapter with its card, under out/.
 """
 
 import argparse
@@ -38,13 +38,18 @@ def main() -> None:
     panels = [_panel(name, everybody[name], text) for name, text in zip(everybody, answers, strict=True)]
     console.print(Text(PROMPT, style="bold"))
     console.print(Columns(panels, equal=True, expand=True))
-    out = arguments.out / "ada"
-    soupmix.merge(store, grants["Ada, eleven years old"]).save_adapter(out, force=True)
-    console.print(f"[dim]Ada's soup as one PEFT adapter, with its card and recipe: {out}/[/dim]")
+    for name, grant in grants.items():
+        soupmix.merge(store, grant).save_adapter(_folder(arguments.out, name), force=True)
+    folders = ", ".join(str(_folder(arguments.out, name)) for name in grants)
+    console.print(f"[dim]Their soups as PEFT adapters, each with card, recipe and grant: {folders}[/dim]")
     if arguments.svg is not None:
         picture = console.export_svg(title="one batch, a soup per row")
         fonts = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich would load them from the network
         arguments.svg.write_text(fonts.sub("", picture), "utf-8")
+
+
+def _folder(out: Path, name: str) -> Path:
+    return out / name.split(",")[0].lower()
 
 
 def _panel(name: str, grant: soupmix.Grant, answer: str) -> Panel:

@@ -57,4 +57,4 @@ def test_the_example_of_make_run(tmp_path: Path, smollm2: Base) -> None:
     assert done.returncode == 0, done.stderr
     assert "(organisation)" in done.stdout
     assert "(law)" in done.stdout
-    assert verify(tmp_path / "ada").ok
+    assert all(verify(tmp_path / name).ok for name in ("ada", "ben", "cleo"))
