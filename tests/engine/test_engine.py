@@ -1,6 +1,7 @@
 """Laws of the engine: every row is its own person, whatever sits beside it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,15 @@ def test_a_failed_batch_leaves_nobody_behind(engine: Engine, grant: Granter) -> 
         engine.logits(torch.full((4, 3), 10**6), [grant(calm=1)] * 4)
     with torch.inference_mode():
         assert torch.equal(engine.model(IDS).logits, bare)
+
+
+def test_threads_do_not_mix_their_people(engine: Engine, grant: Granter) -> None:
+    people = [grant(calm=1), grant(loud=1), grant(plain=1), grant()] * 3
+    alone = [engine.generate(["hi"], [each], max_new_tokens=12) for each in people]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda each: engine.generate(["hi"], [each], max_new_tokens=12), people))
+    assert together == alone
+    assert len({text for (text,) in alone}) > 1
 
 
 def test_what_users_get_wrong(

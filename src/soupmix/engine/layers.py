@@ -1,5 +1,6 @@
 """Soup layers in a transformers model: the base projection plus the deltas of each row's own soup."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,10 +19,11 @@ METHODS = ("delta", "factor")
 class Rows:
     """Who sits in which row of the running batch: the only state that soup layers read.
 
-    Outside of `serving` there is nobody, and every layer is the bare base.
+    Outside of `serving` there is nobody, and every layer is the bare base. One batch is served at a time; threads wait.
     """
 
     def __init__(self) -> None:
+        self._one_batch = threading.Lock()
         self._weights: Tensor | None = None
         self._method = "delta"
         self._coefficients: dict[object, Tensor] = {}
@@ -36,12 +38,13 @@ class Rows:
         """Serve these rows: weights [rows, K] fp32. Whatever happens inside, nobody is left behind."""
         if method not in METHODS:
             raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
-        self._weights, self._method = weights, method
-        try:
-            yield
-        finally:
-            self._weights, self._method = None, "delta"
-            self._coefficients = {}
+        with self._one_batch:
+            self._weights, self._method = weights, method
+            try:
+                yield
+            finally:
+                self._weights, self._method = None, "delta"
+                self._coefficients = {}
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order (indices [kept])."""

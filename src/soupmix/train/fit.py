@@ -82,10 +82,11 @@ def _save(adapter: Any, base: Base, folder: Path) -> None:
 
 
 def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, scratch: str) -> Any:
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+    disable_progress_bars()
     lora = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
     )
