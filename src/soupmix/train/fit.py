@@ -51,12 +51,14 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
         TrainingError: too few pairs to fill one batch.
     """
     import torch
+    from datasets import disable_progress_bars
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
     from transformers.utils import logging
 
     if len(pairs) < recipe.batch:
         raise TrainingError(f"{len(pairs)} usable pairs are too few for a batch of {recipe.batch}", reason="few-pairs")
     logging.disable_progress_bar()
+    disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
     tokenizer.padding_side = "right"
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.bfloat16)
@@ -66,7 +68,7 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, where only data goes
         outcome = trainer.train()
     _save(trainer.model.to(torch.bfloat16), base, folder)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    losses = [float(row["loss"]) for row in trainer.state.log_history if "loss" in row] or [outcome.training_loss]
     return {**asdict(recipe), "pairs": len(pairs), "steps": outcome.global_step, "loss": [losses[0], losses[-1]]}
 
 
@@ -82,11 +84,10 @@ def _save(adapter: Any, base: Base, folder: Path) -> None:
 
 
 def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, scratch: str) -> Any:
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    disable_progress_bars()
     lora = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
     )
