@@ -101,7 +101,7 @@ def test_a_usage_error_is_exit_code_2() -> None:
     assert "-w" in done.stderr
 
 
-@pytest.mark.parametrize("moment", [1.5, 3.0])
+@pytest.mark.parametrize("moment", [1.0, 1.4, 2.5])
 def test_ctrl_c_leaves_nothing(shop: Path, tmp_path: Path, tiny_base: Base, moment: float) -> None:
     words = ["merge", "--store", str(shop), "-w", "calm=1", "--as", "model", "--base", str(tiny_base.folder), "out"]
     process = subprocess.Popen([BINARY, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -109,12 +109,11 @@ def test_ctrl_c_leaves_nothing(shop: Path, tmp_path: Path, tiny_base: Base, mome
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     left = [path.name for path in tmp_path.iterdir()]
-    if process.returncode == 0:
-        assert left == ["out"]
-    else:
-        assert process.returncode in (130, -signal.SIGINT)  # the latter: before Python ran a line of ours
-        assert left == []
-        assert "Traceback" not in stderr or process.returncode != 130
+    assert process.returncode in (0, 130, -signal.SIGINT)  # the last: before Python ran a line of ours
+    assert left == ["out"] if process.returncode == 0 else left in ([], ["out"])
+    if left:  # it was finished before the signal came, and then it is whole
+        assert soupmix.verify(tmp_path / "out", rebuild=False).ok
+    assert "Traceback" not in stderr or process.returncode == -signal.SIGINT
 
 
 def test_help_is_quick_to_import() -> None:
