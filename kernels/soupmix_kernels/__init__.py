@@ -3,13 +3,25 @@
     y_b = x_b W^T + ((x_b A_cat^T) * c_b) B_cat^T
 
 `A_cat` [R, in] and `B_cat` [out, R] stack the factors of K adapters, R is the sum of their ranks, and `c_b` [R] holds one
-coefficient per rank column: the weight of the column's adapter for the person of row b, times the adapter's scaling.
+coefficient per rank column: the clamped weight of the column's adapter for the person of row b, times the adapter's scaling.
 """
 
-from soupmix_kernels.reference import (
-    merge,
-    soup_linear,
-    soup_linear_factor,
-)
+from soupmix_kernels.backends import BACKENDS, backend_for
+from soupmix_kernels.packed import pack, packed_linear
+from soupmix_kernels.pool import Coefficients, Part, Pool, coefficients
+from soupmix_kernels.soup import merge, merge_, soup_linear_, soup_linear_factor_
 
-__all__ = ["merge", "soup_linear", "soup_linear_factor"]
+__all__ = [
+    "BACKENDS",
+    "Coefficients",
+    "Part",
+    "Pool",
+    "backend_for",
+    "coefficients",
+    "merge",
+    "merge_",
+    "pack",
+    "packed_linear",
+    "soup_linear_",
+    "soup_linear_factor_",
+]

@@ -24,9 +24,14 @@ def pico_store(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, tiny_a
     return store
 
 
+@pytest.fixture(scope="session", params=[True, False], ids=["fused", "plain"])
+def engine(request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store) -> Engine:
+    return Engine.load(tiny_base, pico_store, fused=request.param)
+
+
 @pytest.fixture(scope="session")
-def engine(tiny_base: Base, pico_store: Store) -> Engine:
-    return Engine.load(tiny_base, pico_store)
+def plain(tiny_base: Base, pico_store: Store) -> Engine:
+    return Engine.load(tiny_base, pico_store, fused=False)
 
 
 @pytest.fixture(scope="session")

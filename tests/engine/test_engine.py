@@ -23,12 +23,20 @@ def bare_model(base: Base) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(base.folder).eval()
 
 
-def test_nobody_served_is_the_base_bit_for_bit(engine: Engine, tiny_base: Base, grant: Granter) -> None:
+def test_nobody_served_is_transformers_own_model_bit_for_bit(plain: Engine, tiny_base: Base, grant: Granter) -> None:
     with torch.inference_mode():
         expected = bare_model(tiny_base)(IDS).logits
-    assert torch.equal(engine.logits(IDS, [grant()] * 4), expected)
+        assert torch.equal(plain.model(IDS).logits, expected)
+    assert torch.equal(plain.logits(IDS, [grant()] * 4), expected)
+
+
+def test_a_row_of_nobody_is_the_bare_base_bit_for_bit(engine: Engine, tiny_base: Base, grant: Granter) -> None:
     with torch.inference_mode():
-        assert torch.equal(engine.model(IDS).logits, expected)
+        bare = engine.model(IDS).logits
+    mixed = engine.logits(IDS, [grant(), grant(calm=1), grant(), grant(loud=0.5)])
+    assert torch.equal(mixed[[0, 2]], bare[[0, 2]])
+    assert not torch.equal(mixed[[1, 3]], bare[[1, 3]])
+    torch.testing.assert_close(bare, bare_model(tiny_base)(IDS).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_one_hot_is_that_adapter_alone_under_peft(
@@ -155,5 +163,5 @@ def test_factor_needs_equal_ranks(tiny_base: Base, tmp_path: Path, tiny_adapter:
     store.add(tiny_adapter(rank=4, seed=2), name="b", dimension="b", pole="b", base=tiny_base)
     engine = Engine.load(tiny_base, store)
     grant = Policy.open(tuple(store)).clamp({"a": 0.5})
-    with pytest.raises(RecipeError, match=r"ranks differ in 'model.layers.0.mlp.down_proj'; use method 'delta'"):
+    with pytest.raises(RecipeError, match=r"not so in 'model.layers.0.self_attn.q_proj'; use method 'delta'"):
         engine.generate(["hello"], [grant], method="factor")

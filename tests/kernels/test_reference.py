@@ -1,95 +1,100 @@
-"""The kernel references against dense float64 algebra, row by row."""
+"""The references against dense float64 algebra, one row, one adapter at a time: they are the truth of all other tests."""
 
 import pytest
 import torch
 from torch import Tensor
 
-import soupmix_kernels as kernels
+from soupmix_kernels import reference
 
-RANKS = (1, 3, 8)
+RANKS, WIDTHS, INPUTS = (1, 3, 8), (17, 5), 13
+ROWS = torch.tensor([0, -1, 2, 1, 0, 3, 7], dtype=torch.int32)  # 3 and 7 are nobody: there are three people
 
 
-def factors(
-    seed: int = 0, out: int = 17, wide: int = 13, ranks: tuple[int, ...] = RANKS
-) -> tuple[list[Tensor], list[Tensor]]:
-    draw = torch.Generator().manual_seed(seed)
-    A = [torch.randn(r, wide, generator=draw) for r in ranks]
-    B = [torch.randn(out, r, generator=draw) for r in ranks]
+def factors(ranks: tuple[int, ...] = RANKS) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """A and B of every slice and adapter, float64."""
+    draw = torch.Generator().manual_seed(0)
+    A = [[torch.randn(r, INPUTS, generator=draw).double() for r in ranks] for _ in WIDTHS]
+    B = [[torch.randn(width, r, generator=draw).double() for r in ranks] for width in WIDTHS]
     return A, B
 
 
+def stacked(A: list[list[Tensor]], B: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([a for each in A for a in each]), torch.cat([torch.cat(each, 1) for each in B])
+
+
 def columns(weights: Tensor, ranks: tuple[int, ...]) -> Tensor:
-    return weights.repeat_interleave(torch.tensor(ranks), dim=-1)
+    return weights.repeat_interleave(torch.tensor(ranks), dim=-1).repeat(1, len(WIDTHS))
+
+
+@pytest.fixture
+def people() -> Tensor:
+    return torch.tensor([[1.0, 0, 0.5], [0, 0, 0], [0.2, -0.3, 0.4]])
+
+
+def test_coefficients_are_clamped_weights_times_scaling() -> None:
+    nan, inf = float("nan"), float("inf")
+    weights = torch.tensor([[0.5, 2.0, -1.0, nan], [inf, 0.0, 0.25, -inf]])
+    lo, hi = torch.tensor([0.0, 0, -0.5, 0]), torch.tensor([1.0, 1, 1, 1])
+    kof, scale = torch.tensor([0, 0, 1, 2, 3, -1, 9]).int(), torch.tensor([2.0, 3, 5, 7, 11, 13, 17])
+    c, rejected = reference.coefficients(weights, lo, hi, kof, scale)
+    assert c.tolist() == [[1.0, 1.5, 5.0, -3.5, 0, 0, 0], [0, 0, 0, 1.75, 0, 0, 0]]
+    assert rejected.tolist() == [1, 2]
+    for least, most in ((0.0, 0.0), (0.6, 0.4), (nan, 1.0), (0.0, nan)):  # not approved, or not a bound
+        none, _ = reference.coefficients(weights[:, :1] * 0 + 0.5, *torch.tensor([[least], [most]]), kof[:2], scale[:2])
+        assert none.tolist()[0] == [0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_merge_rounds_the_exact_sum_once(dtype: torch.dtype) -> None:
+def test_merge_rounds_the_exact_sum_once(dtype: torch.dtype, people: Tensor) -> None:
     A, B = factors()
-    W = torch.randn(17, 13).to(dtype)
-    w = torch.tensor([0.5, 0.0, 0.25])
-    exact = W.double() + sum(wk.double() * b.double() @ a.double() for wk, a, b in zip(w, A, B, strict=True))
-    before = W.clone()
-    merged = kernels.merge(W, torch.cat(A), torch.cat(B, 1), columns(w, RANKS))
-    assert merged.dtype == dtype
-    assert torch.equal(W, before)
-    torch.testing.assert_close(
-        merged.double(), exact.to(dtype).double(), rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-5
-    )
-    rounding = (exact.to(dtype).double() - exact).norm()
-    assert (merged.double() - exact).norm() <= rounding * 1.01 + 1e-5
+    W = torch.randn(17, INPUTS).to(dtype)
+    merged = reference.merge(W, torch.cat(A[0]), torch.cat(B[0], 1), columns(people, RANKS)[:, :12])
+    for row, made in zip(people, merged, strict=True):
+        exact = W.double() + sum(w.double() * b @ a for w, a, b in zip(row, A[0], B[0], strict=True))
+        assert torch.equal(made, exact.to(dtype))
 
 
-def test_merge_in_place_is_merge_out_of_place() -> None:
+def test_soup_linear_is_the_dense_sum_of_each_row(people: Tensor) -> None:
     A, B = factors()
-    W, c = torch.randn(17, 13), columns(torch.tensor([1.0, 0.5, 0.1]), RANKS)
-    apart = kernels.merge(W, torch.cat(A), torch.cat(B, 1), c)
-    assert kernels.merge(W, torch.cat(A), torch.cat(B, 1), c, out=W) is W
-    assert torch.equal(W, apart)
-
-
-@pytest.mark.parametrize("shape", [(5, 13), (5, 1, 13), (5, 7, 13)])
-def test_soup_linear_is_the_dense_sum_of_each_row(shape: tuple[int, ...]) -> None:
-    A, B = factors()
-    x = torch.randn(shape)
-    y = torch.randn(*shape[:-1], 17)
-    w = torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5], [0, 0, 0], [0.2, 0.3, 0.4], [0, 1, 0]])
-    got = kernels.soup_linear(x, y, torch.cat(A), torch.cat(B, 1), columns(w, RANKS))
-    for row in range(5):
-        delta = sum(w[row, k].double() * B[k].double() @ A[k].double() for k in range(3))
-        torch.testing.assert_close(got[row].double(), y[row].double() + x[row].double() @ delta.T, rtol=1e-5, atol=1e-5)
-
-
-def test_soup_linear_factor_averages_a_and_b_themselves() -> None:
-    A, B = factors(ranks=(4, 4, 4))
-    x, y = torch.randn(3, 2, 13), torch.randn(3, 2, 17)
-    c = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0], [0.3, 0.3, 0.4]])
-    got = kernels.soup_linear_factor(x, y, torch.cat(A), torch.cat(B, 1), c, 3)
-    for row in range(3):
-        a = sum(c[row, k].double() * A[k].double() for k in range(3))
-        b = sum(c[row, k].double() * B[k].double() for k in range(3))
-        torch.testing.assert_close(
-            got[row].double(), y[row].double() + x[row].double() @ (b @ a).T, rtol=1e-5, atol=1e-5
+    x, y = torch.randn(len(ROWS), INPUTS).double(), torch.randn(len(ROWS), sum(WIDTHS)).double()
+    got = reference.soup_linear(y, x, *stacked(A, B), columns(people, RANKS), ROWS, WIDTHS)
+    for row, person in enumerate(ROWS.tolist()):
+        if not 0 <= person < 3:
+            assert torch.equal(got[row], y[row])
+            continue
+        delta = torch.cat(
+            [sum(people[person, k].double() * B[s][k] @ A[s][k] for k in range(3)) for s in range(len(WIDTHS))]
         )
+        torch.testing.assert_close(got[row], y[row] + delta @ x[row])
+
+
+def test_soup_linear_factor_averages_a_and_b_themselves(people: Tensor) -> None:
+    A, B = factors(ranks=(4, 4, 4))
+    x, y = torch.randn(len(ROWS), INPUTS).double(), torch.randn(len(ROWS), sum(WIDTHS)).double()
+    got = reference.soup_linear_factor(y, x, *stacked(A, B), columns(people, (4, 4, 4)), ROWS, WIDTHS, 4)
+    for row, person in enumerate(ROWS.tolist()):
+        if not 0 <= person < 3:
+            assert torch.equal(got[row], y[row])
+            continue
+        c = people[person].double()
+        halves = []
+        for s in range(len(WIDTHS)):
+            a, b = (sum(c[k] * side[s][k] for k in range(3)) for side in (A, B))
+            halves.append(b @ (a @ x[row]))
+        torch.testing.assert_close(got[row], y[row] + torch.cat(halves))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_an_adapter_of_weight_zero_cannot_leak(poison: float) -> None:
     A, B = factors(ranks=(4, 4))
-    A[1][:] = poison
-    x, y, c = torch.randn(2, 13), torch.randn(2, 17), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    soup = kernels.soup_linear(x, y, torch.cat(A), torch.cat(B, 1), columns(c, (4, 4)))
-    factor = kernels.soup_linear_factor(x, y, torch.cat(A), torch.cat(B, 1), c, 2)
-    merged = kernels.merge(torch.randn(17, 13), torch.cat(A), torch.cat(B, 1), columns(c[0], (4, 4)))
+    for each in A:
+        each[1][:] = poison
+    x, y = torch.randn(2, INPUTS).double(), torch.randn(2, sum(WIDTHS)).double()
+    c, rows = columns(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), (4, 4)), torch.arange(2, dtype=torch.int32)
+    soup = reference.soup_linear(y, x, *stacked(A, B), c, rows, WIDTHS)
+    factor = reference.soup_linear_factor(y, x, *stacked(A, B), c, rows, WIDTHS, 4)
+    B[0][1][:] = poison
+    merged = reference.merge(torch.randn(17, INPUTS), torch.cat(A[0]), torch.cat(B[0], 1), c[:, :8])
     assert all(t.isfinite().all() for t in (soup, factor, merged))
     assert torch.equal(soup[1], y[1])
     assert torch.equal(factor[1], y[1])
-
-
-def test_a_poisoned_row_stays_alone() -> None:
-    A, B = factors()
-    x, y, c = torch.randn(3, 13), torch.randn(3, 17), columns(torch.rand(3, 3), RANKS)
-    clean = kernels.soup_linear(x, y, torch.cat(A), torch.cat(B, 1), c)
-    x[1] = float("nan")
-    got = kernels.soup_linear(x, y, torch.cat(A), torch.cat(B, 1), c)
-    assert torch.equal(got[[0, 2]], clean[[0, 2]])
-    assert got[1].isnan().all()

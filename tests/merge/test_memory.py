@@ -24,7 +24,8 @@ from soupmix.merge.stack import Stack
 
 torch.set_num_threads(1)
 folder, out, layers, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-stack = Stack(torch.ones(4, size), torch.ones(size, 4), torch.ones(4, dtype=torch.float64))
+ones = torch.ones(4, dtype=torch.float64)
+stack = Stack(torch.ones(4, size), torch.ones(size, 4), ones, ones)
 base = Base("synthetic", folder, "sha256:0", None, "test")
 out.mkdir()
 def peak():

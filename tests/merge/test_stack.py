@@ -15,7 +15,9 @@ sizes = st.integers(1, 12)
 def stack_of(rows: int, columns: int, rank: int, seed: int = 0) -> Stack:
     generator = torch.Generator().manual_seed(seed)
     A, B = torch.randn(rank, columns, generator=generator), torch.randn(rows, rank, generator=generator)
-    return Stack(A, B, torch.linspace(-1, 2, rank, dtype=torch.float64))
+    return Stack(
+        A, B, torch.linspace(0, 1, rank, dtype=torch.float64), torch.linspace(-1, 2, rank, dtype=torch.float64)
+    )
 
 
 def dense(stack: Stack) -> torch.Tensor:
@@ -38,7 +40,7 @@ def test_compress_is_the_truncated_svd_of_the_dense_delta(rows: int, columns: in
 
 def test_compress_at_full_rank_is_exact_even_for_repeated_columns() -> None:
     stack = stack_of(9, 8, 3)
-    doubled = Stack(stack.A.repeat(2, 1), stack.B.repeat(1, 2), stack.c.repeat(2))
+    doubled = Stack(stack.A.repeat(2, 1), stack.B.repeat(1, 2), stack.weights.repeat(2), stack.scale.repeat(2))
     for rank in (3, 6):
         B, A, lost, norm = compress(doubled, rank)
         torch.testing.assert_close(B @ A, dense(doubled))

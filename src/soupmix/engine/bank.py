@@ -1,59 +1,41 @@
-"""The adapters of a store, stacked once for every layer; a person is then one row of weights over them."""
+"""The adapters that an engine holds: their order, and the last bounds on their weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from torch import nn
 
-from soupmix.errors import AdapterError
-from soupmix.store.adapter import Adapter, Factors
+from soupmix.errors import AdapterError, BaseModelError
+from soupmix.store.adapter import Adapter
+from soupmix.weights import MILLION
+from soupmix_kernels import Part
 
-__all__ = ["Bank", "Stack"]
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """All factors of one linear layer, side by side.
-
-    Attributes:
-        A: [R, in] and B: [out, R] in the model's dtype, R the sum of the ranks of the adapters that have this layer.
-        columns: adapter index of every rank column, [R] int64.
-        scaling: scaling of every rank column, [R] fp32.
-    """
-
-    A: Tensor
-    B: Tensor
-    columns: Tensor
-    scaling: Tensor
-
-    @property
-    def layout(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """What decides the coefficients: two layers of the same layout share them."""
-        return tuple(self.columns.tolist()), tuple(self.scaling.tolist())
+__all__ = ["Bank"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """K adapters in the memory of one model.
+    """K adapters in the memory of one model, and what their weights may be at most, whoever asks.
 
     Attributes:
         names: adapter names in column order. digests: their identities, same order.
-        stacks: module path -> its stacked factors.
+        bounds: least and most of every weight in millionths, same order; the kernels clamp to them once more.
     """
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
-    stacks: dict[str, Stack]
+    bounds: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> "Bank":
-        """Stack the adapters layer by layer; an adapter without a layer takes no columns there."""
-        paths = sorted({path for adapter in adapters for path in adapter.modules})
-        stacks = {path: _stack([a.modules.get(path) for a in adapters], dtype, device) for path in paths}
-        return cls(tuple(a.name for a in adapters), tuple(a.digest for a in adapters), stacks)
+    def of(cls, adapters: Sequence[Adapter], bounds: Mapping[str, tuple[int, int]] | None = None) -> "Bank":
+        """Adapters in this order. `bounds`: those of a policy, where a name that is missing is not approved; default [0, 1]."""
+        names = tuple(adapter.name for adapter in adapters)
+        held = dict.fromkeys(names, (0, MILLION)) if bounds is None else bounds
+        return cls(
+            names, tuple(adapter.digest for adapter in adapters), tuple(held.get(name, (0, 0)) for name in names)
+        )
 
-    def row(self, weights: dict[str, float], digests: dict[str, str]) -> list[float]:
+    def row(self, weights: Mapping[str, float], digests: Mapping[str, str]) -> list[float]:
         """Weights [K] of one person in column order.
 
         Raises:
@@ -71,12 +53,22 @@ class Bank:
         return [weights.get(name, 0.0) for name in self.names]
 
 
-def _stack(factors: Iterable[Factors | None], dtype: torch.dtype, device: torch.device) -> Stack:
-    present = [(k, f) for k, f in enumerate(factors) if f is not None]
-    ranks = torch.tensor([f.rank for _, f in present])
-    return Stack(
-        A=torch.cat([f.A for _, f in present]).to(device, dtype).contiguous(),
-        B=torch.cat([f.B for _, f in present], dim=1).to(device, dtype).contiguous(),
-        columns=torch.tensor([k for k, _ in present]).repeat_interleave(ranks).to(device),
-        scaling=torch.tensor([f.scaling for _, f in present]).repeat_interleave(ranks).to(device),
-    )
+def parts(adapters: Sequence[Adapter], path: str, linear: nn.Linear) -> tuple[Part, ...]:
+    """What every adapter that has this layer adds to it.
+
+    Raises:
+        BaseModelError: a factor does not fit the layer.
+    """
+    found = []
+    for number, adapter in enumerate(adapters):
+        factors = adapter.modules.get(path)
+        if factors is not None:
+            asked, held = (factors.B.shape[0], factors.A.shape[1]), (linear.out_features, linear.in_features)
+            if asked != held:
+                raise BaseModelError(
+                    f"module '{path}' of the base is a linear layer of shape {held}, but adapter '{adapter.name}' "
+                    f"is for shape {asked}",
+                    reason="wrong-base",
+                )
+            found.append(Part(number, factors.A, factors.B, factors.scaling))
+    return tuple(found)

@@ -10,10 +10,12 @@ from torch import Tensor
 from soupmix.base import Base, resolve
 from soupmix.engine.bank import Bank
 from soupmix.engine.decode import Tokens, decode
-from soupmix.engine.layers import Rows, factor_ready, insert
+from soupmix.engine.insert import Paths, factor_ready, insert
+from soupmix.engine.layers import SoupGroup
+from soupmix.engine.rows import Rows
 from soupmix.engine.sampling import Sampling
 from soupmix.errors import AdapterError, RecipeError
-from soupmix.policy import Grant
+from soupmix.policy import Grant, Policy
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Message", "Prompt"]
@@ -36,19 +38,32 @@ class Completion:
 class Engine:
     """A transformers model whose every row is its own person."""
 
-    def __init__(self, model: Any, tokenizer: Any, bank: Bank, rows: Rows) -> None:
+    def __init__(self, model: Any, tokenizer: Any, bank: Bank, rows: Rows, groups: dict[Paths, SoupGroup]) -> None:
         self.model, self.tokenizer, self.bank = model, tokenizer, bank
-        self._rows = rows
+        self._rows, self._groups = rows, groups
 
     @classmethod
-    def load(cls, base: str | Base, store: Store | None, *, dtype: str | None = None, device: str = "cpu") -> "Engine":
+    def load(
+        cls,
+        base: str | Base,
+        store: Store | None,
+        *,
+        policy: Policy | None = None,
+        dtype: str | None = None,
+        device: str = "cpu",
+        fused: bool = True,
+    ) -> "Engine":
         """Load a base model and put the adapters of a store into it.
 
         Args:
             base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
             store: its adapters are read, checked against the manifest, and held once for everybody; None: no adapters.
+            policy: its bounds that hold in every scope are held again inside the kernels, as the last line, whatever
+                grants come; without one, [0, 1] for every adapter.
             dtype: "fp32", "bf16" or "fp16"; by default the dtype of the base.
             device: a torch device.
+            fused: compute projections that share an input together, on the CPU with weights in oneDNN's layout: faster,
+                and equal to transformers' own layers up to rounding. False: without a soup equal bit for bit.
 
         Raises:
             BaseModelError: the base cannot be found or has no such layers.
@@ -66,8 +81,9 @@ class Engine:
                 )
         model, tokenizer = _load_model(found, dtype)
         model = model.to(device)
-        bank = Bank.of(adapters, model.dtype, torch.device(device))
-        return cls(model, tokenizer, bank, insert(model, bank))
+        bank = Bank.of(adapters, policy.bounds() if policy else None)
+        rows = Rows(bank, torch.device(device))
+        return cls(model, tokenizer, bank, rows, insert(model, adapters, rows, fused=fused))
 
     def generate(
         self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = "delta", **sampling: Any
@@ -122,7 +138,7 @@ class Engine:
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
         if method == "factor":
-            factor_ready(self.bank)
+            factor_ready(self._groups)
 
     def _render(self, prompt: Prompt) -> str:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]

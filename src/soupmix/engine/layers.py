@@ -1,127 +1,103 @@
-"""Soup layers in a transformers model: the base projection plus the deltas of each row's own soup."""
+"""Soup layers: base projections that share an input, computed together, plus the soup of every row."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 import soupmix_kernels
-from soupmix.engine.bank import Bank, Stack
-from soupmix.errors import BaseModelError, RecipeError
+from soupmix.engine.rows import Rows
+from soupmix_kernels import Part, Pool
 
-__all__ = ["METHODS", "Rows", "SoupLinear", "insert"]
-
-METHODS = ("delta", "factor")
+__all__ = ["Member", "Projection", "SoupGroup"]
 
 
-class Rows:
-    """Who sits in which row of the running batch: the only state that soup layers read.
+class Projection:
+    """`x W^T + bias` for the stacked weights of one or more linear layers, on the CPU in oneDNN's layout if `fused`."""
 
-    Outside of `serving` there is nobody, and every layer is the bare base. One batch is served at a time; threads wait.
-    """
+    def __init__(self, linears: Sequence[nn.Linear], *, fused: bool) -> None:
+        weights = [each.weight.data for each in linears]
+        self.widths = tuple(each.out_features for each in linears)
+        self._weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self._bias = _bias(linears)
+        self._packed = soupmix_kernels.pack(self._weight) if fused else None
+        if self._packed is not None:
+            self._weight = None
 
-    def __init__(self) -> None:
-        self._one_batch = threading.Lock()
-        self._weights: Tensor | None = None
-        self._method = "delta"
-        self._coefficients: dict[object, Tensor] = {}
-
-    @property
-    def method(self) -> str:
-        """How the adapters of a row are merged: "delta" or "factor"."""
-        return self._method
-
-    @contextmanager
-    def serving(self, weights: Tensor, method: str = "delta") -> Iterator[None]:
-        """Serve these rows: weights [rows, K] fp32. Whatever happens inside, nobody is left behind."""
-        if method not in METHODS:
-            raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
-        with self._one_batch:
-            self._weights, self._method = weights, method
-            try:
-                yield
-            finally:
-                self._weights, self._method = None, "delta"
-                self._coefficients = {}
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order (indices [kept])."""
-        if self._weights is not None:
-            self._weights = self._weights[rows]
-            self._coefficients = {}
-
-    def coefficients(self, key: object, stack: Stack, blocks: int) -> Tensor | None:
-        """One coefficient per rank column [rows, R] (per adapter [rows, blocks] for `factor`); None: nobody is served."""
-        if self._weights is None:
-            return None
-        if key not in self._coefficients:
-            step = stack.columns.numel() // blocks if self._method == "factor" else 1
-            scaling = stack.scaling[::step].sqrt() if self._method == "factor" else stack.scaling
-            self._coefficients[key] = self._weights[:, stack.columns[::step]] * scaling
-        return self._coefficients[key]
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [rows, in] -> [rows, sum of widths]."""
+        if self._packed is not None:
+            return soupmix_kernels.packed_linear(x, self._packed, self._bias)
+        if self._weight is None:
+            raise RuntimeError("a projection has lost its weight")
+        return linear(x, self._weight, self._bias)
 
 
-class SoupLinear(nn.Module):
-    """A linear layer whose rows each have their own soup of low-rank deltas.
+def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
+    if all(each.bias is None for each in linears):
+        return None
+    return torch.cat([each.weight.new_zeros(each.out_features) if each.bias is None else each.bias for each in linears])
 
-    Forward: x [rows, ..., in] -> [rows, ..., out], by the formula of `soupmix_kernels`.
-    """
 
-    def __init__(self, base: nn.Linear, stack: Stack, rows: Rows) -> None:
+class SoupGroup:
+    """One to three linear layers that read the same input, with the adapters of all of them in one pool."""
+
+    def __init__(
+        self, linears: Sequence[nn.Linear], parts: Sequence[Sequence[Part]], rows: Rows, *, fused: bool
+    ) -> None:
+        weight = linears[0].weight
+        self._projection, self._rows = Projection(linears, fused=fused), rows
+        self.pool = (
+            Pool.stack(
+                parts,
+                self._projection.widths,
+                inputs=linears[0].in_features,
+                dtype=weight.dtype,
+                device=weight.device,
+            )
+            if any(parts)
+            else None
+        )
+        self._key = (tuple(self.pool.columns.tolist()), tuple(self.pool.scale.tolist())) if self.pool else None
+        self._seen: Tensor | None = None
+        self._made: list[Tensor | None] = []
+
+    def output(self, member: int, x: Tensor) -> Tensor:
+        """The output of one member for x [rows, ..., in]; all members are computed when the first of them is asked.
+
+        The others take their share when they are given the very same tensor, once each, so nothing stale can be taken.
+        """
+        if x is not self._seen or self._made[member] is None:
+            self._made, self._seen = list(self._project(x)), x
+        taken, self._made[member] = self._made[member], None
+        if all(each is None for each in self._made):
+            self._seen = None
+        if taken is None:
+            raise RuntimeError("an output was taken twice")
+        return taken
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        flat = x.reshape(-1, x.shape[-1])
+        y = self._projection(flat)
+        if self.pool is not None and self._rows.anybody:
+            c = self._rows.coefficients(self._key, self.pool)
+            people = self._rows.people(x[0].numel() // x.shape[-1])
+            factor = self._rows.method == "factor"
+            add = soupmix_kernels.soup_linear_factor_ if factor else soupmix_kernels.soup_linear_
+            add(y, flat, self.pool, c, people)
+        shares: tuple[Tensor, ...] = y.view(*x.shape[:-1], y.shape[-1]).split(self._projection.widths, -1)
+        return shares
+
+
+class Member(nn.Module):
+    """Stands where a linear layer stood: x [rows, ..., in] -> [rows, ..., out], by the formula of `soupmix_kernels`."""
+
+    def __init__(self, group: SoupGroup, number: int, linear: nn.Linear) -> None:
         super().__init__()
-        self.base = base
-        self.register_buffer("A", stack.A, persistent=False)
-        self.register_buffer("B", stack.B, persistent=False)
-        self._stack, self._rows, self._key = stack, rows, stack.layout
-        self._blocks = len(set(self._key[0]))
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.group, self._number = group, number
 
     def forward(self, x: Tensor) -> Tensor:
         """Project x, then add every row's soup."""
-        y: Tensor = self.base(x)
-        c = self._rows.coefficients(self._key, self._stack, self._blocks)
-        if c is None:
-            return y
-        if self._rows.method == "factor":
-            return soupmix_kernels.soup_linear_factor(x, y, self.get_buffer("A"), self.get_buffer("B"), c, self._blocks)
-        return soupmix_kernels.soup_linear(x, y, self.get_buffer("A"), self.get_buffer("B"), c)
-
-
-def insert(model: nn.Module, bank: Bank) -> Rows:
-    """Replace every linear layer that the bank has factors for; return the rows that the new layers read.
-
-    Raises:
-        BaseModelError: the model has no such linear layer, or one of another shape.
-    """
-    rows = Rows()
-    for path, stack in bank.stacks.items():
-        parent_path, _, name = path.rpartition(".")
-        try:
-            parent = model.get_submodule(parent_path)
-            base = getattr(parent, name)
-        except AttributeError as error:
-            raise BaseModelError(f"the base model has no module '{path}'", reason="wrong-base") from error
-        asked = (stack.B.shape[0], stack.A.shape[1])
-        if not isinstance(base, nn.Linear) or tuple(base.weight.shape) != asked:
-            raise BaseModelError(
-                f"module '{path}' of the base is not a linear layer of shape {asked}", reason="wrong-base"
-            )
-        setattr(parent, name, SoupLinear(base, stack, rows))
-    return rows
-
-
-def factor_ready(bank: Bank) -> None:
-    """Check that `factor` is defined here: in every layer all adapters have the same rank.
-
-    Raises:
-        RecipeError: ranks differ in some layer.
-    """
-    for path, stack in bank.stacks.items():
-        counts = torch.bincount(stack.columns)
-        if len(set(counts[counts > 0].tolist())) > 1:
-            raise RecipeError(
-                f"method 'factor' averages A and B themselves, so every adapter needs the same rank, "
-                f"but ranks differ in '{path}'; use method 'delta'",
-                reason="ranks-differ",
-            )
+        return self.group.output(self._number, x)

@@ -87,7 +87,7 @@ class _Fold:
     def _merged(self, spec: Spec, info: TensorInfo, stack: Stack) -> Tensor:
         weight = self.reader.read(info).float()
         merged = torch.empty_like(weight)
-        soupmix_kernels.merge(weight, stack.A, stack.B, stack.c.float(), out=merged)
+        soupmix_kernels.merge(weight, stack.A, stack.B, _clamped(stack), out=merged[None])
         rounded = merged.to(DTYPES[spec.dtype])
         same = rounded.dtype is merged.dtype
         delta = _norm(torch.sub(merged, weight, out=weight))
@@ -102,6 +102,15 @@ class _Fold:
             rounded = block.view(DTYPES[info.dtype]).to(DTYPES[spec.dtype])
             _check_finite(rounded, spec)
             yield rounded
+
+
+def _clamped(stack: Stack) -> soupmix_kernels.Coefficients:
+    """The coefficients of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
+    weights, scale = stack.weights.float(), stack.scale.float()
+    columns = torch.arange(stack.rank, dtype=torch.int32)
+    return soupmix_kernels.coefficients(
+        weights[None], torch.zeros_like(weights), torch.ones_like(weights), columns, scale
+    )
 
 
 def _norm(tensor: Tensor) -> float:

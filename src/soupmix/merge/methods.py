@@ -93,11 +93,13 @@ def _shape(factors: Factors) -> tuple[int, int]:
 
 
 def _delta(path: str, parts: _Parts) -> Stack:
-    coefficients = torch.tensor([w * f.scaling for _, w, f in parts], dtype=torch.float64)
+    ranks = torch.tensor([f.rank for _, _, f in parts])
+    weights, scale = torch.tensor([(w, f.scaling) for _, w, f in parts], dtype=torch.float64).T
     return Stack(
         A=torch.cat([f.A.float() for _, _, f in parts]),
         B=torch.cat([f.B.float() for _, _, f in parts], 1),
-        c=coefficients.repeat_interleave(torch.tensor([f.rank for _, _, f in parts])),
+        weights=weights.repeat_interleave(ranks),
+        scale=scale.repeat_interleave(ranks),
     )
 
 
@@ -116,7 +118,8 @@ def _factor(path: str, parts: _Parts) -> Stack:
                 reason="negative-scaling",
             )
     a, b = (_mean([(w * math.sqrt(f.scaling), getattr(f, side)) for _, w, f in parts]) for side in "AB")
-    return Stack(a, b, torch.ones(a.shape[0], dtype=torch.float64))
+    ones = torch.ones(a.shape[0], dtype=torch.float64)
+    return Stack(a, b, weights=ones, scale=ones)
 
 
 def _mean(terms: Sequence[tuple[float, Tensor]]) -> Tensor:

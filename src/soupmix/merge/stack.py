@@ -16,15 +16,22 @@ _THREADS = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """delta = (B * c) A, never formed.
+    """delta = (B * c) A with c = weights * scale, never formed.
 
     Attributes:
-        A: [R, in] fp32. B: [out, R] fp32. c: [R] float64, one coefficient per rank column.
+        A: [R, in] fp32. B: [out, R] fp32.
+        weights: weight of every rank column's adapter [R] float64, in [0, 1]. scale: its scaling [R] float64.
     """
 
     A: Tensor
     B: Tensor
-    c: Tensor
+    weights: Tensor
+    scale: Tensor
+
+    @property
+    def c(self) -> Tensor:
+        """One coefficient per rank column, [R] float64."""
+        return self.weights * self.scale
 
     @property
     def rank(self) -> int:

@@ -16,7 +16,7 @@ from soupmix.policy.grant import SEAL, Binding, Grant
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.reading import check_window, parse_document, read_text
 from soupmix.policy.region import Region
-from soupmix.weights import Weights
+from soupmix.weights import MILLION, Weights
 
 __all__ = ["Policy"]
 
@@ -118,6 +118,21 @@ class Policy:
     def names(self) -> tuple[str, ...]:
         """The adapters that a request may name, sorted."""
         return tuple(sorted(adapter.name for adapter in self._known))
+
+    def bounds(self) -> dict[str, tuple[int, int]]:
+        """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
+
+        A box around all grants that this policy can give, for whoever multiplies by weights and wants to check once more.
+        """
+        box = {adapter.name: [0, MILLION] for adapter in self._known}
+        always = [rule for rule in self._rules if not any(scope.given() for scope in rule.scopes)]
+        for each in (*self._defaults, *(found for rule in always for found in rule.constraints)):
+            match [(adapter.name, coef) for adapter, coef in zip(self._known, each.coefs, strict=True) if coef]:
+                case [(name, 1)]:
+                    box[name][1] = min(box[name][1], each.bound)
+                case [(name, -1)]:
+                    box[name][0] = max(box[name][0], -each.bound)
+        return {name: (least, most) for name, (least, most) in box.items()}
 
     def clamp(self, requested: Weights | Mapping[str, int | float | str] | str, /, **attributes: str) -> Grant:
         """The feasible weights nearest to `requested` (Euclidean, exact, then rounded inside to whole millionths).

@@ -1,0 +1,101 @@
+"""The same ops in torch: the CPU's own path, and what runs where Triton does not. A few dense products, nothing per row."""
+
+import math
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["coefficients", "merge_into", "soup_into"]
+
+
+class _Scratch(threading.local):
+    """One growing buffer per thread, dtype and device: a step allocates nothing for its rank columns."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """[rows, columns] of undefined content, in the dtype and on the device of `like`; good until the next call."""
+        key, size = (like.dtype, like.device), rows * columns
+        held = self._held.get(key)
+        if held is None or held.numel() < size:
+            with torch.inference_mode(False):
+                held = self._held[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return held[:size].view(rows, columns)
+
+
+_scratch = _Scratch()
+
+
+def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """See `soupmix_kernels.coefficients`."""
+    finite = weights.isfinite()
+    clamped = torch.where(finite & (lo <= hi), weights.nan_to_num().maximum(lo).minimum(hi), 0)
+    known = (columns >= 0) & (columns < weights.shape[1])
+    taken = clamped.new_zeros(weights.shape[0], columns.numel())
+    if weights.shape[1]:
+        taken = clamped.index_select(1, torch.where(known, columns, 0))
+    c = torch.where(known, taken, 0) * scale
+    return torch.where(c.isfinite(), c, 0), (~finite).sum(1, dtype=torch.int32)
+
+
+def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
+    """out [people, out, in] = W + (B * c) A: one product per person, accumulated in fp32 and rounded once by BLAS."""
+    for row, mine in zip(c, out, strict=True):
+        live = row != 0
+        a, b = (A, B) if bool(live.all()) else (A[live], B[:, live])
+        torch.addmm(W, (b * row[live]).to(W.dtype), a, out=mine)
+
+
+def soup_into(
+    y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
+) -> None:
+    """y [rows, out] += the soup of every row. `rank` 0 means `delta`, else `factor`."""
+    if y.numel() == 0 or A.numel() == 0 or c.shape[0] == 0:
+        return
+    low, high = (int(bound) for bound in rows.aminmax())
+    bare = None
+    if low < 0 or high >= c.shape[0]:
+        bare = ((rows < 0) | (rows >= c.shape[0])).nonzero()[:, 0]
+        kept, rows = y.index_select(0, bare), rows.clamp(0, c.shape[0] - 1)
+    h = torch.mm(x, A.t(), out=_scratch.matrix(x.shape[0], A.shape[0], x))
+    mine = c.index_select(0, rows)
+    if rank:
+        _mix(h, mine, B.shape[1], rank)
+    else:
+        _scale(h, mine)
+    _expand(y, h, B, widths)
+    if bare is not None:  # adding a zero would turn -0 into 0
+        y.index_copy_(0, bare, kept)
+
+
+def _finite(h: Tensor) -> bool:
+    """Whether all of h is finite, at the price of a sum; a sum that overflows only costs the slower path."""
+    return math.isfinite(h.sum(dtype=torch.float32).item())
+
+
+def _scale(h: Tensor, mine: Tensor) -> None:
+    """h *= mine, in place; a coefficient of zero excludes."""
+    if _finite(h):
+        torch.mul(h, mine, out=h)
+    else:
+        h.copy_(torch.where(mine != 0, h * mine, 0))
+
+
+def _mix(h: Tensor, mine: Tensor, R: int, rank: int) -> None:
+    """h_k <- c_k sum_l c_l h_l over the blocks of `rank` columns of every slice, in place; padding becomes zero."""
+    whole = R // rank * rank
+    blocks, own = (t.view(h.shape[0], -1, R)[..., :whole].unflatten(-1, (-1, rank)) for t in (h, mine))
+    shared = torch.where(own != 0, blocks * own, 0).sum(-2, keepdim=True)
+    blocks.copy_(torch.where(own != 0, shared * own, 0))
+    h.view(h.shape[0], -1, R)[..., whole:] = 0
+
+
+def _expand(y: Tensor, h: Tensor, B: Tensor, widths: Sequence[int]) -> None:
+    first, R = 0, B.shape[1]
+    for s, width in enumerate(widths):
+        last = first + width
+        y[:, first:last].addmm_(h[:, s * R : (s + 1) * R], B[first:last].t())
+        first = last

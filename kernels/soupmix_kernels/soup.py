@@ -1,0 +1,76 @@
+"""What Python code calls: the ops with pools and coefficients instead of loose tensors."""
+
+import torch
+from torch import Tensor
+
+from soupmix_kernels.pool import Coefficients, Pool
+
+__all__ = ["merge", "merge_", "soup_linear_", "soup_linear_factor_"]
+
+
+def merge(W: Tensor, A: Tensor, B: Tensor, c: Coefficients, out: Tensor | None = None) -> Tensor:
+    """`W + (B * c) A` for every person in one pass over W: accumulated in fp32, rounded once.
+
+    Args:
+        W: base weight [out, in], fp32, fp16 or bf16. A: [R, in] and B: [out, R] of the same dtype.
+        c: coefficients of the people over the R columns. A column of coefficient zero is left out, whatever it holds.
+        out: where to write [people, out, in]; allocated when None.
+
+    Returns:
+        The merged weights [people, out, in].
+
+    Raises:
+        TypeError: `c` is no `Coefficients`.
+    """
+    values = _values(c)
+    if out is None:
+        merged: Tensor = torch.ops.soupmix.merge(W, A, B, values)
+        return merged
+    torch.ops.soupmix.merge_out(out, W, A, B, values)
+    return out
+
+
+def merge_(W: Tensor, A: Tensor, B: Tensor, c: Coefficients) -> Tensor:
+    """`merge` for one person, into W itself. Raises ValueError for more than one."""
+    values = _values(c)
+    if values.shape[0] != 1:
+        raise ValueError(f"one person can be merged in place, not {values.shape[0]}")
+    torch.ops.soupmix.merge_(W, A, B, values)
+    return W
+
+
+def soup_linear_(y: Tensor, x: Tensor, pool: Pool, c: Coefficients, rows: Tensor) -> Tensor:
+    """`y += ((x A_s^T) * c_s) B_s^T` for every slice s: the soup of every row's own person on top of the base projection.
+
+    Args:
+        y: base projections of x [rows, sum of widths], one slice beside the other; modified. Rows may lie apart in memory.
+        x: [rows, in]. y, x and the pool have one dtype: fp32, fp16 or bf16.
+        c: coefficients of the people over this pool's columns; `factor` needs those of method "factor".
+        rows: the person of every row [rows] int32. Outside of 0..people-1, -1 by convention: nobody; y stays, bit for bit.
+
+    Returns:
+        y. A row depends on its own x, y and person only. Finite rows stay finite whatever other rows hold.
+
+    Raises:
+        TypeError, ValueError: dtypes or shapes do not fit; `c` is no `Coefficients`.
+    """
+    torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, _values(c), rows, pool.widths)
+    return y
+
+
+def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, c: Coefficients, rows: Tensor) -> Tensor:
+    """`y += (x A_bar^T) B_bar^T` with A_bar = sum_k c_k A_k and B_bar = sum_k c_k B_k, per row (arXiv 2310.11564).
+
+    Arguments and errors as in `soup_linear_`; also ValueError where the pool has no common rank.
+    """
+    pool.check_factor()
+    torch.ops.soupmix.soup_linear_factor_(y, x, pool.A, pool.B, _values(c), rows, pool.widths, pool.rank)
+    return y
+
+
+def _values(c: Coefficients) -> Tensor:
+    if not isinstance(c, Coefficients):
+        raise TypeError(
+            f"the kernels take Coefficients, not {type(c).__name__}: weights become coefficients by clamping"
+        )
+    return c.values

@@ -1,0 +1,323 @@
+"""What every kernel must do, as cases that raise: run one by one as tests, and all together against every mutant.
+
+Inputs lie as strided windows in buffers filled with NaN, the watcher checks every address, and the truth is float64. A kernel
+may err at most twice as much as plain torch does in the same dtype.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from soupmix_kernels import cpu, reference
+
+OPS = torch.ops.soupmix
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+NAN, INF = float("nan"), float("inf")
+
+# rows, inputs, widths, ranks, people
+SOUPS = (
+    (1, 1, (1,), (1,), 1),
+    (3, 17, (33,), (3, 5), 2),
+    (19, 70, (45, 9), (4, 8, 16, 2, 1), 3),
+    (5, 150, (17, 70, 9), (16,) * 6, 5),
+    (2, 1100, (20,), (3,), 1),
+    (64, 33, (3, 1, 2), (1,) * 16, 40),
+    (65, 150, (130, 20), (5, 3), 4),
+    (130, 65, (66, 1, 65), (33,), 3),
+)
+FACTORS = (
+    (1, 1, (1,), 1, 1, 1),
+    (3, 17, (33,), 2, 5, 2),
+    (19, 70, (45, 9), 5, 16, 3),
+    (5, 150, (17, 70, 9), 3, 20, 5),
+    (2, 1100, (20,), 16, 1, 1),
+    (65, 150, (130, 20), 4, 3, 4),
+    (70, 65, (66, 1, 65), 2, 64, 3),
+)
+# out, in, ranks, people
+MERGES = (
+    (1, 1, (1,), 1),
+    (17, 33, (3, 5), 2),
+    (64, 128, (16,) * 6, 1),
+    (70, 200, (4, 8, 16, 2, 1), 3),
+    (600, 20, (64,), 1),
+    (31, 300, (1,) * 16, 4),
+    (9, 5, (), 2),
+)
+
+
+def cases() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Name and check of every case, quick ones first."""
+    for seed, (people, adapters) in enumerate(((1, 1), (3, 5), (2, 16), (40, 17), (1, 40))):
+        yield f"coefficients-{people}x{adapters}", partial(coefficients, people, adapters, seed)
+    for number, dtype in ((n, d) for n in range(len(SOUPS)) for d in DTYPES):
+        yield f"soup_linear-{number}-{_name(dtype)}", partial(soup_linear, *SOUPS[number], dtype=dtype)
+    for number, dtype in ((n, d) for n in range(len(FACTORS)) for d in DTYPES):
+        yield f"soup_linear_factor-{number}-{_name(dtype)}", partial(soup_linear_factor, *FACTORS[number], dtype=dtype)
+    for number, dtype in ((n, d) for n in range(len(MERGES)) for d in DTYPES):
+        yield f"merge-{number}-{_name(dtype)}", partial(merge, *MERGES[number], dtype=dtype)
+    for rank in (0, 4):
+        yield f"rows-alone-{rank}", partial(rows_alone, rank)
+        yield f"a-row-of-nan-{rank}", partial(a_row_of_nan, rank)
+        yield f"excluded-{rank}", partial(excluded, rank)
+        yield f"layouts-{rank}", partial(layouts, rank)
+    yield "merge-layouts", merge_layouts
+    yield "empty", empty
+
+
+def coefficients(people: int, adapters: int, seed: int) -> None:
+    """Exactly the reference, whatever the tables hold; never outside of the bounds."""
+    draw = torch.Generator().manual_seed(seed)
+    weights = _hostile(people, adapters, draw)
+    lo, hi = _bounds(adapters, draw)
+    columns = torch.randint(-2, adapters + 2, (300,), generator=draw).int()  # some of no adapter
+    scale = torch.randn(300, generator=draw)
+    scale[7] = 3e38
+    c, rejected = OPS.coefficients(window(weights), lo, hi, columns, scale)
+    expected, counted = reference.coefficients(weights, lo, hi, columns, scale)
+    if not (torch.equal(c, expected) and torch.equal(rejected, counted)):
+        raise AssertionError("coefficients or counts differ from the reference")
+    known = (columns >= 0) & (columns < adapters)
+    k = torch.where(known, columns, 0).long()
+    ends = torch.stack([lo[k] * scale, hi[k] * scale, torch.zeros(300)]).nan_to_num()
+    if not ((c >= ends.amin(0)) & (c <= ends.amax(0))).all():
+        raise AssertionError("a coefficient is outside of its bounds")
+    if c[:, ~known].any() or c[:, known & (lo == 0)[k] & (hi == 0)[k]].any():
+        raise AssertionError("an adapter that is not approved has a coefficient")
+
+
+def soup_linear(
+    rows: int, inputs: int, widths: Sequence[int], ranks: Sequence[int], people: int, *, dtype: torch.dtype
+) -> None:
+    """Delta: windows, unknown people and neighbours are left alone; the rest is near the truth."""
+    R = sum(ranks)
+    y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
+    c = (c.view(people, -1, R) * _dead(people, ranks)[:, None]).flatten(1)
+    exact = reference.soup_linear(y.double(), x, A, B, c, persons, widths)
+    _judge(y, exact, c, persons, (x, A, B, widths), 0)
+
+
+def soup_linear_factor(
+    rows: int, inputs: int, widths: Sequence[int], adapters: int, rank: int, people: int, *, dtype: torch.dtype
+) -> None:
+    """Factor: the same; columns after the last whole block are padding."""
+    R = adapters * rank + min(3, rank - 1)
+    y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
+    each = c.view(people, -1, R)
+    for k in range(adapters):  # one coefficient per adapter
+        each[..., k * rank : (k + 1) * rank] = each[..., k * rank : k * rank + 1]
+    each *= _dead(people, [rank] * adapters + [R - adapters * rank])[:, None]
+    exact = reference.soup_linear_factor(y.double(), x, A, B, c, persons, widths, rank)
+    _judge(y, exact, c, persons, (x, A, B, widths), rank)
+
+
+def merge(out: int, inputs: int, ranks: Sequence[int], people: int, *, dtype: torch.dtype) -> None:
+    """Near the truth; adapters of coefficient zero may hold anything; W is left alone unless it is the target."""
+    draw = torch.Generator().manual_seed(out * inputs)
+    R = sum(ranks)
+    W, A, B = (_random(draw, *shape).to(dtype) for shape in ((out, inputs), (R, inputs), (out, R)))
+    c = torch.randn(people, R, generator=draw) * _dead(people, ranks)
+    dead = (c == 0).all(0)
+    A[dead], B[:, dead] = INF, NAN
+    exact, plain = reference.merge(W.double(), A, B, c), torch.empty(people, out, inputs, dtype=dtype)
+    cpu.merge_into(plain, W, A, B, c)
+    target = window(torch.zeros(people, out, inputs, dtype=dtype))
+    W, A, B, c = window(W), window(A), window(B), window(c)
+    before = W.clone()
+    OPS.merge_out(target, W, A, B, c)
+    _near(target, exact, plain)
+    _same_bits(W, before)
+    if people == 1:
+        OPS.merge_(W, A, B, c)
+        _same_bits(W, target[0])
+
+
+def rows_alone(rank: int) -> None:
+    """A row's bits do not change with its neighbours: together, alone, in another order."""
+    for rows in (33, 70):
+        y, x, A, B, c, persons = _inputs(rows, 70, (40, 7), 12, 5, torch.bfloat16)
+        together = _run(y, x, A, B, c, persons, (40, 7), rank)
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(1))
+        _same_bits(_run(y[order], x[order], A, B, c, persons[order], (40, 7), rank), together[order])
+        for part in (slice(0, 1), slice(4, 33)) if rows == 33 else (slice(3, 68),):
+            _same_bits(_run(y[part], x[part], A, B, c, persons[part], (40, 7), rank), together[part])
+
+
+def a_row_of_nan(rank: int) -> None:
+    """What one row holds, or one person's coefficients, reaches no other row."""
+    y, x, A, B, c, persons = _inputs(9, 70, (40, 7), 12, 9, torch.float32)
+    persons = torch.arange(9, dtype=torch.int32)
+    clean = _run(y, x, A, B, c, persons, (40, 7), rank)
+    x[3], y[5], c[7] = NAN, INF, NAN
+    got = _run(y, x, A, B, c, persons, (40, 7), rank)
+    others = [row for row in range(9) if row not in (3, 5, 7)]
+    _same_bits(got[others], clean[others])
+    if not got[[3, 5, 7]].isfinite().logical_not().any(1).all():
+        raise AssertionError("a poisoned row is not poisoned")
+
+
+def excluded(rank: int) -> None:
+    """Rank columns of coefficient zero may overflow: they are left out, not multiplied by zero."""
+    y, x, A, B, c, persons = _inputs(9, 70, (40, 7), 12, 3, torch.float16)
+    each = c.view(3, 2, 12)
+    each[..., 4:8] = 0
+    A.view(2, 12, 70)[:, 4:8] = INF
+    got = _run(y, x, A, B, c, persons, (40, 7), rank)
+    A.view(2, 12, 70)[:, 4:8] = 0
+    _same_bits(got, _run(y, x, A, B, c, persons, (40, 7), rank))
+
+
+def layouts(rank: int) -> None:
+    """Any strides will do."""
+    y, x, A, B, c, persons = _inputs(9, 70, (40, 7), 12, 3, torch.float32)
+    expected = _run(y, x, A, B, c, persons, (40, 7), rank)
+    for number in range(5):
+        turned = [y.clone(), x, A, B, c]
+        turned[number] = turned[number].t().contiguous().t()
+        _soup_op(*turned, persons, (40, 7), rank)
+        _same_bits(turned[0].contiguous(), expected)
+    spread = torch.stack([persons, persons], 1)[:, 0]
+    _same_bits(_run(y, x, A, B, c, spread, (40, 7), rank), expected)
+
+
+def merge_layouts() -> None:
+    draw = torch.Generator().manual_seed(3)
+    W, A, B, c = (_random(draw, *shape) for shape in ((9, 14), (6, 14), (9, 6), (2, 6)))
+    expected = OPS.merge(W, A, B, c)
+    for number in range(4):
+        turned = [W, A, B, c]
+        turned[number] = turned[number].t().contiguous().t()
+        _same_bits(OPS.merge(*turned), expected)
+    target = torch.zeros(2, 14, 9).transpose(1, 2)
+    OPS.merge_out(target, W, A, B, c)
+    _same_bits(target.contiguous(), expected)
+
+
+def empty() -> None:
+    """No rows, no people, no adapters, no outputs: nothing happens."""
+    one = torch.ones(1)
+    c, rejected = OPS.coefficients(torch.ones(0, 1), one, one, torch.zeros(3).int(), torch.ones(3))
+    if c.shape != (0, 3) or rejected.shape != (0,):
+        raise AssertionError("nobody has coefficients")
+    c, rejected = OPS.coefficients(torch.ones(2, 0), one[:0], one[:0], torch.zeros(3).int(), torch.ones(3))
+    if c.any() or rejected.any():
+        raise AssertionError("no adapter has a coefficient")
+    for rows, people, R in ((0, 2, 4), (3, 0, 4), (3, 2, 0)):
+        y, x, A, B, c, persons = _inputs(rows, 5, (3,), R, max(people, 1), torch.float32)
+        for rank in (0, 1):
+            if rank <= R and not torch.equal(_run(y, x, A, B, c[:people], persons, (3,), rank), y):
+                raise AssertionError("a soup of nothing changed something")
+    if OPS.merge(torch.ones(2, 3), torch.ones(4, 3), torch.ones(2, 4), torch.ones(0, 4)).shape != (0, 2, 3):
+        raise AssertionError("nobody has a merge")
+
+
+def window(tensor: Tensor) -> Tensor:
+    """The same values with row strides of their own, inside a buffer of NaN (of garbage, for integers)."""
+    shape = [n + 3 for n in tensor.shape]
+    buffer = torch.full(shape, NAN if tensor.is_floating_point() else 77, dtype=tensor.dtype)
+    view = buffer[tuple(slice(1, 1 + n) for n in tensor.shape)]
+    view.copy_(tensor)
+    return view
+
+
+def _inputs(
+    rows: int, inputs: int, widths: Sequence[int], R: int, people: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(rows * inputs + R)
+    slices = len(widths)
+    shapes = ((rows, sum(widths)), (rows, inputs), (slices * R, inputs), (sum(widths), R))
+    y, x, A, B = (_random(draw, *shape).to(dtype) for shape in shapes)
+    y[:, 0] = -0.0
+    persons = torch.randint(-1, people + 1, (rows,), generator=draw).int()  # some of nobody, on either side
+    return y, x, A, B, torch.randn(people, slices * R, generator=draw), persons
+
+
+def _random(draw: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=draw) * 0.3
+
+
+def _dead(people: int, ranks: Sequence[int]) -> Tensor:
+    """Ones [people, columns], and zeros where a person has not got an adapter; the second of many is nobody's."""
+    ones = torch.ones(people, len(ranks))
+    for person in range(people):
+        ones[person, person % 3 :: 3] = 0 if len(ranks) > 1 else 1
+    if len(ranks) > 2:
+        ones[:, 1] = 0
+    return ones.repeat_interleave(torch.tensor(ranks, dtype=torch.long), 1) if ranks else ones
+
+
+def _hostile(people: int, adapters: int, draw: torch.Generator) -> Tensor:
+    weights = torch.randn(people, adapters, generator=draw)
+    flat = weights.view(-1)
+    for value in (NAN, INF, -INF, 1e38, -1e38, 0.0, -0.0, 1e-45):
+        flat[torch.randint(flat.numel(), (1,), generator=draw)] = value
+    return weights
+
+
+def _bounds(adapters: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    lo = -torch.rand(adapters, generator=draw) * (torch.arange(adapters) % 2)
+    hi = torch.rand(adapters, generator=draw)
+    for place, (least, most) in enumerate(((0.0, 0.0), (NAN, 1.0), (0.0, NAN), (0.5, 0.2), (-INF, INF), (0.25, 0.75))):
+        if 2 * place + 1 < adapters:
+            lo[2 * place + 1], hi[2 * place + 1] = least, most
+    return lo, hi
+
+
+def _run(
+    y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, persons: Tensor, widths: Sequence[int], rank: int
+) -> Tensor:
+    made = y.clone()
+    _soup_op(made, x, A, B, c, persons, widths, rank)
+    return made
+
+
+def _soup_op(
+    y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, persons: Tensor, widths: Sequence[int], rank: int
+) -> None:
+    if rank:
+        OPS.soup_linear_factor_(y, x, A, B, c, persons, list(widths), rank)
+    else:
+        OPS.soup_linear_(y, x, A, B, c, persons, list(widths))
+
+
+def _judge(
+    y: Tensor, exact: Tensor, c: Tensor, persons: Tensor, given: tuple[Tensor, Tensor, Tensor, Sequence[int]], rank: int
+) -> None:
+    x, A, B, widths = given
+    plain = y.clone()
+    cpu.soup_into(plain, x, A, B, c, persons, widths, rank)
+    got = window(y)
+    around = got._base.clone() if got._base is not None else got
+    _soup_op(got, window(x), window(A), window(B), window(c), persons, widths, rank)
+    _near(got, exact, plain)
+    nobody = (persons < 0) | (persons >= c.shape[0])
+    _same_bits(got[nobody], y[nobody])
+    kept = got.clone()
+    got.copy_(y)
+    _same_bits(got._base if got._base is not None else got, around)  # nothing outside of the window was written
+    got.copy_(kept)
+
+
+def _near(got: Tensor, exact: Tensor, plain: Tensor) -> None:
+    """At most twice the error of plain torch in the same dtype, plus a hair for where that is exact."""
+    if got.dtype != plain.dtype or not got.isfinite().all():
+        raise AssertionError(f"{got.dtype} with {int((~got.isfinite()).sum())} values that are not finite")
+    error, allowed = (got.double() - exact).norm(), (plain.double() - exact).norm()
+    hair = 4 * torch.finfo(got.dtype).eps
+    if error > 2 * allowed + hair * exact.norm() / max(exact.numel(), 1) ** 0.5:
+        raise AssertionError(f"error {error:.3g}, plain torch {allowed:.3g}, norm {exact.norm():.3g}")
+    worst = (got.double() - exact).abs().max() if got.numel() else torch.tensor(0.0)
+    if worst > hair * exact.abs().max().clamp(min=1):
+        raise AssertionError(f"one value is off by {worst:.3g}")
+
+
+def _same_bits(one: Tensor, other: Tensor) -> None:
+    kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
+    if not torch.equal(one.contiguous().view(kind), other.contiguous().view(kind)):
+        raise AssertionError("bits differ")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

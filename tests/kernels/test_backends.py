@@ -1,0 +1,133 @@
+"""The torch and reference backends under the battery; the ops under torch's own checks; which backend runs."""
+
+from collections.abc import Callable
+
+import battery
+import pytest
+import torch
+
+import soupmix_kernels as kernels
+from soupmix_kernels import Part, Pool, backend_for
+
+OPS = torch.ops.soupmix
+CPU = torch.device("cpu")
+# BLAS sums in another order when there are more rows, so on the CPU a row's last bits may depend on their number
+CASES = {name: check for name, check in battery.cases() if not name.startswith("rows-alone")}
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("check", CASES.values(), ids=CASES.keys())
+def test_backend(backend: str, check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUPMIX_KERNELS", backend)
+    check()
+
+
+def pool(
+    ranks: tuple[int, ...] = (4, 4), widths: tuple[int, ...] = (17, 5), dtype: torch.dtype = torch.float32
+) -> Pool:
+    draw = torch.Generator().manual_seed(0)
+    parts = [
+        [
+            Part(k, torch.randn(r, 13, generator=draw), torch.randn(w, r, generator=draw), 0.5)
+            for k, r in enumerate(ranks)
+        ]
+        for w in widths
+    ]
+    return Pool.stack(parts, widths, inputs=13, dtype=dtype, device=CPU)
+
+
+def arguments() -> dict[str, tuple[object, ...]]:
+    made = pool()
+    weights, lo, hi = torch.rand(3, 2), torch.zeros(2), torch.ones(2)
+    c = made.coefficients(weights, lo, hi).values
+    rows = torch.tensor([0, -1, 2, 1], dtype=torch.int32)
+    soup = (torch.randn(4, 22), torch.randn(4, 13), made.A, made.B, c, rows, [17, 5])
+    W, A, B, mine = torch.randn(17, 13), made.A[:16], made.B[:17], c[:, :16].contiguous()
+    return {
+        "coefficients": (weights, lo, hi, made.columns, made.scale),
+        "merge": (W, A, B, mine),
+        "merge_": (W, A, B, mine[:1]),
+        "merge_out": (torch.zeros(3, 17, 13), W, A, B, mine),
+        "soup_linear_": soup,
+        "soup_linear_factor_": (*soup, 4),
+    }
+
+
+@pytest.mark.parametrize("name", arguments())
+def test_ops_pass_torchs_own_check(name: str) -> None:
+    torch.library.opcheck(getattr(OPS, name).default, arguments()[name])
+
+
+def test_a_whole_layer_compiles_into_one_graph() -> None:
+    made = pool()
+    weights, lo, hi = torch.rand(3, 2), torch.zeros(2), torch.ones(2)
+    rows = torch.tensor([0, -1, 2, 1], dtype=torch.int32)
+
+    def layer(x: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
+        c, _ = OPS.coefficients(weights, lo, hi, made.columns, made.scale)
+        y = torch.nn.functional.linear(x, W)
+        OPS.soup_linear_(y, x, made.A, made.B, c, rows, [17, 5])
+        merged = OPS.merge(W[:17], made.A[:16], made.B[:17], c[:, :16])
+        return torch.relu(y).sum() + merged.sum()
+
+    x, W = torch.randn(4, 13), torch.randn(22, 13)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x, W), layer(x, W))
+
+
+def test_which_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOUPMIX_KERNELS", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert backend_for(CPU) == "torch"
+    for name in ("reference", "torch"):
+        monkeypatch.setenv("SOUPMIX_KERNELS", name)
+        assert backend_for(CPU) == name
+    monkeypatch.setenv("SOUPMIX_KERNELS", "cuda")
+    with pytest.raises(ValueError, match="names no backend; choose one of auto, reference, torch, triton"):
+        backend_for(CPU)
+    monkeypatch.setenv("SOUPMIX_KERNELS", "triton")
+    with pytest.raises(RuntimeError, match=r"TRITON_INTERPRET=1 before Python starts|pip install triton"):
+        backend_for(CPU)
+
+
+def test_what_callers_get_wrong() -> None:
+    made = pool()
+    c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
+    x, y, rows = torch.randn(4, 13), torch.randn(4, 22), torch.zeros(4, dtype=torch.int32)
+    with pytest.raises(TypeError, match="weights become coefficients by clamping"):
+        kernels.soup_linear_(y, x, made, torch.rand(3, 32), rows)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"come from soupmix_kernels\.coefficients"):
+        kernels.Coefficients(c.values, c.rejected)
+    with pytest.raises(ValueError, match=r"got y \[4, 22\], x \[4, 12\]"):
+        kernels.soup_linear_(y, x[:, 1:], made, c, rows)
+    with pytest.raises(TypeError, match=r"rows in int32; got .*rows torch\.int64"):
+        kernels.soup_linear_(y, x, made, c, rows.long())
+    with pytest.raises(ValueError, match="one person can be merged in place, not 3"):
+        kernels.merge_(torch.randn(17, 13), made.A[:16], made.B[:17], c)
+    with pytest.raises(ValueError, match="all adapters need one rank"):
+        kernels.soup_linear_factor_(y, x, pool(ranks=(3, 5)), c, rows)
+    with pytest.raises(ValueError, match=r"a factor of adapter 0 is not finite in torch\.float16"):
+        Pool.stack(
+            [[Part(0, torch.full((1, 4), 1e6), torch.ones(3, 1), 1.0)]], [3], inputs=4, dtype=torch.float16, device=CPU
+        )
+    with pytest.raises(ValueError, match=r"A \[1, 5\] and B \[3, 1\], but the layer needs A \[rank, 4\]"):
+        Pool.stack([[Part(0, torch.ones(1, 5), torch.ones(3, 1), 1.0)]], [3], inputs=4, dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_packed_projection_is_linear(dtype: torch.dtype) -> None:
+    weight, x, bias = (torch.randn(*shape).to(dtype) for shape in ((70, 50), (9, 50), (70,)))
+    packed = kernels.pack(weight)
+    if packed is None:
+        pytest.skip(f"no oneDNN layout for {dtype} on this processor")
+    exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
+    plain = torch.nn.functional.linear(x, weight, bias)
+    error, allowed = ((made.double() - exact).norm() for made in (kernels.packed_linear(x, packed, bias), plain))
+    assert error <= 2 * allowed + 1e-6
+
+
+def test_a_step_allocates_nothing_for_its_rank_columns() -> None:
+    from soupmix_kernels import cpu
+
+    first = cpu._scratch.matrix(4, 6, torch.zeros(1))
+    again = cpu._scratch.matrix(2, 3, torch.zeros(1))
+    assert first.data_ptr() == again.data_ptr()
