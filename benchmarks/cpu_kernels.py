@@ -13,7 +13,7 @@ Merge: the same seven matrices, into a reused buffer. `peft six` is LoraLayer.me
 add_weighted_adapter(cat), then merge; both work in place (restored off the clock) and give the right sum.
 
 Before a cell is timed its answers must pass: error against float64 at most twice that of plain torch in the same dtype.
-Variants are interleaved. A round during which other programs ran is measured again, while patience lasts. Threads that
+Variants are interleaved. A round during which other programs ran is measured again, as long as patience lasts. Threads that
 sleep between products (GOMP_SPINCOUNT=0, for shared machines) cost more than the products: it is set to 100000.
 """
 
@@ -237,8 +237,18 @@ def foreign() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def interleave(work: dict[str, Work], seconds: float, before: dict[str, Work]) -> dict[str, list[float]]:
-    """Seconds per call of every variant in each round: 15 to 60 rounds, for `seconds` or so."""
+def quiet(deadline: float) -> bool:
+    """Wait for a second in which nobody else computes; False if there is none before the deadline."""
+    while time.perf_counter() < deadline:
+        others = foreign()
+        time.sleep(1)
+        if foreign() - others < 0.05:
+            return True
+    return False
+
+
+def interleave(work: dict[str, Work], seconds: float, before: dict[str, Work]) -> tuple[dict[str, list[float]], int]:
+    """Seconds per call of every variant in each round, for `seconds` or so; and how many rounds were disturbed after all."""
 
     def timed(name: str, calls: int) -> float:
         before.get(name, work[name] if calls > 1 else dict)()  # what is short is timed warm
@@ -247,33 +257,40 @@ def interleave(work: dict[str, Work], seconds: float, before: dict[str, Work]) -
             work[name]()
         return (time.perf_counter() - start) / calls
 
+    deadline, least, disturbed = time.perf_counter() + 30 * seconds, 15 if seconds >= 1 else 3, 0
+    quiet(deadline)
     calls = {n: 1 if n in before else int(max(1, 0.008 / min(timed(n, 1) for _ in range(3)))) for n in work}
     found: dict[str, list[float]] = {n: [] for n in work}
-    names, wall, patience = list(work), seconds, time.perf_counter() + 20 * seconds
-    while (done := len(found[names[0]])) < 15 or done < min(60, seconds / wall):
+    names, wall = list(work), seconds
+    while (done := len(found[names[0]])) < least or done < min(60, seconds / wall):
         names = names[1:] + names[:1]
         start, others = time.perf_counter(), foreign()
         times = {n: timed(n, calls[n]) for n in names}
         wall = time.perf_counter() - start
-        if foreign() - others > 0.03 + 0.05 * wall and time.perf_counter() < patience:
-            time.sleep(0.5)
-            continue
+        if foreign() - others > 0.03 + 0.05 * wall:
+            if quiet(deadline):
+                continue
+            disturbed += 1
         for n, t in times.items():
             found[n].append(t)
-    return found
+    return found, disturbed
 
 
 def quartiles(values: Iterable[float]) -> list[float]:
     return [float(f"{v:.4g}") for v in statistics.quantiles(values, n=4, method="inclusive")]
 
 
-def row(kind: str, cell: dict[str, Any], found: dict[str, list[float]]) -> dict[str, Any]:
+def row(
+    kind: str, cell: dict[str, Any], work: dict[str, Work], seconds: float, before: dict[str, Work]
+) -> dict[str, Any]:
+    found, disturbed = interleave(work, seconds, before)
     pairs = {f"{a} / {b}": quartiles(x / y for x, y in zip(found[a], found[b], strict=True)) for a, b in PAIRS[kind]}
-    seconds = {n: quartiles(v) for n, v in found.items()}
-    return cell | {"kind": kind, "rounds": len(next(iter(found.values()))), "seconds": seconds, "ratios": pairs}
+    cell |= {"kind": kind, "rounds": len(next(iter(found.values()))), "disturbed": disturbed}
+    print(kind, cell, pairs, file=sys.stderr)
+    return cell | {"seconds": {n: quartiles(v) for n, v in found.items()}, "ratios": pairs}
 
 
-def roof(dtype: torch.dtype) -> float:
+def roof(dtype: torch.dtype, seconds: float) -> float:
     """GFLOP/s of the best product we can find, MKL's or oneDNN's."""
     best = 0.0
     for m, n in ((2048, 2048), (256, 4096), (64, 4096)):
@@ -281,14 +298,14 @@ def roof(dtype: torch.dtype) -> float:
         work: dict[str, Work] = {"mm": partial(torch.mm, x, W), "linear": partial(linear, x, W)}
         if (p := kernels.pack(W)) is not None:
             work["packed"] = partial(kernels.packed_linear, x, p)
-        best = max(best, *(2e-9 * m * n * n / min(t) for t in interleave(work, 1, {}).values()))
+        best = max(best, *(2e-9 * m * n * n / min(t) for t in interleave(work, seconds, {})[0].values()))
     return best
 
 
 def measure(names: Sequence[str], seconds: float) -> Iterator[dict[str, Any]]:
     """The rows of one run."""
     for dtype in DTYPES:
-        yield {"kind": "roof", "dtype": dtype, "gflops": roof(DTYPES[dtype])}
+        yield {"kind": "roof", "dtype": dtype, "gflops": roof(DTYPES[dtype], min(2, seconds))}
     for shape, dtype in ((s, d) for s in names for d in DTYPES):
         layer = build(shape, DTYPES[dtype])
         low = sum(W.shape[1] * len(g) + W.shape[0] for g, W in zip(GROUPS, layer.groups, strict=True)) * K * RANK
@@ -300,13 +317,12 @@ def measure(names: Sequence[str], seconds: float) -> Iterator[dict[str, Any]]:
                 cell = {"shape": shape, "dtype": dtype, "rows": rows, "errors": gate(layer, b, work)}
                 cell["gflop"] = {"base": 2e-9 * rows * weights, "soup": 2e-9 * rows * (weights + low)}
                 del work["soup alone"]
-                yield row("decode", cell, interleave(work, seconds, {}))
+                yield row("decode", cell, work, seconds, {})
         if shape != "8B":
             with torch.inference_mode():
                 work, before, errors = merging(layer)
-                yield row(
-                    "merge", {"shape": shape, "dtype": dtype, "errors": errors}, interleave(work, seconds, before)
-                )
+                cell = {"shape": shape, "dtype": dtype, "errors": errors}
+                yield row("merge", cell, work, seconds, before)
 
 
 def aims(row: dict[str, Any]) -> list[tuple[str, str, float]]:
@@ -353,45 +369,34 @@ def page(rows: list[dict[str, Any]]) -> str:
     a, roofs = rows[0], {r["dtype"]: r["gflops"] for r in rows if r["kind"] == "roof"}
     cells, merges = ([r for r in rows if r["kind"] == kind] for kind in ("decode", "merge"))
     best = ", ".join(f"{dtype} {speed:.0f} GFLOP/s" for dtype, speed in roofs.items())
-    rate = [
-        "base, ms",
-        "base, GFLOP/s",
-        "packed, GFLOP/s",
-        "soup, GFLOP/s",
+    noise = f"{sum(r['disturbed'] for r in cells + merges)} of {sum(r['rounds'] for r in cells + merges)}"
+    who, pairs = ["shape", "dtype", "rows"], [f"{x} / {y}" for x, y in PAIRS["merge"]]
+    shown = ([*(r[w] for w in who), *(spread(r, f"{n} / base") for n in SHOWN)] for r in cells)
+    about = f"""# CPU kernels, measured
+
+{(__doc__ or "").split(chr(10) * 2, 2)[2]}
+{a["run"][:10]}, {a["cpu"]} ({a["capability"]}), {a["threads"]} threads, {a["versions"]}. Ratios are of times within a round;
+{noise} rounds were disturbed by other programs."""
+    rate = f"""## Where the time goes
+
+The best product found here runs at {best}. From `packed` on in units of `base`: the parts of `soup`,
+what they leave (`rest`: scaling, checks, calls), and what `soup` would cost if all its products ran at the best speed."""
+    names = [
+        *(f"{n}, GFLOP/s" for n in ("base", "packed", "soup")),
         "packed",
         "shrink",
         "expand",
         "rest",
         "at the roof",
     ]
-    who, pairs = ["shape", "dtype", "rows"], [f"{x} / {y}" for x, y in PAIRS["merge"]]
-    shown = ([*(r[w] for w in who), *(spread(r, f"{n} / base") for n in SHOWN)] for r in cells)
-    aimed = ["what", *who[:2], "ratio", "aim", "median [quartiles]", "met"]
-    lines = [
-        "# CPU kernels, measured",
-        "",
-        (__doc__ or "").split("\n\n", 2)[2],
-        f"{a['run'][:10]}, {a['cpu']} ({a['capability']}),",
-    ]
+    lines = [about, "", "## Aims, at 64 people"]
+    aimed = (judged(r, *aim) for r in cells + merges for aim in aims(r))
+    lines += table(["what", *who[:2], "ratio", "aim", "median [quartiles]", "met"], aimed)
+    lines += ["## Decode, in units of `base`: median [quartiles]", *table([*who, *SHOWN], shown), rate]
     lines += [
-        f"{a['threads']} threads, {a['versions']}. Ratios are of times within a round.",
-        "",
-        "## Aims, at 64 people",
+        *table([*who, "base, ms", *names], (rates(r, roofs[r["dtype"]]) for r in cells)),
+        "## Merge: median [quartiles]",
     ]
-    lines += table(aimed, (judged(r, *aim) for r in (*cells, *merges) for aim in aims(r)))
-    lines += [
-        "## Decode, in units of `base`: median [quartiles]",
-        *table([*who, *SHOWN], shown),
-        "## Where the time goes",
-        "",
-    ]
-    lines += [
-        f"The best product found here runs at {best}. The right half is in units of `base`: parts of `soup`, what"
-    ]
-    lines += [
-        "they leave (scaling, checks, calls), and what `soup` would cost if all its products ran at the best speed."
-    ]
-    lines += [*table([*who, *rate], (rates(r, roofs[r["dtype"]]) for r in cells)), "## Merge: median [quartiles]"]
     lines += table([*who[:2], *pairs], ([r["shape"], r["dtype"], *(spread(r, p) for p in pairs)] for r in merges))
     return "\n".join(lines)
 

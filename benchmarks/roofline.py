@@ -42,8 +42,10 @@ LINES = {
     "stacked": ("#2e7d32", "-", "(b) an exact rank-Kr adapter each"),
     "full": ("#777777", "-", "(c) a model each"),
 }
-THEIRS = ("merged", "stacked", "full")
-KERNELS = {"shrink": "#1b6ca8", "expand": "#d9822b", "merge": "#2e7d32"}
+OURS, THEIRS = ("soup", "soup_factors", "soup_requested"), ("merged", "stacked", "full")
+KERNELS = {"shrink": ("#1b6ca8", "o"), "expand": ("#d9822b", "s"), "merge": ("#2e7d32", "D")}
+RATIOS = (("FLOP per byte of memory", "useful", "compulsory"), ("bytes asked for per byte", "requested", "compulsory"))
+RIDGE = GPU["flops_per_s"] / GPU["bytes_per_s"]
 Row = dict[str, Any]
 
 
@@ -91,18 +93,10 @@ def kernels() -> Iterator[Row]:
             factor = traffic.expand_factor_traffic(rows, people, widths, K * RANK, RANK, BF16)
             for launch in (*traffic.soup_traffic(rows, people, inputs, widths, K * RANK, BF16), factor):
                 yield {"group": group, "rows": rows, **figures(launch)}
+    inputs, (width, _) = groups("8B")["gate|up"]
     for people in PEOPLE[:7]:
-        (hidden, (width, _)) = groups("8B")["gate|up"]
-        yield {
-            "group": "gate|up",
-            "rows": people,
-            **figures(traffic.merge_traffic(width, hidden, K * RANK, people, BF16)),
-        }
-
-
-def figures(launch: traffic.Traffic) -> Row:
-    names = ("kernel", "programs", "requested", "compulsory", "useful", "issued")
-    return {name: getattr(launch, name) for name in names}
+        launch = traffic.merge_traffic(width, inputs, K * RANK, people, BF16)
+        yield {"group": "gate|up", "rows": people, **figures(launch)}
 
 
 def other_tiles() -> Iterator[Row]:
@@ -113,6 +107,10 @@ def other_tiles() -> Iterator[Row]:
         tile = replace(chosen, constants=tuple((dict(chosen.constants) | sizes).items()))
         launch = traffic.expand_traffic(rows, rows, groups("8B")[group][1], K * RANK, BF16, tile=tile)
         yield {"group": group, "rows": rows, **sizes, "launched": tile == chosen, **figures(launch)}
+
+
+def figures(launch: traffic.Traffic) -> Row:
+    return {n: getattr(launch, n) for n in ("kernel", "programs", "requested", "compulsory", "useful", "issued")}
 
 
 def break_even() -> Iterator[Row]:
@@ -165,9 +163,7 @@ def added(rows: Iterable[Row]) -> str:
     """What is added to the base, ours and theirs."""
     head, lines = "model; people; base; pool; its factors; requested; FLOPs; issued; least time; (a); (b); (c)", []
     for r in rows:
-        ours, theirs = (
-            [r[n] / r["base"] for n in names] for names in (("soup", "soup_factors", "soup_requested"), THEIRS)
-        )
+        ours, theirs = ([r[n] / r["base"] for n in names] for names in (OURS, THEIRS))
         flops = [r[name] / r["base_flops"] for name in ("soup_useful", "soup_issued")]
         time = least(r["soup"], r["soup_issued"]) / least(r["base"], r["base_flops"])
         lines.append([r["model"], r["people"], size(r["base"]), *(f"{n:.1%}" for n in (*ours, *flops, time, *theirs))])
@@ -188,15 +184,10 @@ def launched(rows: Iterable[Row]) -> str:
 
 
 def limits(data: Row) -> str:
-    """The paragraph on what holds each kernel back, with the numbers of 8B."""
+    """What holds each kernel back, with the numbers of 8B."""
     half, ones = data["about"]["decode_rows"], pick(data["steps"], K=K, r=RANK, people=1, tokens=1)
     at = {(r["group"], r["kernel"], r["rows"]): r for r in data["kernels"]}
-    keys = (
-        ("gate|up", "expand", half),
-        ("gate|up", "expand", PROMPT),
-        ("gate|up", "merge", 8),
-        ("gate|up", "merge", 1),
-    )
+    keys = [("gate|up", *key) for key in (("expand", half), ("expand", PROMPT), ("merge", 1), ("merge", 8))]
     again = [f"{at[key]['requested'] / at[key]['compulsory']:.1f}" for key in keys]
     dense = [f"{at[key]['useful'] / at[key]['compulsory']:.0f}" for key in keys]
     few = [at["down", "shrink", rows]["programs"] for rows in (half, 2 * half)]
@@ -206,134 +197,94 @@ def limits(data: Row) -> str:
     best, narrow = (min(pick(data["tiles"], group=g), key=lambda r: r["requested"]) for g in ("gate|up", "o"))
     tile = ", ".join(f"{name} {best[name]}" for name in ("BLOCK_T", "BLOCK_O", "SPLIT"))
     share = f"{best['requested'] / at[keys[0]]['requested']:.2f} of that with {best['programs']} programs"
-    return f"""**Decode is limited by launches**: for one person {short} of the {len(small)} launches of a layer of 8B move less than memory could
-in {guess}, a guess of what a launch takes. At that guess all launches of a step add {", ".join(waits)} to
-the time in which memory could deliver the base: a CUDA graph saves more there than any tile. **Shrink** reads little, with
-few programs: `down` has {few[0]} for {half} rows and {few[1]} for {2 * half}, where the input is no longer split, on {GPU["multiprocessors"]} multiprocessors: the
-figure to change first. **Expand** asks for {again[0]} times what it must (`gate|up`, {half} rows): every output tile reads all shares of h
-and the coefficients again, and every block of rows reads B again. L2 answers that, not memory.
-{tile} would ask for {share}, but `o` would have {narrow["programs"]}: wide tiles are for wide layers.
-In a **prefill** expand has {dense[1]} FLOP per byte, far below the ridge of {GPU["flops_per_s"] / GPU["bytes_per_s"]:.0f}: it reads and writes y, which only an
-epilogue of the base's own product would save. **Factor** moves what delta does, asks for coefficients twice, and issues more
-where the rank is below BLOCK_R. **Merge** is limited by bandwidth ({dense[3]} FLOP per byte for one person, {dense[2]} for 8); it asks for
-{again[3]} and {again[2]} times what it must, A and B again for every tile, in an order that finds them in L2. **Coefficients** are
-computed once per person, not per step. Nothing is limited by arithmetic at these ranks."""
+    return f"""Counted, with a datasheet's bandwidth and a guess of {guess} a launch. **Decode** is limited by launches: for one person {short} of the {len(small)} launches of a layer of 8B move less than memory could meanwhile, and all launches of a step add {", ".join(waits)} to the time in which memory could deliver the base's weights. A CUDA graph saves more there than any tile.
+**Shrink** reads little, with few programs: `down` has {few[0]} for {half} rows and {few[1]} for {2 * half}, where its input is no longer split, on {GPU["multiprocessors"]} multiprocessors. That is latency, which no count of bytes shows, and the first thing to change: batches somewhat above {half} rows want a split, too.
+**Expand** asks for {again[0]} times what it must (`gate|up`, {half} rows): every output tile reads all shares of h and the coefficients again, every block of rows reads B again. L2 answers that, not memory. {tile} would ask for {share}; `o` would have {narrow["programs"]}, so wide tiles are for wide layers. In a prefill it is limited by bandwidth, {dense[1]} FLOP per byte under a ridge of {RIDGE:.0f}: it reads and writes y, which only an epilogue of the base's own product would save.
+**Factor** moves what delta moves, asks for coefficients twice, and issues more where the rank is below BLOCK_R.
+**Merge** is limited by bandwidth, {dense[2]} FLOP per byte for one person and {dense[3]} for 8; it asks for {again[2]} and {again[3]} times what it must, A and B again for every tile, in an order that is to find them in L2.
+**Coefficients** are computed once per person, not per step."""
+
+
+def definitions(data: Row) -> str:
+    about, peaks = (
+        data["about"],
+        f"{GPU['bytes_per_s'] / 1e12} TB/s, {GPU['flops_per_s'] / 1e12:.0f} TFLOP/s in dense bf16",
+    )
+    return f"""Generated by `python benchmarks/roofline.py` from `benchmarks/data/roofline.json`. **Nothing here ran on a GPU; no time here was measured.** Bytes and FLOPs follow from shapes, and from the grids and tiles that are launched (`soupmix_kernels/jit/traffic.py`). {about["checked"]} tests in Triton's interpreter (triton {about["triton"]}) find the same on small shapes, to the byte, for every kernel and argument. Times are bytes or FLOPs divided by the datasheet of {GPU["name"]} ({peaks}): a model.
+
+![roofline](roofline.png)
+
+Counted are the seven linear layers of every block in bf16; not attention, the KV cache, embeddings or the output head. All in percent of the *base*: every weight, input and output once.
+
+- *pool*: what our launches add, every element of every launch once, everybody different, no coefficient zero. *its factors*: the part that is A and B; the rest is x, h, y and coefficients, which L2 often holds. *requested*: what lanes ask for, which caches see. *FLOPs*, *issued*: inside the masks, and with the padding of the tiles. *least time*: memory's or arithmetic's, whichever is longer, against that of the base; launches not counted.
+- *(a)* a merged adapter of rank r per person, gathered per row as Punica does: exact for `factor`, an approximation for `delta`; a K-th of the pool's FLOPs. *(b)* the exact stacked adapter of rank K r per person; the pool's FLOPs. *(c)* a model per person. All at their best: grouped like ours, every element once."""
 
 
 def page(data: Row) -> str:
     """docs/roofline.md: generated, never typed."""
-    about, mine, half = data["about"], pick(data["steps"], K=K, r=RANK), data["about"]["decode_rows"]
+    mine, half, even = pick(data["steps"], K=K, r=RANK), data["about"]["decode_rows"], data["break_even"]
     ways, ranks = tuple(product(MODELS, ADAPTERS)), "model; K; " + "; ".join(f"r = {r}" for r in RANKS)
     decode, prefill = ([r for r in pick(mine, tokens=n) if r["people"] in SHOWN] for n in (1, PROMPT))
-    ones, many, even = pick(decode, people=1), pick(data["steps"], people=64, tokens=1), data["break_even"]
-    people = [
-        [*w, *("{merged} / {stacked} / {asked}".format(**r) for r in pick(even, model=w[0], K=w[1]))] for w in ways
-    ]
-    shares = [[*w, *(f"{r['soup'] / r['base']:.1%}" for r in pick(many, model=w[0], K=w[1]))] for w in ways]
+    ones, many = pick(decode, people=1), pick(data["steps"], people=64, tokens=1)
+    told = "{merged} / {stacked} / {asked}".format_map
+    people = ((m, k, *map(told, pick(even, model=m, K=k))) for m, k in ways)
+    shares = ((m, k, *(f"{r['soup'] / r['base']:.1%}" for r in pick(many, model=m, K=k))) for m, k in ways)
     held = ((r["model"], 4 * K, r["merged_factors"], r["stacked_factors"], r["base_weights"]) for r in ones)
-    stored = [[model, *(f"{size(n)}, {size(n * 10**6)}" for n in each)] for model, *each in held]
-    cells = [
-        r for r in data["kernels"] if r["rows"] in (1, 8, half, 2 * half, PROMPT) and r["group"] in ("gate|up", "down")
-    ]
+    stored = ((model, *(f"{size(n)}, {size(n * 10**6)}" for n in each)) for model, *each in held)
+    cells = [r for r in data["kernels"] if r["rows"] in (1, 8, half, 2 * half, PROMPT)]
     names = ("group", "rows", "BLOCK_T", "BLOCK_O", "SPLIT", "launched", "programs")
-    tried = [[*(r[n] for n in names), size(r["requested"]), size(r["compulsory"])] for r in data["tiles"]]
-    gpu = f"{GPU['name']}, {GPU['bytes_per_s'] / 1e12} TB/s, {GPU['flops_per_s'] / 1e12:.0f} TFLOP/s in dense bf16"
-    return f"""# What a soup moves and computes, counted
-
-Generated by `python benchmarks/roofline.py` from `benchmarks/data/roofline.json`. **Nothing here ran on a GPU; no time here was
-measured.** Bytes and FLOPs follow from shapes, and from the grids and tiles that are launched (`soupmix_kernels/jit/traffic.py`).
-{about["checked"]} tests in Triton's interpreter (triton {about["triton"]}) find the same on small shapes, to the byte, for every kernel and
-argument. Times are bytes or FLOPs divided by a datasheet ({gpu}): a model.
-
-![roofline](roofline.png)
-
-Counted are the seven linear layers of every block in bf16; not attention, the KV cache, embeddings or the output head. *base*:
-every weight, input and output once. *pool*: what our launches add, every element of every launch once, everybody different, no
-coefficient zero; *its factors* is the part that is A and B, the rest is x, h, y and coefficients, which L2 often holds.
-*requested*: what lanes ask for, which caches see. Against it, at their best (grouped like ours, every element once): *(a)* a merged
-adapter of rank r per person, gathered per row as Punica does, exact for `factor`, an approximation for `delta`; *(b)* the exact
-stacked adapter of rank K r per person; *(c)* a model per person. All in percent of the base. (b) computes what the pool does,
-(a) a K-th of that. *least time* divides the larger of memory's and arithmetic's time by that of the base; launches not counted.
-
-## Decode: one token each for different people, K = {K}, r = {RANK}
-
-{added(decode)}
-
-Launches a step: {", ".join(f"{r['model']} {r['soup_launches']}" for r in ones)}.
-
-## Break-even: how many different people in a decode step
-
-From how many people on the pool moves no more bytes than (a) / than (b) / asks caches for no more than (a) must move.
-
-{grid(ranks, people)}
-
-## Prefill: {PROMPT} tokens each, K = {K}, r = {RANK}
-
-{added(prefill)}
-
-## Adapters and ranks: what the pool adds to a decode step of 64 people
-
-{grid(ranks, shares)}
-
-## Storage: for one person, for a million, K = {K}, r = {RANK}
-
-{grid("model; weights of a soup; (a); (b); (c)", stored)}
-
-## What limits each kernel
-
-{limits(data)}
-
-{launched(cells)}
-
-Other tiles for expand (counted, neither compiled nor run):
-
-{grid("; ".join(names) + "; requested; compulsory", tried)}
-"""
+    tried = ((*(r[n] for n in names), size(r["requested"]), size(r["compulsory"])) for r in data["tiles"])
+    launches = "Launches a step: " + ", ".join(map("{model} {soup_launches}".format_map, ones)) + "."
+    since = f"From how many people on the pool moves no more bytes than (a) / than (b) / asks caches for no more than (a) must move; with more than {half} a step is launched like a prefill."
+    sections = {
+        f"Decode: one token each for different people, K = {K}, r = {RANK}": f"{added(decode)}\n\n{launches}",
+        "Break-even: how many different people in a decode step": f"{since}\n\n{grid(ranks, people)}",
+        f"Prefill: {PROMPT} tokens each, K = {K}, r = {RANK}": added(prefill),
+        "Adapters and ranks: what the pool adds to a decode step of 64 people": grid(ranks, shares),
+        f"Storage for one person, for a million, K = {K}, r = {RANK}": grid("model; soup; (a); (b); (c)", stored),
+        "What limits each kernel": limits(data),
+        f"Launches of 8B, K = {K}, r = {RANK}": launched(r for r in cells if r["group"] in ("gate|up", "down")),
+        "Other tiles for expand, counted only": grid("; ".join(names) + "; requested; compulsory", tried),
+    }
+    parts = (f"## {title}\n\n{body}" for title, body in sections.items())
+    return "\n\n".join(("# What a soup moves and computes, counted", definitions(data), *parts)) + "\n"
 
 
 def plot(data: Row, path: Path) -> None:
-    """Above, extra bytes against people for every model; below, 8B's kernels under the roofline, and what they read again."""
+    """Above, extra bytes against people for every model; below, for 8B, intensity and what is asked for again."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure = pyplot.figure(figsize=(13, 8.6), layout="constrained")
-    boxes = figure.add_gridspec(2, 4, height_ratios=(1, 1.05))
-    for number, model in enumerate(MODELS):
-        panel, rows = figure.add_subplot(boxes[0, number]), pick(data["steps"], model=model, K=K, r=RANK, tokens=1)
+    figure = pyplot.figure(figsize=(13, 8.8), layout="constrained")
+    boxes = figure.add_gridspec(2, 4)
+    places = (*(boxes[0, n] for n in range(4)), boxes[1, :2], boxes[1, 2:])
+    panels = [figure.add_subplot(place, xscale="log") for place in places]
+    for panel, model in zip(panels, MODELS, strict=False):
+        rows = pick(data["steps"], model=model, K=K, r=RANK, tokens=1)
         for name, (colour, style, label) in LINES.items():
             shown = [(r["people"], 100 * r[name] / r["base"]) for r in rows if r[name]]
             panel.plot(*zip(*shown, strict=True), style, color=colour, label=label)
         even = pick(data["break_even"], model=model, K=K, r=RANK)[0]["merged"]
         panel.axvline(even, color="#999999", lw=1, ls=":")
-        panel.text(even * 1.2, 0.25, f"pool = (a) from {even} people on", color="#555555", fontsize=8)
-        panel.set(title=model, xlabel="different people in a decode step", xscale="log", yscale="log", ylim=(0.2, 2e5))
-        panel.set(xticks=SHOWN, xticklabels=SHOWN, ylabel="extra bytes, % of the base" if model == "135M" else None)
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
-    roof, again = figure.add_subplot(boxes[1, :2]), figure.add_subplot(boxes[1, 2:])
-    xs, peak, half = (
-        (0.5, GPU["flops_per_s"] / GPU["bytes_per_s"], 2000),
-        GPU["flops_per_s"] / 1e12,
-        data["about"]["decode_rows"],
-    )
-    roof.plot(xs, [min(x / xs[1], 1) * peak for x in xs], color="#333333")
-    for kernel, colour in KERNELS.items():
-        rows = pick(data["kernels"], kernel=kernel, group="gate|up")
-        again.plot(
-            [r["rows"] for r in rows],
-            [r["requested"] / r["compulsory"] for r in rows],
-            "o-",
-            color=colour,
-            label=kernel,
-        )
-        dense = [r["useful"] / r["compulsory"] for r in rows]
-        roof.plot(dense, [x / xs[1] * peak for x in dense], "o", color=colour, label=kernel)
-    for axes, title in ((roof, "roofline"), (again, "bytes asked of caches / bytes of memory")):
-        axes.set(title=f"8B, gate|up: {title}", xscale="log")
-        axes.legend(frameon=False)
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
+        panel.text(even * 1.2, 0.25, f"from {even} people on\nless than (a)", color="#555555", fontsize=8)
+        panel.set(title=model, xlabel="different people in a decode step", yscale="log", ylim=(0.2, 2e5))
+    panels[0].set_ylabel("extra bytes, % of the base")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    for panel, (title, above, below) in zip(panels[4:], RATIOS, strict=True):
+        for kernel, (colour, mark) in KERNELS.items():
+            points = [(r["rows"], r[above] / r[below]) for r in pick(data["kernels"], kernel=kernel, group="gate|up")]
+            panel.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=kernel)
+        panel.set(title=f"8B, gate|up: {title}", xlabel="rows of a launch; of a merge, people")
+    panels[4].axhline(RIDGE, color="#333333", lw=1, label=f"ridge of {GPU['name']}, by its datasheet")
+    panels[4].set(yscale="log", ylim=(0.5, 1500))
+    panels[5].set_ylim(0)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_xticks((*SHOWN[:3], 256, 1024), map(str, (*SHOWN[:3], 256, 1024)))
+    panels[4].legend(loc="lower right", frameon=False)
+    panels[5].legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=110)
 
 

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+
 from soupmix_kernels.jit import aot, tiles
 from soupmix_kernels.jit.aot import Configuration, Row
 
@@ -59,7 +60,9 @@ def test_shared_memory_fits(rows: list[Row]) -> None:
 
 def test_every_dot_runs_on_matrix_units(rows: list[Row]) -> None:
     dots = [row for row in rows if row.configuration.kernel != "coefficients"]
-    assert [row.name for row in dots if not any(re.match(MATRIX[row.target], name) for name in row.figures.matrix)] == []
+    assert [
+        row.name for row in dots if not any(re.match(MATRIX[row.target], name) for name in row.figures.matrix)
+    ] == []
 
 
 def test_large_tensors_are_read_16_bytes_at_a_time(rows: list[Row]) -> None:
@@ -76,8 +79,8 @@ def test_nothing_but_columns_of_odd_ranks_is_read_in_less_than_a_word(rows: list
 def _width(row: Row, of: str) -> int | None:
     """How many bytes a load of this tensor moves where that is not what it should be, else None.
 
-    In `factor` a load cannot be wider than what the ranks of adapters side by side are a multiple of. On CUDA, Triton 3.9 names the
-    wrong line for loads whose values are used as they are; they count as loads of every large tensor that is missing.
+    In `factor` a load cannot be wider than what the ranks of adapters side by side are a multiple of. On CUDA, Triton 3.9 names
+    a wrong line for loads whose values are used as they are; they count as loads of every large tensor that is missing.
     """
     loads, unit = row.figures.loads, dict(row.configuration.tile.constants).get("UNIT", 8)
     wanted = min(16, unit * BYTES[row.configuration.dtype])
