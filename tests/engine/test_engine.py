@@ -12,6 +12,7 @@ from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.policy import Grant, Policy
+from soupmix.policy.documents import Document
 from soupmix.store import Store
 
 IDS = torch.randint(5, 200, (4, 9), generator=torch.Generator().manual_seed(0))
@@ -165,3 +166,37 @@ def test_factor_needs_equal_ranks(tiny_base: Base, tmp_path: Path, tiny_adapter:
     grant = Policy.open(tuple(store)).clamp({"a": 0.5})
     with pytest.raises(RecipeError, match=r"not so in 'model.layers.0.self_attn.q_proj'; use method 'delta'"):
         engine.generate(["hello"], [grant], method="factor")
+
+
+def test_the_kernels_hold_the_policys_bounds_whatever_grants_come(
+    tiny_base: Base, pico_store: Store, grant: Granter
+) -> None:
+    digests = {entry.name: entry.digest for entry in pico_store}
+    document = {
+        "tier": "organisation",
+        "issuer": "acme",
+        "version": "1",
+        "rules": [
+            {"rule": "approve", "adapters": [{"name": n, "digest": digests[n]} for n in ("calm", "plain")]},
+            {"rule": "bounds", "adapter": "calm", "at_most": "0.25"},
+        ],
+    }
+    policy = Policy.assemble([("acme.yaml", Document.model_validate(document))], pico_store)
+    narrow = Engine.load(tiny_base, pico_store, policy=policy)
+    wide = Engine.load(tiny_base, pico_store)
+    greedy = [grant(calm=1), grant(loud=1), grant(plain=1), grant(calm=0.2)]  # granted by another policy
+    held = [grant(calm=0.25), grant(), grant(plain=1), grant(calm=0.2)]
+    torch.testing.assert_close(narrow.logits(IDS, greedy), wide.logits(IDS, held), rtol=1e-5, atol=1e-5)
+
+
+def test_layers_that_share_an_input_are_computed_once_and_nothing_stale_is_taken(plain: Engine, engine: Engine) -> None:
+    attention = engine.model.model.layers[0].self_attn
+    x, other = torch.randn(2, 3, 32), torch.randn(2, 3, 32)
+    with torch.inference_mode():
+        fresh = plain.model.model.layers[0].self_attn
+        for order in ((x, x, other), (x, other, x), (x, x, x), (other, x, x)):
+            for name, given in zip(("q_proj", "k_proj", "v_proj"), order, strict=True):
+                got, expected = getattr(attention, name)(given), getattr(fresh, name)(given)
+                torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+        for _ in range(2):  # the same layer twice on the same tensor
+            torch.testing.assert_close(attention.q_proj(x), fresh.q_proj(x), rtol=1e-5, atol=1e-5)

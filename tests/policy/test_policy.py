@@ -86,6 +86,26 @@ def test_the_built_in_defaults() -> None:
     assert policy.digest != Policy.open(SHELF).digest
 
 
+def test_bounds_are_the_box_that_holds_in_every_scope(load: Load) -> None:
+    rules: list[dict[str, Any]] = [
+        approve("elementary", "friendly"),
+        {"rule": "bounds", "adapter": "elementary", "at_least": "0.1", "at_most": "0.75"},
+        {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "scope": {"audience": ["minor"]}},
+        {"rule": "budget", "at_most": "0.8"},
+    ]
+    policy = load(*rules)
+    assert policy.bounds() == {
+        "elementary": (100_000, 750_000),
+        "expert": (0, 0),
+        "friendly": (0, 1_000_000),
+        "unfriendly": (0, 0),
+    }
+    assert Policy.open(SHELF).bounds() == dict.fromkeys((each.name for each in SHELF), (0, 1_000_000))
+    for asked in ("elementary=1", "friendly=1", "elementary=0,friendly=0.3", "unfriendly=1"):
+        granted = policy.clamp(asked, audience="adult").granted
+        assert all(least <= granted.get(name, 0) <= most for name, (least, most) in policy.bounds().items())
+
+
 @pytest.mark.parametrize("budget", [-1, 1.5, "1", True])
 def test_a_budget_that_makes_no_sense(budget: object) -> None:
     shelf = Shelf(SHELF)

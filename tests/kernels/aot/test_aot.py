@@ -24,7 +24,6 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 LARGE = {"merge": ("w", "a", "b"), "shrink": ("x", "a"), "expand": ("b",), "expand_factor": ("b",)}
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
     pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="TRITON_INTERPRET leaves nothing to compile"),
 ]

@@ -43,7 +43,8 @@ MERGES = (
     (17, 33, (3, 5), 2),
     (64, 128, (16,) * 6, 1),
     (70, 200, (4, 8, 16, 2, 1), 3),
-    (600, 20, (64,), 1),
+    (600, 130, (3,), 1),
+    (17, 20, (64,), 1),
     (31, 300, (1,) * 16, 4),
     (9, 5, (), 2),
 )
@@ -75,7 +76,8 @@ def coefficients(people: int, adapters: int, seed: int) -> None:
     lo, hi = _bounds(adapters, draw)
     columns = torch.randint(-2, adapters + 2, (300,), generator=draw).int()  # some of no adapter
     scale = torch.randn(300, generator=draw)
-    scale[7] = 3e38
+    columns[7], scale[7] = min(9, adapters - 1), 3e38  # overflows where the bounds let it
+    weights[0, min(9, adapters - 1)] = 1e38
     c, rejected = OPS.coefficients(window(weights), lo, hi, columns, scale)
     expected, counted = reference.coefficients(weights, lo, hi, columns, scale)
     if not (torch.equal(c, expected) and torch.equal(rejected, counted)):
@@ -106,10 +108,7 @@ def soup_linear_factor(
     """Factor: the same; columns after the last whole block are padding."""
     R = adapters * rank + min(3, rank - 1)
     y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
-    each = c.view(people, -1, R)
-    for k in range(adapters):  # one coefficient per adapter
-        each[..., k * rank : (k + 1) * rank] = each[..., k * rank : k * rank + 1]
-    each *= _dead(people, [rank] * adapters + [R - adapters * rank])[:, None]
+    c = (c.view(people, -1, R) * _dead(people, [rank] * adapters + [R - adapters * rank])[:, None]).flatten(1)
     exact = reference.soup_linear_factor(y.double(), x, A, B, c, persons, widths, rank)
     _judge(y, exact, c, persons, (x, A, B, widths), rank)
 
@@ -168,6 +167,11 @@ def excluded(rank: int) -> None:
     got = _run(y, x, A, B, c, persons, (40, 7), rank)
     A.view(2, 12, 70)[:, 4:8] = 0
     _same_bits(got, _run(y, x, A, B, c, persons, (40, 7), rank))
+    each[..., 8:] = 0
+    A.view(2, 12, 70)[:, :4] = INF  # what is granted may overflow; the rest must not make a NaN of it
+    got = _run(y, x.abs(), A, B.abs(), c.abs(), persons, (40, 7), rank)
+    if got.isnan().any() or not got.isinf().any():
+        raise AssertionError("a column of coefficient zero was multiplied")
 
 
 def layouts(rank: int) -> None:
@@ -260,7 +264,9 @@ def _hostile(people: int, adapters: int, draw: torch.Generator) -> Tensor:
 def _bounds(adapters: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     lo = -torch.rand(adapters, generator=draw) * (torch.arange(adapters) % 2)
     hi = torch.rand(adapters, generator=draw)
-    for place, (least, most) in enumerate(((0.0, 0.0), (NAN, 1.0), (0.0, NAN), (0.5, 0.2), (-INF, INF), (0.25, 0.75))):
+    for place, (least, most) in enumerate(
+        ((0.0, 0.0), (NAN, 1.0), (0.0, NAN), (0.5, 0.2), (-INF, INF), (0.25, 0.75), (0.5, 0.5))
+    ):
         if 2 * place + 1 < adapters:
             lo[2 * place + 1], hi[2 * place + 1] = least, most
     return lo, hi
