@@ -30,7 +30,7 @@ from typing import Any
 
 SPIN = "100000"
 DATA, PAGE = Path(__file__).parent / "data" / "decode.jsonl", Path(__file__).parents[1] / "docs" / "decode.md"
-PROMPT = "Explain in some detail why the sky is blue at noon and red in the evening."
+PROMPT = "The sky is blue because"  # short: what is measured is decoding
 
 
 def spinning() -> None:
@@ -61,10 +61,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, Callable[[int], Any]], 
     wanted = [{names[n % 6]: (1 + n % 9) / 10, names[(n + 2) % 6]: (1 + n % 4) / 8} for n in range(people)]
     grants = [policy.clamp(each) for each in wanted]
     weights = torch.tensor([engines[True].bank.row(g.granted.floats(), g.digests) for g in grants])
-    text = engines[True].tokenizer.apply_chat_template(
-        [{"role": "user", "content": PROMPT}], add_generation_prompt=True, tokenize=False
-    )
-    batch = engines[True].tokenizer([text] * people, return_tensors="pt", add_special_tokens=False)
+    batch = engines[True].tokenizer([PROMPT] * people, return_tensors="pt", add_special_tokens=False)
     ids, mask = batch["input_ids"], batch["attention_mask"]
 
     def generate(model: Any) -> Callable[[int], Any]:
