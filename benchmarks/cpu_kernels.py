@@ -257,7 +257,8 @@ def interleave(work: dict[str, Work], seconds: float, before: dict[str, Work]) -
             work[name]()
         return (time.perf_counter() - start) / calls
 
-    deadline, least, disturbed = time.perf_counter() + 30 * seconds, 15 if seconds >= 1 else 3, 0
+    least, patience, disturbed = (15, 30 * seconds, 0) if seconds >= 1 else (3, 0, 0)
+    deadline = time.perf_counter() + patience
     quiet(deadline)
     calls = {n: 1 if n in before else int(max(1, 0.008 / min(timed(n, 1) for _ in range(3)))) for n in work}
     found: dict[str, list[float]] = {n: [] for n in work}
