@@ -200,3 +200,21 @@ def test_layers_that_share_an_input_are_computed_once_and_nothing_stale_is_taken
                 torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
         for _ in range(2):  # the same layer twice on the same tensor
             torch.testing.assert_close(attention.q_proj(x), fresh.q_proj(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_computed_for_one_person_is_never_handed_to_another(tiny_base: Base, pico_store: Store) -> None:
+    engine = Engine.load(tiny_base, pico_store)
+    attention, x = engine.model.model.layers[0].self_attn, torch.randn(2, 3, 32)
+    one, other = torch.eye(3)[[0, 0]], torch.eye(3)[[2, 2]]
+    with torch.inference_mode():
+        with engine._rows.serving(other):
+            expected = attention.k_proj(x)
+            attention.q_proj(x), attention.v_proj(x)
+        with engine._rows.serving(one):
+            attention.q_proj(x)  # a forward that broke off here leaves k and v behind
+        with engine._rows.serving(other):
+            assert torch.equal(attention.k_proj(x), expected)
+        attention.q_proj(x)
+        with ThreadPoolExecutor(1) as pool:  # nor to another thread
+            assert pool.submit(lambda: attention.q_proj.group._memo.outputs).result() == {}
+            assert attention.q_proj.group._memo.outputs.keys() == {1, 2}

@@ -1,5 +1,6 @@
 """Soup layers: base projections that share an input, computed together, plus the soup of every row."""
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +41,15 @@ def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
     return torch.cat([each.weight.new_zeros(each.out_features) if each.bias is None else each.bias for each in linears])
 
 
+class _Memo(threading.local):
+    """Outputs that the other members of a group have not taken yet, and what they were computed for."""
+
+    def __init__(self) -> None:
+        self.x: Tensor | None = None
+        self.seating: object = None
+        self.outputs: dict[int, Tensor] = {}
+
+
 class SoupGroup:
     """One to three linear layers that read the same input, with the adapters of all of them in one pool."""
 
@@ -60,21 +70,20 @@ class SoupGroup:
             else None
         )
         self._key = (tuple(self.pool.columns.tolist()), tuple(self.pool.scale.tolist())) if self.pool else None
-        self._seen: Tensor | None = None
-        self._made: list[Tensor | None] = []
+        self._memo = _Memo()
 
     def output(self, member: int, x: Tensor) -> Tensor:
         """The output of one member for x [rows, ..., in]; all members are computed when the first of them is asked.
 
-        The others take their share when they are given the very same tensor, once each, so nothing stale can be taken.
+        The others take their share when they are given the very same tensor for the same people in the same thread, once
+        each, so nothing stale and nothing of somebody else can be taken.
         """
-        if x is not self._seen or self._made[member] is None:
-            self._made, self._seen = list(self._project(x)), x
-        taken, self._made[member] = self._made[member], None
-        if all(each is None for each in self._made):
-            self._seen = None
-        if taken is None:
-            raise RuntimeError("an output was taken twice")
+        memo = self._memo
+        if memo.x is not x or memo.seating is not self._rows.seating or member not in memo.outputs:
+            memo.x, memo.seating, memo.outputs = x, self._rows.seating, dict(enumerate(self._project(x)))
+        taken = memo.outputs.pop(member)
+        if not memo.outputs:
+            memo.x = None
         return taken
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ class Rows:
     """The people of the running batch: a table of weights [rows, K], and for every row whose line of it counts.
 
     Outside of `serving` there is nobody, and every layer is the bare base. One batch is served at a time; threads wait.
+    `seating` is another object whenever somebody else may sit in a row.
     """
 
     def __init__(self, bank: Bank, device: torch.device) -> None:
@@ -30,6 +31,7 @@ class Rows:
         self._leave()
 
     def _leave(self) -> None:
+        self.seating = object()
         self._weights: Tensor | None = None
         self._method = "delta"
         self._coefficients: dict[object, Coefficients] = {}
@@ -60,6 +62,7 @@ class Rows:
 
     def _seat(self, weights: Tensor) -> None:
         """A row without weights is nobody's: the kernels leave it alone, bit for bit."""
+        self.seating = object()
         served = (weights != 0).any(1)
         everyone = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
         self._weights = weights if bool(served.any()) else None
