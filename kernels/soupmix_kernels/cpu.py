@@ -3,11 +3,12 @@
 import math
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["coefficients", "merge_into", "soup_into"]
+__all__ = ["Own", "add_soup", "coefficients", "merge_into", "own", "soup_into"]
 
 
 class _Scratch(threading.local):
@@ -15,15 +16,25 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._views: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
 
     def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
         """[rows, columns] of undefined content, in the dtype and on the device of `like`; good until the next call."""
-        key, size = (like.dtype, like.device), rows * columns
+        key = (rows, columns, like.dtype, like.device)
+        if key not in self._views:
+            if len(self._views) == 256:
+                self._views.clear()
+            self._views[key] = self._buffer(rows * columns, like)[: rows * columns].view(rows, columns)
+        return self._views[key]
+
+    def _buffer(self, size: int, like: Tensor) -> Tensor:
+        key = (like.dtype, like.device)
         held = self._held.get(key)
         if held is None or held.numel() < size:
+            self._views.clear()
             with torch.inference_mode(False):
                 held = self._held[key] = torch.empty(size, dtype=like.dtype, device=like.device)
-        return held[:size].view(rows, columns)
+        return held
 
 
 _scratch = _Scratch()
@@ -45,30 +56,53 @@ def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
     """out [people, out, in] = W + (B * c) A: one product per person, accumulated in fp32 and rounded once by BLAS."""
     for row, mine in zip(c, out, strict=True):
         live = row != 0
-        a, b = (A, B) if bool(live.all()) else (A[live], B[:, live])
-        torch.addmm(W, (b * row[live]).to(W.dtype), a, out=mine)
+        a, b, factor = (A, B, row) if bool(live.all()) else (A[live], B[:, live], row[live])
+        torch.addmm(W, (b * factor).to(W.dtype), a, out=mine)
+
+
+class Own(NamedTuple):
+    """What rows need of their people, once for all layers that share it.
+
+    Attributes:
+        c: coefficients of every row's own person [rows, columns] fp32; of nobody's rows those of some person.
+        bare: the rows of nobody [bare], or None. excludes: whether a coefficient is zero.
+    """
+
+    c: Tensor
+    bare: Tensor | None
+    excludes: bool
+
+
+def own(c: Tensor, rows: Tensor) -> Own | None:
+    """Seat `rows` [rows] int32 on the people of `c`; None where there are no people."""
+    if not c.shape[0]:
+        return None
+    nobody = (rows < 0) | (rows >= c.shape[0])
+    bare = nobody.nonzero()[:, 0] if bool(nobody.any()) else None
+    mine = c.index_select(0, rows if bare is None else rows.clamp(0, c.shape[0] - 1))
+    return Own(mine, bare, not bool(mine.all()))
 
 
 def soup_into(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
 ) -> None:
     """y [rows, out] += the soup of every row. `rank` 0 means `delta`, else `factor`."""
-    if y.numel() == 0 or A.numel() == 0 or c.shape[0] == 0:
+    add_soup(y, x, A, B, own(c, rows), widths, rank)
+
+
+def add_soup(y: Tensor, x: Tensor, A: Tensor, B: Tensor, seated: Own | None, widths: Sequence[int], rank: int) -> None:
+    """`soup_into` for rows that are seated already."""
+    if seated is None or y.numel() == 0 or A.numel() == 0:
         return
-    low, high = (int(bound) for bound in rows.aminmax())
-    bare = None
-    if low < 0 or high >= c.shape[0]:
-        bare = ((rows < 0) | (rows >= c.shape[0])).nonzero()[:, 0]
-        kept, rows = y.index_select(0, bare), rows.clamp(0, c.shape[0] - 1)
+    kept = None if seated.bare is None else y.index_select(0, seated.bare)
     h = torch.mm(x, A.t(), out=_scratch.matrix(x.shape[0], A.shape[0], x))
-    mine = c.index_select(0, rows)
     if rank:
-        _mix(h, mine, B.shape[1], rank)
+        _mix(h, seated.c, B.shape[1], rank)
     else:
-        _scale(h, mine)
+        _scale(h, seated)
     _expand(y, h, B, widths)
-    if bare is not None:  # adding a zero would turn -0 into 0
-        y.index_copy_(0, bare, kept)
+    if kept is not None:  # adding a zero would turn -0 into 0
+        y.index_copy_(0, seated.bare, kept)
 
 
 def _finite(h: Tensor) -> bool:
@@ -76,12 +110,14 @@ def _finite(h: Tensor) -> bool:
     return math.isfinite(h.sum(dtype=torch.float32).item())
 
 
-def _scale(h: Tensor, mine: Tensor) -> None:
-    """h *= mine, in place; a coefficient of zero excludes."""
-    if _finite(h):
-        torch.mul(h, mine, out=h)
+def _scale(h: Tensor, seated: Own) -> None:
+    """h *= c, in place, in fp32; a coefficient of zero excludes."""
+    if seated.excludes and not _finite(h):
+        h.copy_(torch.where(seated.c != 0, h * seated.c, 0))
+    elif h.dtype == torch.float32:
+        torch.mul(h, seated.c, out=h)
     else:
-        h.copy_(torch.where(mine != 0, h * mine, 0))
+        h.copy_(h.float().mul_(seated.c))  # a third faster than a product of two dtypes
 
 
 def _mix(h: Tensor, mine: Tensor, R: int, rank: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from soupmix_kernels import cpu, reference
 from soupmix_kernels.backends import backend_for
 
-__all__: list[str] = []
+__all__ = ["check"]
 
 _LIBRARY = torch.library.Library("soupmix", "DEF")
 _SOUP = "Tensor(a!) y, Tensor x, Tensor A, Tensor B, Tensor c, Tensor rows, int[] widths"
@@ -56,7 +56,7 @@ def _merge_in_place(W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
 def _soup(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int = 0
 ) -> None:
-    _check(y, x, A, B, c, rows, widths, rank)
+    check(y, x, A, B, c, rows, widths, rank)
     name, backend = _backend(x.device)
     if name != "reference":
         backend.soup_into(y, x, A, B, c, rows, widths, rank)
@@ -66,9 +66,10 @@ def _soup(
         y.copy_(reference.soup_linear(y, x, A, B, c, rows, widths))
 
 
-def _check(
+def check(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
 ) -> None:
+    """Raise ValueError or TypeError where arguments of the soup ops do not fit each other."""
     count, slices, R = x.shape[0], len(widths), B.shape[1]
     right = (
         1 <= slices <= 3

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from soupmix_kernels import cpu
+from soupmix_kernels.ops import check
 from soupmix_kernels.pool import Coefficients, Pool
+from soupmix_kernels.seats import Seats
 
 __all__ = ["merge", "merge_", "soup_linear_", "soup_linear_factor_"]
 
@@ -39,33 +42,44 @@ def merge_(W: Tensor, A: Tensor, B: Tensor, c: Coefficients) -> Tensor:
     return W
 
 
-def soup_linear_(y: Tensor, x: Tensor, pool: Pool, c: Coefficients, rows: Tensor) -> Tensor:
+def soup_linear_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tensor:
     """`y += ((x A_s^T) * c_s) B_s^T` for every slice s: the soup of every row's own person on top of the base projection.
 
     Args:
         y: base projections of x [rows, sum of widths], one slice beside the other; modified. Rows may lie apart in memory.
         x: [rows, in]. y, x and the pool have one dtype: fp32, fp16 or bf16.
-        c: coefficients of the people over this pool's columns; `factor` needs those of method "factor".
-        rows: the person of every row [rows] int32. Outside of 0..people-1, -1 by convention: nobody; y stays, bit for bit.
+        seats: the person of every row, with coefficients over this pool's columns; `factor` needs those of "factor".
 
     Returns:
         y. A row depends on its own x, y and person only. Finite rows stay finite whatever other rows hold.
 
     Raises:
-        TypeError, ValueError: dtypes or shapes do not fit; `c` is no `Coefficients`.
+        TypeError, ValueError: dtypes or shapes do not fit.
     """
-    torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, _values(c), rows, pool.widths)
+    if seats.own is None or torch.compiler.is_compiling():
+        torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths)
+    else:
+        _add(y, x, pool, seats, 0)
     return y
 
 
-def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, c: Coefficients, rows: Tensor) -> Tensor:
+def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tensor:
     """`y += (x A_bar^T) B_bar^T` with A_bar = sum_k c_k A_k and B_bar = sum_k c_k B_k, per row (arXiv 2310.11564).
 
     Arguments and errors as in `soup_linear_`; also ValueError where the pool has no common rank.
     """
     pool.check_factor()
-    torch.ops.soupmix.soup_linear_factor_(y, x, pool.A, pool.B, _values(c), rows, pool.widths, pool.rank)
+    if seats.own is None or torch.compiler.is_compiling():
+        torch.ops.soupmix.soup_linear_factor_(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, pool.rank)
+    else:
+        _add(y, x, pool, seats, pool.rank)
     return y
+
+
+def _add(y: Tensor, x: Tensor, pool: Pool, seats: Seats, rank: int) -> None:
+    """The CPU's own path, past the dispatcher, whose work would cost as much as a small layer's products."""
+    check(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, rank)
+    cpu.add_soup(y, x, pool.A, pool.B, seats.own, pool.widths, rank)
 
 
 def _values(c: Coefficients) -> Tensor:

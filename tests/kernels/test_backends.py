@@ -1,13 +1,14 @@
 """The torch and reference backends under the battery; the ops under torch's own checks; which backend runs."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import battery
 import pytest
 import torch
 
 import soupmix_kernels as kernels
-from soupmix_kernels import Part, Pool, backend_for
+from soupmix_kernels import Part, Pool, backend_for, reference
 
 OPS = torch.ops.soupmix
 CPU = torch.device("cpu")
@@ -74,6 +75,35 @@ def test_a_whole_layer_compiles_into_one_graph() -> None:
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x, W), layer(x, W))
 
 
+@pytest.mark.parametrize("method", ["delta", "factor"])
+def test_seats_take_the_way_of_the_op(method: Literal["delta", "factor"]) -> None:
+    made = pool()
+    c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2), method)
+    rows, x, y = torch.tensor([0, -1, 2, 9], dtype=torch.int32), torch.randn(4, 13), torch.randn(4, 22)
+    add = kernels.soup_linear_factor_ if method == "factor" else kernels.soup_linear_
+    op = OPS.soup_linear_factor_ if method == "factor" else OPS.soup_linear_
+    seats, expected = kernels.Seats(c, rows), y.clone()
+    op(expected, x, made.A, made.B, c.values, rows, made.widths, *([made.rank] if method == "factor" else []))
+    assert torch.equal(add(y.clone(), x, made, seats), expected)
+    assert torch.equal(expected[[1, 3]], y[[1, 3]])
+
+    def traced(x: torch.Tensor) -> torch.Tensor:
+        return add(y.clone(), x, made, seats)
+
+    torch.testing.assert_close(torch.compile(traced, fullgraph=True, backend="aot_eager")(x), expected)
+
+
+def test_seats_on_another_backend_go_through_the_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUPMIX_KERNELS", "reference")
+    made = pool()
+    c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
+    seats = kernels.Seats(c, torch.zeros(4, dtype=torch.int32))
+    assert seats.own is None
+    x, y = torch.randn(4, 13), torch.randn(4, 22)
+    expected = reference.soup_linear(y, x, made.A, made.B, c.values, seats.rows, made.widths)
+    assert torch.equal(kernels.soup_linear_(y, x, made, seats), expected)
+
+
 def test_which_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOUPMIX_KERNELS", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -94,17 +124,25 @@ def test_what_callers_get_wrong() -> None:
     c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
     x, y, rows = torch.randn(4, 13), torch.randn(4, 22), torch.zeros(4, dtype=torch.int32)
     with pytest.raises(TypeError, match="weights become coefficients by clamping"):
-        kernels.soup_linear_(y, x, made, torch.rand(3, 32), rows)  # type: ignore[arg-type]
+        kernels.Seats(torch.rand(3, 32), rows)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weights become coefficients by clamping"):
+        kernels.merge(torch.randn(17, 13), made.A[:16], made.B[:17], torch.rand(1, 16))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"come from soupmix_kernels\.coefficients"):
         kernels.Coefficients(c.values, c.rejected)
     with pytest.raises(ValueError, match=r"got y \[4, 22\], x \[4, 12\]"):
-        kernels.soup_linear_(y, x[:, 1:], made, c, rows)
-    with pytest.raises(TypeError, match=r"rows in int32; got .*rows torch\.int64"):
-        kernels.soup_linear_(y, x, made, c, rows.long())
+        kernels.soup_linear_(y, x[:, 1:], made, kernels.Seats(c, rows))
+    with pytest.raises(ValueError, match=r"rows \[1\]"):
+        kernels.soup_linear_(y, x, made, kernels.Seats(c, rows[:1]))
+    with pytest.raises(TypeError, match=r"y torch\.bfloat16, x torch\.float32"):
+        kernels.soup_linear_(y.bfloat16(), x, made, kernels.Seats(c, rows))
+    with pytest.raises(TypeError, match=r"rows in int32; got rows torch\.int64"):
+        kernels.Seats(c, rows.long())
+    with pytest.raises(ValueError, match=r"person of every row \[rows\]; got rows \[4, 1\]"):
+        kernels.Seats(c, rows[:, None])
     with pytest.raises(ValueError, match="one person can be merged in place, not 3"):
         kernels.merge_(torch.randn(17, 13), made.A[:16], made.B[:17], c)
     with pytest.raises(ValueError, match="all adapters need one rank"):
-        kernels.soup_linear_factor_(y, x, pool(ranks=(3, 5)), c, rows)
+        kernels.soup_linear_factor_(y, x, pool(ranks=(3, 5)), kernels.Seats(c, rows))
     with pytest.raises(ValueError, match=r"a factor of adapter 0 is not finite in torch\.float16"):
         Pool.stack(
             [[Part(0, torch.full((1, 4), 1e6), torch.ones(3, 1), 1.0)]], [3], inputs=4, dtype=torch.float16, device=CPU

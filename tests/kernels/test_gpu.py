@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from soupmix_kernels import Part, Pool, coefficients, merge, reference, soup_linear_, soup_linear_factor_
+from soupmix_kernels import Part, Pool, Seats, coefficients, merge, reference, soup_linear_, soup_linear_factor_
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or HIP device")]
 
@@ -35,9 +35,12 @@ def test_rows_are_near_the_reference(dtype: torch.dtype, rows: int, method: str)
     c = pool.coefficients(weights, zeros, ones, "factor" if method == "factor" else "delta")
     given = (y.double(), x, pool.A, pool.B, c.values, people, pool.widths)
     if method == "factor":
-        exact, got = reference.soup_linear_factor(*given, RANK), soup_linear_factor_(y.clone(), x, pool, c, people)
+        exact, got = (
+            reference.soup_linear_factor(*given, RANK),
+            soup_linear_factor_(y.clone(), x, pool, Seats(c, people)),
+        )
     else:
-        exact, got = reference.soup_linear(*given), soup_linear_(y.clone(), x, pool, c, people)
+        exact, got = reference.soup_linear(*given), soup_linear_(y.clone(), x, pool, Seats(c, people))
     rounding = (exact.to(dtype).double() - exact).norm()
     assert (got.double() - exact).norm() <= 2 * rounding + 2e-5 * exact.norm()
     assert torch.equal(got[people < 0], y[people < 0])
@@ -61,7 +64,7 @@ def test_a_step_can_be_captured_and_replayed_with_other_weights() -> None:
 
     def step() -> None:
         out.copy_(y)
-        soup_linear_(out, x, pool, pool.coefficients(weights, zeros, ones), people)
+        soup_linear_(out, x, pool, Seats(pool.coefficients(weights, zeros, ones), people))
 
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -72,5 +75,5 @@ def test_a_step_can_be_captured_and_replayed_with_other_weights() -> None:
         step()
     weights.copy_(torch.rand_like(weights))
     graph.replay()
-    expected = soup_linear_(y.clone(), x, pool, pool.coefficients(weights, zeros, ones), people)
+    expected = soup_linear_(y.clone(), x, pool, Seats(pool.coefficients(weights, zeros, ones), people))
     assert torch.equal(out, expected)

@@ -69,7 +69,7 @@ class SoupGroup:
             if any(parts)
             else None
         )
-        self._key = (tuple(self.pool.columns.tolist()), tuple(self.pool.scale.tolist())) if self.pool else None
+        self._key = rows.key(self.pool) if self.pool else -1
         self._memo = _Memo()
 
     def output(self, member: int, x: Tensor) -> Tensor:
@@ -90,11 +90,10 @@ class SoupGroup:
         flat = x.reshape(-1, x.shape[-1])
         y = self._projection(flat)
         if self.pool is not None and self._rows.anybody:
-            c = self._rows.coefficients(self._key, self.pool)
-            people = self._rows.people(x[0].numel() // x.shape[-1])
+            seats = self._rows.seats(self._key, self.pool, x[0].numel() // x.shape[-1])
             factor = self._rows.method == "factor"
             add = soupmix_kernels.soup_linear_factor_ if factor else soupmix_kernels.soup_linear_
-            add(y, flat, self.pool, c, people)
+            add(y, flat, self.pool, seats)
         shares: tuple[Tensor, ...] = y.view(*x.shape[:-1], y.shape[-1]).split(self._projection.widths, -1)
         return shares
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from soupmix.engine.bank import Bank
 from soupmix.errors import RecipeError
 from soupmix.weights import MILLION
-from soupmix_kernels import Coefficients, Pool
+from soupmix_kernels import Coefficients, Pool, Seats
 
 __all__ = ["METHODS", "Rows"]
 
@@ -28,14 +28,16 @@ class Rows:
         bounds = torch.tensor(bank.bounds, dtype=torch.float64).view(-1, 2).T / MILLION
         self._lo, self._hi = bounds.float().to(device)
         self._one_batch = threading.Lock()
+        self._keys: dict[object, int] = {}
         self._leave()
 
     def _leave(self) -> None:
         self.seating = object()
         self._weights: Tensor | None = None
         self._method = "delta"
-        self._coefficients: dict[object, Coefficients] = {}
-        self._people: dict[int, Tensor] = {}
+        self._people: Tensor | None = None
+        self._coefficients: dict[int, Coefficients] = {}
+        self._seats: dict[tuple[int, int], Seats] = {}
 
     @property
     def method(self) -> str:
@@ -66,29 +68,29 @@ class Rows:
         served = (weights != 0).any(1)
         everyone = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
         self._weights = weights if bool(served.any()) else None
-        self._people = {1: torch.where(served, everyone, -1)}
-        self._coefficients = {}
+        self._people = torch.where(served, everyone, -1)
+        self._coefficients, self._seats = {}, {}
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order (indices [kept])."""
         if self._weights is not None:
             self._seat(self._weights[rows])
 
-    def people(self, tokens: int) -> Tensor:
-        """The person of every token [rows * tokens] int32, for rows of this many tokens each."""
-        if tokens not in self._people:
-            self._people[tokens] = self._people[1].repeat_interleave(tokens)
-        return self._people[tokens]
+    def key(self, pool: Pool) -> int:
+        """One number for all pools whose columns are those of the same adapters with the same scaling."""
+        return self._keys.setdefault((tuple(pool.columns.tolist()), tuple(pool.scale.tolist())), len(self._keys))
 
-    def coefficients(self, key: object, pool: Pool) -> Coefficients:
-        """Coefficients of the batch's people over the columns of a pool; pools of one `key` share them.
+    def seats(self, key: int, pool: Pool, tokens: int) -> Seats:
+        """The batch's people over the columns of a pool, in rows of this many tokens each; pools of one `key` share them.
 
         Must not be called when there is nobody.
         """
-        if key not in self._coefficients:
-            if self._weights is None:
+        if (key, tokens) not in self._seats:
+            if self._weights is None or self._people is None:
                 raise RuntimeError("nobody is served")
-            self._coefficients[key] = pool.coefficients(
-                self._weights, self._lo, self._hi, "factor" if self._method == "factor" else "delta"
-            )
-        return self._coefficients[key]
+            if key not in self._coefficients:
+                self._coefficients[key] = pool.coefficients(
+                    self._weights, self._lo, self._hi, "factor" if self._method == "factor" else "delta"
+                )
+            self._seats[key, tokens] = Seats(self._coefficients[key], self._people.repeat_interleave(tokens))
+        return self._seats[key, tokens]
