@@ -94,15 +94,16 @@ def add_soup(y: Tensor, x: Tensor, A: Tensor, B: Tensor, seated: Own | None, wid
     """`soup_into` for rows that are seated already."""
     if seated is None or y.numel() == 0 or A.numel() == 0:
         return
-    kept = None if seated.bare is None else y.index_select(0, seated.bare)
+    bare = seated.bare
+    kept = None if bare is None else y.index_select(0, bare)
     h = torch.mm(x, A.t(), out=_scratch.matrix(x.shape[0], A.shape[0], x))
     if rank:
         _mix(h, seated.c, B.shape[1], rank)
     else:
         _scale(h, seated)
     _expand(y, h, B, widths)
-    if kept is not None:  # adding a zero would turn -0 into 0
-        y.index_copy_(0, seated.bare, kept)
+    if bare is not None and kept is not None:  # adding a zero would turn -0 into 0
+        y.index_copy_(0, bare, kept)
 
 
 def _finite(h: Tensor) -> bool:
