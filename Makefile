@@ -10,7 +10,7 @@ OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu mutants check bench adapters clean
+.PHONY: run test test-slow test-gpu soak mutants check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -26,6 +26,13 @@ test-slow: .venv/dev.done .venv/older-triton.done mutants
 
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
+
+# hours, or less with fewer: make soak FILES=50000 KILLS=200
+FILES ?= 1000000
+KILLS ?= 1000
+soak: .venv/dev.done
+	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
+	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
 
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
 mutants: .venv/dev.done

@@ -22,10 +22,12 @@ from soupmix.merge.sink import Sink
 from soupmix.merge.soup import SHARD_SIZE, Soup, merge
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant
+from soupmix.store.sealed import read_sealed
 from soupmix.store.store import Store
 
 __all__ = ["Finding", "Verdict", "verify"]
 
+_MAX_RECORD = 4 << 20
 _PROSE = {"README.md", RECIPE, REPORT, DIGESTS}
 """Files whose wording belongs to a version of soupmix; another version compares the others."""
 
@@ -94,16 +96,14 @@ def verify(
 def _recorded(folder: Path) -> Mapping[str, Mapping[str, str]]:
     path = folder / DIGESTS
     try:
-        recorded = strict_json(path.read_bytes())
+        recorded = strict_json(read_sealed(path, cap=_MAX_RECORD)[0])
         tables = [recorded["inputs"], recorded["outputs"]]
         if not all(isinstance(item, str) for table in tables for pair in table.items() for item in pair):
             raise TypeError("digests must be text")
         if any(Path(name).name != name for name in recorded["outputs"]):
             raise ValueError("a file name leaves the folder")
-    except OSError as error:
-        raise RecipeError(
-            f"{folder} is no result of soupmix: {DIGESTS} cannot be read ({error.strerror})", reason="no-record"
-        ) from None
+    except AdapterError as error:
+        raise RecipeError(f"{folder} is no result of soupmix: {error}", reason="no-record") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
     return {"inputs": recorded["inputs"], "outputs": recorded["outputs"]}
@@ -145,8 +145,8 @@ def _rebuild(
 
 def _grant(path: Path) -> Grant:
     try:
-        return Grant.from_record(strict_json(path.read_bytes()))
-    except ValueError as error:
+        return Grant.from_record(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
 
 

@@ -1,7 +1,8 @@
 """The policy document as people write it: pydantic models at the edge, numbers already integer millionths."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from datetime import date
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
@@ -60,6 +61,12 @@ def _parse_micro(value: object) -> int:
     if not isinstance(value, str):
         raise ValueError(f"{value!r:.40} is not a number; write a plain decimal such as 0.3")
     return to_micro(value, "the number", exact=True)
+
+
+def _twice(items: Iterable[Hashable]) -> Any:
+    """The most frequent item if it comes more than once, else None."""
+    most = Counter(items).most_common(1)
+    return most[0][0] if most and most[0][1] > 1 else None
 
 
 Name = Annotated[str, AfterValidator(check_name)]
@@ -154,10 +161,8 @@ class Approve(_Rule):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        names = [approved.name for approved in self.adapters]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"adapter {name!r} is listed twice")
+        if twice := _twice(approved.name for approved in self.adapters):
+            raise ValueError(f"adapter {twice!r} is listed twice")
         return self
 
 
@@ -213,12 +218,9 @@ class Document(_Edge):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        ids = [rule.id for rule in self.rules if rule.id]
-        for name in ids:
-            if ids.count(name) > 1:
-                raise ValueError(f"two rules have the id {name!r}")
-        scopes = [rule.scope for rule in self.rules if isinstance(rule, Approve)]
-        if any(scopes.count(scope) > 1 for scope in scopes):
+        if twice := _twice(rule.id for rule in self.rules if rule.id):
+            raise ValueError(f"two rules have the id {twice!r}")
+        if _twice(rule.scope for rule in self.rules if isinstance(rule, Approve)):
             raise ValueError(
                 "two approve rules with the same scope: only what both list would pass; make them one list"
             )
