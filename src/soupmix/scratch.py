@@ -1,7 +1,7 @@
 """Temporaries beside their target: made under a lock, put in place in one step, and swept when their writer was killed.
 
 A temporary that somebody holds locked is in use; one that nobody holds was left by a killed writer. The kernel lets go
-of a lock when its process ends, however it ends.
+of a lock when its process ends, however it ends. On a file system without locks everything works but the sweeping.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ _TEMPORARY = ".soupmix-tmp-"
 _ASIDE = ".soupmix-old-"  # holds, under its own name, what is being replaced where the two cannot be exchanged
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 _CANNOT_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
@@ -110,7 +111,8 @@ def _make(target: Path, *, folder: bool, start: str = _TEMPORARY) -> Scratch:
     prefix = _prefix(start, target.name)
     while True:
         if folder:
-            path, handle = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent)), None
+            path = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+            handle: int | None = None
         else:
             handle, name = tempfile.mkstemp(prefix=prefix, dir=target.parent)
             path = Path(name)
@@ -130,7 +132,7 @@ def _lock(path: Path, handle: int | None) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _hold(handle, fcntl.LOCK_EX)
         if os.path.samestat(path.lstat(), os.fstat(handle)):
             return handle
     except FileNotFoundError:
@@ -152,16 +154,25 @@ def _sweep_one(path: Path) -> None:
     except OSError:
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    else:
+        if not _hold(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return
         if path.name.startswith(_ASIDE):
             _settle(path)
         else:
             remove(path)
     finally:
         os.close(handle)
+
+
+def _hold(handle: int, how: int) -> bool:
+    """Lock a temporary; False if another holds it, or nobody can. Raises `OSError`."""
+    try:
+        fcntl.flock(handle, how)
+    except OSError as error:
+        if error.errno in _CANNOT_LOCK or isinstance(error, BlockingIOError):
+            return False
+        raise
+    return True
 
 
 def _replace_in_turn(temporary: Path, target: Path) -> None:

@@ -39,12 +39,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_adapter: Callable[..., Path]) -> Callable[..., dict[str, bytes]]:
+def made(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], tiny_adapter: Callable[..., Path]
+) -> Callable[..., dict[str, bytes]]:
     """Everything that one run writes; matrices of 512 x 512, large enough to be divided among threads."""
-    from conftest_models import save_tiny_model
-
     root = tmp_path_factory.mktemp("determinism")
-    base = resolve(save_tiny_model(root / "base", hidden=512), cache=root / "cache")
+    base = resolve(tiny_model(root / "base", hidden=512), cache=root / "cache")
     for seed, name in enumerate("abc"):
         tiny_adapter(seed=seed, rank=4 + seed, base=base).rename(root / name)
 
