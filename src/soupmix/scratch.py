@@ -46,8 +46,10 @@ def scratch(target: Path, *, folder: bool) -> Iterator[Scratch]:
     try:
         yield made
     finally:
-        remove(made.path)
-        os.close(made.handle)
+        try:
+            remove(made.path)
+        finally:
+            os.close(made.handle)
 
 
 def put(temporary: Path, target: Path) -> None:
@@ -86,10 +88,10 @@ def sweep(folder: Path, name: str | None = None) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder if it is there. What cannot be removed now is for the next sweep."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -181,8 +183,10 @@ def _replace_in_turn(temporary: Path, target: Path) -> None:
         target.rename(aside.path / target.name)
         temporary.rename(target)
     finally:
-        _settle(aside.path)
-        os.close(aside.handle)
+        try:
+            _settle(aside.path)
+        finally:
+            os.close(aside.handle)
 
 
 def _settle(aside: Path) -> None:

@@ -44,7 +44,7 @@ class PlainLoader(TextLoader):
     """Scalars are null, true, false, plain decimal numbers, and text; 1_0, 0x1, 017, 1:30, yes and .inf are text."""
 
 
-def _refused(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
@@ -57,4 +57,4 @@ for _tag, _pattern, _first in (
     ("float", r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:e[+-]?[0-9]{1,3})?", list("-0123456789")),
 ):
     _whole = re.compile(rf"(?:{_pattern})\Z", re.ASCII)
-    PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)  # type: ignore[no-untyped-call]
+    PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)

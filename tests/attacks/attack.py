@@ -13,7 +13,7 @@ __all__ = ["A0", "B0", "CONFIG", "SHAPES", "TENSORS", "Attack", "Item", "adapter
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 MODULES = tuple(f"model.layers.{layer}.self_attn.q_proj" for layer in range(2))
-SHAPES = {module: (32, 32) for module in MODULES}
+SHAPES = dict.fromkeys(MODULES, (32, 32))
 A0, B0 = (f"base_model.model.{MODULES[0]}.lora_{side}.weight" for side in "AB")
 SETTINGS: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 

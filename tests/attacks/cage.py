@@ -1,6 +1,6 @@
 """Let hostile work run in a forked child with little memory and time, and hear how it ended.
 
-    python tests/attacks/cage.py      every attack in a cage of its own; one JSON object a line
+python tests/attacks/cage.py      every attack in a cage of its own; one JSON object a line
 """
 
 import json
@@ -28,11 +28,11 @@ def caged(work: Callable[[], object]) -> dict[str, Any]:
     if child == 0:
         os.close(read)
         said = _confined(work)
-        with open(write, "wb") as pipe:
+        with os.fdopen(write, "wb") as pipe:
             pipe.write(json.dumps(said).encode())
         os._exit(0)
     os.close(write)
-    with open(read, "rb") as pipe:
+    with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
     _, status = os.waitpid(child, 0)
     return json.loads(said) if said and status == 0 else {"crash": f"wait status {status}"}

@@ -1,6 +1,6 @@
 """All attacks, by what they attack, and the document that lists them.
 
-    python tests/attacks/every.py > docs/attacks.md
+python tests/attacks/every.py > docs/attacks.md
 """
 
 import sys
@@ -51,7 +51,9 @@ def document() -> str:
     parts = [_HEADING.format(count=len(ATTACKS))]
     for room, attacks in ROOMS.items():
         rows = [f"| {each.name} | {each.tries} | {each.error.__name__} | `{each.reason}` |" for each in attacks]
-        parts.append("\n".join([f"## {room}\n", "| attack | what it tries | error | reason |", "|---|---|---|---|", *rows]))
+        parts.append(
+            "\n".join([f"## {room}\n", "| attack | what it tries | error | reason |", "|---|---|---|---|", *rows])
+        )
     return "\n".join(part + "\n" if not part.endswith("\n") else part for part in parts)
 
 

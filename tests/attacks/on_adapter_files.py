@@ -82,5 +82,7 @@ ATTACKS = (
     _attack("no-config", "tensors without their scaling", "missing", _gone(CONFIG)),
     _attack("file-as-folder", "a file where a folder belongs", "missing", lambda folder: folder / CONFIG),
     _attack("config-of-ten-megabytes", "parse ten megabytes of JSON", "too-large", _large(CONFIG, 10 << 20)),
-    _attack("tensors-of-four-gigabytes", "fill the memory from a sparse file", "too-large", _large(TENSORS, (4 << 30) + 1)),
+    _attack(
+        "tensors-of-four-gigabytes", "fill the memory from a sparse file", "too-large", _large(TENSORS, (4 << 30) + 1)
+    ),
 )

@@ -93,11 +93,15 @@ ATTACKS = (
     _attack("shape-of-booleans", "true is 1", "bad-header", _one({"shape": [True]})),
     _attack("shape-below-zero", "a negative size", "bad-header", _one({"shape": [-1]})),
     _attack("shape-of-fractions", "a size of 1.0", "bad-header", _one({"shape": [1.0]})),
-    _attack("shape-of-nan", "NaN as a size", "bad-header", raw(b'{"x":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}')),
+    _attack(
+        "shape-of-nan", "NaN as a size", "bad-header", raw(b'{"x":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}')
+    ),
     _attack("shape-beyond-64-bits", "wrap around", "bad-header", _one({"shape": [2**64 + 1]})),
     _attack("shape-that-wraps", "2^32 x 2^32 items are 0 in 64 bits", "bad-offsets", _one({"shape": [2**32, 2**32]})),
     _attack("shape-of-5000-digits", "convert a huge number", "bad-header", raw(_DIGITS, bytes(4))),
-    _attack("shape-of-a-hundred-thousand", "a product that takes minutes", "bad-header", _one({"shape": [2**62] * 190_000})),
+    _attack(
+        "shape-of-a-hundred-thousand", "a product that takes minutes", "bad-header", _one({"shape": [2**62] * 190_000})
+    ),
     _attack("offsets-reversed", "a negative length", "bad-offsets", _one({"data_offsets": [4, 0]})),
     _attack("offsets-beyond-64-bits", "wrap around", "bad-header", _one({"data_offsets": [2**64, 2**64 + 4]})),
     _attack("three-offsets", "an ambiguous range", "bad-header", _one({"data_offsets": [0, 4, 8]})),
@@ -107,7 +111,9 @@ ATTACKS = (
     _attack("same-bytes-twice", "one byte, two meanings", "bad-offsets", _two([0, 4], [0, 4], 4)),
     _attack("gap-between-tensors", "hide bytes in a hole", "bad-offsets", _two([0, 4], [8, 12], 12)),
     _attack("bytes-before-the-first", "hide bytes in front", "bad-offsets", _two([4, 8], [8, 12], 12)),
-    _attack("bytes-behind-the-last", "a file that is also a zip", "bad-offsets", encode(sound()) + b"PK\x05\x06" + bytes(18)),
+    _attack(
+        "bytes-behind-the-last", "a file that is also a zip", "bad-offsets", encode(sound()) + b"PK\x05\x06" + bytes(18)
+    ),
     _attack("truncated-by-a-byte", "read behind the end", "truncated", encode(sound())[:-1]),
     _attack("truncated-in-the-header", "read behind the end", "truncated", encode(sound())[:100]),
 )

@@ -52,7 +52,12 @@ ATTACKS = (
     _is("config-in-utf-32", "another reading than PEFT's", "bad-config", _WHOLE.encode("utf-32-le")),
     _is("config-twice", "two documents in one", "bad-config", (_WHOLE * 2).encode()),
     _is("duplicate-rank", "one file, two ranks", "bad-config", _WHOLE.replace("{", '{"r": 64, ', 1).encode()),
-    _is("duplicate-by-escape", "one name in two spellings", "bad-config", _WHOLE.replace("{", r'{"\u0072": 64, ', 1).encode()),
+    _is(
+        "duplicate-by-escape",
+        "one name in two spellings",
+        "bad-config",
+        _WHOLE.replace("{", r'{"\u0072": 64, ', 1).encode(),
+    ),
     _is("config-deep", "overflow the stack", "bad-config", b"[" * 500_000),
     _is("config-deep-in-a-field", "overflow the stack in a message", "unsupported", _nested(400)),
     _is("config-of-lists", "a megabyte that becomes fifty", "bad-config", b"[" + b"[]," * (_FULL // 3) + b"[]]"),

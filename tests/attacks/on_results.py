@@ -77,21 +77,50 @@ def _into_a_folder(where: Path) -> None:
 ATTACKS = (
     _result("no-record", "pass without a record", "no-record", lambda folder: None),
     _result("record-fifo", "wait for a writer for ever", "no-record", lambda folder: os.mkfifo(folder / DIGESTS)),
-    _result("record-link", "read another folder's record", "no-record", lambda folder: (folder / DIGESTS).symlink_to("/etc/passwd")),
-    _result("record-sparse", "fill the memory from a sparse file", "no-record", lambda folder: (_record(b"")(folder), os.truncate(folder / DIGESTS, 1 << 40))),
+    _result(
+        "record-link",
+        "read another folder's record",
+        "no-record",
+        lambda folder: (folder / DIGESTS).symlink_to("/etc/passwd"),
+    ),
+    _result(
+        "record-sparse",
+        "fill the memory from a sparse file",
+        "no-record",
+        lambda folder: (_record(b"")(folder), os.truncate(folder / DIGESTS, 1 << 40)),
+    ),
     _result("record-empty", "index behind the end", "bad-record", _record(b"")),
     _result("record-deep", "overflow the stack", "bad-record", _record(b"[" * 500_000)),
-    _result("record-duplicate", "one of them is checked", "bad-record", _record(b'{"inputs": {}, "outputs": {}, "outputs": {}}')),
+    _result(
+        "record-duplicate",
+        "one of them is checked",
+        "bad-record",
+        _record(b'{"inputs": {}, "outputs": {}, "outputs": {}}'),
+    ),
     _result("record-as-list", "an attribute of a list", "bad-record", _record(b"[]")),
-    _result("record-leaves-the-folder", "hash files elsewhere", "bad-record", _record(b'{"inputs": {}, "outputs": {"../../etc/passwd": "sha256:0"}}')),
-    _result("record-of-numbers", "a number where text is expected", "bad-record", _record(b'{"inputs": {}, "outputs": {"x": 1}}')),
+    _result(
+        "record-leaves-the-folder",
+        "hash files elsewhere",
+        "bad-record",
+        _record(b'{"inputs": {}, "outputs": {"../../etc/passwd": "sha256:0"}}'),
+    ),
+    _result(
+        "record-of-numbers",
+        "a number where text is expected",
+        "bad-record",
+        _record(b'{"inputs": {}, "outputs": {"x": 1}}'),
+    ),
     _result("grant-as-list", "an attribute of a list", "bad-record", _sealed(grant=b"[]")),
     _result("grant-empty", "a grant of defaults", "bad-record", _sealed(grant=b"{}")),
     _result("grant-as-number", "an attribute of a number", "bad-record", _sealed(grant=b"7")),
     _result("grant-deep", "overflow the stack", "bad-record", _sealed(grant=b"[" * 500_000)),
-    _result("recorded-recipe-broken", "a recipe past the checks", "bad-yaml", _sealed(recipe=b"weights: &w {friendly: 1}")),
+    _result(
+        "recorded-recipe-broken", "a recipe past the checks", "bad-yaml", _sealed(recipe=b"weights: &w {friendly: 1}")
+    ),
     _writes("target-behind-a-file", "an error nobody thought of", "write-failed", _behind_a_file),
-    _writes("target-name-too-long", "an error nobody thought of", "write-failed", lambda where: _fill(where / ("x" * 300))),
+    _writes(
+        "target-name-too-long", "an error nobody thought of", "write-failed", lambda where: _fill(where / ("x" * 300))
+    ),
     _writes("target-is-a-link", "write through a link", "exists", _taken),
     _writes("target-taken-meanwhile", "replace what came during the merge", "exists", _taken_meanwhile),
     _writes("target-is-a-folder", "replace a folder by a file", "write-failed", _into_a_folder),

@@ -23,7 +23,9 @@ def store(where: Path) -> Path:
     """A sound store of two adapters, "expert" and "friendly"."""
     entries = {}
     for name, value in (("expert", 0.01), ("friendly", 0.02)):
-        folder = adapter(where / name, tensors=encode({key: item(shape, value) for key, (_, shape, _) in sound().items()}))
+        folder = adapter(
+            where / name, tensors=encode({key: item(shape, value) for key, (_, shape, _) in sound().items()})
+        )
         entries[name] = Entry(
             name=name, dimension="style", pole=name, rank=2, alpha=4.0, scaling="lora", target_modules=("q_proj",),
             config_sha256=sha256_file(folder / CONFIG), tensors_sha256=sha256_file(folder / TENSORS),
@@ -55,7 +57,7 @@ def _edit(name: str, tries: str, edit: Callable[[dict[str, Any]], object]) -> At
     return _manifest(name, tries, "bad-manifest", spoil)
 
 
-def _expert(name: str, tries: str, **fields: Any) -> Attack:
+def _expert(name: str, tries: str, /, **fields: Any) -> Attack:
     return _edit(name, tries, lambda content: content["adapters"]["expert"].update(fields))
 
 
@@ -119,24 +121,59 @@ def _linked_blobs(where: Path) -> None:
 ATTACKS = (
     _manifest("no-manifest", "guess what a folder holds", "no-manifest", Path.unlink),
     _manifest("manifest-fifo", "wait for a writer for ever", "not-a-file", _instead(os.mkfifo)),
-    _manifest("manifest-link", "read another store's manifest", "symlink", _instead(lambda path: path.symlink_to("/etc/passwd"))),
+    _manifest(
+        "manifest-link",
+        "read another store's manifest",
+        "symlink",
+        _instead(lambda path: path.symlink_to("/etc/passwd")),
+    ),
     _manifest("manifest-of-17-megabytes", "parse without end", "too-large", lambda path: os.truncate(path, 17 << 20)),
     _manifest("manifest-empty", "index behind the end", "bad-manifest", lambda path: path.write_bytes(b"")),
     _manifest("manifest-as-list", "an attribute of a list", "bad-manifest", lambda path: path.write_bytes(b"[]")),
     _manifest("manifest-deep", "overflow the stack", "bad-manifest", lambda path: path.write_bytes(b"[" * 1_000_000)),
-    _manifest("manifest-of-lists", "2 MB that become 100", "bad-manifest", lambda path: path.write_bytes(b"[" + b"[]," * 700_000 + b"[]]")),
-    _manifest("manifest-in-utf-16", "another reading than other tools'", "bad-manifest", lambda path: path.write_bytes(path.read_text().encode("utf-16"))),
+    _manifest(
+        "manifest-of-lists",
+        "2 MB that become 100",
+        "bad-manifest",
+        lambda path: path.write_bytes(b"[" + b"[]," * 700_000 + b"[]]"),
+    ),
+    _manifest(
+        "manifest-in-utf-16",
+        "another reading than other tools'",
+        "bad-manifest",
+        lambda path: path.write_bytes(path.read_text().encode("utf-16")),
+    ),
     _manifest("manifest-duplicate-name", "one name, two adapters", "bad-manifest", _twice),
     _edit("manifest-of-tomorrow", "a schema that is guessed at", lambda content: content.update(schema_version=2)),
     _edit("manifest-unknown-field", "a field that is ignored", lambda content: content.update(trusted=True)),
-    _edit("manifest-path-as-name", "leave the folder", lambda content: content["adapters"].update({"../x": content["adapters"]["expert"] | {"name": "../x"}})),
-    _edit("manifest-name-twin", "look like a name it is not", lambda content: content["adapters"].update({"exp\u0435rt": content["adapters"]["expert"] | {"name": "exp\u0435rt"}})),
+    _edit(
+        "manifest-path-as-name",
+        "leave the folder",
+        lambda content: content["adapters"].update({"../x": content["adapters"]["expert"] | {"name": "../x"}}),
+    ),
+    _edit(
+        "manifest-name-twin",
+        "look like a name it is not",
+        lambda content: content["adapters"].update(
+            {"exp\u0435rt": content["adapters"]["expert"] | {"name": "exp\u0435rt"}}
+        ),
+    ),
     _edit("manifest-gram-short", "index behind the end", lambda content: content["gram"].update(total="1 0")),
     _edit("manifest-gram-nan", "a norm that bounds nothing", lambda content: content["gram"].update(total="1 nan 1")),
-    _edit("manifest-gram-infinite", "a norm that bounds nothing", lambda content: content["gram"].update(total="1 1e999 1")),
-    _edit("manifest-gram-underscore", "a number float() takes", lambda content: content["gram"].update(total="1 1_0 1")),
-    _edit("manifest-gram-full-width", "a digit float() takes", lambda content: content["gram"].update(total="1 \uff11 1")),
-    _edit("manifest-gram-of-a-module", "index behind the end", lambda content: content["gram"]["modules"].update(x="1")),
+    _edit(
+        "manifest-gram-infinite",
+        "a norm that bounds nothing",
+        lambda content: content["gram"].update(total="1 1e999 1"),
+    ),
+    _edit(
+        "manifest-gram-underscore", "a number float() takes", lambda content: content["gram"].update(total="1 1_0 1")
+    ),
+    _edit(
+        "manifest-gram-full-width", "a digit float() takes", lambda content: content["gram"].update(total="1 \uff11 1")
+    ),
+    _edit(
+        "manifest-gram-of-a-module", "index behind the end", lambda content: content["gram"]["modules"].update(x="1")
+    ),
     _edit("manifest-budget-below-zero", "a sum that is never reached", lambda content: content.update(total_budget=-1)),
     _edit("manifest-budget-fraction", "past whole millionths", lambda content: content.update(total_budget=1.5)),
     _expert("entry-other-name", "one adapter under another's name", name="friendly"),
@@ -150,13 +187,38 @@ ATTACKS = (
     _expert("entry-licence-megabyte", "fill every card", licence="x" * (1 << 20)),
     _expert("entry-base-terminal", "write to the terminal", base="\x1b[2J"),
     _expert("entry-norm-nan", "a norm that bounds nothing", delta_norm=float("nan")),
-    _blob("blob-missing", "crash a server later", "missing", lambda opened: opened.path("expert").rename(opened.folder / "x")),
-    _blob("blob-bit-flipped", "change one weight", "digest-mismatch", lambda opened: _flip(opened.path("expert") / TENSORS)),
-    _blob("blob-config-flipped", "change the scaling", "digest-mismatch", lambda opened: _flip(opened.path("expert") / CONFIG)),
-    _blob("blob-cut-off", "read behind the end", "digest-mismatch", lambda opened: os.truncate(opened.path("expert") / TENSORS, 100)),
+    _blob(
+        "blob-missing",
+        "crash a server later",
+        "missing",
+        lambda opened: opened.path("expert").rename(opened.folder / "x"),
+    ),
+    _blob(
+        "blob-bit-flipped",
+        "change one weight",
+        "digest-mismatch",
+        lambda opened: _flip(opened.path("expert") / TENSORS),
+    ),
+    _blob(
+        "blob-config-flipped",
+        "change the scaling",
+        "digest-mismatch",
+        lambda opened: _flip(opened.path("expert") / CONFIG),
+    ),
+    _blob(
+        "blob-cut-off",
+        "read behind the end",
+        "digest-mismatch",
+        lambda opened: os.truncate(opened.path("expert") / TENSORS, 100),
+    ),
     _blob("blobs-exchanged", "another sound adapter in its place", "digest-mismatch", _exchange_files),
     _blob("digests-exchanged", "the approved name, another adapter", "digest-mismatch", _exchange_digests),
     _blob("blob-link", "swap the blob by moving a link", "symlink", _move_blob),
-    _blob("blob-with-pickle", "code that another loader would run", "pickle", lambda opened: (opened.path("expert") / "x.bin").touch()),
+    _blob(
+        "blob-with-pickle",
+        "code that another loader would run",
+        "pickle",
+        lambda opened: (opened.path("expert") / "x.bin").touch(),
+    ),
     Attack("linked-blobs", "let a writer sweep another folder", _linked_blobs, AdapterError, "symlink"),
 )

@@ -31,6 +31,11 @@ def _renamed(old: str, new: str) -> Callable[[], dict[str, Item]]:
     }
 
 
+def _copied(old: str, new: str) -> Callable[[], dict[str, Item]]:
+    """The sound tensors, and the first layer's once more under another name."""
+    return lambda: sound() | _renamed(old, new)()
+
+
 def _changed(**factors: Item) -> Callable[[], dict[str, Item]]:
     keys = {"A": A0, "B": B0}
     return lambda: sound() | {keys[side]: tensor for side, tensor in factors.items()}
@@ -63,16 +68,20 @@ ATTACKS = (
     _attack("cyrillic-twin", "look like a name it is not", "bad-key", _more(A0.replace("layers", "l\u0430yers"))),
     _attack("full-width-digit", "a digit that int() takes", "bad-key", _more(A0.replace("layers.0", "layers.\uff10"))),
     _attack("lone-surrogate", "an encoder's error", "bad-key", _more("\ud800" + A0)),
-    _attack("case-twin", "a second q_proj", "not-targeted", _more(*(key.replace("q_", "Q_") for key in (A0, B0)))),
+    _attack("case-twin", "a second q_proj", "not-targeted", _copied("q_proj", "Q_proj")),
     _attack("name-of-300", "a name longer than any module's", "bad-key", _more("x" * 300)),
     _attack("name-of-three-megabytes", "three megabytes in an error message", "bad-key", _more("x" * 3_000_000)),
     _attack("dots-for-a-name", "empty parts of a path", "bad-key", _more(A0.replace(".self_attn", "..self_attn"))),
     _attack("attribute-of-a-class", "walk into Python's insides", "not-targeted", _renamed("q_proj", "__class__")),
     _attack("plain-weight", "replace a weight of the base", "bad-key", _more("base_model.model.lm.q_proj.weight")),
-    _attack("bias-beside", "shift outputs without a factor", "bad-key", _more(A0.replace("lora_A.weight", "lora_B.bias"))),
+    _attack(
+        "bias-beside", "shift outputs without a factor", "bad-key", _more(A0.replace("lora_A.weight", "lora_B.bias"))
+    ),
     _attack("third-factor", "a factor that nothing checks", "bad-key", _more(A0.replace("lora_A", "lora_C"))),
     _attack("named-adapter", "a second adapter in one file", "bad-key", _more(A0.replace("lora_A", "lora_A.other"))),
-    _attack("dora-magnitude", "rescale the base's rows", "dora", _more(A0.replace("lora_A.weight", "lora_magnitude_vector"))),
+    _attack(
+        "dora-magnitude", "rescale the base's rows", "dora", _more(A0.replace("lora_A.weight", "lora_magnitude_vector"))
+    ),
     _attack("embedding", "change single tokens", "embedding", _more("base_model.model.model.embed_tokens.weight")),
     _attack("embedding-factor", "change tokens", "embedding", _more("base_model.model.model.wte.lora_embedding_A")),
     _attack("output-head", "favour single tokens", "embedding", _more("base_model.model.lm_head.lora_A.weight")),
@@ -100,6 +109,6 @@ ATTACKS = (
     _attack("rank-not-of-config", "another scaling than it says", "rank", _changed(A=item([3, 32]), B=item([32, 3]))),
     _attack("inputs-of-another-base", "read beside the input", "wrong-base", _changed(A=item([2, 33]))),
     _attack("outputs-of-another-base", "write beside the output", "wrong-base", _changed(B=item([33, 2]))),
-    _attack("layer-of-another-base", "a layer that is not there", "wrong-base", _renamed("layers.0", "layers.7")),
+    _attack("layer-of-another-base", "a layer that is not there", "wrong-base", _copied("layers.0", "layers.7")),
     _attack("layer-left-out", "half an adapter under a whole name", "missing-module", _without(A0, B0)),
 )

@@ -18,7 +18,9 @@ __all__ = ["ATTACKS"]
 
 def _asks(name: str, tries: str, reason: str, weights: Any) -> Attack:
     """Ask the open policy of a sound store for these weights."""
-    return Attack(name, tries, lambda where: Policy.open(Store(store(where))).clamp(_made(weights)), WeightError, reason)
+    return Attack(
+        name, tries, lambda where: Policy.open(Store(store(where))).clamp(_made(weights)), WeightError, reason
+    )
 
 
 def _of(name: str, tries: str, number: Any, reason: str = "bad-number") -> Attack:

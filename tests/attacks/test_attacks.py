@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 def outcomes() -> dict[str, dict[str, Any]]:
     """How every attack ended."""
     command = [sys.executable, Path(__file__).parent / "cage.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"GOMP_SPINCOUNT": "0"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"GOMP_SPINCOUNT": "0"}
+    )
     assert done.returncode == 0, done.stderr
     return {said["name"]: said for said in map(json.loads, done.stdout.splitlines())}
 

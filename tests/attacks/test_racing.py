@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ def _attacker(attack: Callable[[], None]) -> Iterator[list[int]]:
         while not stop.is_set():
             attack()
             turns[0] += 1
+            time.sleep(0.002)  # so that both outcomes come about
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -77,7 +79,9 @@ def test_what_is_loaded_is_what_was_approved(
     approved = opened.load("expert", opened["expert"].digest)
     path = opened.path("expert") / name
     evil = adapter(
-        tmp_path / "evil", tensors=encode({key: item(shape, 9.0) for key, (_, shape, _) in sound().items()}), lora_alpha=9
+        tmp_path / "evil",
+        tensors=encode({key: item(shape, 9.0) for key, (_, shape, _) in sound().items()}),
+        lora_alpha=9,
     )
     contents = ((evil / name).read_bytes(), path.read_bytes())
     loaded, refused = 0, set()

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -15,7 +16,7 @@ from soupmix import scratch
 __all__ = ["KINDS", "Faults"]
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY
-_CALLS = ("write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod", "fchmod", "close")
+_CALLS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod", "fchmod")
 
 KINDS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
     "no space": (True, lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
@@ -44,7 +45,7 @@ class Faults:
             return call(*arguments, **options)
         self.hit = name
         if not self._before or name == "close":  # a descriptor is gone even when close complains
-            call(*arguments, **options)
+            _dropped(call(*arguments, **options))
         raise self._make()
 
     def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,6 +56,15 @@ class Faults:
             return self._through("open", _os_open, path, flags, *arguments, **options)
         return _os_open(path, flags, *arguments, **options)
 
+    def _os_write(self, handle: int, data: Any) -> int:
+        return self._through("write", _os_write, handle, data) if _is_output(handle) else _os_write(handle, data)
+
+    def _os_close(self, handle: int) -> None:
+        if _is_output(handle):
+            self._through("close", _os_close, handle)
+        else:
+            _os_close(handle)
+
     def _io_open(self, file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if not set(mode) & set("wax+"):
             return _io_open(file, mode, *arguments, **options)
@@ -63,14 +73,28 @@ class Faults:
     @contextmanager
     def planted(self) -> Iterator["Faults"]:
         """Watch every call for the length of a `with`."""
-        with mock.patch.multiple(os, open=self._os_open, **{name: self._wrapped(name, getattr(os, name)) for name in _CALLS}):
-            with (
-                mock.patch.object(io, "open", self._io_open),
-                mock.patch.object(builtins, "open", self._io_open),
-                mock.patch.object(fcntl, "flock", self._wrapped("flock", fcntl.flock)),
-                mock.patch.object(scratch, "exchange", self._wrapped("exchange", scratch.exchange)),
-            ):
-                yield self
+        calls = {name: self._wrapped(name, getattr(os, name)) for name in _CALLS}
+        with (
+            mock.patch.multiple(os, open=self._os_open, write=self._os_write, close=self._os_close, **calls),
+            mock.patch.object(io, "open", self._io_open),
+            mock.patch.object(builtins, "open", self._io_open),
+            mock.patch.object(fcntl, "flock", self._wrapped("flock", fcntl.flock)),
+            mock.patch.object(scratch, "exchange", self._wrapped("exchange", scratch.exchange)),
+        ):
+            yield self
+
+
+def _is_output(handle: int) -> bool:
+    """A folder, or a file open for writing; what is read goes through a memory file, see soupmix.store.sealed."""
+    flags = fcntl.fcntl(handle, fcntl.F_GETFL)
+    memory = str(Path(f"/proc/self/fd/{handle}").readlink()).startswith("/memfd:")
+    return bool(flags & _WRITING) and not memory
+
+
+def _dropped(result: Any) -> None:
+    """What a call has opened when its answer is lost; nobody else can close it."""
+    if isinstance(result, io.IOBase):
+        result.close()
 
 
 class _File:
@@ -95,4 +119,4 @@ class _File:
         self._file.close()
 
 
-_os_open, _io_open = os.open, io.open
+_os_open, _os_write, _os_close, _io_open = os.open, os.write, os.close, io.open

@@ -46,7 +46,12 @@ def judge(folder: Path, seed: int) -> str:
         out, into = SHAPES[module]
         sound = factors.A.shape == (factors.rank, into) and factors.B.shape == (out, factors.rank)
         finite = bool(torch.isfinite(factors.A).all() and torch.isfinite(factors.B).all())
-        if not (sound and finite and 0 < factors.scaling < 1e6 and factors.A.dtype in (torch.float32, torch.float16, torch.bfloat16)):
+        if not (
+            sound
+            and finite
+            and 0 < factors.scaling < 1e6
+            and factors.A.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        ):
             raise RuntimeError(f"an unsound adapter was accepted: {module}")
     return "accepted"
 
@@ -77,17 +82,22 @@ def _in_child(seeds: range) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         os.close(read)
-        with open(write, "wb") as pipe:
+        with os.fdopen(write, "wb") as pipe:
             pipe.write(json.dumps(_batch(seeds, at)).encode())
         os._exit(0)
     os.close(write)
-    with open(read, "rb") as pipe:
+    with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
     _, status = os.waitpid(child, 0)
     if said and status == 0:
         return dict(json.loads(said))
     seed = int.from_bytes(at[:8], "little")
-    return {"ends": {}, "wrong": [{"seed": seed, "trace": f"the process died, wait status {status}"}], "slowest": 0, "grown": 0}
+    return {
+        "ends": {},
+        "wrong": [{"seed": seed, "trace": f"the process died, wait status {status}"}],
+        "slowest": 0,
+        "grown": 0,
+    }
 
 
 def run(count: int, start: int = 0, batch: int = 2000) -> dict[str, Any]:
@@ -121,7 +131,9 @@ def main() -> None:
     given = parser.parse_args()
     said = run(given.count, given.start, given.batch)
     print(json.dumps(said, indent=2))
-    sys.exit(bool(said["wrong"]) or said["slowest_cpu_seconds"] > _SLOW or said["megabytes_above_start"] > _MEMORY / 1e6)
+    sys.exit(
+        bool(said["wrong"]) or said["slowest_cpu_seconds"] > _SLOW or said["megabytes_above_start"] > _MEMORY / 1e6
+    )
 
 
 if __name__ == "__main__":

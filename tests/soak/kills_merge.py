@@ -27,7 +27,6 @@ from attack import SHAPES, adapter, encode, item, sound
 from soupmix.base import Base
 from soupmix.merge import Soup, merge, verify
 from soupmix.policy import Policy
-from soupmix.scratch import sweep
 from soupmix.store import Store
 
 _DIGEST = "sha256:" + "0" * 64
@@ -105,7 +104,9 @@ class _Adding:
         self.folder = where / "store"
         self.base = _Base("tiny", where, _DIGEST, None, "test")
         self.folders = [_adapter(where / str(turn), value) for turn, value in enumerate((0.01, 0.02))]
-        Store(self.folder, create=True).add(_adapter(where / "other", 0.03), dimension="d", pole="other", base=self.base)
+        Store(self.folder, create=True).add(
+            _adapter(where / "other", 0.03), dimension="d", pole="other", base=self.base
+        )
         self.digests = []
         for turn in range(2):
             self.write(turn)
@@ -122,7 +123,14 @@ class _Adding:
 
     def restart(self, turn: int) -> list[str]:
         self.write(turn)
-        named = {"manifest.json", *(f"blobs/{entry.digest[7:]}/{file}" for entry in Store(self.folder) for file in ("adapter_config.json", "adapter_model.safetensors"))}
+        named = {
+            "manifest.json",
+            *(
+                f"blobs/{entry.digest[7:]}/{file}"
+                for entry in Store(self.folder)
+                for file in ("adapter_config.json", "adapter_model.safetensors")
+            ),
+        }
         return sorted(set(snapshot(self.folder)) ^ named) + debris(self.folder)
 
 

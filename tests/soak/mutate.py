@@ -94,7 +94,9 @@ def _changed(draw: random.Random, tree: Any) -> Any:
         if kind < 0.12:
             return {name: value for name, value in tree.items() if name != key}
         if kind < 0.3:
-            new = draw.choice((key + "x", key.upper(), key.replace("lora_A", "lora_B"), key.replace("0", "1"), "", "é" + key))
+            new = draw.choice(
+                (key + "x", key.upper(), key.replace("lora_A", "lora_B"), key.replace("0", "1"), "", "é" + key)
+            )
             return {new if name == key else name: value for name, value in tree.items()}
         return tree | {key: _changed(draw, tree[key])}
     if isinstance(tree, list) and tree and draw.random() < 0.7:
@@ -126,7 +128,9 @@ def _values_changed(draw: random.Random, tensors: bytes) -> bytes:
     if len(tensors) < 64:
         return tensors
     at = draw.randrange(len(tensors) // 2, len(tensors) - 8)
-    pattern = draw.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\xff", b"\xff\xff\x7f\x7f", b"\x01\x00\x00\x00", draw.randbytes(4)))
+    pattern = draw.choice(
+        (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\xff", b"\xff\xff\x7f\x7f", b"\x01\x00\x00\x00", draw.randbytes(4))
+    )
     return tensors[:at] + pattern + tensors[at + 4 :]
 
 

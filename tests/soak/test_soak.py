@@ -12,7 +12,9 @@ HERE = Path(__file__).parent
 
 def _run(script: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, HERE / script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"GOMP_SPINCOUNT": "0"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"GOMP_SPINCOUNT": "0"}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
 

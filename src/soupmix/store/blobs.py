@@ -46,25 +46,28 @@ def exclusive(store: Path) -> Iterator[None]:
     """
     handle = _lock(store)
     try:
-        _sweep(store)
         try:
+            _sweep(store)
             yield
         finally:
             with suppress(AdapterError, OSError):  # what cannot be removed now is for the next writer
                 _sweep(store)
+            os.close(handle)
+    except OutputError:
+        raise
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise _refused(store, error) from error
-    finally:
-        os.close(handle)
 
 
 def _lock(store: Path) -> int:
     try:
         store.mkdir(parents=True, exist_ok=True)
         handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(handle)
+            raise
     except OSError as error:
         raise _refused(store, error) from error
     return handle
