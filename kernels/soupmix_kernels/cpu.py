@@ -97,7 +97,7 @@ def add_soup(y: Tensor, x: Tensor, A: Tensor, B: Tensor, seated: Own | None, wid
     bare = seated.bare
     kept = None if bare is None else y.index_select(0, bare)
     if x.dtype != A.dtype:
-        x = _scratch.matrix("x", *x.shape, A).copy_(x)
+        x = _scratch.matrix("x", x.shape[0], x.shape[1], A).copy_(x)
     h = torch.mm(x, A.t(), out=_scratch.matrix("h", x.shape[0], A.shape[0], x))
     if rank:
         _mix(h, seated.c, B.shape[1], rank)
