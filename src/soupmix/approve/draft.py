@@ -16,7 +16,7 @@ from soupmix.store.store import Store
 __all__ = ["Approval", "draft"]
 
 _HEADING = """\
-# Written by `soupmix approve`. What is not listed, by the digest of its files, has weight 0; what is not listed together is not mixed.
+# Written by `soupmix approve`. What is not listed, by digest, has weight 0; what is not listed together is not mixed.
 # Passing the screen proves nothing: these combinations rest on the report whose digest they carry, until the day given.
 """
 

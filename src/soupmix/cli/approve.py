@@ -50,7 +50,7 @@ def command(
     nothing is written, if there are remarks that were not accepted.
     """
     from soupmix.approve import Approval, draft, screen
-    from soupmix.approve.screen import check_screened
+    from soupmix.approve.screening import check_screened
     from soupmix.errors import OutputError
     from soupmix.files import write_file
     from soupmix.store import Store

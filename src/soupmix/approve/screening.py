@@ -1,7 +1,7 @@
 """Numbers that should make somebody look before adapters are approved. They are heuristics: passing them proves nothing.
 
 Colluding adapters (Ding 2026, arXiv 2603.12681) are harmless alone and harmful in sum. The simplest kind hides a common part
-under large opposite ones: then the deltas nearly cancel. An attacker who knows the screen can avoid it; what counts is the evaluation.
+under large opposite ones: then the deltas nearly cancel. Who knows the screen can avoid it; what counts is the evaluation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
