@@ -73,7 +73,8 @@ def kinds() -> dict[str, tuple[int, list[dict[str, Any]], str]]:
     budget = [{"rule": "budget", "at_most": "1.5"}]
     return {
         "box, K = 7": (7, [], "weights"),
-        "box and sum, K = 6": (6, budget, "weights"),
+        "box and sum, K = 7": (7, budget, "weights"),
+        "box, dimensions and sum, K = 6": (6, budget, "weights"),
         "nested groups, K = 16": (
             16,
             [group([f"a{n}" for n in range(m, m + 4)], 0.8) for m in range(0, 16, 4)] + budget,

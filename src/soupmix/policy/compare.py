@@ -79,11 +79,13 @@ def difference(old: Policy, new: Policy) -> Difference:
 
 
 def idle_rules(policy: Policy) -> tuple[RuleRef, ...]:
-    """Rules without which the policy would let nothing else through, for any request: each taken away alone."""
+    """Rules without which the policy would let nothing else through, for any request: each taken away alone.
+
+    Rules that concern no known adapter are left out: they are noted at loading, or approve everything there is.
+    """
     found = []
     for placed in policy.placed:
-        without = policy.without(placed.ref)
-        if difference(policy, without).contained:
+        if placed.pieces and difference(policy, policy.without(placed.ref)).contained:
             found.append(placed.ref)
     return tuple(found)
 

@@ -138,9 +138,8 @@ class Region:
                     "please report it with the policy and the request",
                     reason="uncertified",
                 )
-            away = [asked - given for asked, given in zip(requested, solution.weights, strict=True)]
-            found.append(((form(metric, away), len(away) - away.count(0), index), solution))
-        (distance, _, index), solution = found[0] if len(found) == 1 else min(found, key=lambda each: each[0])
+            found.append((*_away(requested, solution, metric), index, solution))
+        distance, _, index, solution = found[0] if len(found) == 1 else min(found, key=lambda each: each[:3])
         face = self.faces[index]
         granted = self._rounded(face, requested, solution)
         pulls = () if granted == tuple(requested) else tuple(self._pulls(face, requested, granted, solution))
@@ -178,6 +177,14 @@ class Region:
                     )
         if solution.share and self.ball is not None:
             yield Pull(self.ball.rule, self.ball.text, tuple(range(len(requested))), solution.share)
+
+
+def _away(requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[Exact, int]:
+    """The squared distance of a solution from what was requested, and how many weights differ."""
+    weights, _, scale = solution.whole()
+    away = [scale * asked - given for asked, given in zip(requested, weights, strict=True)]
+    square = form(metric, away)
+    return square if scale == 1 else Fraction(square, scale**2), len(away) - away.count(0)
 
 
 def _assembled(pieces: Sequence[Piece], space: Space) -> Region:

@@ -27,6 +27,8 @@ def round_inside(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ..
         if rest:
             rests[index] = rest
     tight = [row for row in rows if not _safe(row, floors, rests)]
+    if len(tight) == 1 and len(set(rests.values())) == 1 and all(coef == 1 for _, coef in tight[0].coefs):
+        return _one_sum(tight[0], floors, rests, scale)
     spans = [_Span(row, floors, rests) for row in tight]
     # state -> (distance, total, -mask): the mask puts the first adapter at its highest bit
     table: dict[tuple[int, ...], tuple[int, int, int]] = {(0,) * len(tight): (0, 0, 0)}
@@ -46,6 +48,20 @@ def round_inside(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ..
     chosen = -min(table.values())[2]
     for position, index in enumerate(rests):
         floors[index] += chosen >> (len(rests) - position - 1) & 1
+    return tuple(floors)
+
+
+def _one_sum(row: Row, floors: list[int], rests: dict[int, int], scale: int) -> tuple[int, ...] | None:
+    """One sum is all that could be violated, and every weight misses the same: only how many round up matters, the first do."""
+    inside = [index for index, _ in row.coefs if index in rests]
+    outside = [index for index in rests if index not in inside]
+    base, up = row.value(floors), 2 * next(iter(rests.values())) > scale
+    least = 0 if row.low is None else max(row.low - int(base), 0)
+    most = len(inside) if row.high is None else min(row.high - int(base), len(inside))
+    if least > most:
+        return None
+    for index in [*inside[: most if up else least], *(outside if up else ())]:
+        floors[index] += 1
     return tuple(floors)
 
 
