@@ -66,15 +66,9 @@ def allows(
             for key, values in scope.items()
         )
     ]
-    proved = {
-        each["name"]
-        for document in documents
-        for rule in document["rules"]
-        if rule["rule"] == "approve"
-        for each in rule["adapters"]
-        if _counts(each) and (each["name"], each["digest"]) in {(ref.name, ref.digest) for ref in refs}
-    }
-    return all(_obeys(rule, refs, w, proved, sources) for rule in rules)
+    approvals = [rule for document in documents for rule in document["rules"] if rule["rule"] == "approve"]
+    unproved = {each["name"] for rule in approvals for each in rule["adapters"] if not _counts(each)}
+    return all(_obeys(rule, refs, w, unproved, sources) for rule in rules)
 
 
 def _counts(approved: Mapping[str, Any]) -> bool:
@@ -82,7 +76,7 @@ def _counts(approved: Mapping[str, Any]) -> bool:
 
 
 def _obeys(
-    rule: dict[str, Any], refs: Shelf, w: Mapping[str, int], proved: set[str], sources: Mapping[str, str]
+    rule: dict[str, Any], refs: Shelf, w: Mapping[str, int], unproved: set[str], sources: Mapping[str, str]
 ) -> bool:
     least = round(float(rule.get("at_least", "-1000")) * MILLION)
     most = round(float(rule.get("at_most", "1000")) * MILLION)
@@ -115,7 +109,7 @@ def _obeys(
         case "source":
             return all(w[ref.name] == 0 for ref in matching if sources.get(ref.name) not in rule["allow"])
         case "evidence":
-            return all(w[ref.name] == 0 for ref in matching if ref.name not in proved)
+            return all(w[ref.name] == 0 for ref in matching if ref.name in unproved)
         case "exclusive":
             return sum(w[ref.name] != 0 for ref in matching if ref.name in rule.get("adapters", NAMES)) <= 1
         case "combinations":

@@ -20,7 +20,7 @@ from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-REQUESTS = 20
+REQUESTS = 50
 
 
 def soak(pairs: int, seed: int = 0, proved: int | None = None) -> Counter[str]:

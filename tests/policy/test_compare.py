@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import SHELF, allows, digest_of
-from test_laws import NOW, SETTINGS, asked, build, documents, statements
+from test_laws import NOW, asked, build, documents, statements
 
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference, idle_rules
@@ -20,7 +21,7 @@ def load(*rules: dict[str, Any], scope: dict[str, Any] | None = None) -> Policy:
 CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}
 
 
-@SETTINGS
+@settings(max_examples=60, deadline=None)
 @given(st.lists(documents(), max_size=1), st.lists(documents(), max_size=1), asked, statements)
 def test_the_decision_agrees_with_both_policies(
     before: list[dict[str, Any]], after: list[dict[str, Any]], want: dict[str, str], said: dict[str, str]
@@ -38,7 +39,7 @@ def test_the_decision_agrees_with_both_policies(
         assert found.widenings or found.undecided
 
 
-@SETTINGS
+@settings(max_examples=60, deadline=None)
 @given(st.lists(documents(), max_size=1), documents())
 def test_one_more_document_lets_nothing_through(before: list[dict[str, Any]], inner: dict[str, Any]) -> None:
     found = difference(build(before), build([*before, inner]))
@@ -92,3 +93,24 @@ def test_rules_without_effect() -> None:
     assert idle_rules(load(CAP)) == ()
     elsewhere = {**loose, "at_most": "0.2", "scope": {"audience": ["minor"]}}
     assert idle_rules(load(CAP, elsewhere)) == ()
+
+
+def test_what_cannot_be_decided_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soupmix.policy.containment._MOST_BRANCHES", 1)
+    found = difference(load(CAP), load({**CAP, "at_most": "0.6"}))
+    assert not found.contained
+    assert not found.widenings
+    assert "too many combinations" in found.undecided[0]
+
+
+def test_combinations_of_other_adapters_are_compared_in_one_space() -> None:
+    def made(*names: str) -> Policy:
+        approve = {"rule": "approve", "adapters": [{"name": n, "digest": digest_of(n)} for n in names]}
+        report = {"report": digest_of("r"), "until": "2027-01-01"}
+        together = {"rule": "combinations", "allow": [{"adapters": list(names), "evidence": report}]}
+        content = {"tier": "organisation", "issuer": "A", "version": "1", "rules": [approve, together]}
+        return Policy.assemble([("x.yaml", parse_document(json.dumps(content), "x.yaml"))], (), now=NOW)
+
+    assert difference(made("expert", "friendly"), made("expert")).contained
+    (found,) = difference(made("expert"), made("expert", "friendly")).widenings
+    assert "friendly" in found.weights

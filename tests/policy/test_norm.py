@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from oracle import NAMES, SHELF, Ref, Shelf, digest_of
 from scipy.optimize import minimize
 
 from soupmix.errors import PolicyError
-from soupmix.policy import Grant, Policy, parse_document
+from soupmix.policy import Grant, Policy, active_set, parse_document
+from soupmix.policy.certificate import certified
+from soupmix.policy.compare import difference
+from soupmix.policy.quadratic import Quadratic
 from soupmix.weights import MILLION, decimal_text
 
 BUDGET = 1.5
@@ -145,3 +149,70 @@ def test_an_adapter_that_is_not_in_the_store_has_no_norm() -> None:
             "weights",
             {"rule": "approve", "adapters": [{"name": extra.name, "digest": extra.digest}]},
         )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(-300_000, 1_500_000), min_size=6, max_size=6), st.booleans())
+def test_in_a_metric_the_rational_way_agrees(seed: int, asked: list[int], dependent: bool) -> None:
+    made = policy(
+        measured(seed, dependent), None, "delta", {"rule": "group", "adapters": ["expert", "concise"], "at_most": "0.4"}
+    )
+    region = made.region({}, {})
+    (face,) = region.faces
+    sides = [side for side in active_set._sides(face.rows) if side.normal]
+    exact = active_set._in_rationals(Quadratic.distance(asked, region.space.metric), sides)
+    found = face.project(asked, region.space.metric)
+    assert exact is not None
+    assert found is not None
+    assert exact.weights == found.weights
+    assert certified(asked, face.rows, found, region.space.metric)
+
+
+def test_what_is_wrong_about_a_norm_is_not_certified() -> None:
+    made = policy(measured(5), 0.02)
+    (face,) = made.region({}, {}).faces
+    asked = [900_000, 0, 500_000, 0, 800_000, 0]
+    found = face.project(asked, None)
+    assert found is not None
+    assert found.share > 0
+    assert certified(asked, face.rows, found, None, face.ball)
+    assert not certified(asked, face.rows, found, None, None), "a share without a bound"
+    assert not certified(asked, face.rows, replace(found, share=-found.share), None, face.ball)
+    assert not certified(asked, face.rows, replace(found, share=found.share * 2), None, face.ball)
+    wider = replace(face.ball, limit=face.ball.limit * 4) if face.ball else None
+    assert not certified(asked, face.rows, found, None, wider), "far from the bound it does not bind"
+    tighter = replace(face.ball, limit=face.ball.limit // 4) if face.ball else None
+    assert not certified(asked, face.rows, found, None, tighter)
+
+
+def test_a_ball_that_no_demand_fits_into_is_a_conflict() -> None:
+    with pytest.raises(PolicyError, match=r"floor.*norm|norm.*floor") as caught:
+        policy(
+            measured(1), 0.0001, "weights", {"rule": "require", "adapter": "expert", "at_least": "0.9", "id": "floor"}
+        )
+    assert caught.value.reason == "conflict"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_norms_are_compared_as_far_as_that_can_be_decided(seed: int) -> None:
+    shelf = measured(seed)
+    loose, tight, none, vast = (policy(shelf, share) for share in (0.03, 0.02, None, 1000.0))
+    assert difference(loose, tight).contained
+    assert difference(none, tight).contained
+    assert difference(vast, none).contained, "no weights reach so far"
+    for old, new in ((tight, loose), (tight, none)):
+        found = difference(old, new)
+        assert not found.contained
+        for each in found.widenings:
+            assert new.clamp(each.weights).granted == each.weights.nonzero()
+            assert old.clamp(each.weights).clamped
+        assert found.widenings or "does not prove" in found.undecided[0]
+
+
+def test_norms_of_other_adapters_cannot_be_compared() -> None:
+    shelf = measured(1)
+    fewer = Measured(shelf[:5])
+    fewer.gram = shelf.gram
+    found = difference(policy(fewer, 0.02), policy(shelf, 0.02))
+    assert not found.contained
+    assert "does not record the norms" in found.undecided[0]

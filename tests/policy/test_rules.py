@@ -200,3 +200,29 @@ def test_cases_are_judged_and_rules_that_never_bound_are_named(tmp_path: Path) -
     file.write_text(CASES.replace("clamped: no", "clamped: maybe"))
     with pytest.raises(PolicyError, match=r"cases\.yaml: cases\.1\.expect\.clamped"):
         read_cases(file)
+
+
+def test_cases_can_expect_refusals_and_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "cases.yaml"
+    case = "  - {name: %s, weights: {%s: 0.5}, expect: {refused: %s}}"
+    rows = [
+        case % each
+        for each in (("r", "expert", "refused-by-rule"), ("u", "exprt", "unknown-adapter"), ("w", "expert", "ended"))
+    ]
+    file.write_text("\n".join(["cases:", *rows, "  - {name: n, weights: {exprt: 0.5}, expect: {}}"]))
+    policy = load({"rule": "deny", "adapter": "expert", "mode": "refuse", "id": "never"})
+    report = run(policy, read_cases(file))
+    assert [len(each.failures) for each in report.outcomes] == [0, 0, 1, 1]
+    assert report.outcomes[2].failures[0].startswith("refused (refused-by-rule)")
+    assert report.outcomes[3].failures[0].startswith("not a request (unknown-adapter)")
+    assert report.never_bound == ()
+    assert not report.ok
+
+
+def test_a_number_of_days_is_a_number() -> None:
+    with pytest.raises(PolicyError, match="is not a number of days"):
+        load(obligations=[{"oblige": "retain", "days": "3_0"}])
+    with pytest.raises(PolicyError, match=r"unknown obligation 'pay'; known are disclose, log, offer, retain"):
+        load(obligations=[{"oblige": "pay"}])
+    with pytest.raises(PolicyError, match="give exactly one of the two"):
+        load({"rule": "exclusive"})

@@ -17,7 +17,7 @@ from soupmix.policy.region import Space
 from soupmix.policy.rules import Approve, Scope
 from soupmix.policy.translate import translate
 
-__all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "proved", "total_budget"]
+__all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "total_budget", "unproved"]
 
 _METRIC_DIGITS = 6
 
@@ -58,16 +58,18 @@ def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple
     return tuple(rules), notes
 
 
-def proved(documents: Sequence[Document], known: Sequence[Known], today: date) -> frozenset[str]:
-    """Names of adapters that an approve rule lists with a report that still counts."""
-    held = {adapter.name: adapter for adapter in known}
+def unproved(documents: Sequence[Document], today: date) -> frozenset[str]:
+    """Names of adapters that some approve rule lists without a report that counts: one such approval is enough.
+
+    Were one with a report enough to heal it, a document could add points by bringing the report along.
+    """
     return frozenset(
         approved.name
         for document in documents
         for rule in document.rules
         if isinstance(rule, Approve)
         for approved in rule.adapters
-        if approved.evidence and approved.evidence.counts(today) and not held[approved.name].mismatch(approved)
+        if approved.evidence is None or not approved.evidence.counts(today)
     )
 
 

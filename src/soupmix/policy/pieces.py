@@ -84,12 +84,12 @@ class Setting:
 
     Attributes:
         known: the adapters. today: the day (UTC) that reports must still count on.
-        proved: names of adapters with an approval whose report still counts.
+        unproved: names of adapters with an approval that has no report that counts.
     """
 
     known: tuple[Known, ...]
     today: date
-    proved: frozenset[str] = frozenset()
+    unproved: frozenset[str] = frozenset()
 
 
 def place(document: Document, source: str) -> tuple[tuple[Rule, RuleRef], ...]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
-from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, proved, total_budget
+from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import SEAL, Grant
 from soupmix.policy.known import AdapterRef, Known, know
@@ -111,7 +111,7 @@ class Policy:
         check_order(documents)
         said = [document for _, document in documents]
         known, today = know(adapters, said), (now or _clock()).astimezone(UTC).date()
-        rules, notes = placed(documents, Setting(known, today, proved(said, known, today)))
+        rules, notes = placed(documents, Setting(known, today, unproved(said, today)))
         if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
         budget, space = total_budget(adapters), measured(known, adapters, metric)

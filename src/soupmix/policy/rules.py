@@ -223,7 +223,7 @@ class Combinations(_Rule):
 
 
 class Evidence(_Matching):
-    """Approvals of matching adapters (of all, if nothing is given) count only with a report that still counts."""
+    """Matching adapters (all, if nothing is given) have weight 0 if any approval of them has no report that still counts."""
 
     rule: Literal["evidence"]
 

@@ -77,8 +77,8 @@ def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[Piece]:
             found = _none_of(_selected(rule, known), ref, known, text)
             return [replace(each, unless=rule.allow) for each in found if set(rule.allow) != set(SOURCES)]
         case Evidence():
-            missing = [index for index in _selected(rule, known) if known[index].name not in setting.proved]
-            return [*_none_of(missing, ref, known, f"no evaluation report that counts{ref.scope}")]
+            missing = [index for index in _selected(rule, known) if known[index].name in setting.unproved]
+            return [*_none_of(missing, ref, known, f"approved without an evaluation report that counts{ref.scope}")]
         case Exclusive():
             return [*_exclusive(rule, ref, known)]
         case Combinations():
