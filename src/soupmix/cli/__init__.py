@@ -10,7 +10,7 @@ from soupmix.errors import SoupmixError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("adapters", "chat", "clamp", "doctor", "merge", "train", "verify")
+_COMMANDS = ("adapters", "audit", "chat", "clamp", "doctor", "merge", "train", "verify")
 
 
 class _Lazy(click.Group):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from soupmix.cli.auditing import Witness, audit_option
 from soupmix.cli.options import (
     attribute_option,
     json_option,
@@ -26,6 +27,7 @@ __all__ = ["command"]
 @policy_option
 @attribute_option
 @store_option
+@audit_option
 @json_option
 @click.option("--strict", is_flag=True, help="Refuse (exit code 3) instead of clamping.")
 def command(
@@ -33,13 +35,23 @@ def command(
     policies: tuple[Path, ...],
     attributes: tuple[str, ...],
     store: Path | None,
+    witness: Witness,
     as_json: bool,
     strict: bool,
 ) -> None:
     """Show what a policy grants of the weights asked for, and which rules bind."""
     requested = Weights.parse(weights)
     stated = parse_attributes(attributes)
-    grant = load_policy(policies, read_adapters(store)).clamp(requested, **stated)
-    click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
+    with witness.refusals(requested, stated):
+        policy = load_policy(policies, read_adapters(store))
+    with witness.refusals(requested, stated, policy.digest):
+        grant = policy.clamp(requested, **stated)
     if strict and grant.clamped:
-        raise PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")
+        refusal = PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")
+        witness.refusal(refusal, requested, stated, policy.digest)
+    else:
+        refusal = None
+        witness.grant(grant)
+    click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
+    if refusal is not None:
+        raise refusal
