@@ -37,7 +37,7 @@ POLES = ("elementary", "concise", "friendly")
 
 
 def entry(number: int) -> Entry:
-    asked = Weights.from_micro({name: 300_000 + number % 1000 for name in POLES})
+    asked = Weights.from_micro(dict.fromkeys(POLES, 300000 + number % 1000))
     return Entry(
         "grant",
         person=f"person {number % 100}",
@@ -175,8 +175,12 @@ def table(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=1000, help="of one thread; group commit writes four and ten times as many")
-    parser.add_argument("--folder", type=Path, help="on which disk; the system's folder for temporary files if not given")
+    parser.add_argument(
+        "--records", type=int, default=1000, help="of one thread; group commit writes four and ten times as many"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="on which disk; the system's folder for temporary files if not given"
+    )
     parser.add_argument("--table", action="store_true", help="only write docs/audit_cost.md from the data")
     given = parser.parse_args()
     if not given.table:

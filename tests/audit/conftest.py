@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from audit_samples import NOON, entry
 
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where a log is going to be."""

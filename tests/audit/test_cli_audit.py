@@ -56,13 +56,13 @@ def test_a_clamp_is_recorded(run: Run, shop: Path, folder: Path) -> None:
     (entry,) = entries(folder)
     assert (entry["event"], entry["granted"], entry["requested"]) == ("grant", {"calm": 1_000_000}, {"calm": 1_500_000})
     assert (entry["attributes"], entry["open"], entry["signed"]) == ({"audience": "minor"}, True, False)
-    assert entry["binding"] == ["built-in/soupmix/unit-interval"]
+    assert entry["binding"] == ["built-in/soupmix/one-dimension", "built-in/soupmix/unit-interval"]
     assert next(read_records(folder))[1]["who"] == pseudonym(folder, "anna")
 
 
 def test_refusals_are_recorded_by_their_reason(run: Run, shop: Path, folder: Path) -> None:
     audit = ("--store", shop, "--audit", folder, "--who", "anna")
-    code, out, err = run("clamp", *audit, "-w", "calm=1.5", "--strict")
+    code, out, _ = run("clamp", *audit, "-w", "calm=1.5", "--strict")
     assert (code, out.split()[:4]) == (3, ["no", "policy", "is", "applied:"])
     assert run("clamp", *audit, "-w", "clam=1")[0] == 2
     assert run("merge", *audit, "-w", "clam=1", "out")[0] == 2

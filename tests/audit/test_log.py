@@ -7,12 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from audit_samples import NOON, entry
 
-from soupmix.audit import AuditLog, Checkpoint, Entry, Signer, Verifier, newest_checkpoint, pseudonym, read_records, verify
+from soupmix.audit import (
+    AuditLog,
+    Checkpoint,
+    Entry,
+    Signer,
+    Verifier,
+    newest_checkpoint,
+    pseudonym,
+    read_records,
+    verify,
+)
 from soupmix.audit.segments import segments
 from soupmix.errors import AuditError
-
-from audit_samples import NOON, entry
 
 Fill = Callable[..., AuditLog]
 Opened = Callable[..., tuple[Path, Path]]
@@ -101,7 +110,7 @@ def test_many_threads_are_acknowledged_only_after_a_sync_that_several_share(
 
     def fsync(handle: int) -> None:
         nonlocal durable, syncs
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        path = Path(f"/proc/self/fd/{handle}").readlink()
         if path.name.startswith("records-"):
             before = path.read_bytes().count(b"\n")
             time.sleep(0.01)
@@ -141,7 +150,7 @@ def test_an_interrupted_writer_leaves_the_others_with_an_error_and_the_log_whole
 
     monkeypatch.setattr(os, "pwrite", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        log.append(entry(3))
+        log.append(entry(3, "person 0"))
     monkeypatch.undo()
     refused(lambda: log.append(entry(4)), "broken")
     refused(log.close, "broken")
@@ -162,11 +171,12 @@ def test_a_last_line_cut_anywhere_is_dropped_and_nothing_else(folder: Path, fill
     end = len(b"".join(whole.splitlines(keepends=True)[:2]))
     noted = len(b"".join(before.splitlines(keepends=True)[:2]))
     for length in [end, end + 1, *range(end + 2, len(whole), 37), len(whole) - 1]:
+        torn = before[noted : min(noted + length - end, len(before) - 1)]  # the last checkpoint torn as well
         path.write_bytes(whole[:length])
-        notes.write_bytes(before[: noted + length - end])  # its last line torn as well
+        notes.write_bytes(before[:noted] + torn)
         assert verify(folder).unfinished == length - end
         log = AuditLog.open(folder)
-        assert log.cut == 2 * (length - end)
+        assert log.cut == length - end + len(torn)
         assert log.size == 2
         assert path.read_bytes() == whole[:end]
         log.append(entry(9))
@@ -225,9 +235,7 @@ def test_checkpoints_are_written_every_so_often_on_demand_and_on_close(folder: P
     assert verify(folder).checkpoints == 4
 
 
-def test_signed_checkpoints(
-    folder: Path, fill: Fill, keys: Opened, signer: Signer, verifier: Verifier
-) -> None:
+def test_signed_checkpoints(folder: Path, fill: Fill, keys: Opened, signer: Signer, verifier: Verifier) -> None:
     fill(folder, 3, signer=signer).close()
     assert verify(folder, verifier=verifier).ok
     assert [each.kind for each in verify(folder, verifier=Verifier.load([keys("stranger")[1]])).findings] == [
@@ -285,7 +293,7 @@ def test_the_same_person_has_one_name_and_the_log_never_the_id(folder: Path, fil
     assert pseudonym(folder, "person 1") == who[1]
     assert pseudonym(folder, "nobody") is None
     everything = b"".join(path.read_bytes() for path in folder.iterdir())
-    assert b"person" not in everything.replace(b"audit people", b"")
+    assert b"person" not in everything
 
 
 def test_erasing_unlinks_a_person_and_the_log_verifies_as_before(

@@ -13,7 +13,9 @@ from soupmix.policy import Policy
 from soupmix.weights import Weights
 
 ORIGIN = f"soupmix.audit/{'0' * 32}"
-TEXTS = st.text(st.characters(), max_size=12) | st.sampled_from(['x\n{"sequence":99}', "\u2028", "\0", '"', "\\", "\ud800"])
+TEXTS = st.text(st.characters(), max_size=12) | st.sampled_from(
+    ['x\n{"sequence":99}', "\u2028", "\0", '"', "\\", "\ud800"]
+)
 
 
 def entries() -> st.SearchStrategy[Entry]:
@@ -31,7 +33,7 @@ def entries() -> st.SearchStrategy[Entry]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(entries(), st.none() | st.just("f" * 64))
 def test_one_record_is_one_canonical_line_and_is_read_back(entry: Entry, who: str | None) -> None:
     writing, reading = Chain(ORIGIN), Chain(ORIGIN)
@@ -53,7 +55,10 @@ BAD = {
     "not UTF-8": (b"\xff", "bad-record"),
     "a list": (b"[]", "bad-record"),
     "a space": (GOOD.replace(b":", b": ", 1), "bad-record"),
-    "another order": (json.dumps(dict(reversed(json.loads(GOOD).items())), separators=(",", ":")).encode(), "bad-record"),
+    "another order": (
+        json.dumps(dict(reversed(json.loads(GOOD).items())), separators=(",", ":")).encode(),
+        "bad-record",
+    ),
     "key twice": (GOOD[:-1] + b',"who":null}', "bad-record"),
     "escaped letter": (GOOD.replace(b"grant", b"gr\\u0061nt"), "bad-record"),
     "more keys": (GOOD[:-1] + b',"z":1}', "bad-record"),
@@ -89,7 +94,7 @@ def test_an_entry_takes_what_a_grant_says() -> None:
     entry = Entry.of_grant(grant, person="anna", merge="sha256:m")
     assert json.loads(entry.encoded()) == {
         "attributes": {"audience": "minor"},
-        "binding": ["built-in/soupmix/unit-interval"],
+        "binding": ["built-in/soupmix/one-dimension", "built-in/soupmix/unit-interval"],
         "event": "grant",
         "granted": {"friendly": 1_000_000},
         "merge": "sha256:m",
@@ -127,7 +132,7 @@ def test_a_checkpoint_reads_back_and_no_other_spelling_of_it_does() -> None:
     assert Checkpoint.parse(text) == note
     again = note.chain()
     assert again.add(b"{}", "t", None) == chain.add(b"{}", "t", None)
-    bad = [text[:-1], text + "\n", text.replace("\n11\n", "\n 11\n"), text.replace("\n11\n", "\n13\n"), "", "\n\n"]
+    bad = [text[:-1], text + "\n", text.replace("\n11\n", "\n 11\n"), text.replace("\n11\n", "\n12\n"), "", "\n\n"]
     bad += [text.replace("last ", "next "), text.replace("\n11\n", "\n１１\n"), text + "x\n", text.replace("=", "", 1)]
     for each in bad:
         with pytest.raises(AuditError) as refused:

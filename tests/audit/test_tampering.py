@@ -8,19 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from soupmix.audit import AuditLog, Checkpoint, Signer, Verifier, prove_consistency, prove_inclusion, read_records, verify
+from soupmix.audit import (
+    AuditLog,
+    Checkpoint,
+    Signer,
+    Verifier,
+    prove_consistency,
+    prove_inclusion,
+    read_records,
+    verify,
+)
 from soupmix.audit.records import Chain, compact_json
 from soupmix.audit.segments import note_line, read_origin, segments
 from soupmix.errors import AuditError
 
 Opened = Callable[..., tuple[Path, Path]]
 TRIALS = 500
+SIZE = 40
 
 
 @pytest.fixture
 def original(folder: Path, fill: Callable[..., AuditLog], signer: Signer) -> tuple[Path, Checkpoint]:
-    """A log of 80 records in several files, and the checkpoint that an outsider holds."""
-    with fill(folder, 80, signer=signer, checkpoint_every=16, segment_bytes=6000) as log:
+    """A log of 40 records in several files, and the checkpoint that an outsider holds."""
+    with fill(folder, SIZE, signer=signer, checkpoint_every=16, segment_bytes=4000) as log:
         held = log.checkpoint()
     assert len(segments(folder)) >= 5
     return folder, held
@@ -97,7 +107,7 @@ def rename(rng: random.Random, folder: Path) -> None:
 
 def rewrite(rng: random.Random, folder: Path) -> None:
     """The whole log from some record on, chain, numbers, files and unsigned checkpoints all in order."""
-    origin, start = read_origin(folder), rng.randrange(80)
+    origin, start = read_origin(folder), rng.randrange(SIZE)
     chain, made = Chain(origin), []
     for line, record in list(read_records(folder)):
         entry = record["entry"]
@@ -149,7 +159,7 @@ def test_five_hundred_tamperings_against_a_held_checkpoint(
     ("attack", "kinds"),
     [
         (rewrite, {"unsigned", "wrong-root"}),
-        (lose, {"missing-segment"}),
+        (lose, {"missing-segment", "truncated"}),
         (truncate, {"truncated"}),
     ],
 )
@@ -180,10 +190,10 @@ def test_the_first_bad_place_is_named(original: tuple[Path, Checkpoint]) -> None
 def test_a_changed_last_record_contradicts_its_checkpoint(original: tuple[Path, Checkpoint]) -> None:
     folder, _ = original
     path = segments(folder)[-1].path
-    path.write_bytes(path.read_bytes().replace(b'"friendly":79', b'"friendly":78'))
+    path.write_bytes(path.read_bytes().replace(b'"friendly":39', b'"friendly":38'))
     (finding,) = verify(folder).findings
     assert finding.kind == "wrong-root"
-    assert "records 64 to 79" in finding.message
+    assert "records 32 to 39" in finding.message
 
 
 def test_a_segment_that_is_no_plain_file_is_not_read(original: tuple[Path, Checkpoint], tmp_path: Path) -> None:
@@ -214,14 +224,14 @@ def test_proofs_from_a_log(original: tuple[Path, Checkpoint], fill: Callable[...
     fill(folder, 20, signer=signer).close()
     onward = prove_consistency(folder, held)
     assert onward.ok
-    assert (onward.older, onward.newer.size) == (held, 100)
-    for sequence in (0, 41, 99):
+    assert (onward.older, onward.newer.size) == (held, 60)
+    for sequence in (0, 21, 59):
         proof = prove_inclusion(folder, sequence)
         assert proof.ok
         assert json.loads(proof.record)["sequence"] == sequence
         assert Checkpoint.parse(proof.to_dict()["checkpoint"]) == proof.checkpoint
-    with pytest.raises(AuditError, match="records 0 to 99"):
-        prove_inclusion(folder, 100)
+    with pytest.raises(AuditError, match="records 0 to 59"):
+        prove_inclusion(folder, 60)
 
 
 def test_a_rewritten_log_has_no_proof_for_who_holds_an_older_checkpoint(

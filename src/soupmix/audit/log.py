@@ -172,6 +172,7 @@ class AuditLog:
             return
         try:
             with self._alone():
+                self._closed = True  # whoever waits is refused, and never writes to files that are gone
                 if self.size:
                     self._note()
         finally:

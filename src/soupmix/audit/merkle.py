@@ -37,7 +37,9 @@ class Tree:
         self.size = size
         self.frontier = list(frontier)
         if size < 0 or len(self.frontier) != size.bit_count() or any(len(each) != 32 for each in self.frontier):
-            raise ValueError(f"a tree of {size} leaves has another frontier than {len(self.frontier)} hashes of 32 bytes")
+            raise ValueError(
+                f"a tree of {size} leaves has another frontier than {len(self.frontier)} hashes of 32 bytes"
+            )
 
     def add(self, leaf: bytes) -> None:
         """Append a leaf by its hash."""

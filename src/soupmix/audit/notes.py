@@ -63,11 +63,15 @@ class Checkpoint:
     def body(self) -> bytes:
         """What is signed: every line before the empty one."""
         frontier = " ".join(["frontier", *map(_text, self.frontier)])
-        return "\n".join([self.origin, str(self.size), _text(self.root), f"last {_text(self.last)}", frontier, ""]).encode()
+        return "\n".join(
+            [self.origin, str(self.size), _text(self.root), f"last {_text(self.last)}", frontier, ""]
+        ).encode()
 
     def text(self) -> str:
         """The whole note."""
-        return self.body().decode() + "\n" + "".join(f"— {name} {_text(raw)}\n" for name, raw in self.signatures.items())
+        return (
+            self.body().decode() + "\n" + "".join(f"— {name} {_text(raw)}\n" for name, raw in self.signatures.items())
+        )
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":

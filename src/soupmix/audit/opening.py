@@ -43,7 +43,9 @@ def take(folder: Path, stack: ExitStack) -> None:
     except OSError as error:
         if isinstance(error, SoupmixError):
             raise
-        raise OutputError(f"cannot open audit log {folder}: {error.strerror or error}", reason="write-failed") from error
+        raise OutputError(
+            f"cannot open audit log {folder}: {error.strerror or error}", reason="write-failed"
+        ) from error
 
 
 def name_of(folder: Path) -> str:

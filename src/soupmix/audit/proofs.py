@@ -110,7 +110,8 @@ def prove_consistency(folder: str | Path, older: Checkpoint) -> Consistency:
     made = Consistency(older, newest, tuple(consistency_proof(leaves, older.size)))
     if not made.ok:
         raise AuditError(
-            f"the first {older.size} records are not those of the checkpoint: the log was rewritten", reason="wrong-root"
+            f"the first {older.size} records are not those of the checkpoint: the log was rewritten",
+            reason="wrong-root",
         )
     return made
 

@@ -149,4 +149,3 @@ def _lines(path: Path) -> Iterator[bytes]:
                 yield line
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}", reason="read-failed") from None
-

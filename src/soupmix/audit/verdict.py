@@ -63,9 +63,7 @@ class Verdict:
         return not self.findings
 
 
-def verify(
-    folder: str | Path, *, verifier: Verifier | None = None, held: Sequence[Checkpoint] = ()
-) -> Verdict:
+def verify(folder: str | Path, *, verifier: Verifier | None = None, held: Sequence[Checkpoint] = ()) -> Verdict:
     """Read a whole log and compute everything anew. It may be open for writing meanwhile.
 
     Args:

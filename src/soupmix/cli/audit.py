@@ -4,22 +4,23 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from soupmix import audit
+from soupmix.audit import AuditLog, Checkpoint
 from soupmix.cli.auditing import signer_of, tell_cut
 from soupmix.cli.options import json_option
-
-if TYPE_CHECKING:
-    from soupmix.audit import Checkpoint, Verdict
+from soupmix.errors import AuditError
 
 __all__ = ["command"]
 
 _PATH = click.Path(path_type=Path)
 _folder = click.argument("folder", metavar="DIR", type=_PATH)
 _sign_option = click.option("--sign", metavar="KEY.pem", type=_PATH, help="Private Ed25519 key that signs checkpoints.")
-_person_option = click.option("--who", metavar="ID", required=True, help="The person, as `--who` named them to `merge`.")
+_person_option = click.option(
+    "--who", metavar="ID", required=True, help="The person, as `--who` named them to `merge`."
+)
 
 
 @click.group()
@@ -29,8 +30,12 @@ def command() -> None:
 
 @command.command("verify")
 @_folder
-@click.option("--key", "keys", metavar="PUB.pem", multiple=True, type=_PATH, help="Public key; repeatable, one must fit.")
-@click.option("--held", metavar="NOTE", multiple=True, type=_PATH, help="Checkpoint that was kept elsewhere; repeatable.")
+@click.option(
+    "--key", "keys", metavar="PUB.pem", multiple=True, type=_PATH, help="Public key; repeatable, one must fit."
+)
+@click.option(
+    "--held", metavar="NOTE", multiple=True, type=_PATH, help="Checkpoint that was kept elsewhere; repeatable."
+)
 @json_option
 def verify(folder: Path, keys: tuple[Path, ...], held: tuple[Path, ...], as_json: bool) -> None:
     """Compute the whole log in DIR anew: chain, tree, checkpoints.
@@ -38,8 +43,6 @@ def verify(folder: Path, keys: tuple[Path, ...], held: tuple[Path, ...], as_json
     Without --held a cut end cannot be seen; without --key anybody could have made the checkpoints. Exit code 1 if
     anything is wrong.
     """
-    from soupmix import audit
-
     verifier = audit.Verifier.load(keys) if keys else None
     verdict = audit.verify(folder, verifier=verifier, held=[_read_note(path) for path in held])
     if as_json:
@@ -54,7 +57,7 @@ def verify(folder: Path, keys: tuple[Path, ...], held: tuple[Path, ...], as_json
 @command.command("export")
 @_folder
 @click.option("--who", metavar="ID", help="Only the records of this person.")
-@click.option("--event", type=click.Choice(["erasure", "grant", "refusal"]), help="Only records of this kind.")
+@click.option("--event", type=click.Choice(audit.EVENTS), help="Only records of this kind.")
 @click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first record.")
 @json_option
 def export(folder: Path, who: str | None, event: str | None, first: int, as_json: bool) -> None:
@@ -62,12 +65,10 @@ def export(folder: Path, who: str | None, event: str | None, first: int, as_json
 
     Chain and numbers are checked on the way; the output ends before the first bad record, with exit code 1.
     """
-    from soupmix.audit import read_records
-
     name = None if who is None else _name(folder, who)
     chosen = (
         line.decode("ascii")
-        for line, record in read_records(folder)
+        for line, record in audit.read_records(folder)
         if record["sequence"] >= first
         and (name is None or record["who"] == name)
         and (event is None or record["entry"].get("event") == event)
@@ -86,10 +87,8 @@ def export(folder: Path, who: str | None, event: str | None, first: int, as_json
 @json_option
 def checkpoint(folder: Path, sign: Path | None, last: bool, as_json: bool) -> None:
     """Write down where the log in DIR stands, and print it: to be kept where whoever writes the log cannot reach it."""
-    from soupmix.audit import AuditLog, newest_checkpoint
-
     if last:
-        note = newest_checkpoint(folder)
+        note = audit.newest_checkpoint(folder)
     else:
         with AuditLog.open(folder, signer=signer_of(sign), create=False) as log:
             tell_cut(log)
@@ -106,8 +105,6 @@ def checkpoint(folder: Path, sign: Path | None, last: bool, as_json: bool) -> No
 @json_option
 def erase(folder: Path, who: str, sign: Path | None, as_json: bool) -> None:
     """Destroy a person's key in DIR: no record can be linked to that person any more, and the log stays valid."""
-    from soupmix.audit import AuditLog
-
     with AuditLog.open(folder, signer=signer_of(sign), create=False) as log:
         tell_cut(log)
         erased = log.erase(who)
@@ -124,18 +121,13 @@ def prove(folder: Path, sequence: int | None, held: Path | None) -> None:
 
     The proof is about the newest checkpoint. It reveals one record, and of the others only hashes.
     """
-    from soupmix.audit import prove_consistency, prove_inclusion
-
     if (sequence is None) == (held is None):
         raise click.UsageError("give the number of a record, or --held NOTE")
-    proof = prove_consistency(folder, _read_note(held)) if held else prove_inclusion(folder, sequence or 0)
+    proof = audit.prove_consistency(folder, _read_note(held)) if held else audit.prove_inclusion(folder, sequence or 0)
     click.echo(json.dumps(proof.to_dict(), indent=2, sort_keys=True))
 
 
-def _read_note(path: Path) -> "Checkpoint":
-    from soupmix.audit import Checkpoint
-    from soupmix.errors import AuditError
-
+def _read_note(path: Path) -> Checkpoint:
     try:
         return Checkpoint.parse(path.read_bytes().decode())
     except (OSError, UnicodeDecodeError) as error:
@@ -143,16 +135,13 @@ def _read_note(path: Path) -> "Checkpoint":
 
 
 def _name(folder: Path, who: str) -> str:
-    from soupmix.audit import pseudonym
-    from soupmix.errors import AuditError
-
-    name = pseudonym(folder, who)
+    name = audit.pseudonym(folder, who)
     if name is None:
         raise AuditError(f"{folder} has no key for this person: never recorded, or erased", reason="unknown-person")
     return name
 
 
-def _text(folder: Path, verdict: "Verdict") -> str:
+def _text(folder: Path, verdict: audit.Verdict) -> str:
     lines = [f"{each.kind}  {each.message}" for each in verdict.findings]
     if verdict.unfinished:
         lines.append(f"{verdict.unfinished} bytes of a record that was never finished or acknowledged stand at the end")

@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
+from soupmix.audit import AuditLog, Entry, Signer
 from soupmix.errors import SoupmixError
+from soupmix.policy import Grant
 from soupmix.weights import Weights
-
-if TYPE_CHECKING:
-    from soupmix.audit import AuditLog, Entry, Signer
-    from soupmix.policy import Grant
 
 __all__ = ["Witness", "audit_option", "signer_of", "tell_cut"]
 
@@ -33,11 +31,9 @@ class Witness:
     person: str | None
     key: Path | None
 
-    def grant(self, grant: "Grant", *, merge: str | None = None) -> None:
+    def grant(self, grant: Grant, *, merge: str | None = None) -> None:
         """Record a grant that is about to be used. Raises `AuditError` or `OutputError` if it cannot be recorded."""
         if self.folder is not None:
-            from soupmix.audit import Entry
-
             self._append(Entry.of_grant(grant, person=self.person, merge=merge))
 
     def refusal(
@@ -49,8 +45,6 @@ class Witness:
             requested, attributes: what was asked for. policy: digest of the policy, if it could be read.
         """
         if self.folder is not None:
-            from soupmix.audit import Entry
-
             self._append(
                 Entry(
                     "refusal",
@@ -71,9 +65,7 @@ class Witness:
             self.refusal(error, requested, attributes, policy)
             raise
 
-    def _append(self, entry: "Entry") -> None:
-        from soupmix.audit import AuditLog
-
+    def _append(self, entry: Entry) -> None:
         with AuditLog.open(self.folder or Path(), signer=signer_of(self.key)) as log:
             tell_cut(log)
             log.append(entry)
@@ -106,14 +98,12 @@ def audit_option(command: _Command) -> _Command:
     return cast("_Command", with_witness)
 
 
-def signer_of(path: Path | None) -> "Signer | None":
+def signer_of(path: Path | None) -> Signer | None:
     """The signer of a key file, if one is given."""
-    from soupmix.audit import Signer
-
     return Signer.load(path) if path else None
 
 
-def tell_cut(log: "AuditLog") -> None:
+def tell_cut(log: AuditLog) -> None:
     """Say on stderr what opening the log cut off."""
     if log.cut:
         click.echo(
