@@ -154,7 +154,8 @@ def table(row: dict[str, Any]) -> str:
         "| | records/s | against 1 thread | append, median ms | append, p99 ms |",
         "|---|---|---|---|---|",
     ]
-    for name, found in row["variants"].items():
+    for name in VARIANTS:
+        found = row["variants"][name]
         low, middle, high = found["rate"]
         ratio = row["ratio_to_1_thread"][name]
         waits = [f"{found[key][1]:.2f}" if key in found else "" for key in ("p50_ms", "p99_ms")]

@@ -4,11 +4,10 @@ Appends that come while the disk is busy wait together; the first of them then w
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition
 from typing import Protocol, Self, TypeVar
 
 from soupmix.audit.appender import Appender
@@ -18,6 +17,7 @@ from soupmix.audit.opening import last_checkpoint, name_of, take
 from soupmix.audit.people import People
 from soupmix.audit.records import Chain, Entry, time_text
 from soupmix.audit.segments import CHECKPOINTS, Segments, cut_unfinished, note_line, read_origin
+from soupmix.audit.turns import Turns
 from soupmix.audit.walk import walk
 from soupmix.errors import AuditError, SoupmixError
 
@@ -79,8 +79,7 @@ class AuditLog:
         self._chain = self._noted.chain() if self._noted else Chain(self.origin)
         for _ in walk(folder, self._chain):
             pass
-        self._turn, self._waiting = Condition(), list[_Ticket]()
-        self._busy, self._sound, self._closed = False, True, False
+        self._turns, self._sound, self._closed = Turns[_Ticket](), True, False
 
     @classmethod
     def open(
@@ -135,18 +134,7 @@ class AuditLog:
                 be opened anew ("broken").
         """
         ticket = _Ticket(entry)
-        with self._turn:
-            self._waiting.append(ticket)
-            while self._busy and not ticket.settled:
-                self._turn.wait()
-            if ticket.settled:
-                return ticket.outcome()
-            batch, self._waiting = self._waiting, []
-            self._busy = True
-        try:
-            self._commit(batch)
-        finally:
-            self._give_way()
+        self._turns.share(ticket, self._commit)
         return ticket.outcome()
 
     def checkpoint(self) -> Checkpoint:
@@ -185,7 +173,7 @@ class AuditLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _commit(self, batch: list[_Ticket]) -> None:
+    def _commit(self, batch: Sequence[_Ticket]) -> None:
         """Write a batch; every ticket gets its receipt or the reason why not."""
         try:
             with self._careful():
@@ -197,7 +185,7 @@ class AuditLog:
             for ticket, receipt in zip(batch, receipts, strict=True):
                 ticket.receipt = receipt
 
-    def _record(self, batch: list[_Ticket]) -> list[Receipt]:
+    def _record(self, batch: Sequence[_Ticket]) -> list[Receipt]:
         noted = self._noted.size if self._noted else 0
         if self.size - noted >= self._every:
             self._note()
@@ -224,20 +212,8 @@ class AuditLog:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Be the one thread that writes."""
-        with self._turn:
-            while self._busy:
-                self._turn.wait()
-            self._busy = True
-        try:
-            with self._careful():
-                yield
-        finally:
-            self._give_way()
-
-    def _give_way(self) -> None:
-        with self._turn:
-            self._busy = False
-            self._turn.notify_all()
+        with self._turns.alone(), self._careful():
+            yield
 
     @contextmanager
     def _careful(self) -> Iterator[None]:
