@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,11 @@ def leaf_digests(folder: Path) -> list[str]:
 def test_a_full_disk_is_one_sentence_and_the_next_append_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = AuditLog.open(tmp_path / "log")
     first = log.append(entry(0))
+    long = replace(entry(1), attributes={"tenant": "x" * 10_000})  # what is left of it is more than the next one
     with monkeypatch.context() as patch:
         Disk(patch, 1, errno.ENOSPC)
         with pytest.raises(OutputError, match="No space left on device") as full:
-            log.append(entry(1))
+            log.append(long)
     assert full.value.reason == "write-failed"
     assert log.append(entry(2)).sequence == first.sequence + 1
     log.close()

@@ -20,6 +20,7 @@ from soupmix.audit import (
     read_records,
     verify,
 )
+from soupmix.audit.people import People
 from soupmix.audit.segments import segments
 from soupmix.errors import AuditError
 
@@ -139,6 +140,22 @@ def test_many_threads_are_acknowledged_only_after_a_sync_that_several_share(
     assert len({record["who"] for _, record in read_records(folder)}) == 16
 
 
+def test_a_new_file_has_a_durable_name_before_anything_in_it_is_acknowledged(
+    folder: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = list[str](), os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real(handle)
+
+    log = fill(folder, 1, segment_bytes=1)
+    monkeypatch.setattr(os, "fsync", fsync)
+    log.append(entry(1, "person 0"))
+    assert synced == ["log", "records-000000000001.jsonl"]
+    log.close()
+
+
 def test_an_interrupted_writer_leaves_the_others_with_an_error_and_the_log_whole(
     folder: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +221,13 @@ def test_a_damaged_record_behind_the_last_checkpoint_stops_the_opening(folder: P
     path.write_bytes(whole)
     with AuditLog.open(folder) as log:
         assert log.size == 5
+
+
+def test_a_record_that_the_last_checkpoint_names_cannot_be_exchanged_unseen(folder: Path, fill: Fill) -> None:
+    fill(folder, 3).close()
+    path = segments(folder)[0].path
+    path.write_bytes(path.read_bytes().replace(b'"friendly":2', b'"friendly":3'))
+    assert "not the record that the last checkpoint names" in refused(lambda: AuditLog.open(folder), "broken-chain")
 
 
 def test_a_beginning_that_a_crash_cut_short_is_begun_again(folder: Path) -> None:
@@ -294,6 +318,15 @@ def test_the_same_person_has_one_name_and_the_log_never_the_id(folder: Path, fil
     assert pseudonym(folder, "nobody") is None
     everything = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"person" not in everything
+
+
+def test_one_of_several_who_came_at_once_is_erased_and_no_other(tmp_path: Path) -> None:
+    people = People(tmp_path)
+    names = people.names(["anna", "ben", None, "cleo", "ben"])
+    assert names[1] == names[4]
+    people.erase("ben")
+    people.close()
+    assert [pseudonym(tmp_path, each) for each in ("anna", "ben", "cleo")] == [names[0], None, names[3]]
 
 
 def test_erasing_unlinks_a_person_and_the_log_verifies_as_before(

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,23 @@ def test_damaged_checkpoints_are_findings(original: tuple[Path, Checkpoint]) -> 
     path.write_bytes(b"".join(lines))
     other = Checkpoint.of("soupmix.audit/" + "0" * 32, held.chain())
     assert [each.kind for each in verify(folder, held=[other]).findings] == ["other-log"]
+
+
+def test_a_forged_signature_under_the_name_of_the_right_key(
+    original: tuple[Path, Checkpoint], signer: Signer, verifier: Verifier
+) -> None:
+    folder, held = original
+    ours = held.signatures[held.origin]
+    for raw in (ours[:4] + bytes(64), ours[:-1] + bytes([ours[-1] ^ 1]), ours[:4], ours + b"x"):
+        forged = replace(held, signatures={held.origin: raw})
+        assert [each.kind for each in verify(folder, verifier=verifier, held=[forged]).findings] == ["bad-signature"]
+    under_another_name = replace(held, signatures={"me": ours})
+    assert [each.kind for each in verify(folder, verifier=verifier, held=[under_another_name]).findings] == ["unsigned"]
+
+
+def test_a_checkpoint_with_the_right_root_and_another_last_record_is_wrong(original: tuple[Path, Checkpoint]) -> None:
+    folder, held = original
+    assert [each.kind for each in verify(folder, held=[replace(held, last=bytes(32))]).findings] == ["wrong-root"]
 
 
 # --- proofs

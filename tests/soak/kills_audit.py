@@ -68,7 +68,7 @@ def kill_once(folder: Path, rng: random.Random, seed: int, seen: Counter[str]) -
             traceback.print_exc()
             os._exit(70)  # an error, if it was not killed
     os.close(writing)
-    time.sleep(rng.random() ** 2 * 0.15)
+    time.sleep(rng.random() ** 2 * 0.3)
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     if not os.WIFSIGNALED(status):
