@@ -31,7 +31,7 @@ test-gpu: .venv/dev.done
 mutants: .venv/dev.done
 	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
 
-# hours: what the tests do a little, done often
+# what the tests do a little of, done often
 soak: .venv/dev.done
 	$(BIN)/python tests/soak/kills_audit.py 1000
 

@@ -124,7 +124,8 @@ def test_a_full_disk_is_one_sentence_and_the_next_append_works(tmp_path: Path, m
     assert full.value.reason == "write-failed"
     assert log.append(entry(2)).sequence == first.sequence + 1
     log.close()
-    assert verify(tmp_path / "log").records == 2
+    verdict = verify(tmp_path / "log")
+    assert (verdict.ok, verdict.records, verdict.unfinished) == (True, 2, 0)
 
 
 def test_after_a_failed_sync_the_log_must_be_opened_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,6 +252,15 @@ def test_proofs_from_a_log(original: tuple[Path, Checkpoint], fill: Callable[...
         prove_inclusion(folder, 60)
 
 
+def test_the_checkpoint_of_another_log_proves_nothing(original: tuple[Path, Checkpoint]) -> None:
+    folder, held = original
+    other = replace(held, origin="soupmix.audit/" + "0" * 32)
+    assert not replace(prove_consistency(folder, held), older=other).ok
+    with pytest.raises(AuditError) as refused:
+        prove_consistency(folder, other)
+    assert refused.value.reason == "other-log"
+
+
 def test_a_rewritten_log_has_no_proof_for_who_holds_an_older_checkpoint(
     original: tuple[Path, Checkpoint], fill: Callable[..., AuditLog]
 ) -> None:
