@@ -71,6 +71,7 @@ def test_refusals_are_recorded_by_their_reason(run: Run, shop: Path, folder: Pat
     assert [entry["event"] for entry in found] == ["refusal"] * 4
     assert [entry["reason"] for entry in found][:3] == ["clamped", "unknown-adapter", "unknown-adapter"]
     assert [entry["policy"] is None for entry in found] == [False, False, False, True]
+    assert [entry["open"] for entry in found] == [True, True, True, False]
     assert all(entry["granted"] == {} and entry["merge"] is None for entry in found)
 
 

@@ -11,7 +11,7 @@ import click
 
 from soupmix.audit import AuditLog, Entry, Signer
 from soupmix.errors import SoupmixError
-from soupmix.policy import Grant
+from soupmix.policy import Grant, Policy
 from soupmix.weights import Weights
 
 __all__ = ["Witness", "audit_option", "signer_of", "tell_cut"]
@@ -37,12 +37,12 @@ class Witness:
             self._append(Entry.of_grant(grant, person=self.person, merge=merge))
 
     def refusal(
-        self, error: SoupmixError, requested: Weights, attributes: Mapping[str, str], policy: str | None = None
+        self, error: SoupmixError, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None
     ) -> None:
         """Record a refusal by its reason code.
 
         Args:
-            requested, attributes: what was asked for. policy: digest of the policy, if it could be read.
+            requested, attributes: what was asked for. policy: under which, if it could be read.
         """
         if self.folder is not None:
             self._append(
@@ -51,13 +51,16 @@ class Witness:
                     person=self.person,
                     requested=requested,
                     attributes=attributes,
-                    policy=policy,
+                    policy=None if policy is None else policy.digest,
+                    is_open=policy is not None and policy.is_open,
                     reason=error.reason,
                 )
             )
 
     @contextmanager
-    def refusals(self, requested: Weights, attributes: Mapping[str, str], policy: str | None = None) -> Iterator[None]:
+    def refusals(
+        self, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None
+    ) -> Iterator[None]:
         """Record it if what happens inside is refused; the refusal goes on its way."""
         try:
             yield

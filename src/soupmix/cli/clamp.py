@@ -44,11 +44,11 @@ def command(
     stated = parse_attributes(attributes)
     with witness.refusals(requested, stated):
         policy = load_policy(policies, read_adapters(store))
-    with witness.refusals(requested, stated, policy.digest):
+    with witness.refusals(requested, stated, policy):
         grant = policy.clamp(requested, **stated)
     if strict and grant.clamped:
         refusal = PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")
-        witness.refusal(refusal, requested, stated, policy.digest)
+        witness.refusal(refusal, requested, stated, policy)
     else:
         refusal = None
         witness.grant(grant)

@@ -80,7 +80,7 @@ def command(
     with witness.refusals(recipe.weights, recipe.attributes):
         adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
         policy = _policy(recipe, adapters)
-    with witness.refusals(recipe.weights, recipe.attributes, policy.digest):
+    with witness.refusals(recipe.weights, recipe.attributes, policy):
         grant = policy.clamp(recipe.weights, **recipe.attributes)
     if dry_run or out is None:
         witness.grant(grant)
