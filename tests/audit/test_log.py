@@ -1,6 +1,7 @@
 """Writing a log: one writer, many threads, nothing acknowledged before the disk has it, rotation, recovery, forgetting."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -303,6 +304,14 @@ def test_a_file_that_is_no_key_is_one_sentence(tmp_path: Path, keys: Opened) -> 
         lambda: Signer.load(tmp_path / "absent.pem"),
     ):
         refused(call, "bad-key")
+
+
+def test_only_keys_need_the_extra(folder: Path, fill: Fill, keys: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    fill(folder, 3).close()
+    assert verify(folder).ok
+    assert "soupmix[audit]" in refused(lambda: Signer.load(keys("ours")[0]), "no-cryptography")
+    assert "soupmix[audit]" in refused(lambda: Verifier.load([keys("ours")[1]]), "no-cryptography")
 
 
 # --- people
