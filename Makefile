@@ -10,7 +10,7 @@ OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu mutants check bench adapters clean
+.PHONY: run test test-slow test-gpu mutants soak check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -31,6 +31,10 @@ test-gpu: .venv/dev.done
 mutants: .venv/dev.done
 	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
 
+# what the tests do a little of, done often
+soak: .venv/dev.done
+	$(BIN)/python tests/soak/kills_audit.py 1000
+
 check: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,6 +46,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/merge.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py
 
 # Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
@@ -61,7 +66,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[gpu,train,plot]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,plot,train]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done

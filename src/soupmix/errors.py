@@ -8,7 +8,8 @@
     ├── AdapterError        exit 1   an adapter folder or a store is damaged, hostile or unsupported
     ├── BaseModelError      exit 1   a base model cannot be found, read or matched
     ├── OutputError         exit 1   something cannot be written
-    └── TrainingError       exit 1   an adapter cannot be trained from what was given
+    ├── TrainingError       exit 1   an adapter cannot be trained from what was given
+    └── AuditError          exit 1   an audit log is damaged, in use, or asked for what it does not have
 
 A message says what was asked, what is allowed, which rule says so and what to do, in one sentence or two.
 `reason` is a short stable code for programs; the message may change, the code does not.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdapterError",
+    "AuditError",
     "BaseModelError",
     "OutputError",
     "PolicyError",
@@ -83,3 +85,7 @@ class OutputError(SoupmixError, OSError):
 
 class TrainingError(SoupmixError, RuntimeError):
     """An adapter cannot be trained from what was given."""
+
+
+class AuditError(SoupmixError, ValueError):
+    """An audit log is damaged, in use, or asked for what it does not have."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from soupmix.errors import OutputError
 
-__all__ = ["canonical_json", "digest_parts", "new_folder", "sha256_file", "strict_json", "write_file"]
+__all__ = ["canonical_json", "digest_parts", "new_folder", "sha256_file", "strict_json", "sync_folder", "write_file"]
 
 _TEMPORARY = ".soupmix-tmp-"
 
@@ -70,7 +70,7 @@ def write_file(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}", reason="write-failed") from error
 
@@ -118,8 +118,8 @@ def _seal_folder(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _sync_folder(path)
-    _sync_folder(folder)
+            sync_folder(path)
+    sync_folder(folder)
 
 
 def _swap(temporary: Path, target: Path) -> None:
@@ -130,7 +130,7 @@ def _swap(temporary: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         temporary.rename(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _sweep(target: Path) -> None:
@@ -141,7 +141,8 @@ def _sweep(target: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises `OSError`."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

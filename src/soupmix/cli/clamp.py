@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from soupmix.cli.auditing import Witness, audit_option
 from soupmix.cli.options import (
     attribute_option,
     json_option,
@@ -30,6 +31,7 @@ __all__ = ["command"]
 @attribute_option
 @source_option
 @store_option
+@audit_option
 @json_option
 @click.option(
     "--metric",
@@ -45,6 +47,7 @@ def command(
     attributes: tuple[str, ...],
     sources: tuple[str, ...],
     store: Path | None,
+    witness: Witness,
     as_json: bool,
     metric: Literal["weights", "delta"],
     internal: bool,
@@ -53,10 +56,18 @@ def command(
     """Show what a policy grants of the weights asked for, and which rules bind."""
     requested = Weights.parse(weights)
     stated = parse_attributes(attributes)
-    policy = load_policy(policies, read_adapters(store), metric=metric)
-    grant = policy.clamp(requested, sources=parse_sources(sources), **stated)
+    with witness.refusals(requested, stated):
+        policy = load_policy(policies, read_adapters(store), metric=metric)
+    with witness.refusals(requested, stated, policy):
+        grant = policy.clamp(requested, sources=parse_sources(sources), **stated)
+    if strict and grant.clamped:
+        refusal = PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")
+        witness.refusal(refusal, requested, stated, policy)
+    else:
+        refusal = None
+        witness.grant(grant)
     click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
     for rule, reason in policy.internal_reasons(grant).items() if internal else ():
         click.echo(f"soupmix: internal: {rule}: {reason}", err=True)
-    if strict and grant.clamped:
-        raise PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")
+    if refusal is not None:
+        raise refusal

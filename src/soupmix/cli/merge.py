@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soupmix.cli.auditing import Witness, audit_option
 from soupmix.cli.options import (
     attribute_option,
     json_option,
@@ -21,8 +22,10 @@ from soupmix.errors import PolicyError
 from soupmix.weights import Weights
 
 if TYPE_CHECKING:
+    from soupmix.base import Base
     from soupmix.merge import Recipe, Saved, Soup
-    from soupmix.policy import Grant
+    from soupmix.policy import Grant, Policy
+    from soupmix.store import Manifest
 
 __all__ = ["command"]
 
@@ -33,6 +36,7 @@ __all__ = ["command"]
 @policy_option
 @attribute_option
 @store_option
+@audit_option
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), help="How to merge; delta (exact) if not given.")
@@ -54,6 +58,7 @@ def command(
     dry_run: bool,
     force: bool,
     as_json: bool,
+    witness: Witness,
     **options: Any,
 ) -> None:
     """Merge adapters by weights into OUT: a PEFT adapter, or with --as model a full model.
@@ -72,12 +77,20 @@ def command(
         **options,
     }
     recipe = with_options(read_recipe(source) if source else None, given)
-    grant = _grant(recipe)
-    click.echo(grant.explain(), err=True)
+    with witness.refusals(recipe.weights, recipe.attributes):
+        adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
+        policy = _policy(recipe, adapters)
+    with witness.refusals(recipe.weights, recipe.attributes, policy):
+        grant = policy.clamp(recipe.weights, **recipe.attributes)
     if dry_run or out is None:
+        witness.grant(grant)
+        click.echo(grant.explain(), err=True)
         click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
         return
-    soup, saved = _carry_out(recipe, grant, out, force=force)
+    base = _base(recipe, adapters)
+    witness.grant(grant, merge=_identity(recipe, grant, adapters, base))
+    click.echo(grant.explain(), err=True)
+    soup, saved = _carry_out(recipe, grant, base, out, force=force)
     for warning in soup.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
     click.echo(json.dumps(_summary(soup, saved), indent=2, sort_keys=True) if as_json else _text(saved))
@@ -96,8 +109,7 @@ def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | 
     return None, paths[0] if paths else None
 
 
-def _grant(recipe: "Recipe") -> "Grant":
-    adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
+def _policy(recipe: "Recipe", adapters: "Manifest") -> "Policy":
     policy = load_policy([Path(path) for path in recipe.policies], adapters)
     recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
     if recorded is not None and recorded != policy.digest:
@@ -106,18 +118,48 @@ def _grant(recipe: "Recipe") -> "Grant":
             f"{policy.digest}: name the same documents with --policy, or take the part `record` out of the recipe",
             reason="policy-changed",
         )
-    return policy.clamp(recipe.weights, **recipe.attributes)
+    return policy
 
 
-def _carry_out(recipe: "Recipe", grant: "Grant", out: Path, *, force: bool) -> "tuple[Soup, Saved]":
+def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":
+    """The base that a full model is made of; None for an adapter."""
+    if recipe.kind == "adapter":
+        return None
+    from soupmix.base import resolve
+
+    return resolve(recipe.base or next((entry.base for entry in adapters), ""))
+
+
+def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Base | None") -> str | None:
+    """The merge identity that the result will have; None for an adapter of nothing, which cannot be made."""
+    from soupmix.merge.export import Export
+    from soupmix.merge.identity import merge_identity
+    from soupmix.merge.tensors import dtype_code
+
+    digests = [entry.base_digest for entry in adapters if entry.name in grant.granted]
+    if base is None and not digests:
+        return None
+    unsaid = "F32" if base is None else None
+    dtype = unsaid if recipe.dtype is None else dtype_code(recipe.dtype)
+    return merge_identity(
+        base_digest=digests[0] if base is None else base.digest,
+        weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+        method=recipe.method,
+        dtype=Export(recipe.kind, "", None, rank=recipe.rank, dtype=dtype).form,
+        policy_digest=grant.policy_digest,
+    )
+
+
+def _carry_out(
+    recipe: "Recipe", grant: "Grant", base: "Base | None", out: Path, *, force: bool
+) -> "tuple[Soup, Saved]":
     from soupmix.merge.soup import SHARD_SIZE, merge
     from soupmix.store.store import Store
 
     store = Store.shipped() if recipe.store == "shipped" else Store(recipe.store)
     soup = merge(store, grant, method=recipe.method)
-    if recipe.kind == "adapter":
+    if base is None:
         return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, force=force)
-    base = recipe.base or next((entry.base for entry in store), "")
     size = recipe.shard_size or SHARD_SIZE
     return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, force=force)
 
