@@ -61,7 +61,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[gpu,train,plot]" --group test --group lint
+	$(PIP) --editable ".[gpu,train,plot,trust]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done

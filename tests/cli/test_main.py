@@ -30,6 +30,14 @@ COMMANDS = (
     "doctor",
     "merge",
     "train",
+    "trust",
+    "trust init",
+    "trust keygen",
+    "trust publish",
+    "trust rotate",
+    "trust show",
+    "trust sign-model",
+    "trust verify",
     "verify",
 )
 

@@ -12,6 +12,7 @@ from soupmix.cli.options import (
     parse_attributes,
     policy_option,
     store_option,
+    trust_option,
     weight_option,
 )
 from soupmix.weights import Weights
@@ -27,6 +28,7 @@ __all__ = ["command"]
 @click.argument("prompt", required=False)
 @weight_option()
 @policy_option
+@trust_option
 @attribute_option
 @store_option
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
@@ -40,6 +42,7 @@ def command(
     prompt: str | None,
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
+    trust: tuple[str, ...],
     attributes: tuple[str, ...],
     store: Path | None,
     base: str,
@@ -55,7 +58,7 @@ def command(
     from soupmix.store import Store
 
     held = Store(store) if store else Store.shipped()
-    grant = load_policy(policies, held).clamp(Weights.parse(weights), **parse_attributes(attributes))
+    grant = load_policy(policies, held, trust).clamp(Weights.parse(weights), **parse_attributes(attributes))
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(base, held, dtype=dtype)

@@ -13,6 +13,7 @@ from soupmix.cli.options import (
     policy_option,
     read_adapters,
     store_option,
+    trust_option,
     weight_option,
 )
 from soupmix.errors import PolicyRefusal
@@ -24,6 +25,7 @@ __all__ = ["command"]
 @click.command("clamp")
 @weight_option(required=True)
 @policy_option
+@trust_option
 @attribute_option
 @store_option
 @json_option
@@ -31,6 +33,7 @@ __all__ = ["command"]
 def command(
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
+    trust: tuple[str, ...],
     attributes: tuple[str, ...],
     store: Path | None,
     as_json: bool,
@@ -39,7 +42,7 @@ def command(
     """Show what a policy grants of the weights asked for, and which rules bind."""
     requested = Weights.parse(weights)
     stated = parse_attributes(attributes)
-    grant = load_policy(policies, read_adapters(store)).clamp(requested, **stated)
+    grant = load_policy(policies, read_adapters(store), trust).clamp(requested, **stated)
     click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
     if strict and grant.clamped:
         raise PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")

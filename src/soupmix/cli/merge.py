@@ -15,6 +15,7 @@ from soupmix.cli.options import (
     policy_option,
     read_adapters,
     store_option,
+    trust_option,
     weight_option,
 )
 from soupmix.errors import PolicyError
@@ -31,6 +32,7 @@ __all__ = ["command"]
 @click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=click.Path(path_type=Path))
 @weight_option()
 @policy_option
+@trust_option
 @attribute_option
 @store_option
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
@@ -42,6 +44,18 @@ __all__ = ["command"]
     type=click.Choice(["fp32", "fp16", "bf16"]),
     help="fp32 for an adapter, the base's own for a model, if not given.",
 )
+@click.option(
+    "--sign",
+    metavar="KEY.pem",
+    type=click.Path(path_type=Path),
+    help="Private key that signs the provenance; unsigned if not given.",
+)
+@click.option(
+    "--sign-model",
+    metavar="KEY.pem",
+    type=click.Path(path_type=Path),
+    help="ECDSA P-256 private key for model.sig, which OpenSSF's model_signing verifies.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be granted; OUT is not needed.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @json_option
@@ -49,8 +63,11 @@ def command(
     paths: tuple[Path, ...],
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
+    trust: tuple[str, ...],
     attributes: tuple[str, ...],
     store: Path | None,
+    sign: Path | None,
+    sign_model: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -72,12 +89,14 @@ def command(
         **options,
     }
     recipe = with_options(read_recipe(source) if source else None, given)
-    grant = _grant(recipe)
+    grant = _grant(recipe, trust)
     click.echo(grant.explain(), err=True)
     if dry_run or out is None:
         click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
         return
-    soup, saved = _carry_out(recipe, grant, out, force=force)
+    soup, saved = _carry_out(recipe, grant, out, sign=sign, sign_model=sign_model, force=force)
+    if sign is None:
+        click.echo("soupmix: note: the provenance is not signed (see --sign)", err=True)
     for warning in soup.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
     click.echo(json.dumps(_summary(soup, saved), indent=2, sort_keys=True) if as_json else _text(saved))
@@ -96,30 +115,30 @@ def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | 
     return None, paths[0] if paths else None
 
 
-def _grant(recipe: "Recipe") -> "Grant":
+def _grant(recipe: "Recipe", trust: tuple[str, ...]) -> "Grant":
     adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
-    policy = load_policy([Path(path) for path in recipe.policies], adapters)
+    policy = load_policy([Path(path) for path in recipe.policies], adapters, trust)
     recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
     if recorded is not None and recorded != policy.digest:
         raise PolicyError(
             f"this recipe was carried out under policy {recorded}, but the policy given is "
-            f"{policy.digest}: name the same documents with --policy, or take the part `record` out of the recipe",
+            f"{policy.digest}: name the same documents with --policy or --trust, or take the part `record` out of the recipe",
             reason="policy-changed",
         )
     return policy.clamp(recipe.weights, **recipe.attributes)
 
 
-def _carry_out(recipe: "Recipe", grant: "Grant", out: Path, *, force: bool) -> "tuple[Soup, Saved]":
+def _carry_out(recipe: "Recipe", grant: "Grant", out: Path, **options: Any) -> "tuple[Soup, Saved]":
     from soupmix.merge.soup import SHARD_SIZE, merge
     from soupmix.store.store import Store
 
     store = Store.shipped() if recipe.store == "shipped" else Store(recipe.store)
     soup = merge(store, grant, method=recipe.method)
     if recipe.kind == "adapter":
-        return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, force=force)
+        return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
     base = recipe.base or next((entry.base for entry in store), "")
     size = recipe.shard_size or SHARD_SIZE
-    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, force=force)
+    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, **options)
 
 
 def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:
