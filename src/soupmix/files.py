@@ -56,7 +56,7 @@ def digest_parts(tag: str, parts: Mapping[str, str]) -> str:
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file atomically and durably: temporary beside it, fsync, rename, fsync of the folder; never more open than `mode`."""
+    """Write a file atomically and durably: temporary beside it, fsync, rename, fsync of the folder. `mode` is its mode."""
     try:
         handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
         temporary = Path(name)

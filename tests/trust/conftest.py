@@ -21,6 +21,8 @@ version: '1'
 rules:
 - {rule: bounds, id: calm, adapter: unfriendly, at_most: '0.5'}
 """
+
+
 def new_keys() -> RoleKeys:
     return RoleKeys(CryptoSigner.generate_ed25519(), CryptoSigner.generate_ed25519())
 

@@ -202,7 +202,9 @@ def test_tampered_target(shop: "Shop") -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10_000_000, 1 << 40])
-@pytest.mark.parametrize("pattern", ["targets/*", "metadata/timestamp.json", "metadata/2.snapshot.json", "metadata/2.root.json"])
+@pytest.mark.parametrize(
+    "pattern", ["targets/*", "metadata/timestamp.json", "metadata/2.snapshot.json", "metadata/2.root.json"]
+)
 def test_endless_data(shop: "Shop", pattern: str, size: int) -> None:
     """A file that is longer than signed, or than any may be; the last size is a hole that no disk could hold."""
     rotate(shop.folder, signers=shop.roots[:2], now=NOW)
@@ -211,10 +213,14 @@ def test_endless_data(shop: "Shop", pattern: str, size: int) -> None:
     os.truncate(path, path.stat().st_size + size)
     with pytest.raises(PolicyError) as caught:
         shop.read(folder=folder)
-    assert caught.value.reason == ("damaged" if size == 1 and path.name in ("timestamp.json", "2.root.json") else "too-large")
+    assert caught.value.reason == (
+        "damaged" if size == 1 and path.name in ("timestamp.json", "2.root.json") else "too-large"
+    )
 
 
-@pytest.mark.parametrize("name", ["../../evil", "../../evil.yaml", "/etc/evil.yaml", "a/b.yaml", "Law.yaml", "law.txt", ".yaml"])
+@pytest.mark.parametrize(
+    "name", ["../../evil", "../../evil.yaml", "/etc/evil.yaml", "a/b.yaml", "Law.yaml", "law.txt", ".yaml"]
+)
 def test_names_that_leave_the_folder(shop: "Shop", name: str, tmp_path: Path) -> None:
     folder = shop.copy()
     forge(folder, evil_targets(shop.keys.targets, name), shop.keys.online)
@@ -285,7 +291,12 @@ def test_a_wiped_state_forgets_and_the_floor_does_not(shop: "Shop") -> None:
 
 
 def test_a_pinned_root_that_is_none(shop: "Shop", make_shop: "Callable[[str], Shop]") -> None:
-    for root in (b"", b"{}", (shop.folder / "metadata/timestamp.json").read_bytes(), shop.root.replace(b"2028", b"2029")):
+    for root in (
+        b"",
+        b"{}",
+        (shop.folder / "metadata/timestamp.json").read_bytes(),
+        shop.root.replace(b"2028", b"2029"),
+    ):
         with pytest.raises(PolicyError) as caught:
             read_set(Source(shop.folder, root, state=shop.fresh()), now=NOW)
         assert caught.value.reason == "bad-root"

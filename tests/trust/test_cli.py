@@ -53,7 +53,10 @@ def set_up(run: Run, name: str, tier: str, rule: str) -> str:
     for key in ("root", "targets", "online"):
         assert run("trust", "keygen", f"{name}-{key}.pem")[0] == 0
     keys = ("--targets-key", f"{name}-targets.pem", "--online-key", f"{name}-online.pem")
-    assert run("trust", "init", name, "--root-key", f"{name}-root.pem", *keys)[:2] == (0, f"{name}/metadata/1.root.json\n")
+    assert run("trust", "init", name, "--root-key", f"{name}-root.pem", *keys)[:2] == (
+        0,
+        f"{name}/metadata/1.root.json\n",
+    )
     Path(f"{name}.yaml").write_text(f"tier: {tier}\nissuer: Example\nversion: '1'\nrules:\n- {rule}\n")
     assert run("trust", "publish", name, f"{name}.yaml", *keys)[0] == 0
     return f"{tier}={name},{name}/metadata/1.root.json"
@@ -76,8 +79,8 @@ def test_a_signed_policy_on_the_command_line(run: Run, shelf: Path) -> None:
     assert json.loads(run(*asked, "--policy", "me.yaml")[1])["granted"] == {"unfriendly": "0.25"}
     for more, code, told in (
         (("--trust", law), 2, "given twice"),
-        (("--trust", "nonsense"), 2, "TIER=FOLDER,ROOT"),
-        (("--trust", "user=eu,eu/metadata/1.root.json"), 2, "TIER=FOLDER,ROOT"),
+        (("--trust", "nonsense"), 2, "TIER=DIR,ROOT"),
+        (("--trust", "user=eu,eu/metadata/1.root.json"), 2, "TIER=DIR,ROOT"),
         (("--trust", "organisation=acme,gone.json"), 1, "gone.json"),
         (("--trust", "organisation=gone,eu/metadata/1.root.json"), 1, "gone"),
         (("--trust", "organisation=acme,eu/metadata/1.root.json"), 1, "does not trust"),

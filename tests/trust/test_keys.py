@@ -43,7 +43,9 @@ def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     other = rsa.generate_private_key(65537, 2048)
     (tmp_path / "rsa.pem").write_bytes(other.private_bytes(*pem, serialization.NoEncryption()))
-    locked = read_private(tmp_path / "a.pem")._private_key.private_bytes(*pem, serialization.BestAvailableEncryption(b"x"))
+    locked = read_private(tmp_path / "a.pem")._private_key.private_bytes(
+        *pem, serialization.BestAvailableEncryption(b"x")
+    )
     (tmp_path / "locked.pem").write_bytes(locked)
     (tmp_path / "junk.pem").write_bytes(b"\0" * 100)
     for path in tmp_path.iterdir():
@@ -117,7 +119,7 @@ def _made(path: Path) -> Path:
     ],
 )
 def test_what_is_no_envelope_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         Envelope.from_bytes(text.encode())
 
 

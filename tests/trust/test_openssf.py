@@ -32,7 +32,13 @@ def verdict(python: str, folder: Path, public: Path) -> "subprocess.CompletedPro
 def test_its_own_verifier_accepts_it_and_notices_one_byte(verifier: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name, data in {"a.safetensors": b"\0" * 5000, "config.json": b"{}", "README.md": b"# m", "Z": b"", "a-b": b"1"}.items():
+    for name, data in {
+        "a.safetensors": b"\0" * 5000,
+        "config.json": b"{}",
+        "README.md": b"# m",
+        "Z": b"",
+        "a-b": b"1",
+    }.items():
         (folder / name).write_bytes(data)
     public = generate_key(tmp_path / "key.pem", kind="ecdsa-p256")
     sign_folder(folder, tmp_path / "key.pem")

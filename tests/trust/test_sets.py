@@ -28,7 +28,9 @@ def test_a_set_is_what_was_published_last(shop: "Shop") -> None:
     assert shop.read(state=state) == shop.read()
 
 
-def test_rotation_is_followed_by_an_old_reader_and_by_one_pinned_to_the_first_root(shop: "Shop", new_keys: Callable[[], RoleKeys]) -> None:
+def test_rotation_is_followed_by_an_old_reader_and_by_one_pinned_to_the_first_root(
+    shop: "Shop", new_keys: Callable[[], RoleKeys]
+) -> None:
     state = shop.fresh()
     shop.read(state=state)
     new = CryptoSigner.generate_ed25519()

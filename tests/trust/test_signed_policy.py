@@ -29,7 +29,10 @@ class Ref:
     tags: tuple[str, ...] = ()
 
 
-ADAPTERS = (Ref("friendly", "style", "friendly", "sha256:" + "1" * 64), Ref("unfriendly", "style", "unfriendly", "sha256:" + "2" * 64))
+ADAPTERS = (
+    Ref("friendly", "style", "friendly", "sha256:" + "1" * 64),
+    Ref("unfriendly", "style", "unfriendly", "sha256:" + "2" * 64),
+)
 
 
 def document(tier: str, *rules: str, **fields: str) -> bytes:
@@ -79,7 +82,10 @@ def test_the_first_expiry_counts(two: "tuple[Shop, Shop]") -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.tuples(st.sampled_from(["friendly", "unfriendly"]), st.sampled_from(["0", "0.1", "0.75", "1", "5"])), max_size=3)
+    st.lists(
+        st.tuples(st.sampled_from(["friendly", "unfriendly"]), st.sampled_from(["0", "0.1", "0.75", "1", "5"])),
+        max_size=3,
+    )
 )
 def test_whatever_a_stolen_organisation_key_signs_the_law_holds(
     two: "tuple[Shop, Shop]", rules: list[tuple[str, str]]
@@ -132,10 +138,15 @@ def test_one_refused_set_is_no_policy_at_all(two: "tuple[Shop, Shop]") -> None:
         ({"a.yaml": b"tier: ["}, "bad-yaml"),
         ({"a.yaml": b"tier: law"}, "bad-document"),
         ({"a.yaml": document("law", valid="{until: 2026-12-31}")}, "not-valid"),
-        ({"a.yaml": document("law", "{rule: bounds, adapter: friendly, at_least: '0.5'}", bound("friendly", 0.25))}, ""),
+        (
+            {"a.yaml": document("law", "{rule: bounds, adapter: friendly, at_least: '0.5'}", bound("friendly", 0.25))},
+            "",
+        ),
     ],
 )
-def test_signed_is_not_the_same_as_sensible(make_shop: "Callable[[str], Shop]", files: dict[str, bytes], reason: str) -> None:
+def test_signed_is_not_the_same_as_sensible(
+    make_shop: "Callable[[str], Shop]", files: dict[str, bytes], reason: str
+) -> None:
     law = make_shop("law")
     law.publish(files)
     with pytest.raises(PolicyError) as caught:

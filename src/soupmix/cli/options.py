@@ -56,14 +56,14 @@ def policy_option(command: _Command) -> _Command:
 
 
 def trust_option(command: _Command) -> _Command:
-    """`--trust TIER=FOLDER,ROOT[,FLOOR]`, repeatable; the command gets `trust: tuple[str, ...]` for `load_policy`."""
+    """`--trust TIER=DIR,ROOT[,FLOOR]`, repeatable; the command gets `trust: tuple[str, ...]` for `load_policy`."""
     return click.option(
         "--trust",
         "trust",
         multiple=True,
-        metavar="TIER=FOLDER,ROOT[,FLOOR]",
-        help="Signed set of a tier (law or organisation): its folder, the root file you trust, and the least version; "
-        "repeatable. --policy is then for user documents only.",
+        metavar="TIER=DIR,ROOT",
+        help="Signed set of a tier (law or organisation): its folder, and the root file you trust; repeatable. With a third "
+        "part, the least version accepted. --policy is then for user documents only.",
     )(command)
 
 
@@ -137,10 +137,14 @@ def load_policy(policies: Sequence[Path], adapters: Iterable[AdapterRef], trust:
 def _signed(policies: Sequence[Path], adapters: Iterable[AdapterRef], trust: Sequence[str]) -> Policy:
     from soupmix.trust import load_signed
 
-    made = load_signed(**_sources(trust), user=policies, adapters=adapters)
+    sources = _sources(trust)
+    made = load_signed(
+        law=sources.get("law"), organisation=sources.get("organisation"), user=policies, adapters=adapters
+    )
     for tier, found in made.sets.items():
         click.echo(
-            f"soupmix: {tier}: signed set version {found.version}, good until {found.expires:%Y-%m-%d %H:%M} UTC", err=True
+            f"soupmix: {tier}: signed set version {found.version}, good until {found.expires:%Y-%m-%d %H:%M} UTC",
+            err=True,
         )
     return made.policy
 
@@ -153,7 +157,7 @@ def _sources(texts: Sequence[str]) -> "dict[str, Source]":
         match = _TRUST.fullmatch(text)
         if match is None:
             raise RecipeError(
-                f"{text!r} is not TIER=FOLDER,ROOT[,FLOOR] with a tier of law or organisation, for example "
+                f"{text!r} is not TIER=DIR,ROOT[,FLOOR] with a tier of law or organisation, for example "
                 "law=sets/law,law-root.json",
                 reason="bad-trust",
             )

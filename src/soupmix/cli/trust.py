@@ -1,8 +1,9 @@
 """`soupmix trust`: keys, signed sets of policy documents, and OpenSSF model signatures."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 
 
-def _key_option(flag: str, name: str, text: str, *, required: bool = False, multiple: bool = False) -> Any:
+def _key_option(
+    flag: str, name: str, text: str, *, required: bool = False, multiple: bool = False
+) -> Callable[[_Command], _Command]:
     return click.option(flag, name, metavar="KEY", type=_PATH, required=required, multiple=multiple, help=text)
 
 
@@ -118,7 +122,7 @@ def rotate(
         add=[read_public(path) for path in add],
         remove=[read_public(path) for path in remove],
         threshold=threshold,
-        keys=_keys(targets, online) if targets is not None and online is not None else None,
+        keys=_keys(targets, online) if targets and online else None,
         days=_lifetimes(days),
     )
     click.echo(f"{folder}: root version {version}", err=True)
@@ -145,7 +149,8 @@ def verify(folder: Path, root: Path, floor: int, as_json: bool) -> None:
 
     found = read_set(Source.pinned(folder, root, floor=floor))
     facts = {"version": found.version, "versions": dict(found.versions), "expires": found.expires.isoformat()}
-    _print({**facts, "root": found.root, "files": {name: len(data) for name, data in found.files.items()}}, as_json)
+    sizes = {name: len(data) for name, data in found.files.items()}
+    _print({**facts, "root": found.root, "files": sizes}, as_json)
 
 
 @command.command("sign-model")
@@ -175,21 +180,20 @@ def _lifetimes(texts: tuple[str, ...]) -> "Lifetimes":
     for text in texts:
         role, _, number = text.partition("=")
         if role not in Lifetimes.__annotations__ or not (number.isascii() and number.isdigit() and len(number) < 9):
-            raise click.UsageError(f"--days {text!r}: write ROLE=N with a role of {', '.join(Lifetimes.__annotations__)}")
+            raise click.UsageError(
+                f"--days {text!r}: write ROLE=N with a role of {', '.join(Lifetimes.__annotations__)}"
+            )
         given[role] = int(number)
     return Lifetimes(**given)
 
 
 def _contents(files: tuple[Path, ...]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for path in files:
-        if path.name in found:
-            raise click.UsageError(f"two of the files are named {path.name}; a set has one of each name")
-        try:
-            found[path.name] = path.read_bytes()
-        except OSError as error:
-            raise PolicyError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from error
-    return found
+    if len({path.name for path in files}) < len(files):
+        raise click.UsageError("two of the files have the same name; a set has one of each name")
+    try:
+        return {path.name: path.read_bytes() for path in files}
+    except OSError as error:
+        raise PolicyError(f"{error.filename} cannot be read: {error.strerror}", reason="unreadable") from error
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Where a result comes from, in a form that others read: an in-toto statement with a SLSA provenance predicate, in a DSSE envelope.
+"""Where a result comes from, in a form that others read: an in-toto statement with SLSA provenance in a DSSE envelope.
 
 Formats: in-toto Statement v1, SLSA provenance v1, DSSE v1. Nothing in it depends on the clock or on the machine, so
 repeating the merge repeats it; only signatures need a key.
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from soupmix.merge.soup import Soup
     from soupmix.policy import Grant
 
-__all__ = ["PROVENANCE", "check_model_signature", "check_provenance", "check_signature", "provenance", "read_provenance"]
+__all__ = [
+    "PROVENANCE",
+    "check_model_signature",
+    "check_provenance",
+    "check_signature",
+    "provenance",
+    "read_provenance",
+]
 
 PROVENANCE: Final = "soupmix_provenance.json"
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -87,9 +94,7 @@ def read_provenance(folder: Path) -> Envelope | None:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from error
 
 
-def check_provenance(
-    envelope: Envelope | None, outputs: Mapping[str, str], grant: "Grant | None"
-) -> Iterator[Finding]:
+def check_provenance(envelope: Envelope | None, outputs: Mapping[str, str], grant: "Grant | None") -> Iterator[Finding]:
     """Whether an envelope speaks of these files (name -> "sha256:<hex>") and of this grant, signed or not.
 
     Raises:

@@ -227,6 +227,7 @@ def _compare(
         yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {error}")
         return
     made_here = (recipe.record or {}).get("soupmix") == __version__
-    for name in sorted(sink.digests.keys() | written.keys()):
+    told = {PROVENANCE} - written.keys()  # that it is missing
+    for name in sorted((sink.digests.keys() | written.keys()) - told):
         if sink.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):
             yield Finding("rebuild-differs", name, f"{name} is not what the recorded recipe and grant give")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from soupmix.errors import SoupmixError
 
 if TYPE_CHECKING:
+    from soupmix.trust.bundle import signed_resources
     from soupmix.trust.chain import describe
     from soupmix.trust.dsse import Envelope
     from soupmix.trust.keys import generate_key, read_private, read_public
-    from soupmix.trust.bundle import signed_resources
     from soupmix.trust.model import load_model_key, sign_folder, sign_model
     from soupmix.trust.reading import SignedSet, Source, read_set
     from soupmix.trust.signatures import sign_envelope, verify_envelope

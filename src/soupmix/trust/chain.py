@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from soupmix.errors import AdapterError, PolicyError
 from soupmix.store.sealed import read_sealed
@@ -13,7 +13,7 @@ from soupmix.trust.layout import LARGEST_METADATA, METADATA
 
 __all__ = ["Chain", "check_root", "describe", "newest", "read_chain"]
 
-_T = TypeVar("_T", bound=Signed)
+_T = TypeVar("_T", Root, Snapshot, Targets, Timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _read(folder: Path, name: str, kind: type[_T]) -> tuple[Metadata[_T], bytes]
     return document, data
 
 
-def _check_signed(folder: Path, root: Root, document: Metadata[_T]) -> None:
+def _check_signed(folder: Path, root: Root, document: Metadata[Any]) -> None:
     role = document.signed.type
     if not root.get_verification_result(role, document.signed_bytes, document.signatures).verified:
         raise PolicyError(
@@ -124,7 +124,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         PolicyError: as `read_chain`.
     """
     chain = read_chain(Path(folder))
-    roles = {document.signed.type: document.signed for document in (chain.root, chain.targets, chain.snapshot, chain.timestamp)}
+    roles = {
+        document.signed.type: document.signed
+        for document in (chain.root, chain.targets, chain.snapshot, chain.timestamp)
+    }
     facts: dict[str, Any] = {
         name: {"version": role.version, "expires": f"{role.expires:%Y-%m-%d}", **_keys(chain.root.signed, name)}
         for name, role in roles.items()

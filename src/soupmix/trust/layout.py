@@ -5,7 +5,16 @@ from typing import Final
 
 from soupmix.errors import PolicyError
 
-__all__ = ["DOCUMENT", "LARGEST_FILE", "LARGEST_METADATA", "MOST_FILES", "METADATA", "TARGETS", "check_count", "check_name"]
+__all__ = [
+    "DOCUMENT",
+    "LARGEST_FILE",
+    "LARGEST_METADATA",
+    "METADATA",
+    "MOST_FILES",
+    "TARGETS",
+    "check_count",
+    "check_name",
+]
 
 METADATA: Final = "metadata"
 TARGETS: Final = "targets"

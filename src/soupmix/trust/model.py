@@ -39,9 +39,7 @@ def sign_model(name: str, digests: Mapping[str, str], key: ec.EllipticCurvePriva
     """
     payload = statement(name, digests)
     algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return bundle(payload, key.sign(pae(IN_TOTO, payload), algorithm), public)
 
 

@@ -146,7 +146,9 @@ class _Reader:
             files = {name: self._file(target) for name, target in sorted(targets.targets.items())}
         except (RepositoryError, DownloadError) as error:
             raise refusal(error, self._fetcher, self._source.folder, self._roots()) from error
-        roles = {role.type: role for role in (self._trusted.root, self._trusted.timestamp, self._trusted.snapshot, targets)}
+        roles = {
+            role.type: role for role in (self._trusted.root, self._trusted.timestamp, self._trusted.snapshot, targets)
+        }
         return SignedSet(
             files=MappingProxyType(files),
             version=targets.version,

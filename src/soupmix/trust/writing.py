@@ -201,7 +201,9 @@ def _change_root_keys(root: Root, add: Sequence[SSlibKey], remove: Sequence[SSli
 def _set_threshold(root: Root, threshold: int) -> None:
     count = len(root.roles["root"].keyids)
     if not 1 <= threshold <= count:
-        raise PolicyError(f"{threshold} of {count} root keys cannot be asked to sign; give 1 to {count}", reason="threshold")
+        raise PolicyError(
+            f"{threshold} of {count} root keys cannot be asked to sign; give 1 to {count}", reason="threshold"
+        )
     root.roles["root"].threshold = threshold
 
 
