@@ -172,17 +172,43 @@ def test_a_root_by_one_of_three(shop: "Shop") -> None:
     refused(shop, "threshold", folder=folder)
 
 
-def test_a_root_by_strangers(shop: "Shop") -> None:
-    folder, strangers = shop.copy(), [CryptoSigner.generate_ed25519() for _ in range(2)]
+def strangers_root(shop: "Shop", folder: Path) -> None:
+    """Version 2, rightly signed by itself; it names the genuine daily keys too."""
+    strangers = [CryptoSigner.generate_ed25519() for _ in range(2)]
     root = Root(version=2, expires=NOW + timedelta(days=5), consistent_snapshot=True)
     for stranger in strangers:
         for role in ("root", "targets", "snapshot", "timestamp"):
             root.add_key(stranger.public_key, role)
+    for role, signer in (
+        ("targets", shop.keys.targets),
+        ("snapshot", shop.keys.online),
+        ("timestamp", shop.keys.online),
+    ):
+        root.add_key(signer.public_key, role)
     document = Metadata(root)
     for stranger in strangers:
         document.sign(stranger, append=True)
     document.to_file(str(folder / "metadata/2.root.json"))
+
+
+def test_a_root_by_strangers(shop: "Shop") -> None:
+    folder = shop.copy()
+    strangers_root(shop, folder)
     refused(shop, "wrong-key", folder=folder)
+
+
+def test_a_strangers_root_in_the_publishers_folder_is_not_built_upon(shop: "Shop") -> None:
+    strangers_root(shop, shop.folder)
+    before = sorted(path.name for path in shop.folder.rglob("*"))
+    for act in (
+        lambda: shop.publish(shop.files),
+        lambda: renew(shop.folder, online=shop.keys.online, now=NOW),
+        lambda: rotate(shop.folder, signers=shop.roots[:2], now=NOW),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            act()
+        assert caught.value.reason == "threshold"
+    assert before == sorted(path.name for path in shop.folder.rglob("*"))
 
 
 def test_a_skipped_root(shop: "Shop") -> None:

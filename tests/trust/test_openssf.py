@@ -56,10 +56,16 @@ def test_its_own_verifier_accepts_it_and_notices_one_byte(verifier: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_what_soupmix_trust_sign_model_says_on_the_command_line(verifier: str, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_bytes(b"{}")
-    soupmix = [sys.executable, "-c", "from soupmix.cli import main; main()", "trust"]
-    for words in (["keygen", "key.pem", "--kind", "ecdsa-p256"], ["sign-model", "model", "key.pem"]):
+def test_what_the_command_line_signs_is_accepted(verifier: str, tmp_path: Path) -> None:
+    """A merged adapter, signed while it is written and signed again afterwards."""
+    soupmix = [sys.executable, "-c", "from soupmix.cli import main; main()"]
+    merge = ["merge", "-w", "friendly=0.5", "--sign-model", "key.pem", "soup"]
+    for words in (
+        ["trust", "keygen", "key.pem", "--kind", "ecdsa-p256"],
+        merge,
+        ["trust", "sign-model", "soup", "key.pem"],
+    ):
         subprocess.run([*soupmix, *words], cwd=tmp_path, check=True)
-    assert verdict(verifier, tmp_path / "model", tmp_path / "key.pub.pem").returncode == 0
+        if (tmp_path / "soup").exists():
+            done = verdict(verifier, tmp_path / "soup", tmp_path / "key.pub.pem")
+            assert done.returncode == 0, done.stdout + done.stderr

@@ -1,8 +1,11 @@
 """Publishing, rotating, reading: what must hold without an attacker."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,6 +179,27 @@ def test_two_processes_read_while_a_third_publishes(shop: "Shop") -> None:
         assert len(versions) == 20
         assert versions == sorted(versions)
         assert versions[-1] <= version
+
+
+@pytest.mark.parametrize("act", ["read", "publish", "renew", "rotate"])
+def test_one_at_a_time(shop: "Shop", act: str) -> None:
+    """Whoever holds the folder makes the others wait: readers on their state, writers on the repository."""
+    state = shop.fresh()
+    shop.read(state=state)
+    acts: dict[str, Callable[[], object]] = {
+        "read": lambda: shop.read(state=state),
+        "publish": lambda: shop.publish(shop.files),
+        "renew": lambda: renew(shop.folder, online=shop.keys.online, now=NOW),
+        "rotate": lambda: rotate(shop.folder, signers=shop.roots[:2], now=NOW),
+    }
+    handle = os.open(state if act == "read" else shop.folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(acts[act])
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.5)
+        os.close(handle)
+        waiting.result(timeout=30)
 
 
 def test_what_was_seen_is_remembered_where_it_is_said(

@@ -65,7 +65,7 @@ def init(
         folder,
         root_keys=[read_public(path) for path in roots],
         threshold=threshold,
-        signers=[read_private(path) for path in roots if _is_private(path)],
+        signers=[read_private(path) for path in roots if b"PRIVATE KEY-----" in path.read_bytes()],
         keys=_keys(targets, online),
         days=_lifetimes(days),
     )
@@ -167,10 +167,6 @@ def _keys(targets: Path, online: Path) -> "RoleKeys":
     from soupmix.trust import RoleKeys, read_private
 
     return RoleKeys(read_private(targets), read_private(online))
-
-
-def _is_private(path: Path) -> bool:
-    return b"PRIVATE KEY-----" in path.read_bytes()
 
 
 def _lifetimes(texts: tuple[str, ...]) -> "Lifetimes":

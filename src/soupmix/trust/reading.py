@@ -100,8 +100,6 @@ def read_set(source: Source, *, now: datetime | None = None) -> SignedSet:
             "missing", "unreadable", "bad-root".
         OutputError: the state cannot be written.
     """
-    if not source.root:
-        raise PolicyError("the pinned root is empty; there is nothing to judge the set by", reason="bad-root")
     digest = sha256(source.root).hexdigest()
     state = source.state if source.state is not None else state_root() / "trust" / digest
     try:
