@@ -149,8 +149,7 @@ def verify(folder: Path, root: Path, floor: int, as_json: bool) -> None:
 
     found = read_set(Source.pinned(folder, root, floor=floor))
     facts = {"version": found.version, "versions": dict(found.versions), "expires": found.expires.isoformat()}
-    sizes = {name: len(data) for name, data in found.files.items()}
-    _print({**facts, "root": found.root, "files": sizes}, as_json)
+    _print({**facts, "root": found.root, "files": {name: len(data) for name, data in found.files.items()}}, as_json)
 
 
 @command.command("sign-model")
