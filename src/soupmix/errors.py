@@ -14,7 +14,11 @@ A message says what was asked, what is allowed, which rule says so and what to d
 `reason` is a short stable code for programs; the message may change, the code does not.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from soupmix.policy.grant import Binding
 
 __all__ = [
     "AdapterError",
@@ -56,9 +60,13 @@ class PolicyError(SoupmixError, ValueError):
 
 
 class PolicyRefusal(SoupmixError):
-    """A valid policy says no to this request."""
+    """A valid policy says no to this request; `rules` are the bindings that do, where rules do."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, reason: str = "", rules: "Sequence[Binding]" = ()) -> None:
+        super().__init__(message, reason=reason)
+        self.rules = tuple(rules)
 
 
 class AdapterError(SoupmixError, ValueError):

@@ -63,6 +63,7 @@ def test_the_statement_says_what_was_asked_granted_used_and_made(three: Store, t
         "method": "delta",
         "policy": {"sha256": soup.grant.policy_digest.removeprefix("sha256:")},
         "rank": 3,
+        "sources": {},
         "weights_micro": {
             "granted": {"concise": 250_000, "friendly": 1_000_000},
             "requested": {"concise": 250_000, "friendly": 1_500_000},

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -10,8 +11,10 @@ from soupmix.cli.options import (
     json_option,
     load_policy,
     parse_attributes,
+    parse_sources,
     policy_option,
     read_adapters,
+    source_option,
     store_option,
     trust_option,
     weight_option,
@@ -27,22 +30,36 @@ __all__ = ["command"]
 @policy_option
 @trust_option
 @attribute_option
+@source_option
 @store_option
 @json_option
+@click.option(
+    "--metric",
+    type=click.Choice(["weights", "delta"]),
+    default="weights",
+    help="What stays as near as possible: the weights (the default), or the merged delta.",
+)
+@click.option("--internal", is_flag=True, help="Also print the issuers' internal reasons, on stderr.")
 @click.option("--strict", is_flag=True, help="Refuse (exit code 3) instead of clamping.")
 def command(
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
     trust: tuple[str, ...],
     attributes: tuple[str, ...],
+    sources: tuple[str, ...],
     store: Path | None,
     as_json: bool,
+    metric: Literal["weights", "delta"],
+    internal: bool,
     strict: bool,
 ) -> None:
     """Show what a policy grants of the weights asked for, and which rules bind."""
     requested = Weights.parse(weights)
     stated = parse_attributes(attributes)
-    grant = load_policy(policies, read_adapters(store), trust).clamp(requested, **stated)
+    policy = load_policy(policies, read_adapters(store), trust, metric=metric)
+    grant = policy.clamp(requested, sources=parse_sources(sources), **stated)
     click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
+    for rule, reason in policy.internal_reasons(grant).items() if internal else ():
+        click.echo(f"soupmix: internal: {rule}: {reason}", err=True)
     if strict and grant.clamped:
         raise PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")

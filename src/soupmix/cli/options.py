@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from soupmix.errors import RecipeError
-from soupmix.policy import ATTRIBUTES, AdapterRef, Policy
+from soupmix.errors import PolicyError, RecipeError
+from soupmix.policy import ATTRIBUTES, SOURCES, TIERS, AdapterRef, Policy, parse_document
+from soupmix.policy.reading import read_text
 
 if TYPE_CHECKING:
     from soupmix.store import Manifest
@@ -19,8 +20,11 @@ __all__ = [
     "json_option",
     "load_policy",
     "parse_attributes",
+    "parse_sources",
+    "policy_files",
     "policy_option",
     "read_adapters",
+    "source_option",
     "store_option",
     "trust_option",
     "weight_option",
@@ -78,6 +82,17 @@ def attribute_option(command: _Command) -> _Command:
     )(command)
 
 
+def source_option(command: _Command) -> _Command:
+    """`--source [NAME=]SOURCE`, repeatable; the command gets `sources: tuple[str, ...]` for `parse_sources`."""
+    return click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="[NAME=]SOURCE",
+        help=f"Where the weights come from, {', '.join(SOURCES)}; of all, or of one adapter. Left open, every rule applies.",
+    )(command)
+
+
 def store_option(command: _Command) -> _Command:
     """`--store DIR`; the command gets `store: Path | None`, None for the shipped adapters."""
     return click.option(
@@ -120,26 +135,77 @@ def parse_attributes(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_policy(policies: Sequence[Path], adapters: Iterable[AdapterRef], trust: Sequence[str] = ()) -> Policy:
+def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
+    """Sources from SOURCE or NAME=SOURCE texts.
+
+    Raises:
+        RecipeError: both ways are mixed, or something comes twice (reason "bad-source").
+    """
+    pairs = [text.rpartition("=")[::2] for text in texts]
+    names = [name for name, _ in pairs]
+    if names == [""]:
+        return pairs[0][1]
+    if "" in names or len(set(names)) < len(names):
+        raise RecipeError(
+            "give --source once for all weights, or once for each adapter as NAME=SOURCE", reason="bad-source"
+        )
+    return dict(pairs)
+
+
+def policy_files(given: Sequence[Path]) -> list[Path]:
+    """Documents from files and folders; those of a folder (*.yaml, *.yml) in the order of their tiers, then names.
+
+    Raises:
+        PolicyError: a folder holds none (reason "empty"), or one that cannot be read.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix in (".yaml", ".yml"))
+            if not inside:
+                raise PolicyError(f"{path} holds no policy document (*.yaml)", reason="empty")
+            tiers = {each: TIERS.index(parse_document(read_text(each), each.name).tier) for each in inside}
+            found += sorted(inside, key=lambda each: (tiers[each], each.name))
+        else:
+            found.append(path)
+    return found
+
+
+def load_policy(
+    policies: Sequence[Path],
+    adapters: Iterable[AdapterRef],
+    trust: Sequence[str] = (),
+    *,
+    metric: Literal["weights", "delta"] = "weights",
+) -> Policy:
     """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
     if not policies and not trust:
-        return Policy.open(adapters)
+        return Policy.open(adapters, metric=metric)
     if trust:
-        policy = _signed(policies, adapters, trust)
+        policy = _signed(policies, adapters, trust, metric)
     else:
-        policy = Policy.load(*policies, adapters=adapters)
+        policy = Policy.load(*policies, adapters=adapters, metric=metric)
         click.echo("soupmix: note: these policy documents are not signed (see --trust)", err=True)
     for note in policy.notes:
         click.echo(f"soupmix: note: {note}", err=True)
     return policy
 
 
-def _signed(policies: Sequence[Path], adapters: Iterable[AdapterRef], trust: Sequence[str]) -> Policy:
+def _signed(
+    policies: Sequence[Path],
+    adapters: Iterable[AdapterRef],
+    trust: Sequence[str],
+    metric: Literal["weights", "delta"],
+) -> Policy:
     from soupmix.trust import load_signed
 
     sources = _sources(trust)
     made = load_signed(
-        law=sources.get("law"), organisation=sources.get("organisation"), user=policies, adapters=adapters
+        law=sources.get("law"),
+        organisation=sources.get("organisation"),
+        user=policies,
+        adapters=adapters,
+        metric=metric,
     )
     for tier, found in made.sets.items():
         click.echo(

@@ -143,6 +143,7 @@ def _request(grant: "Grant") -> dict[str, Any]:
     return {
         "attributes": grant.attributes,
         "policy": _digest(grant.policy_digest),
+        "sources": dict(grant.sources),
         "weights_micro": {"granted": dict(grant.granted), "requested": dict(grant.requested)},
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from soupmix.errors import PolicyError
 from soupmix.policy import AdapterRef, Document, Policy, parse_document
@@ -36,6 +37,7 @@ def load_signed(
     user: Iterable[str | Path] = (),
     adapters: Iterable[AdapterRef] = (),
     now: datetime | None = None,
+    metric: Literal["weights", "delta"] = "weights",
 ) -> SignedPolicy:
     """Read the signed sets of the outer tiers and the user's own documents, and intersect them.
 
@@ -45,7 +47,7 @@ def load_signed(
     Args:
         law, organisation: at least one of them.
         user: files of the innermost tier; they are not signed, and like every document they can only take away.
-        adapters: as for `Policy.load`. now: the time to judge by; the clock's if not given.
+        adapters, metric: as for `Policy.load`. now: the time to judge by; the clock's if not given.
 
     Raises:
         PolicyError: a set is refused (see `read_set`), holds no document ("empty"), a document is of another tier than the
@@ -64,7 +66,7 @@ def load_signed(
         check_window(document, source, when)
     expires = min(found.expires for found in sets.values())
     documents = [(source, document) for _, source, document in placed]
-    return SignedPolicy(Policy.assemble(documents, adapters), MappingProxyType(sets), expires)
+    return SignedPolicy(Policy.assemble(documents, adapters, now=when, metric=metric), MappingProxyType(sets), expires)
 
 
 def _documents(tier: str, folder: Path, found: SignedSet) -> Iterator[tuple[str, Document]]:
