@@ -154,6 +154,21 @@ def test_signed_is_not_the_same_as_sensible(
     assert caught.value.reason == reason or not reason
 
 
+def test_evidence_is_judged_by_the_same_time_as_the_signatures(make_shop: "Callable[[str], Shop]") -> None:
+    law, digest = make_shop("law"), "sha256:" + "3" * 64
+    approved = [
+        f"{{name: {ref.name}, digest: '{ref.digest}', evidence: {{report: '{digest}', until: {until}}}}}"
+        for ref, until in zip(ADAPTERS, ("2027-01-02", "2026-12-31"), strict=True)
+    ]
+    rules = (f"{{rule: approve, adapters: [{', '.join(approved)}]}}", "{rule: evidence}")
+    law.publish({"law.yaml": document("law", *rules)})
+    granted = {}
+    for days in (0, 2):
+        made = load_signed(law=law.source(), adapters=ADAPTERS, now=NOW + timedelta(days=days))
+        granted[days] = dict(made.policy.clamp({"friendly": 0.5, "unfriendly": 0.5}).granted)
+    assert granted == {0: {"friendly": 500_000}, 2: {}}
+
+
 def test_no_set_is_no_policy() -> None:
     with pytest.raises(PolicyError) as caught:
         load_signed()
