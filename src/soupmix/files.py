@@ -55,8 +55,8 @@ def digest_parts(tag: str, parts: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably: temporary beside it, fsync, rename, fsync of the folder."""
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file atomically and durably: temporary beside it, fsync, rename, fsync of the folder. `mode` is its mode."""
     try:
         handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
         temporary = Path(name)
@@ -65,7 +65,7 @@ def write_file(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -92,3 +92,16 @@ def test_every_example_says_that_it_is_one_and_compiles(path: Path) -> None:
 
 def test_schema_is_printed() -> None:
     assert json.loads(run("schema").stdout)["title"] == "soupmix policy document"
+
+
+def test_merge_and_recipes_say_where_weights_come_from(tmp_path: Path) -> None:
+    made = document(tmp_path / "a.yaml", {"rule": "source", "allow": ["explicit"]})
+    words = ["merge", "-w", "friendly=0.4", "--policy", str(made), "--dry-run"]
+    assert CliRunner().invoke(cli, words).stdout.strip() == ""
+    assert CliRunner().invoke(cli, [*words, "--source", "explicit"]).stdout.strip() == "friendly=0.4"
+    assert CliRunner().invoke(cli, [*words, "--source", "friendly=explicit"]).stdout.strip() == "friendly=0.4"
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("weights: {friendly: 0.4}\npolicies: [a.yaml]\nsources: explicit\n")
+    assert CliRunner().invoke(cli, ["merge", str(recipe), "--dry-run"]).stdout.strip() == "friendly=0.4"
+    wrong = CliRunner().invoke(cli, [*words, "--source", "explicit", "--source", "friendly=stored"])
+    assert "once for each adapter" in str(wrong.exception)

@@ -31,10 +31,14 @@ class Witness:
     person: str | None
     key: Path | None
 
-    def grant(self, grant: Grant, *, merge: str | None = None) -> None:
-        """Record a grant that is about to be used. Raises `AuditError` or `OutputError` if it cannot be recorded."""
+    def grant(self, grant: Grant, *, merge: str | None = None, signed: bool = False) -> None:
+        """Record a grant that is about to be used. Raises `AuditError` or `OutputError` if it cannot be recorded.
+
+        Args:
+            merge: identity of what will be made of it. signed: whether the policy came from signed sets.
+        """
         if self.folder is not None:
-            self._append(Entry.of_grant(grant, person=self.person, merge=merge))
+            self._append(Entry.of_grant(grant, person=self.person, merge=merge, is_signed=signed))
 
     def refusal(
         self, error: SoupmixError, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None

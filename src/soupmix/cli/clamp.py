@@ -17,6 +17,7 @@ from soupmix.cli.options import (
     read_adapters,
     source_option,
     store_option,
+    trust_option,
     weight_option,
 )
 from soupmix.errors import PolicyRefusal
@@ -28,6 +29,7 @@ __all__ = ["command"]
 @click.command("clamp")
 @weight_option(required=True)
 @policy_option
+@trust_option
 @attribute_option
 @source_option
 @store_option
@@ -44,6 +46,7 @@ __all__ = ["command"]
 def command(
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
+    trust: tuple[str, ...],
     attributes: tuple[str, ...],
     sources: tuple[str, ...],
     store: Path | None,
@@ -57,7 +60,7 @@ def command(
     requested = Weights.parse(weights)
     stated = parse_attributes(attributes)
     with witness.refusals(requested, stated):
-        policy = load_policy(policies, read_adapters(store), metric=metric)
+        policy = load_policy(policies, read_adapters(store), trust, metric=metric)
     with witness.refusals(requested, stated, policy):
         grant = policy.clamp(requested, sources=parse_sources(sources), **stated)
     if strict and grant.clamped:
@@ -65,7 +68,7 @@ def command(
         witness.refusal(refusal, requested, stated, policy)
     else:
         refusal = None
-        witness.grant(grant)
+        witness.grant(grant, signed=bool(trust))
     click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
     for rule, reason in policy.internal_reasons(grant).items() if internal else ():
         click.echo(f"soupmix: internal: {rule}: {reason}", err=True)

@@ -1,5 +1,6 @@
 """Options that several commands share: weights, policy, attributes, store."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -12,6 +13,7 @@ from soupmix.policy.reading import read_text
 
 if TYPE_CHECKING:
     from soupmix.store import Manifest
+    from soupmix.trust import Source
 
 __all__ = [
     "attribute_option",
@@ -24,10 +26,12 @@ __all__ = [
     "read_adapters",
     "source_option",
     "store_option",
+    "trust_option",
     "weight_option",
 ]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_TRUST = re.compile(r"(law|organisation)=([^,]+),([^,]+)(?:,([0-9]{1,9}))?")
 
 
 def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
@@ -52,6 +56,18 @@ def policy_option(command: _Command) -> _Command:
         metavar="FILE",
         type=click.Path(path_type=Path),
         help="Policy document; repeatable, outer tier first: law, organisation, user.",
+    )(command)
+
+
+def trust_option(command: _Command) -> _Command:
+    """`--trust TIER=DIR,ROOT[,FLOOR]`, repeatable; the command gets `trust: tuple[str, ...]` for `load_policy`."""
+    return click.option(
+        "--trust",
+        "trust",
+        multiple=True,
+        metavar="TIER=DIR,ROOT",
+        help="Signed set of a tier (law or organisation): its folder, and the root file you trust; repeatable. With a third "
+        "part, the least version accepted. --policy is then for user documents only.",
     )(command)
 
 
@@ -156,12 +172,63 @@ def policy_files(given: Sequence[Path]) -> list[Path]:
 
 
 def load_policy(
-    policies: Sequence[Path], adapters: Iterable[AdapterRef], *, metric: Literal["weights", "delta"] = "weights"
+    policies: Sequence[Path],
+    adapters: Iterable[AdapterRef],
+    trust: Sequence[str] = (),
+    *,
+    metric: Literal["weights", "delta"] = "weights",
 ) -> Policy:
     """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
-    if not policies:
+    if not policies and not trust:
         return Policy.open(adapters, metric=metric)
-    policy = Policy.load(*policies, adapters=adapters, metric=metric)
+    if trust:
+        policy = _signed(policies, adapters, trust, metric)
+    else:
+        policy = Policy.load(*policies, adapters=adapters, metric=metric)
+        click.echo("soupmix: note: these policy documents are not signed (see --trust)", err=True)
     for note in policy.notes:
         click.echo(f"soupmix: note: {note}", err=True)
     return policy
+
+
+def _signed(
+    policies: Sequence[Path],
+    adapters: Iterable[AdapterRef],
+    trust: Sequence[str],
+    metric: Literal["weights", "delta"],
+) -> Policy:
+    from soupmix.trust import load_signed
+
+    sources = _sources(trust)
+    made = load_signed(
+        law=sources.get("law"),
+        organisation=sources.get("organisation"),
+        user=policies,
+        adapters=adapters,
+        metric=metric,
+    )
+    for tier, found in made.sets.items():
+        click.echo(
+            f"soupmix: {tier}: signed set version {found.version}, good until {found.expires:%Y-%m-%d %H:%M} UTC",
+            err=True,
+        )
+    return made.policy
+
+
+def _sources(texts: Sequence[str]) -> "dict[str, Source]":
+    from soupmix.trust import Source
+
+    found: dict[str, Source] = {}
+    for text in texts:
+        match = _TRUST.fullmatch(text)
+        if match is None:
+            raise RecipeError(
+                f"{text!r} is not TIER=DIR,ROOT[,FLOOR] with a tier of law or organisation, for example "
+                "law=sets/law,law-root.json",
+                reason="bad-trust",
+            )
+        tier, folder, root, floor = match.groups()
+        if tier in found:
+            raise RecipeError(f"--trust {tier} is given twice; every tier has one signed set", reason="bad-trust")
+        found[tier] = Source.pinned(folder, root, floor=int(floor or 0))
+    return found
