@@ -33,6 +33,7 @@ mutants: .venv/dev.done
 
 # what the tests do a little of, done often
 soak: .venv/dev.done
+	$(BIN)/python tests/policy/soak.py 1000000 1
 	$(BIN)/python tests/soak/kills_audit.py 1000
 
 check: .venv/dev.done
@@ -46,6 +47,8 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/merge.py
+	$(BIN)/python benchmarks/clamp.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py
 
