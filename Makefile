@@ -49,7 +49,6 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/merge.py
 	$(BIN)/python benchmarks/clamp.py
 	$(BIN)/python benchmarks/audit.py
-	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py
 
 # Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
