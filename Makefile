@@ -10,7 +10,7 @@ OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu soak mutants check bench adapters clean
+.PHONY: run test test-slow test-gpu mutants soak check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -38,6 +38,11 @@ soak: .venv/dev.done
 mutants: .venv/dev.done
 	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
 
+# what the tests do a little of, done often
+soak: .venv/dev.done
+	$(BIN)/python tests/policy/soak.py 1000000 1
+	$(BIN)/python tests/soak/kills_audit.py 1000
+
 check: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +54,8 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/merge.py
+	$(BIN)/python benchmarks/clamp.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py
 
 # Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
@@ -68,7 +75,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[gpu,train,plot]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,plot,train,trust]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done

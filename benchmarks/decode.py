@@ -1,6 +1,6 @@
 """A decode step of the engine, everybody different, against transformers' own `generate` of the bare base.
 
-    python benchmarks/decode.py [--rounds 5] [--tokens 32] [--people 16 64] [--dtypes fp32 bf16] [--table]
+    python benchmarks/decode.py [--rounds 3] [--tokens 8] [--people 16 64] [--dtypes fp32 bf16] [--table]
 
 SmolLM2-135M-Instruct and the six shipped adapters. Variants, interleaved round by round in one process:
 
@@ -10,8 +10,8 @@ SmolLM2-135M-Instruct and the six shipped adapters. Variants, interleaved round 
     soup, factor   the engine, every row its own weights over six adapters
     plain          `soup` of an engine loaded with fused=False
 
-A step is (time of a call for 1 + tokens) - (time of a call for 1), divided by tokens; no row may end early. Before anything is
-timed, the first logits of the bare engine must agree with transformers'. Rows go to benchmarks/data/decode.jsonl.
+A step is the time between two calls of the model, from the second token on, the median over a round; no row may end early.
+Before anything is timed, the first logits of the bare engine must agree with transformers'. Rows go to benchmarks/data/decode.jsonl.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def spinning() -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
-def variants(people: int, dtype: str) -> tuple[dict[str, Callable[[int], Any]], float]:
-    """Name -> call that decodes this many tokens for everybody; and how far the bare logits are apart, relative."""
+def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[int], Any]]], float]:
+    """Name -> model, and call that decodes this many tokens for everybody; how far the bare logits are apart, relative."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -94,31 +95,37 @@ def variants(people: int, dtype: str) -> tuple[dict[str, Callable[[int], Any]], 
         expected, got = bare(ids[:2]).logits, engines[True].model(ids[:2]).logits
     apart = float((got.float() - expected.float()).norm() / expected.float().norm())
     calls = {
-        "transformers": generate(bare),
-        "peft": generate(one),
-        "bare": ours(None),
-        "soup": ours("delta"),
-        "factor": ours("factor"),
-        "plain": ours("delta", fused=False),
+        "transformers": (bare, generate(bare)),
+        "peft": (one.base_model.model, generate(one)),
+        "bare": (engines[True].model, ours(None)),
+        "soup": (engines[True].model, ours("delta")),
+        "factor": (engines[True].model, ours("factor")),
+        "plain": (engines[False].model, ours("delta", fused=False)),
     }
     return calls, apart
+
+
+def between(model: Any, call: Callable[[int], Any], tokens: int) -> float:
+    """Median seconds from one call of the model to the next, without the prefill."""
+    stamps: list[float] = []
+    hook = model.register_forward_pre_hook(lambda *_: stamps.append(time.perf_counter()))
+    try:
+        call(tokens + 2)
+    finally:
+        hook.remove()
+    return statistics.median(after - before for before, after in pairwise(stamps[1:]))
 
 
 def measure(people: int, dtype: str, tokens: int, rounds: int) -> dict[str, Any]:
     calls, apart = variants(people, dtype)
     if apart > {"fp32": 1e-5, "bf16": 3e-2}[dtype]:
         raise SystemExit(f"the bare engine's logits are off by {apart:.2g} in {dtype}; nothing is timed")
-    for call in calls.values():
-        call(2)
     steps: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times = []
-            for count in (1, 1 + tokens):
-                begin = time.perf_counter()
-                call(count)
-                times.append(time.perf_counter() - begin)
-            steps[name].append((times[1] - times[0]) / tokens)
+    for each in range(-1, rounds):  # the first round is for warming up
+        for name, (model, call) in calls.items():
+            step = between(model, call, tokens)
+            if each >= 0:
+                steps[name].append(step)
     ratios = {
         name: quartiles([mine / theirs for mine, theirs in zip(found, steps["transformers"], strict=True)])
         for name, found in steps.items()
@@ -170,8 +177,8 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--people", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--table", action="store_true", help="only write docs/decode.md from the data")

@@ -12,23 +12,23 @@ __all__ = ["Own", "add_soup", "coefficients", "merge_into", "own", "soup_into"]
 
 
 class _Scratch(threading.local):
-    """One growing buffer per thread, dtype and device: a step allocates nothing for its rank columns."""
+    """Growing buffers per thread, purpose, dtype and device: a step allocates nothing of its own."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-        self._views: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
+        self._held: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        self._views: dict[tuple[str, int, int, torch.dtype, torch.device], Tensor] = {}
 
-    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """[rows, columns] of undefined content, in the dtype and on the device of `like`; good until the next call."""
-        key = (rows, columns, like.dtype, like.device)
+    def matrix(self, purpose: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """[rows, columns] of undefined content, dtype and device of `like`; good until asked for this purpose again."""
+        key = (purpose, rows, columns, like.dtype, like.device)
         if key not in self._views:
             if len(self._views) == 256:
                 self._views.clear()
-            self._views[key] = self._buffer(rows * columns, like)[: rows * columns].view(rows, columns)
+            self._views[key] = self._buffer(purpose, rows * columns, like)[: rows * columns].view(rows, columns)
         return self._views[key]
 
-    def _buffer(self, size: int, like: Tensor) -> Tensor:
-        key = (like.dtype, like.device)
+    def _buffer(self, purpose: str, size: int, like: Tensor) -> Tensor:
+        key = (purpose, like.dtype, like.device)
         held = self._held.get(key)
         if held is None or held.numel() < size:
             self._views.clear()
@@ -91,12 +91,14 @@ def soup_into(
 
 
 def add_soup(y: Tensor, x: Tensor, A: Tensor, B: Tensor, seated: Own | None, widths: Sequence[int], rank: int) -> None:
-    """`soup_into` for rows that are seated already."""
+    """`soup_into` for rows that are seated already. A and B may be fp32 where x and y are not: rounded once, into y."""
     if seated is None or y.numel() == 0 or A.numel() == 0:
         return
     bare = seated.bare
     kept = None if bare is None else y.index_select(0, bare)
-    h = torch.mm(x, A.t(), out=_scratch.matrix(x.shape[0], A.shape[0], x))
+    if x.dtype != A.dtype:
+        x = _scratch.matrix("x", x.shape[0], x.shape[1], A).copy_(x)
+    h = torch.mm(x, A.t(), out=_scratch.matrix("h", x.shape[0], A.shape[0], x))
     if rank:
         _mix(h, seated.c, B.shape[1], rank)
     else:
@@ -134,5 +136,9 @@ def _expand(y: Tensor, h: Tensor, B: Tensor, widths: Sequence[int]) -> None:
     first, R = 0, B.shape[1]
     for s, width in enumerate(widths):
         last = first + width
-        y[:, first:last].addmm_(h[:, s * R : (s + 1) * R], B[first:last].t())
+        mine, weight = h[:, s * R : (s + 1) * R], B[first:last].t()
+        if y.dtype == h.dtype:
+            y[:, first:last].addmm_(mine, weight)
+        else:
+            y[:, first:last].add_(torch.mm(mine, weight, out=_scratch.matrix("y", y.shape[0], width, h)))
         first = last

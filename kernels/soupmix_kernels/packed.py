@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-__all__ = ["pack", "packed_linear"]
+__all__ = ["pack", "packed_linear", "prefers_fp32"]
 
 
 def pack(weight: Tensor) -> Tensor | None:
@@ -24,6 +24,15 @@ def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tens
     """`x W^T + bias` for x [..., in] of the weight's dtype."""
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     return y
+
+
+def prefers_fp32(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether thin products are better done in fp32: on a CPU without tile units (AMX), bf16 and fp16 are slower there.
+
+    Measured: [16, 576] x [576, 288] takes four times as long in bf16 (docs/log.md).
+    """
+    half = dtype in (torch.bfloat16, torch.float16)
+    return half and device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
 
 
 def _reorder(weight: Tensor) -> Tensor:

@@ -8,16 +8,22 @@
     ├── AdapterError        exit 1   an adapter folder or a store is damaged, hostile or unsupported
     ├── BaseModelError      exit 1   a base model cannot be found, read or matched
     ├── OutputError         exit 1   something cannot be written
-    └── TrainingError       exit 1   an adapter cannot be trained from what was given
+    ├── TrainingError       exit 1   an adapter cannot be trained from what was given
+    └── AuditError          exit 1   an audit log is damaged, in use, or asked for what it does not have
 
 A message says what was asked, what is allowed, which rule says so and what to do, in one sentence or two.
 `reason` is a short stable code for programs; the message may change, the code does not.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from soupmix.policy.grant import Binding
 
 __all__ = [
     "AdapterError",
+    "AuditError",
     "BaseModelError",
     "OutputError",
     "PolicyError",
@@ -65,9 +71,13 @@ class PolicyError(SoupmixError, ValueError):
 
 
 class PolicyRefusal(SoupmixError):
-    """A valid policy says no to this request."""
+    """A valid policy says no to this request; `rules` are the bindings that do, where rules do."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, reason: str = "", rules: "Sequence[Binding]" = ()) -> None:
+        super().__init__(message, reason=reason)
+        self.rules = tuple(rules)
 
 
 class AdapterError(SoupmixError, ValueError):
@@ -84,3 +94,7 @@ class OutputError(SoupmixError, OSError):
 
 class TrainingError(SoupmixError, RuntimeError):
     """An adapter cannot be trained from what was given."""
+
+
+class AuditError(SoupmixError, ValueError):
+    """An audit log is damaged, in use, or asked for what it does not have."""

@@ -12,7 +12,7 @@ from typing import Any
 from soupmix.errors import OutputError
 from soupmix.scratch import put, scratch, sweep, sync_folder
 
-__all__ = ["canonical_json", "digest_parts", "new_folder", "sha256_file", "strict_json", "write_file"]
+__all__ = ["canonical_json", "digest_parts", "new_folder", "sha256_file", "strict_json", "sync_folder", "write_file"]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -61,8 +61,8 @@ def digest_parts(tag: str, parts: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably: temporary beside it, fsync, rename, fsync of the folder.
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file of this mode atomically and durably: temporary beside it, fsync, rename, fsync of the folder.
 
     Raises:
         OutputError: the disk refuses; what was there before is still there.
@@ -73,7 +73,7 @@ def write_file(path: Path, data: bytes) -> None:
         with scratch(path, folder=False) as temporary:
             with open(temporary.handle, "wb", closefd=False) as file:
                 file.write(data)
-            os.fchmod(temporary.handle, 0o644)
+            os.fchmod(temporary.handle, mode)
             os.fsync(temporary.handle)
             temporary.path.replace(path)
             sync_folder(path.parent)

@@ -1,6 +1,7 @@
 """The torch and reference backends under the battery; the ops under torch's own checks; which backend runs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import battery
@@ -166,6 +167,28 @@ def test_packed_projection_is_linear(dtype: torch.dtype) -> None:
 def test_a_step_allocates_nothing_for_its_rank_columns() -> None:
     from soupmix_kernels import cpu
 
-    first = cpu._scratch.matrix(4, 6, torch.zeros(1))
-    again = cpu._scratch.matrix(2, 3, torch.zeros(1))
+    first = cpu._scratch.matrix("h", 4, 6, torch.zeros(1))
+    again = cpu._scratch.matrix("h", 2, 3, torch.zeros(1))
     assert first.data_ptr() == again.data_ptr()
+    assert cpu._scratch.matrix("x", 2, 3, torch.zeros(1)).data_ptr() != again.data_ptr()
+
+
+@pytest.mark.parametrize("method", ["delta", "factor"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_wide_factors_round_once(dtype: torch.dtype, method: Literal["delta", "factor"]) -> None:
+    made = pool(dtype=dtype)
+    c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2), method)
+    rows, x, y = (
+        torch.tensor([0, -1, 2, 9], dtype=torch.int32),
+        torch.randn(4, 13).to(dtype),
+        torch.randn(4, 22).to(dtype),
+    )
+    given = (y.double(), x, made.A, made.B, c.values, rows, made.widths)
+    factor = method == "factor"
+    exact = reference.soup_linear_factor(*given, made.rank) if factor else reference.soup_linear(*given)
+    rounding = (exact.to(dtype).double() - exact).norm()
+    add = kernels.soup_linear_factor_ if factor else kernels.soup_linear_
+    for each in (made, replace(made, wide=None), replace(made, wide=(made.A.float(), made.B.float()))):
+        got = add(y.clone(), x, each, kernels.Seats(c, rows))
+        assert torch.equal(got[[1, 3]], y[[1, 3]])
+        assert (got.double() - exact).norm() <= (1.01 if each.wide else 4) * rounding

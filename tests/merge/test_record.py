@@ -64,8 +64,9 @@ def test_digests_name_every_input_and_every_other_file(soup: Soup, tiny_base: Ba
     saved = soup.save_model(tmp_path / "out", base=tiny_base)
     recorded = json.loads((tmp_path / "out/soupmix_digests.json").read_text())
     present = {path.name: f"sha256:{sha256_file(path)}" for path in (tmp_path / "out").iterdir()}
+    own = ("soupmix_digests.json", "soupmix_provenance.json")
     assert dict(saved.digests) == present
-    assert recorded["outputs"] == {name: digest for name, digest in present.items() if name != "soupmix_digests.json"}
+    assert recorded["outputs"] == {name: digest for name, digest in present.items() if name not in own}
     adapters = {f"adapter {name}": digest for name, digest in soup.grant.digests.items()}
     assert recorded["inputs"] == adapters | {"base": tiny_base.digest, "policy": soup.grant.policy_digest}
 

@@ -1,5 +1,6 @@
 """verify: whatever was changed is named."""
 
+import base64
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -48,6 +49,23 @@ def reseal(folder: Path) -> None:
     recorded = json.loads(path.read_text())
     recorded["outputs"] = {name: f"sha256:{sha256_file(folder / name)}" for name in recorded["outputs"]}
     path.write_bytes(canonical_json(recorded))
+    cover(folder)
+
+
+def cover(folder: Path) -> None:
+    """... and the unsigned provenance, which tells of the same digests and of the grant."""
+    path = folder / "soupmix_provenance.json"
+    envelope = json.loads(path.read_text())
+    content = json.loads(base64.b64decode(envelope["payload"]))
+    for each in content["subject"]:
+        each["digest"]["sha256"] = sha256_file(folder / each["name"])
+    weights = content["predicate"]["buildDefinition"]["externalParameters"]["weights_micro"]
+    record = json.loads((folder / "soupmix_grant.json").read_text() or "{}")
+    if isinstance(record, dict):
+        for kind in weights.keys() & record.keys() if "binding" in record else ():
+            weights[kind] = {name: round(float(number) * 1e6) for name, number in record[kind].items()}
+    envelope["payload"] = base64.b64encode(canonical_json(content)).decode()
+    path.write_bytes(canonical_json(envelope))
 
 
 def first_tensors(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from soupmix.errors import PolicyError
 from soupmix.policy import Policy, parse_document
-from soupmix.policy.documents import Bounds
+from soupmix.policy.rules import Bounds
 
 HEAD = "tier: organisation\nissuer: Acme\nversion: 1\n"
 DIGEST = "sha256:" + "a" * 64
@@ -34,7 +34,10 @@ BAD = [
     (HEAD, "key 'rules' is missing"),
     ("issuer: A\nversion: 1\nrules: []", "key 'tier' is missing"),
     ("tier: king\nissuer: A\nversion: 1\nrules: []", "tier: input should be 'law', 'organisation' or 'user'"),
-    (f"{HEAD}rules: []\nrulez: []", "unknown key 'rulez'; allowed are issuer, rules, scope, tier, valid, version"),
+    (
+        f"{HEAD}rules: []\nrulez: []",
+        "unknown key 'rulez'; allowed are issuer, obligations, rules, scope, tier, valid, version",
+    ),
     (f"{HEAD}rules:", "rules: must be a list"),
     (f"{HEAD}rules: [a]", r"rules\[0\]: must be a mapping"),
     (f"{HEAD}rules: []\nvalid: {{from: 2026-13-01}}", "valid.from: "),

@@ -2,101 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
+from datetime import UTC, datetime
 from math import sqrt
 from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from oracle import NAMES, SHELF, Shelf, allows, digest_of
 
 from soupmix.errors import PolicyError
 from soupmix.policy import Document, Grant, Policy, parse_document
-from soupmix.weights import MILLION, decimal_text
+from soupmix.weights import decimal_text
 
 SETTINGS = settings(max_examples=150, deadline=None)
-
-
-@dataclass(frozen=True)
-class Ref:
-    name: str
-    dimension: str
-    pole: str
-    digest: str
-    tags: tuple[str, ...] = ()
-
-
-class Shelf(tuple[Ref, ...]):
-    total_budget: int | None = 1_500_000
-
-
-def digest_of(text: str) -> str:
-    return f"sha256:{sha256(text.encode()).hexdigest()}"
-
-
-SHELF = Shelf(
-    Ref(name, dimension, name, digest_of(name), tags)
-    for name, dimension, tags in [
-        ("elementary", "expertise", ()),
-        ("expert", "expertise", ("technical",)),
-        ("concise", "length", ()),
-        ("informative", "length", ("technical",)),
-        ("friendly", "style", ()),
-        ("unfriendly", "style", ("rude",)),
-    ]
-)
-NAMES = [ref.name for ref in SHELF]
-
-
-def allows(documents: Sequence[dict[str, Any]], refs: Shelf, said: Mapping[str, str], micro: Mapping[str, int]) -> bool:
-    """Whether a point is in the feasible set, read straight off the documents."""
-    w = {ref.name: micro.get(ref.name, 0) for ref in refs}
-    dimensions = {ref.dimension for ref in refs}
-    together = lambda d: sum(w[ref.name] for ref in refs if ref.dimension == d)  # noqa: E731
-    if not all(0 <= x <= MILLION for x in w.values()) or any(together(d) > MILLION for d in dimensions):
-        return False
-    if refs.total_budget is not None and sum(w.values()) > refs.total_budget:
-        return False
-    rules = [
-        rule
-        for document in documents
-        for rule in document["rules"]
-        if all(
-            key not in said or said[key] in values
-            for scope in (document.get("scope", {}), rule.get("scope", {}))
-            for key, values in scope.items()
-        )
-    ]
-    return all(_obeys(rule, refs, w) for rule in rules)
-
-
-def _obeys(rule: dict[str, Any], refs: Shelf, w: Mapping[str, int]) -> bool:
-    least = round(float(rule.get("at_least", "-1000")) * MILLION)
-    most = round(float(rule.get("at_most", "1000")) * MILLION)
-    within = lambda x: least <= x <= most  # noqa: E731
-    matching = [
-        ref
-        for ref in refs
-        if rule.get("adapter", ref.name) == ref.name
-        and rule.get("dimension", ref.dimension) == ref.dimension
-        and rule.get("pole", ref.pole) == ref.pole
-        and ("tag" not in rule or rule["tag"] in ref.tags)
-    ]
-    match rule["rule"]:
-        case "approve":
-            listed = {(each["name"], each["digest"]) for each in rule["adapters"]}
-            return all(w[ref.name] == 0 for ref in refs if (ref.name, ref.digest) not in listed)
-        case "deny":
-            return all(w[ref.name] == 0 for ref in matching)
-        case "bounds":
-            return all(within(w[ref.name]) for ref in matching)
-        case "group":
-            members = [ref.name for ref in matching if ref.name in rule.get("adapters", NAMES)]
-            return within(sum(w[name] for name in members))
-        case "budget":
-            return within(sum(map(abs, w.values())))
-    raise AssertionError(rule)
-
 
 fractions = st.integers(0, 1_200_000).map(decimal_text) | st.sampled_from(["0", "0.3", "0.5", "1", "1.5"])
 small = st.integers(0, 200_000).map(decimal_text)
@@ -116,17 +35,49 @@ limits = st.one_of(
 )
 
 
-def _approved(names: Sequence[str], wrong: set[str]) -> dict[str, Any]:
-    listed = [{"name": name, "digest": digest_of("other" if name in wrong else name)} for name in names]
+def _report(until: str) -> dict[str, Any]:
+    return {"evidence": {"report": digest_of("report"), "until": until}}
+
+
+def _approved(names: Sequence[str], wrong: set[str], until: str | None) -> dict[str, Any]:
+    report = _report(until) if until else {}
+    listed = [{"name": name, "digest": digest_of("other" if name in wrong else name), **report} for name in names]
     return {"rule": "approve", "adapters": listed}
 
 
+def _together(supports: list[tuple[list[str], str, str | None]]) -> dict[str, Any]:
+    allow = [
+        {"adapters": names, **_report(until), **({"at_most": most} if most else {})} for names, until, most in supports
+    ]
+    return {"rule": "combinations", "allow": allow}
+
+
+untils = st.sampled_from(["2026-11-24", "2027-06-30", "2027-06-30", "2026-11-23"])
+supports = st.tuples(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), untils, st.none() | fractions)
+sourced = st.lists(st.sampled_from(["explicit", "stored", "inferred"]), max_size=2, unique=True)
+unions = st.one_of(
+    st.sampled_from([{"dimension": "length"}, {"dimension": "style"}]).map(lambda g: {"rule": "exclusive", **g}),
+    st.lists(st.sampled_from(NAMES), min_size=2, unique=True).map(
+        lambda names: {"rule": "exclusive", "adapters": names}
+    ),
+    st.lists(supports, max_size=4).map(_together),
+)
 rules = st.one_of(
+    unions,
+    st.builds(lambda s, low: {"rule": "require", **s, "at_least": low}, selectors, small),
+    st.dictionaries(st.sampled_from(NAMES), small, max_size=2).map(lambda w: {"rule": "fix", "weights": w}),
+    st.builds(lambda s, allow: {"rule": "source", **s, "allow": allow}, selectors | st.just({}), sourced),
+    (selectors | st.just({})).map(lambda s: {"rule": "evidence", **s}),
     selectors.map(lambda s: {"rule": "deny", **s}),
     st.builds(lambda s, b: {"rule": "bounds", **s, **b}, selectors, limits),
     st.builds(lambda g, b: {"rule": "group", **g, **b}, groups, limits),
     fractions.map(lambda high: {"rule": "budget", "at_most": high}),
-    st.builds(_approved, st.lists(st.sampled_from(NAMES), min_size=3, unique=True), st.sets(st.sampled_from(NAMES))),
+    st.builds(
+        _approved,
+        st.lists(st.sampled_from(NAMES), min_size=3, unique=True),
+        st.sets(st.sampled_from(NAMES)),
+        st.none() | untils,
+    ),
 )
 scoped = st.builds(lambda rule, scope: {**rule, "scope": scope}, rules, audience)
 
@@ -156,19 +107,27 @@ def parse(content: dict[str, Any]) -> Document:
     return parse_document(json.dumps(content), "x.yaml")
 
 
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
 def build(contents: Sequence[dict[str, Any]], refs: Shelf = SHELF) -> Policy:
     try:
-        return Policy.assemble([("x.yaml", parse(content)) for content in contents], refs)
+        return Policy.assemble([("x.yaml", parse(content)) for content in contents], refs, now=NOW)
     except PolicyError as error:
         assume(error.reason != "conflict")
         raise
 
 
+origins = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["explicit", "stored", "inferred"]))
+
+
 @SETTINGS
-@given(st.lists(documents(), max_size=2), asked, statements)
-def test_a_grant_never_violates(contents: list[dict[str, Any]], want: dict[str, str], said: dict[str, str]) -> None:
-    grant = build(contents).clamp(want, **said)
-    assert allows(contents, SHELF, said, grant.granted)
+@given(st.lists(documents(), max_size=2), asked, statements, origins)
+def test_a_grant_never_violates(
+    contents: list[dict[str, Any]], want: dict[str, str], said: dict[str, str], sources: dict[str, str]
+) -> None:
+    grant = build(contents).clamp(want, sources=sources, **said)
+    assert allows(contents, SHELF, said, grant.granted, sources)
     assert set(grant.granted) <= set(grant.digests) == set(grant.granted)
     assert grant.clamped == bool({n for n in NAMES if grant.granted.get(n, 0) != grant.requested.get(n, 0)})
     assert grant.clamped <= bool(grant.binding), "every change has a reason"
@@ -246,6 +205,8 @@ def test_saying_less_never_gets_more(
     for forgotten in said:
         silent = policy.clamp(want, **{key: value for key, value in said.items() if key != forgotten})
         assert policy.clamp(silent.granted, **said).granted == silent.granted
+    silent = policy.clamp(want, **said)
+    assert policy.clamp(silent.granted, sources="explicit", **said).granted == silent.granted
 
 
 @SETTINGS
@@ -285,4 +246,4 @@ def test_a_conflict_is_real(contents: list[dict[str, Any]], want: dict[str, str]
     """Where a policy is refused as empty, neither 0 nor what smaller policies grant is a counterexample."""
     points = [{}, Policy.open(SHELF).clamp(want).granted, build(contents[:1]).clamp(want).granted]
     if any(allows(contents, SHELF, {}, point) for point in points):
-        Policy.assemble([("x.yaml", parse(content)) for content in contents], SHELF)
+        Policy.assemble([("x.yaml", parse(content)) for content in contents], SHELF, now=NOW)

@@ -11,9 +11,9 @@ import pytest
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import Binding, Grant, Policy, parse_document
-from soupmix.policy.constraints import Constraint, RuleRef
 from soupmix.policy.laminar import Forest
-from soupmix.policy.region import Region
+from soupmix.policy.pieces import Constraint, RuleRef
+from soupmix.policy.region import Region, Space
 from soupmix.policy.rows import Solution
 from soupmix.weights import Weights
 
@@ -136,9 +136,16 @@ def test_explain(load: Load) -> None:
     ]
     assert grant.binding == (
         Binding(
-            ("elementary",), "rules[0]", "Acme", "organisation", "acme.yaml", "at most 0.5 for audience minor", None
+            ("elementary",),
+            "rules[0]",
+            "Acme",
+            "organisation",
+            "acme.yaml",
+            "at most 0.5 for audience minor",
+            None,
+            "0.4",
         ),
-        Binding(("unfriendly",), "civil", "Acme", "organisation", "acme.yaml", "denied", "be civil"),
+        Binding(("unfriendly",), "civil", "Acme", "organisation", "acme.yaml", "denied", "be civil", "0.25"),
     )
     assert "lawsuit" not in json.dumps(grant.to_dict()), "internal reasons stay inside"
     assert grant.attributes == {"audience": "minor"}
@@ -367,8 +374,8 @@ def test_a_triangle_without_a_whole_point_is_refused(load: Load) -> None:
 
 def test_what_is_not_certified_is_not_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = RuleRef((0, "", 0), "law", "x", "x", "r")
-    region = Region.compile([Constraint((1,), 10, rule, ""), Constraint((-1,), 0, rule, "")], ["a"])
-    assert region.clamp([15])[0] == (10,)
+    region = Region.compile([Constraint((1,), 10, rule, ""), Constraint((-1,), 0, rule, "")], Space(("a",)))
+    assert region.clamp([15]).granted == (10,)
     monkeypatch.setattr(Forest, "project", lambda self, requested: Solution((11,), {0: 4}))
     with pytest.raises(PolicyRefusal, match="could not be certified"):
         region.clamp([15])

@@ -10,7 +10,7 @@ from soupmix.errors import SoupmixError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("adapters", "chat", "clamp", "doctor", "merge", "train", "verify")
+_COMMANDS = ("adapters", "approve", "audit", "chat", "clamp", "doctor", "merge", "policy", "train", "trust", "verify")
 
 
 class _Lazy(click.Group):

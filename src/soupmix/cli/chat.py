@@ -10,8 +10,11 @@ from soupmix.cli.options import (
     attribute_option,
     load_policy,
     parse_attributes,
+    parse_sources,
     policy_option,
+    source_option,
     store_option,
+    trust_option,
     weight_option,
 )
 from soupmix.weights import Weights
@@ -27,7 +30,9 @@ __all__ = ["command"]
 @click.argument("prompt", required=False)
 @weight_option()
 @policy_option
+@trust_option
 @attribute_option
+@source_option
 @store_option
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
 @click.option("--system", help="System prompt.")
@@ -40,7 +45,9 @@ def command(
     prompt: str | None,
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
+    trust: tuple[str, ...],
     attributes: tuple[str, ...],
+    sources: tuple[str, ...],
     store: Path | None,
     base: str,
     system: str | None,
@@ -55,7 +62,8 @@ def command(
     from soupmix.store import Store
 
     held = Store(store) if store else Store.shipped()
-    grant = load_policy(policies, held).clamp(Weights.parse(weights), **parse_attributes(attributes))
+    policy = load_policy(policies, held, trust)
+    grant = policy.clamp(Weights.parse(weights), sources=parse_sources(sources), **parse_attributes(attributes))
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(base, held, dtype=dtype)

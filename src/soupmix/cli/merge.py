@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soupmix.cli.auditing import Witness, audit_option
 from soupmix.cli.options import (
     attribute_option,
     json_option,
     load_policy,
     parse_attributes,
+    parse_sources,
     policy_option,
     read_adapters,
+    source_option,
     store_option,
+    trust_option,
     weight_option,
 )
 from soupmix.errors import PolicyError
 from soupmix.weights import Weights
 
 if TYPE_CHECKING:
+    from soupmix.base import Base
     from soupmix.merge import Recipe, Saved, Soup
-    from soupmix.policy import Grant
+    from soupmix.policy import Grant, Policy
+    from soupmix.store import Manifest
 
 __all__ = ["command"]
 
@@ -31,8 +37,11 @@ __all__ = ["command"]
 @click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=click.Path(path_type=Path))
 @weight_option()
 @policy_option
+@trust_option
 @attribute_option
+@source_option
 @store_option
+@audit_option
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), help="How to merge; delta (exact) if not given.")
@@ -42,6 +51,18 @@ __all__ = ["command"]
     type=click.Choice(["fp32", "fp16", "bf16"]),
     help="fp32 for an adapter, the base's own for a model, if not given.",
 )
+@click.option(
+    "--sign",
+    metavar="KEY.pem",
+    type=click.Path(path_type=Path),
+    help="Private key that signs the provenance; unsigned if not given.",
+)
+@click.option(
+    "--sign-model",
+    metavar="KEY.pem",
+    type=click.Path(path_type=Path),
+    help="ECDSA P-256 private key for model.sig, which OpenSSF's model_signing verifies.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be granted; OUT is not needed.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @json_option
@@ -49,11 +70,16 @@ def command(
     paths: tuple[Path, ...],
     weights: tuple[str, ...],
     policies: tuple[Path, ...],
+    trust: tuple[str, ...],
     attributes: tuple[str, ...],
+    sources: tuple[str, ...],
     store: Path | None,
+    sign: Path | None,
+    sign_model: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
+    witness: Witness,
     **options: Any,
 ) -> None:
     """Merge adapters by weights into OUT: a PEFT adapter, or with --as model a full model.
@@ -68,16 +94,27 @@ def command(
         "weights": Weights.parse(weights) if weights else None,
         "policies": tuple(map(str, policies)),
         "attributes": parse_attributes(attributes),
+        "sources": parse_sources(sources),
         "store": None if store is None else str(store),
         **options,
     }
     recipe = with_options(read_recipe(source) if source else None, given)
-    grant = _grant(recipe)
-    click.echo(grant.explain(), err=True)
+    with witness.refusals(recipe.weights, recipe.attributes):
+        adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
+        policy = _policy(recipe, adapters, trust)
+    with witness.refusals(recipe.weights, recipe.attributes, policy):
+        grant = policy.clamp(recipe.weights, sources=recipe.sources, **recipe.attributes)
     if dry_run or out is None:
+        witness.grant(grant, signed=bool(trust))
+        click.echo(grant.explain(), err=True)
         click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
         return
-    soup, saved = _carry_out(recipe, grant, out, force=force)
+    base = _base(recipe, adapters)
+    witness.grant(grant, merge=_identity(recipe, grant, adapters, base), signed=bool(trust))
+    click.echo(grant.explain(), err=True)
+    soup, saved = _carry_out(recipe, grant, base, out, sign=sign, sign_model=sign_model, force=force)
+    if sign is None:
+        click.echo("soupmix: note: the provenance is not signed (see --sign)", err=True)
     for warning in soup.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
     click.echo(json.dumps(_summary(soup, saved), indent=2, sort_keys=True) if as_json else _text(saved))
@@ -96,30 +133,59 @@ def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | 
     return None, paths[0] if paths else None
 
 
-def _grant(recipe: "Recipe") -> "Grant":
-    adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
-    policy = load_policy([Path(path) for path in recipe.policies], adapters)
+def _policy(recipe: "Recipe", adapters: "Manifest", trust: tuple[str, ...]) -> "Policy":
+    policy = load_policy([Path(path) for path in recipe.policies], adapters, trust)
     recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
     if recorded is not None and recorded != policy.digest:
         raise PolicyError(
             f"this recipe was carried out under policy {recorded}, but the policy given is "
-            f"{policy.digest}: name the same documents with --policy, or take the part `record` out of the recipe",
+            f"{policy.digest}: name the same documents with --policy or --trust, or take the part `record` out of the recipe",
             reason="policy-changed",
         )
-    return policy.clamp(recipe.weights, **recipe.attributes)
+    return policy
 
 
-def _carry_out(recipe: "Recipe", grant: "Grant", out: Path, *, force: bool) -> "tuple[Soup, Saved]":
+def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":
+    """The base that a full model is made of; None for an adapter."""
+    if recipe.kind == "adapter":
+        return None
+    from soupmix.base import resolve
+
+    return resolve(recipe.base or next((entry.base for entry in adapters), ""))
+
+
+def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Base | None") -> str | None:
+    """The merge identity that the result will have; None for an adapter of nothing, which cannot be made."""
+    from soupmix.merge.export import Export
+    from soupmix.merge.identity import merge_identity
+    from soupmix.merge.tensors import dtype_code
+
+    digests = [entry.base_digest for entry in adapters if entry.name in grant.granted]
+    if base is None and not digests:
+        return None
+    unsaid = "F32" if base is None else None
+    dtype = unsaid if recipe.dtype is None else dtype_code(recipe.dtype)
+    return merge_identity(
+        base_digest=digests[0] if base is None else base.digest,
+        weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+        method=recipe.method,
+        dtype=Export(recipe.kind, "", None, rank=recipe.rank, dtype=dtype).form,
+        policy_digest=grant.policy_digest,
+    )
+
+
+def _carry_out(
+    recipe: "Recipe", grant: "Grant", base: "Base | None", out: Path, **options: Any
+) -> "tuple[Soup, Saved]":
     from soupmix.merge.soup import SHARD_SIZE, merge
     from soupmix.store.store import Store
 
     store = Store.shipped() if recipe.store == "shipped" else Store(recipe.store)
     soup = merge(store, grant, method=recipe.method)
-    if recipe.kind == "adapter":
-        return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, force=force)
-    base = recipe.base or next((entry.base for entry in store), "")
+    if base is None:
+        return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
     size = recipe.shard_size or SHARD_SIZE
-    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, force=force)
+    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, **options)
 
 
 def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:

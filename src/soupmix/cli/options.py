@@ -1,29 +1,37 @@
 """Options that several commands share: weights, policy, attributes, store."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from soupmix.errors import RecipeError
-from soupmix.policy import ATTRIBUTES, AdapterRef, Policy
+from soupmix.errors import PolicyError, RecipeError
+from soupmix.policy import ATTRIBUTES, SOURCES, TIERS, AdapterRef, Policy, parse_document
+from soupmix.policy.reading import read_text
 
 if TYPE_CHECKING:
     from soupmix.store import Manifest
+    from soupmix.trust import Source
 
 __all__ = [
     "attribute_option",
     "json_option",
     "load_policy",
     "parse_attributes",
+    "parse_sources",
+    "policy_files",
     "policy_option",
     "read_adapters",
+    "source_option",
     "store_option",
+    "trust_option",
     "weight_option",
 ]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_TRUST = re.compile(r"(law|organisation)=([^,]+),([^,]+)(?:,([0-9]{1,9}))?")
 
 
 def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
@@ -51,6 +59,18 @@ def policy_option(command: _Command) -> _Command:
     )(command)
 
 
+def trust_option(command: _Command) -> _Command:
+    """`--trust TIER=DIR,ROOT[,FLOOR]`, repeatable; the command gets `trust: tuple[str, ...]` for `load_policy`."""
+    return click.option(
+        "--trust",
+        "trust",
+        multiple=True,
+        metavar="TIER=DIR,ROOT",
+        help="Signed set of a tier (law or organisation): its folder, and the root file you trust; repeatable. With a third "
+        "part, the least version accepted. --policy is then for user documents only.",
+    )(command)
+
+
 def attribute_option(command: _Command) -> _Command:
     """`--attribute KEY=VALUE`, repeatable; the command gets `attributes: tuple[str, ...]` for `parse_attributes`."""
     return click.option(
@@ -59,6 +79,17 @@ def attribute_option(command: _Command) -> _Command:
         multiple=True,
         metavar="KEY=VALUE",
         help=f"What the request says about itself: {', '.join(ATTRIBUTES)}. Left open, every rule applies.",
+    )(command)
+
+
+def source_option(command: _Command) -> _Command:
+    """`--source [NAME=]SOURCE`, repeatable; the command gets `sources: tuple[str, ...]` for `parse_sources`."""
+    return click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="[NAME=]SOURCE",
+        help=f"Where the weights come from, {', '.join(SOURCES)}; of all, or of one adapter. Left open, every rule applies.",
     )(command)
 
 
@@ -104,11 +135,100 @@ def parse_attributes(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_policy(policies: Sequence[Path], adapters: Iterable[AdapterRef]) -> Policy:
+def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
+    """Sources from SOURCE or NAME=SOURCE texts.
+
+    Raises:
+        RecipeError: both ways are mixed, or something comes twice (reason "bad-source").
+    """
+    pairs = [text.rpartition("=")[::2] for text in texts]
+    names = [name for name, _ in pairs]
+    if names == [""]:
+        return pairs[0][1]
+    if "" in names or len(set(names)) < len(names):
+        raise RecipeError(
+            "give --source once for all weights, or once for each adapter as NAME=SOURCE", reason="bad-source"
+        )
+    return dict(pairs)
+
+
+def policy_files(given: Sequence[Path]) -> list[Path]:
+    """Documents from files and folders; those of a folder (*.yaml, *.yml) in the order of their tiers, then names.
+
+    Raises:
+        PolicyError: a folder holds none (reason "empty"), or one that cannot be read.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix in (".yaml", ".yml"))
+            if not inside:
+                raise PolicyError(f"{path} holds no policy document (*.yaml)", reason="empty")
+            tiers = {each: TIERS.index(parse_document(read_text(each), each.name).tier) for each in inside}
+            found += sorted(inside, key=lambda each: (tiers[each], each.name))
+        else:
+            found.append(path)
+    return found
+
+
+def load_policy(
+    policies: Sequence[Path],
+    adapters: Iterable[AdapterRef],
+    trust: Sequence[str] = (),
+    *,
+    metric: Literal["weights", "delta"] = "weights",
+) -> Policy:
     """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
-    if not policies:
-        return Policy.open(adapters)
-    policy = Policy.load(*policies, adapters=adapters)
+    if not policies and not trust:
+        return Policy.open(adapters, metric=metric)
+    if trust:
+        policy = _signed(policies, adapters, trust, metric)
+    else:
+        policy = Policy.load(*policies, adapters=adapters, metric=metric)
+        click.echo("soupmix: note: these policy documents are not signed (see --trust)", err=True)
     for note in policy.notes:
         click.echo(f"soupmix: note: {note}", err=True)
     return policy
+
+
+def _signed(
+    policies: Sequence[Path],
+    adapters: Iterable[AdapterRef],
+    trust: Sequence[str],
+    metric: Literal["weights", "delta"],
+) -> Policy:
+    from soupmix.trust import load_signed
+
+    sources = _sources(trust)
+    made = load_signed(
+        law=sources.get("law"),
+        organisation=sources.get("organisation"),
+        user=policies,
+        adapters=adapters,
+        metric=metric,
+    )
+    for tier, found in made.sets.items():
+        click.echo(
+            f"soupmix: {tier}: signed set version {found.version}, good until {found.expires:%Y-%m-%d %H:%M} UTC",
+            err=True,
+        )
+    return made.policy
+
+
+def _sources(texts: Sequence[str]) -> "dict[str, Source]":
+    from soupmix.trust import Source
+
+    found: dict[str, Source] = {}
+    for text in texts:
+        match = _TRUST.fullmatch(text)
+        if match is None:
+            raise RecipeError(
+                f"{text!r} is not TIER=DIR,ROOT[,FLOOR] with a tier of law or organisation, for example "
+                "law=sets/law,law-root.json",
+                reason="bad-trust",
+            )
+        tier, folder, root, floor = match.groups()
+        if tier in found:
+            raise RecipeError(f"--trust {tier} is given twice; every tier has one signed set", reason="bad-trust")
+        found[tier] = Source.pinned(folder, root, floor=int(floor or 0))
+    return found

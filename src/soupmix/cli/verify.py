@@ -14,22 +14,28 @@ __all__ = ["command"]
 @click.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--no-rebuild", is_flag=True, help="Only check the digests of the files; do not repeat the merge.")
+@click.option(
+    "--key", metavar="PUB.pem", type=click.Path(path_type=Path), help="Public key that must have signed the provenance."
+)
 @store_option
 @click.option("--base", metavar="NAME", help="Where the base model is now, if not where the recipe says.")
 @json_option
-def command(folder: Path, no_rebuild: bool, store: Path | None, base: str | None, as_json: bool) -> None:
-    """Check every file of a merged FOLDER, then repeat the merge and compare it byte for byte.
+def command(
+    folder: Path, no_rebuild: bool, key: Path | None, store: Path | None, base: str | None, as_json: bool
+) -> None:
+    """Check every file of a merged FOLDER and its provenance, then repeat the merge and compare it byte for byte.
 
     Exit code 1 if anything is not as recorded.
     """
     from soupmix.merge.verdict import verify
 
-    verdict = verify(folder, rebuild=not no_rebuild, store=store, base=base)
+    verdict = verify(folder, rebuild=not no_rebuild, store=store, base=base, key=key)
     if as_json:
         click.echo(json.dumps(verdict.to_dict(), indent=2, sort_keys=True))
     elif verdict.ok:
         repeated = "the repeated merge gives the same bytes" if verdict.rebuilt else "the merge was not repeated"
-        click.echo(f"{folder}: {verdict.files} files as recorded; {repeated}")
+        signed = f"signed by {key}" if verdict.signed else "no signature was asked for"
+        click.echo(f"{folder}: {verdict.files} files as recorded; {repeated}; {signed}")
     else:
         for finding in verdict.findings:
             click.echo("  ".join(_printable(part) for part in (finding.kind, finding.subject, finding.message)))

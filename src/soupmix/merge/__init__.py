@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soupmix.merge.export import Saved
+    from soupmix.merge.finding import Finding
     from soupmix.merge.identity import merge_identity
     from soupmix.merge.recipe import Recipe, read_recipe
     from soupmix.merge.soup import SHARD_SIZE, Ingredient, Soup, merge
     from soupmix.merge.stack import Errors, Stack
-    from soupmix.merge.verdict import Finding, Verdict, verify
+    from soupmix.merge.verdict import Verdict, verify
     from soupmix.policy import Grant
     from soupmix.store.store import Store
 
@@ -37,7 +38,7 @@ __all__ = [
 _HOMES = {
     "SHARD_SIZE": "soup",
     "Errors": "stack",
-    "Finding": "verdict",
+    "Finding": "finding",
     "Ingredient": "soup",
     "Recipe": "recipe",
     "Saved": "export",

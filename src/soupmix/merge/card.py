@@ -49,8 +49,8 @@ def card(soup: "Soup", export: "Export", base: Base | None, identity: str, error
         *_reasons(soup),
         "## How it was made",
         _making(soup, export, identity, errors),
-        "`soupmix_recipe.yaml` repeats it, `soupmix_grant.json` is the grant, `soupmix_digests.json` names every file. "
-        "`soupmix verify` checks the files and repeats the merge.",
+        "`soupmix_recipe.yaml` repeats it, `soupmix_grant.json` is the grant, `soupmix_digests.json` names every file, "
+        "`soupmix_provenance.json` says where it comes from. `soupmix verify` checks the files and repeats the merge.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n".encode() + "\n\n".join(body).encode() + b"\n"
 

@@ -11,14 +11,20 @@ from soupmix.files import canonical_json, new_folder
 from soupmix.merge.card import card
 from soupmix.merge.fold import write_model
 from soupmix.merge.lora import write_adapter
+from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, portable, recipe_yaml
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Errors
+from soupmix.trust.bundle import MODEL_SIGNATURE
+from soupmix.trust.dsse import Envelope
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from securesystemslib.signer import CryptoSigner
+
     from soupmix.merge.soup import Soup
 
-__all__ = ["Export", "Saved", "produce", "save"]
+__all__ = ["Export", "Keys", "Saved", "produce", "save"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,34 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """Who signs a result: its provenance, and the folder as OpenSSF's verifier reads it. None: nobody does."""
+
+    provenance: "CryptoSigner | None" = None
+    model: "EllipticCurvePrivateKey | None" = None
+
+    @classmethod
+    def read(cls, sign: str | Path | None, sign_model: str | Path | None) -> "Keys":
+        """The keys of these files. Raises `RecipeError` as `soupmix.trust.keys.load_private` does."""
+        if sign is None and sign_model is None:
+            return cls()
+        from soupmix.trust import load_model_key, read_private
+
+        return cls(
+            read_private(sign) if sign is not None else None,
+            load_model_key(sign_model) if sign_model is not None else None,
+        )
+
+    def seal(self, envelope: Envelope) -> Envelope:
+        """The envelope, signed if there is a key for it."""
+        if self.provenance is None:
+            return envelope
+        from soupmix.trust import sign_envelope
+
+        return sign_envelope(envelope, self.provenance)
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A folder that was written.
 
@@ -62,7 +96,9 @@ class Saved:
     errors: Mapping[str, Errors]
 
 
-def save(soup: "Soup", folder: Path, export: Export, base: Base | None, *, force: bool) -> Saved:
+def save(
+    soup: "Soup", folder: Path, export: Export, base: Base | None, *, force: bool, keys: Keys | None = None
+) -> Saved:
     """Write everything into a new folder in one step.
 
     Raises:
@@ -71,12 +107,19 @@ def save(soup: "Soup", folder: Path, export: Export, base: Base | None, *, force
     export = portable(export, folder)
     with new_folder(folder, force=force) as temporary:
         sink = Sink(temporary)
-        identity, errors = produce(soup, sink, export, base)
+        identity, errors = produce(soup, sink, export, base, keys or Keys())
+        if keys is not None and keys.model is not None:
+            from soupmix.trust import sign_model
+
+            digests = {name: digest.removeprefix("sha256:") for name, digest in sink.digests.items()}
+            sink.write(MODEL_SIGNATURE, sign_model(folder.resolve().name, digests, keys.model))
     return Saved(folder, identity, dict(sorted(sink.digests.items())), errors)
 
 
-def produce(soup: "Soup", sink: Sink, export: Export, base: Base | None) -> tuple[str, Mapping[str, Errors]]:
-    """Write all files of an export to a sink; the same inputs give the same bytes."""
+def produce(
+    soup: "Soup", sink: Sink, export: Export, base: Base | None, keys: Keys
+) -> tuple[str, Mapping[str, Errors]]:
+    """Write all files of an export to a sink; the same inputs and keys give the same bytes."""
     base_digest = _base_digest(soup, base)
     errors = _payload(soup, sink, export, base)
     identity = soup.identity(base_digest=base_digest, dtype=export.form)
@@ -87,6 +130,7 @@ def produce(soup: "Soup", sink: Sink, export: Export, base: Base | None) -> tupl
     sink.write(REPORT, canonical_json({name: error.to_dict() for name, error in errors.items()}))
     sink.write("README.md", card(soup, export, base, identity, errors))
     sink.write(DIGESTS, canonical_json({"inputs": inputs, "outputs": dict(sink.digests)}))
+    sink.write(PROVENANCE, keys.seal(provenance(soup, export, identity, inputs, sink.digests)).to_bytes())
     return identity, errors
 
 

@@ -60,7 +60,8 @@ class Recipe(BaseModel):
     """What to merge, under which policies, and how to write it. Paths are resolved.
 
     Attributes:
-        base: None is the base that the adapters name. record: of a recipe found inside a result.
+        base: None is the base that the adapters name. sources: where the weights come from, see `Policy.clamp`.
+        record: of a recipe found inside a result.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
@@ -70,6 +71,7 @@ class Recipe(BaseModel):
     weights: Annotated[Weights, BeforeValidator(_weights)]
     policies: tuple[Annotated[str, BeforeValidator(_path)], ...] = ()
     attributes: dict[str, str] = {}
+    sources: str | dict[str, str] = {}
     method: Literal["delta", "factor"] = "delta"
     kind: Literal["adapter", "model"] = Field(default="adapter", alias="as")
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None

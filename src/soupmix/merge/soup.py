@@ -8,7 +8,7 @@ from pathlib import Path
 
 from soupmix.base import Base, resolve
 from soupmix.errors import AdapterError, RecipeError
-from soupmix.merge.export import Export, Saved, save
+from soupmix.merge.export import Export, Keys, Saved, save
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import check_method, factor_warnings, merge_modules
 from soupmix.merge.stack import Stack
@@ -68,7 +68,14 @@ class Soup:
         )
 
     def save_adapter(
-        self, folder: str | Path, *, rank: int | None = None, dtype: str | None = None, force: bool = False
+        self,
+        folder: str | Path,
+        *,
+        rank: int | None = None,
+        dtype: str | None = None,
+        sign: str | Path | None = None,
+        sign_model: str | Path | None = None,
+        force: bool = False,
     ) -> Saved:
         """Write a plain PEFT LoRA folder of scaling 1, with card, recipe, grant and digests.
 
@@ -77,13 +84,15 @@ class Soup:
             rank: highest rank of a module, by truncated SVD; None is exact: the sum of the ranks of the adapters.
             dtype: of the stored factors, "fp32", "fp16" or "bf16". None is fp32 whatever the adapters have, because B
                 is stored times weight and scaling, and rounding that would add an error that the adapters do not have.
+            sign, sign_model: private keys that sign the provenance, and the folder (OpenSSF); None: nobody signs.
 
         Raises:
-            RecipeError: nothing was granted, so there is no adapter ("empty-soup"); a bad rank or dtype.
+            RecipeError: nothing was granted, so there is no adapter ("empty-soup"); a bad rank, dtype or key.
             OutputError: the folder exists, the disk refuses, or a value overflows the dtype.
         """
         code = "F32" if dtype is None else dtype_code(dtype)
-        return save(self, Path(folder), Export("adapter", self.store, None, rank=rank, dtype=code), None, force=force)
+        export = Export("adapter", self.store, None, rank=rank, dtype=code)
+        return save(self, Path(folder), export, None, force=force, keys=Keys.read(sign, sign_model))
 
     def save_model(
         self,
@@ -92,6 +101,8 @@ class Soup:
         base: str | Path | Base,
         dtype: str | None = None,
         shard_size: int = SHARD_SIZE,
+        sign: str | Path | None = None,
+        sign_model: str | Path | None = None,
         force: bool = False,
     ) -> Saved:
         """Write the full model W + delta as a Hugging Face folder, streamed, with card, recipe, grant and digests.
@@ -104,20 +115,21 @@ class Soup:
             dtype: "fp32", "fp16" or "bf16"; None keeps the dtype of every tensor. Summed in fp32 and rounded once; what
                 the rounding lost of the delta is in the answer's `errors["rounding_loss"]`.
             shard_size: most bytes of tensors in one file.
+            sign, sign_model: as for `save_adapter`.
 
         Raises:
             BaseModelError: the base is not found, not the adapters' base ("wrong-base"), or does not fit.
-            RecipeError: a bad dtype or shard size.
+            RecipeError: a bad dtype, shard size or key.
             OutputError: the folder exists, the disk refuses, or a value overflows the dtype.
         """
         if shard_size < 1:
             raise RecipeError(
                 f"shard size {shard_size} was asked for; it must be at least 1 byte", reason="bad-shard-size"
             )
-        code = None if dtype is None else dtype_code(dtype)
+        code, keys = None if dtype is None else dtype_code(dtype), Keys.read(sign, sign_model)
         found = base if isinstance(base, Base) else resolve(base)
         export = Export("model", self.store, os.fspath(found.name), dtype=code, shard_size=shard_size)
-        return save(self, Path(folder), export, found, force=force)
+        return save(self, Path(folder), export, found, force=force, keys=keys)
 
 
 def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:

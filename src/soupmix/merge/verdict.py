@@ -1,11 +1,13 @@
 """Is a result what its own record says it is? Digests of every file, then the merge again, compared byte for byte.
 
-What this does not show: who made the folder. Whoever can rewrite all of it can rewrite its digests; and repeating the
-merge trusts the store and the base that it is given, whose digests are checked against the record.
+What this does not show without a key: who made the folder. Whoever can rewrite all of it can rewrite its digests and an
+unsigned provenance; and repeating the merge trusts the store and the base that it is given, whose digests are checked
+against the record.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ from soupmix import __version__
 from soupmix.base import Base, resolve
 from soupmix.errors import AdapterError, BaseModelError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
-from soupmix.merge.export import Export, produce
+from soupmix.merge.export import Export, Keys, produce
+from soupmix.merge.finding import Finding
+from soupmix.merge.provenance import (
+    PROVENANCE,
+    check_model_signature,
+    check_provenance,
+    check_signature,
+    read_provenance,
+)
 from soupmix.merge.recipe import Recipe, read_recipe
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT
 from soupmix.merge.sink import Sink
@@ -24,27 +34,14 @@ from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant
 from soupmix.store.sealed import read_sealed
 from soupmix.store.store import Store
+from soupmix.trust.bundle import MODEL_SIGNATURE
+from soupmix.trust.dsse import Envelope
 
-__all__ = ["Finding", "Verdict", "verify"]
+__all__ = ["Verdict", "verify"]
 
 _MAX_RECORD = 4 << 20
-_PROSE = {"README.md", RECIPE, REPORT, DIGESTS}
+_PROSE = {"README.md", RECIPE, REPORT, DIGESTS, PROVENANCE}
 """Files whose wording belongs to a version of soupmix; another version compares the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as recorded.
-
-    Attributes:
-        kind: "output-changed", "output-missing", "output-unknown", "adapter-changed", "base-changed" or
-            "rebuild-differs".
-        subject: the file, adapter or base. message: one sentence.
-    """
-
-    kind: str
-    subject: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +50,14 @@ class Verdict:
 
     Attributes:
         folder: which. files: how many files were checked. rebuilt: whether the merge was repeated.
+        signed: whether the provenance is signed by the key that was given; None if none was given.
         findings: what is wrong; none means that the folder is as recorded.
     """
 
     folder: Path
     files: int
     rebuilt: bool
+    signed: bool | None
     findings: tuple[Finding, ...]
 
     @property
@@ -69,11 +68,22 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         findings = [{"kind": each.kind, "subject": each.subject, "message": each.message} for each in self.findings]
-        return {"ok": self.ok, "files": self.files, "rebuilt": self.rebuilt, "findings": findings}
+        return {
+            "ok": self.ok,
+            "files": self.files,
+            "rebuilt": self.rebuilt,
+            "signed": self.signed,
+            "findings": findings,
+        }
 
 
 def verify(
-    folder: str | Path, *, rebuild: bool = True, store: str | Path | None = None, base: str | Path | None = None
+    folder: str | Path,
+    *,
+    rebuild: bool = True,
+    store: str | Path | None = None,
+    base: str | Path | None = None,
+    key: str | Path | None = None,
 ) -> Verdict:
     """Check a folder that `save_adapter` or `save_model` wrote.
 
@@ -81,16 +91,30 @@ def verify(
         rebuild: also repeat the merge from the recorded recipe and grant, writing nothing, and compare every digest.
             Bytes repeat on one build of torch and one kind of processor; elsewhere the last bits may differ.
         store, base: where the adapters and the base are now, if not where the recipe says.
+        key: a public key file; the provenance must be signed by it.
 
     Raises:
-        RecipeError: the folder holds no record of soupmix, or a damaged one.
+        RecipeError: the folder holds no record of soupmix, or a damaged one; or `key` is no key.
     """
     folder = Path(folder)
-    recorded = _recorded(folder)
+    recorded, envelope = _recorded(folder), read_provenance(folder)
     findings = list(_changed_files(folder, recorded["outputs"]))
-    if rebuild and not any(finding.subject in (RECIPE, GRANT) for finding in findings):
-        findings += _rebuild(folder, recorded, store, base)
-    return Verdict(folder, len(recorded["outputs"]), rebuild, tuple(findings))
+    intact = not any(finding.subject in (RECIPE, GRANT) for finding in findings)
+    grant = _grant(folder / GRANT) if intact else None
+    findings += check_provenance(envelope, _written(folder, recorded), grant)
+    findings += check_model_signature(folder)
+    signed = None if key is None else _check_key(envelope, key, findings)
+    if rebuild and grant is not None:
+        findings += _rebuild(folder, recorded, envelope, grant, (store, base))
+    return Verdict(folder, len(recorded["outputs"]), rebuild, signed, tuple(findings))
+
+
+def _check_key(envelope: Envelope | None, key: str | Path, findings: list[Finding]) -> bool:
+    from soupmix.trust import read_public
+
+    found = list(check_signature(envelope, read_public(key)))
+    findings += found
+    return not found
 
 
 def _recorded(folder: Path) -> Mapping[str, Mapping[str, str]]:
@@ -116,15 +140,23 @@ def _changed_files(folder: Path, outputs: Mapping[str, str]) -> Iterator[Finding
             yield Finding("output-missing", name, f"{name} was written and is no longer there as a file")
         elif f"sha256:{sha256_file(path)}" != digest:
             yield Finding("output-changed", name, f"{name} is not the file that was written")
-    present = {path.name for path in folder.iterdir()} - {DIGESTS}
+    present = {path.name for path in folder.iterdir()} - {DIGESTS, PROVENANCE, MODEL_SIGNATURE}
     for name in sorted(present - set(outputs)):
         yield Finding("output-unknown", name, f"{name} was not written by soupmix")
 
 
+def _written(folder: Path, recorded: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {**recorded["outputs"], DIGESTS: f"sha256:{sha256_file(folder / DIGESTS)}"}
+
+
 def _rebuild(
-    folder: Path, recorded: Mapping[str, Mapping[str, str]], store: str | Path | None, base: str | Path | None
+    folder: Path,
+    recorded: Mapping[str, Mapping[str, str]],
+    envelope: Envelope | None,
+    grant: Grant,
+    places: tuple[str | Path | None, str | Path | None],
 ) -> Iterator[Finding]:
-    recipe, grant = read_recipe(folder / RECIPE), _grant(folder / GRANT)
+    recipe, (store, base) = read_recipe(folder / RECIPE), places
     try:
         opened = _open_store(recipe, store)
         yield from (changed := list(_changed_adapters(opened, grant)))
@@ -140,12 +172,17 @@ def _rebuild(
         yield Finding("base-changed", found.name, message)
         return
     if not changed:
-        yield from _compare(folder, recorded, recipe, merge(opened, grant, method=recipe.method), found)
+        written = _written(folder, recorded)
+        if envelope is not None:  # signatures need a key, so what is compared is what they are over
+            written[PROVENANCE] = f"sha256:{sha256(envelope.unsigned().to_bytes()).hexdigest()}"
+        yield from _compare(folder, written, recipe, merge(opened, grant, method=recipe.method), found)
 
 
 def _grant(path: Path) -> Grant:
     try:
         return Grant.from_record(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="bad-record") from None
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
 
@@ -171,7 +208,7 @@ def _changed_adapters(store: Store, grant: Grant) -> Iterator[Finding]:
 
 
 def _compare(
-    folder: Path, recorded: Mapping[str, Mapping[str, str]], recipe: Recipe, soup: Soup, base: Base | None
+    folder: Path, written: Mapping[str, str], recipe: Recipe, soup: Soup, base: Base | None
 ) -> Iterator[Finding]:
     text = yaml.safe_load((folder / RECIPE).read_bytes())
     code = None if recipe.dtype is None else dtype_code(recipe.dtype)
@@ -185,12 +222,12 @@ def _compare(
     )
     sink = Sink(None)
     try:
-        produce(soup, sink, export, base)
+        produce(soup, sink, export, base, Keys())
     except (BaseModelError, RecipeError, OutputError) as error:
         yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {error}")
         return
     made_here = (recipe.record or {}).get("soupmix") == __version__
-    written = {**recorded["outputs"], DIGESTS: f"sha256:{sha256_file(folder / DIGESTS)}"}
-    for name in sorted(sink.digests.keys() | written.keys()):
+    told = {PROVENANCE} - written.keys()  # that it is missing
+    for name in sorted((sink.digests.keys() | written.keys()) - told):
         if sink.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):
             yield Finding("rebuild-differs", name, f"{name} is not what the recorded recipe and grant give")

@@ -1,82 +1,146 @@
-"""Exact projection onto any polytope: the dual active-set method of Goldfarb and Idnani (1983), in rationals."""
+"""Exact minimisation of a convex quadratic over any polytope: floats find the active set, integers solve for it.
 
-from collections.abc import Sequence
+The dual active-set method of Goldfarb and Idnani (1983) runs in float64; the system of its active set is then solved over the
+integers and checked. Only if that does not pass the check is the whole method run in rationals, where it cannot go wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
+from soupmix.policy.exact import solve
+from soupmix.policy.quadratic import Quadratic
 from soupmix.policy.rows import Exact, Row, Solution
 
-__all__ = ["project"]
+__all__ = ["minimise", "project"]
 
 _Sparse = tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One bound of a row as `normal . w >= bound`."""
+
+    row: int
+    sign: int
+    normal: _Sparse
+    bound: int
+
+    def shortfall(self, weights: Sequence[Exact]) -> Exact:
+        """How much is missing; not positive where it holds."""
+        return self.bound - sum((coef * weights[index] for index, coef in self.normal), start=0)
+
+
 def project(requested: Sequence[int], rows: Sequence[Row]) -> Solution | None:
-    """The nearest point of the set to `requested` (millionths), or None if the set is empty.
+    """The nearest point of the set to `requested` (millionths, Euclidean), or None if the set is empty."""
+    return minimise(Quadratic.distance(requested, None), rows)
 
-    Starts at `requested`, adds one violated inequality after the other, and drops those whose multiplier would turn
-    negative; in exact arithmetic the dual objective rises with every addition, so it ends.
-    """
-    sides = [(index, sign, row) for index, row in enumerate(rows) for sign in (-1, 1)]
-    normals: list[_Sparse] = []
-    bounds: list[int] = []
-    origin: list[tuple[int, int]] = []
-    for index, sign, row in sides:
-        bound = row.high if sign < 0 else row.low
-        if bound is not None:
-            normals.append(tuple((adapter, sign * coef) for adapter, coef in row.coefs))
-            bounds.append(sign * bound)
-            origin.append((index, sign))
-    if any(not normal and bound > 0 for normal, bound in zip(normals, bounds, strict=True)):
+
+def minimise(target: Quadratic, rows: Sequence[Row]) -> Solution | None:
+    """The point of the set where `target` is least, with multipliers, or None if the set is empty."""
+    sides = _sides(rows)
+    if any(not side.normal and side.bound > 0 for side in sides):
         return None
-    weights: list[Exact] = list(requested)
-    active: dict[int, Exact] = {}
-    while (worst := _most_violated(weights, normals, bounds, active)) is not None:
-        if not _add(worst, weights, normals, bounds, active):
+    sides = [side for side in sides if side.normal]
+    from soupmix.policy.dual import active_in_floats  # numpy, which a closed form does without
+
+    guess = active_in_floats(target, sides)
+    found = None if guess is None else _solved(target, sides, guess)
+    return found or _in_rationals(target, sides)
+
+
+def _sides(rows: Sequence[Row]) -> list[Side]:
+    found = []
+    for index, row in enumerate(rows):
+        for sign, bound in ((-1, row.high), (1, row.low)):
+            if bound is not None:
+                normal = tuple((adapter, sign * coef) for adapter, coef in row.coefs)
+                found.append(Side(index, sign, normal, sign * bound))
+    return found
+
+
+def _solved(target: Quadratic, sides: Sequence[Side], active: Sequence[int]) -> Solution | None:
+    """The exact minimum where these sides are met with equality; None unless it is the minimum over all."""
+    size = len(target.pull)
+    if target.matrix is None:
+        chosen = [sides[side] for side in active]
+        gram = [[_product(a.normal, b.normal) for b in chosen] for a in chosen]
+        multipliers = solve(gram, [int(side.shortfall(target.pull)) for side in chosen])
+        if multipliers is None:
             return None
-    multipliers: dict[int, Exact] = {}
-    for side, value in active.items():
-        index, sign = origin[side]
-        multipliers[index] = multipliers.get(index, 0) - sign * value
-    return Solution(tuple(weights), {index: value for index, value in multipliers.items() if value})
+        weights: list[Exact] = list(target.pull)
+        for side, multiplier in zip(chosen, multipliers, strict=True):
+            for adapter, coef in side.normal:
+                weights[adapter] += multiplier * coef
+    else:
+        both = _stationary(target, sides, active)
+        if both is None:
+            return None
+        weights, multipliers = list(both[:size]), [-value for value in both[size:]]
+    if min(multipliers, default=0) < 0 or any(side.shortfall(weights) > 0 for side in sides):
+        return None
+    return _solution(weights, sides, dict(zip(active, multipliers, strict=True)))
 
 
-def _most_violated(
-    weights: Sequence[Exact], normals: Sequence[_Sparse], bounds: Sequence[int], active: dict[int, Exact]
-) -> int | None:
-    """The side with the largest shortfall; the first of equals."""
-    shortfalls = [
-        (_dot(normal, weights) - bound, side)
-        for side, (normal, bound) in enumerate(zip(normals, bounds, strict=True))
-        if side not in active
-    ]
-    worst = min(shortfalls, default=(0, 0))
-    return worst[1] if worst[0] < 0 else None
+def _stationary(target: Quadratic, sides: Sequence[Side], active: Sequence[int]) -> list[Fraction] | None:
+    """Weights, then negated multipliers, of M w - N' l = pull with N w = bounds."""
+    matrix, size = [list(row) for row in target.matrix or ()], len(target.pull)
+    for row in matrix:
+        row.extend([0] * len(active))
+    for place, side in enumerate(active):
+        below = [0] * (size + len(active))
+        for adapter, coef in sides[side].normal:
+            below[adapter] = matrix[adapter][size + place] = coef
+        matrix.append(below)
+    return solve(matrix, [*target.pull, *(sides[side].bound for side in active)])
+
+
+def _solution(weights: Sequence[Exact], sides: Sequence[Side], multipliers: Mapping[int, Exact]) -> Solution:
+    by_row: dict[int, Exact] = {}
+    for side, value in multipliers.items():
+        by_row[sides[side].row] = by_row.get(sides[side].row, 0) - sides[side].sign * value
+    return Solution(tuple(weights), {row: value for row, value in by_row.items() if value})
+
+
+def _in_rationals(target: Quadratic, sides: Sequence[Side]) -> Solution | None:
+    """Start at the free minimum, add one violated side after the other, drop those whose multiplier would turn negative.
+
+    In exact arithmetic the dual objective rises with every addition, so it ends.
+    """
+    weights, active = target.free(), dict[int, Exact]()
+    lifted = [target.lift(side.normal) for side in sides]
+    while True:
+        missing = [(side.shortfall(weights), -index) for index, side in enumerate(sides) if index not in active]
+        worst, index = max(missing, default=(0, 0))
+        if worst <= 0:
+            return _solution(weights, sides, active)
+        if not _add(-index, weights, sides, lifted, active):
+            return None
 
 
 def _add(
-    side: int, weights: list[Exact], normals: Sequence[_Sparse], bounds: Sequence[int], active: dict[int, Exact]
+    new: int,
+    weights: list[Exact],
+    sides: Sequence[Side],
+    lifted: Sequence[Sequence[Exact]],
+    active: dict[int, Exact],
 ) -> bool:
-    """Move `weights` and the multipliers until `side` is met with equality; False if no point can meet it."""
+    """Move `weights` and the multipliers until side `new` is met with equality; False if no point can meet it."""
     multiplier: Exact = 0
     while True:
         names = list(active)
-        pull = _solve(
-            [[_product(normals[i], normals[j]) for j in names] for i in names],
-            [_product(normals[i], normals[side]) for i in names],
+        pull = _independent(
+            [[_dot(sides[i].normal, lifted[j]) for j in names] for i in names],
+            [_dot(sides[i].normal, lifted[new]) for i in names],
         )
-        step = [Fraction(0)] * len(weights)
-        for factor, normal in [
-            (Fraction(1), normals[side]),
-            *((-f, normals[i]) for f, i in zip(pull, names, strict=True)),
-        ]:
-            for adapter, coef in normal:
-                step[adapter] += factor * coef
-        gain = _dot(normals[side], step)
-        full = (bounds[side] - _dot(normals[side], weights)) / Fraction(gain) if gain else None
-        drops = [(active[i] / factor, i) for factor, i in zip(pull, names, strict=True) if factor > 0]
-        blocked = min(drops, default=None)
-        if full is None and blocked is None:
-            return False
+        step = list(lifted[new])
+        for factor, i in zip(pull, names, strict=True):
+            step = [change - factor * part for change, part in zip(step, lifted[i], strict=True)]
+        gain = _dot(sides[new].normal, step)
+        full = Fraction(sides[new].shortfall(weights)) / gain if gain else None
+        blocked = min(
+            ((active[i] / factor, i) for factor, i in zip(pull, names, strict=True) if factor > 0), default=None
+        )
         length = blocked[0] if blocked and (full is None or blocked[0] < full) else full
         if length is None:
             return False
@@ -86,7 +150,7 @@ def _add(
         if gain:
             weights[:] = [weight + length * change for weight, change in zip(weights, step, strict=True)]
         if length == full:
-            active[side] = multiplier
+            active[new] = multiplier
             return True
         if blocked:
             del active[blocked[1]]
@@ -101,8 +165,8 @@ def _product(left: _Sparse, right: _Sparse) -> int:
     return sum(coef * other.get(index, 0) for index, coef in left)
 
 
-def _solve(matrix: list[list[int]], right: list[int]) -> list[Fraction]:
-    """Gauss-Jordan for the Gram matrix of independent normals, which is positive definite: pivots are never zero."""
+def _independent(matrix: list[list[Exact]], right: list[Exact]) -> list[Fraction]:
+    """Gauss-Jordan for the products of independent normals, which are positive definite: pivots are never zero."""
     table = [[*map(Fraction, row), Fraction(value)] for row, value in zip(matrix, right, strict=True)]
     for column, pivot in enumerate(table):
         pivot[:] = [value / pivot[column] for value in pivot]

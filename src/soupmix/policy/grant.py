@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupmix.errors import PolicyError, WeightError
-from soupmix.policy.documents import check_digest
+from soupmix.policy.fields import check_digest
 from soupmix.weights import Weights, decimal_text
 
 __all__ = ["SEAL", "Binding", "Grant"]
@@ -25,6 +25,8 @@ class Binding:
         rule, issuer, tier, source: which rule it is, and the name of the file it stands in.
         limit: what it limits, in words.
         public_reason: why, as the issuer tells it, or None.
+        multiplier: how hard it pulls, in units of weight with six digits: how far the nearest point would come towards
+            the request if the limit gave way by as much (Lagrange multiplier); of a bound on the norm, a plain number.
     """
 
     adapters: tuple[str, ...]
@@ -34,6 +36,7 @@ class Binding:
     source: str
     limit: str
     public_reason: str | None
+    multiplier: str = "0"
 
     def __str__(self) -> str:
         place = self.source if self.source == self.tier else f"{self.source} ({self.tier})"
@@ -49,8 +52,11 @@ class Grant:
         adapter_digests: (name, "sha256:...") of the granted adapters, sorted by name; also as mapping `digests`.
         binding: the rules that made the difference.
         policy_digest: "sha256:..." of the documents. is_open: there are none, only the built-in defaults.
+        distance: how far granted and requested are apart, in units of weight with six digits; "0" if they are not.
+        metric: what distance means, "weights" (Euclidean) or "delta" (norm of the merged delta, relative to the largest).
         scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
-        obligations: what the organisation must do when it uses this grant; none yet.
+        sources: (adapter or "*", source) pairs the request stated, sorted.
+        obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
     """
 
     requested: Weights
@@ -60,6 +66,9 @@ class Grant:
     policy_digest: str
     scope: tuple[tuple[str, str], ...]
     is_open: bool
+    distance: str = "0"
+    metric: str = "weights"
+    sources: tuple[tuple[str, str], ...] = ()
     obligations: tuple[str, ...] = ()
     seal: InitVar[object] = None
 
@@ -98,6 +107,8 @@ class Grant:
             ]
         if not self.granted:
             lines.append("nothing granted: the base model as it is")
+        if self.obligations:
+            lines.append(f"obliged to: {', '.join(self.obligations)}")
         return "\n".join(lines)
 
     def _change(self, name: str) -> str:
@@ -112,12 +123,15 @@ class Grant:
             "binding": [{**asdict(each), "adapters": list(each.adapters)} for each in self.binding],
             "clamped": self.clamped,
             "digests": self.digests,
+            "distance": self.distance,
             "granted": self.granted.decimals(),
+            "metric": self.metric,
             "obligations": list(self.obligations),
             "open": self.is_open,
             "policy_digest": self.policy_digest,
             "requested": self.requested.decimals(),
             "schema": 1,
+            "sources": dict(self.sources),
         }
 
     @classmethod
@@ -139,6 +153,9 @@ class Grant:
                 policy_digest=check_digest(read.policy_digest),
                 scope=tuple(sorted(read.attributes.items())),
                 is_open=read.open,
+                distance=read.distance,
+                metric=read.metric,
+                sources=tuple(sorted(read.sources.items())),
                 obligations=read.obligations,
                 seal=SEAL,
             )
@@ -163,6 +180,7 @@ class _RecordedBinding(BaseModel):
     source: str
     limit: str
     public_reason: str | None
+    multiplier: str
 
 
 class _Record(BaseModel):
@@ -172,9 +190,12 @@ class _Record(BaseModel):
     binding: tuple[_RecordedBinding, ...]
     clamped: bool
     digests: dict[str, str]
+    distance: str
     granted: dict[str, str]
+    metric: Literal["weights", "delta"]
     obligations: tuple[str, ...]
     open: bool
     policy_digest: str
     requested: dict[str, str]
+    sources: dict[str, str]
     version: Literal[1] = Field(alias="schema")

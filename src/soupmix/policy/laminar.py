@@ -9,6 +9,7 @@ quadratic knapsack problem (survey of methods: Condat 2016, doi 10.1007/s10107-0
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import lcm
 
 from soupmix.policy.rows import Exact, Row, Solution
 
@@ -24,22 +25,50 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Rows of a bounded box and of laminar sums, arranged for projection."""
+    """Rows of a bounded box and of laminar sums, arranged for projection.
+
+    Everything is computed in integers, in units of 1 / scale: a multiplier is a quotient whose divisor counts weights, and every
+    level of nesting divides once more, so with scale = lcm(1..K) ** depth every division comes out even.
+    """
 
     rows: tuple[Row, ...]
     box: tuple[int, ...] = field(repr=False)
     roots: tuple[_Node, ...] = field(repr=False)
+    scale: int = field(repr=False)
 
     def project(self, requested: Sequence[int]) -> Solution | None:
         """The nearest point of the set to `requested` (millionths), or None if the set is empty."""
         if any(row.low is not None and row.high is not None and row.low > row.high for row in self.rows):
             return None
-        clamps: dict[int, tuple[Exact | None, Exact | None]] = {}
-        if any(self._sum(node, requested, clamps) is None for node in self.roots):
+        scaled = [self.scale * asked for asked in requested]
+        lows = [self.scale * (self.rows[row].low or 0) for row in self.box]
+        highs = [self.scale * (self.rows[row].high or 0) for row in self.box]
+        clamps: dict[int, tuple[int | None, int | None]] = {}
+        if any(self._sum(node, scaled, lows, highs, clamps) is None for node in self.roots):
             return None
-        multipliers: dict[int, Exact] = {}
-        shift: list[Exact] = [0] * len(requested)
-        stack: list[tuple[_Node, Exact]] = [(node, 0) for node in self.roots]
+        multipliers, shift = self._multipliers(clamps, len(requested))
+        weights = []
+        for asked, moved, low, high, row in zip(scaled, shift, lows, highs, self.box, strict=True):
+            free = asked - moved
+            weight = low if free < low else high if free > high else free
+            weights.append(weight)
+            multipliers[row] = free - weight
+        return Solution(
+            tuple(self._exact(weight) for weight in weights),
+            {row: self._exact(value) for row, value in multipliers.items() if value},
+        )
+
+    def _exact(self, value: int) -> Exact:
+        whole, rest = divmod(value, self.scale)
+        return Fraction(value, self.scale) if rest else whole
+
+    def _multipliers(
+        self, clamps: dict[int, tuple[int | None, int | None]], adapters: int
+    ) -> tuple[dict[int, int], list[int]]:
+        """The multiplier of every sum, and what all sums together pull at every weight, from the roots down."""
+        multipliers: dict[int, int] = {}
+        shift = [0] * adapters
+        stack: list[tuple[_Node, int]] = [(node, 0) for node in self.roots]
         while stack:
             node, above = stack.pop()
             first, last = clamps[node.row]
@@ -49,30 +78,32 @@ class Forest:
             for leaf in node.leaves:
                 shift[leaf] = here
             stack += [(child, here) for child in node.children]
-        weights: list[Exact] = []
-        for leaf, asked in enumerate(requested):
-            row, free = self.rows[self.box[leaf]], asked - shift[leaf]
-            weights.append(min(max(free, row.low or 0), row.high or 0))
-            multipliers[self.box[leaf]] = free - weights[leaf]
-        return Solution(tuple(weights), {row: value for row, value in multipliers.items() if value})
+        return multipliers, shift
 
     def _sum(
-        self, node: _Node, requested: Sequence[int], clamps: dict[int, tuple[Exact | None, Exact | None]]
+        self,
+        node: _Node,
+        asked: Sequence[int],
+        lows: Sequence[int],
+        highs: Sequence[int],
+        clamps: dict[int, tuple[int | None, int | None]],
     ) -> "_Sum | None":
-        value: Exact = 0
-        bends: list[tuple[Exact, int]] = []
+        value = 0
+        bends: list[tuple[int, int]] = []
         for leaf in node.leaves:
-            low, high = self.rows[self.box[leaf]].low or 0, self.rows[self.box[leaf]].high or 0
-            value += high
-            bends += [(requested[leaf] - high, -1), (requested[leaf] - low, 1)]
+            value += highs[leaf]
+            bends += ((asked[leaf] - highs[leaf], -1), (asked[leaf] - lows[leaf], 1))
         for child in node.children:
-            part = self._sum(child, requested, clamps)
+            part = self._sum(child, asked, lows, highs, clamps)
             if part is None:
                 return None
             value += part.value
             bends += part.bends
         row = self.rows[node.row]
-        made = _clamped(_Sum(value, sorted(bends)), row.low, row.high)
+        low = None if row.low is None else self.scale * row.low
+        high = None if row.high is None else self.scale * row.high
+        bends.sort()
+        made = _clamped(_Sum(value, bends), low, high)
         if made is None:
             return None
         clamps[node.row] = made[1:]
@@ -83,26 +114,25 @@ class Forest:
 class _Sum:
     """A non-increasing piecewise linear function of t: its value at minus infinity, and where its slope changes."""
 
-    value: Exact
-    bends: list[tuple[Exact, int]]
+    value: int
+    bends: list[tuple[int, int]]
 
 
-def _clamped(total: _Sum, low: int | None, high: int | None) -> tuple[_Sum, Exact | None, Exact | None] | None:
+def _clamped(total: _Sum, low: int | None, high: int | None) -> tuple[_Sum, int | None, int | None] | None:
     """`total` clamped to [low, high], with the first and the last t at which it is inside (None: no limit)."""
-    value, slope = total.value, 0
-    at: Exact = 0
+    value, slope, at = total.value, 0, 0
     if low is not None and value < low:
         return None
-    first: Exact | None = None
+    first: int | None = None
     over = high is not None and value > high
-    kept: list[tuple[Exact, int]] = []
+    kept: list[tuple[int, int]] = []
     for bend, change in total.bends:
         after = value + slope * (bend - at)
         if over and high is not None and after <= high:
-            first = at + Fraction(high - value, slope)
+            first = at + (high - value) // slope
             kept, over = [(first, slope)], False
         if low is not None and after < low:
-            last = at + Fraction(low - value, slope)
+            last = at + (low - value) // slope
             if first is not None and last < first:
                 return None
             return _Sum(_start(total, high), [*kept, (last, -slope)]), first, last
@@ -112,8 +142,12 @@ def _clamped(total: _Sum, low: int | None, high: int | None) -> tuple[_Sum, Exac
     return None if over else (_Sum(_start(total, high), kept), first, None)
 
 
-def _start(total: _Sum, high: int | None) -> Exact:
+def _start(total: _Sum, high: int | None) -> int:
     return total.value if high is None else min(total.value, high)
+
+
+def _depth(node: _Node) -> int:
+    return 1 + max((_depth(child) for child in node.children), default=0)
 
 
 def forest(rows: Sequence[Row], adapters: int) -> Forest | None:
@@ -134,4 +168,6 @@ def forest(rows: Sequence[Row], adapters: int) -> Forest | None:
         covered = frozenset[int]().union(*(part for part, _ in inside))
         node = _Node(index, tuple(sorted(members - covered)), tuple(node for _, node in inside))
         roots = [root for root in roots if root not in inside] + [(members, node)]
-    return Forest(tuple(rows), tuple(box[leaf] for leaf in range(adapters)), tuple(node for _, node in roots))
+    nodes = tuple(node for _, node in roots)
+    scale = lcm(*range(1, adapters + 1)) ** max(map(_depth, nodes), default=0)
+    return Forest(tuple(rows), tuple(box[leaf] for leaf in range(adapters)), nodes, scale)

@@ -1,6 +1,6 @@
 """Reading a document strictly: YAML in which every scalar is text, and errors that say file, place and remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -10,24 +10,25 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from soupmix.errors import PolicyError
-from soupmix.policy import documents
+from soupmix.policy import documents, obligations, rules
 from soupmix.policy.documents import Document
 from soupmix.strict_yaml import TextLoader
 
-__all__ = ["check_window", "parse_document", "read_text"]
+__all__ = ["check_window", "parse_document", "read_text", "read_yaml"]
 
 _LARGEST_FILE: Final = 1 << 20
-_RULES: Final[dict[str, type[BaseModel]]] = {
-    "approve": documents.Approve,
-    "bounds": documents.Bounds,
-    "budget": documents.Budget,
-    "deny": documents.Deny,
-    "group": documents.Group,
+_OBLIGATIONS: Final[dict[str, type[BaseModel]]] = {
+    "disclose": obligations.Disclose,
+    "log": obligations.Log,
+    "offer": obligations.Offer,
+    "retain": obligations.Retain,
 }
 _PARTS: Final[dict[str, type[BaseModel]]] = {
-    "scope": documents.Scope,
+    "scope": rules.Scope,
     "valid": documents.Valid,
-    "adapters": documents.Approved,
+    "adapters": rules.Approved,
+    "allow": rules.Combination,
+    "evidence": rules.Report,
 }
 
 
@@ -49,6 +50,19 @@ def read_text(path: Path) -> str:
         raise PolicyError(f"policy {path} is not UTF-8 text", reason="unreadable") from error
 
 
+def read_yaml(text: str, source: str) -> object:
+    """YAML text in which every scalar stays text. Raises PolicyError (reason "bad-yaml"), naming file and line."""
+    try:
+        return yaml.load(text, TextLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise PolicyError(f"{source}{line}: {error.problem or error.context}", reason="bad-yaml") from error
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{source}: not YAML: {str(error).splitlines()[0]}", reason="bad-yaml") from error
+    except RecursionError as error:
+        raise PolicyError(f"{source}: nested too deeply", reason="bad-yaml") from error
+
+
 def parse_document(text: str, source: str) -> Document:
     """One document from YAML text.
 
@@ -60,15 +74,7 @@ def parse_document(text: str, source: str) -> Document:
         PolicyError: not YAML (reason "bad-yaml"), or not a policy document (reason "bad-document");
             the message names the file and the place in it.
     """
-    try:
-        content = yaml.load(text, TextLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise PolicyError(f"{source}{line}: {error.problem or error.context}", reason="bad-yaml") from error
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{source}: not YAML: {str(error).splitlines()[0]}", reason="bad-yaml") from error
-    except RecursionError as error:
-        raise PolicyError(f"{source}: nested too deeply", reason="bad-yaml") from error
+    content = read_yaml(text, source)
     if not isinstance(content, dict):
         raise PolicyError(
             f"{source}: a policy document is a mapping with tier, issuer, version and rules", reason="bad-document"
@@ -110,9 +116,12 @@ def _explained(detail: ErrorDetails) -> str:
         case "missing":
             return f"{where}key {key!r} is missing"
         case "union_tag_not_found":
-            return f"{place}say what it is with 'rule:', one of {', '.join(_RULES)}"
+            word, kinds = _kinds(detail["loc"])
+            return f"{place}say what it is with '{word}:', one of {', '.join(kinds)}"
         case "union_tag_invalid":
-            return f"{place}unknown rule {detail['input'].get('rule')!r:.80}; known are {', '.join(_RULES)}"
+            word, kinds = _kinds(detail["loc"])
+            named = "rule" if word == "rule" else "obligation"
+            return f"{place}unknown {named} {detail['input'].get(word)!r:.80}; known are {', '.join(kinds)}"
         case "tuple_type":
             return f"{place}must be a list"
         case "model_type" | "model_attributes_type":
@@ -123,13 +132,18 @@ def _explained(detail: ErrorDetails) -> str:
             return f"{place}{detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
+def _kinds(loc: Sequence[int | str]) -> tuple[str, Mapping[str, type[BaseModel]]]:
+    """The key that says what a part is, and the kinds there are."""
+    return ("oblige", _OBLIGATIONS) if loc and loc[0] == "obligations" else ("rule", rules.RULES)
+
+
 def _locate(loc: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
     """The path as people read it (without pydantic's union tags), and the model that holds its last key."""
     path, model, last = "", Document, ""
     owner: type[BaseModel] = model
     for depth, step in enumerate(loc):
-        if depth == 2 and loc[0] == "rules":
-            owner = _RULES[str(step)]
+        if depth == 2 and loc[0] in ("rules", "obligations"):
+            owner = _kinds(loc)[1][str(step)]
             continue
         if isinstance(step, int):
             path += f"[{step}]"

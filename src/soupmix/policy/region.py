@@ -1,41 +1,114 @@
-"""The feasible set of one request: all constraints in scope, compiled, with the clamp onto it."""
+"""The feasible set of one request: all pieces in scope, compiled, with the clamp onto it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import isqrt
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy import active_set
-from soupmix.policy.constraints import BUILT_IN, Constraint
+from soupmix.policy.active_set import minimise
+from soupmix.policy.certificate import certified
+from soupmix.policy.faces import faces
 from soupmix.policy.laminar import Forest, forest
+from soupmix.policy.norm import Ellipsoid, minimise_inside
+from soupmix.policy.pieces import BUILT_IN, Ball, Choice, Constraint, Piece, RuleRef
+from soupmix.policy.quadratic import Matrix, Quadratic, form
 from soupmix.policy.rounding import round_inside
-from soupmix.policy.rows import Row, Solution, certified, gather
+from soupmix.policy.rows import Exact, Row, Solution, gather
 
-__all__ = ["Region", "minimal_conflict"]
+__all__ = ["Clamped", "Pull", "Region", "Space", "minimal_conflict"]
+
+_STEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
-    """A feasible set that is known not to be empty.
+class Space:
+    """The adapters of a policy as coordinates, and how distances and norms are measured in it.
 
     Attributes:
-        rows: what a point must satisfy.
+        names: adapter names by index. metric: matrix of the distance that the clamp keeps small, None for Euclidean.
+        gram: inner products of the adapters' deltas in integers, None if the store does not say.
+        base: squared norm of the base weights that they change, in the units of `gram`.
+    """
+
+    names: tuple[str, ...]
+    metric: Matrix | None = None
+    gram: Matrix | None = None
+    base: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A rule that holds a request back: what it limits, for which adapters, and how hard it pulls (its multiplier)."""
+
+    rule: RuleRef
+    text: str
+    adapters: tuple[int, ...]
+    multiplier: Exact
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """What became of a request: the granted millionths, their squared distance from it, and what held it back."""
+
+    granted: tuple[int, ...]
+    distance: Exact
+    pulls: tuple[Pull, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A convex part of a feasible set.
+
+    Attributes:
+        rows: what a point must satisfy. ball: the bound on the norm. ball_rule: whose it is.
         forest: the same rows arranged for the closed form; None where groups overlap without nesting.
     """
 
     rows: tuple[Row, ...]
+    ball: Ellipsoid | None
     forest: Forest | None = field(repr=False)
 
+    def project(self, requested: Sequence[int], metric: Matrix | None) -> Solution | None:
+        """The nearest point of this part, or None if it is empty."""
+        if self.forest and metric is None:
+            found = self.forest.project(requested)
+            if found is None or self.ball is None or self.ball.holds(found.weights):
+                return found
+        target = Quadratic.distance(requested, metric)
+        return minimise(target, self.rows) if self.ball is None else minimise_inside(target, self.rows, self.ball)
+
+    def holds(self, weights: Sequence[int]) -> bool:
+        """Whether a point is in this part."""
+        return all(row.holds(row.value(weights)) for row in self.rows) and (
+            self.ball is None or self.ball.holds(weights)
+        )
+
+    def round(self, solution: Solution) -> tuple[int, ...] | None:
+        """The nearest point in whole millionths beside a solution, or None."""
+        granted = round_inside(solution.weights, self.rows)
+        return None if granted is None or (self.ball is not None and not self.ball.holds(granted)) else granted
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A feasible set that is known not to be empty: a union of faces, often of one."""
+
+    space: Space
+    faces: tuple[Face, ...]
+    ball: Ball | None
+
     @classmethod
-    def compile(cls, constraints: Sequence[Constraint], names: Sequence[str]) -> "Region":
-        """Gather constraints over the adapters of these names.
+    def compile(cls, pieces: Sequence[Piece], space: Space) -> "Region":
+        """Gather pieces over the adapters of a space.
 
         Raises:
-            PolicyError: no point satisfies them all (reason "conflict"); names a minimal set of conflicting rules.
+            PolicyError: no point satisfies them all (reason "conflict"), naming a minimal set of conflicting rules; a bound
+                on the norm where the store does not say the norms (reason "no-norms"); too many combinations.
         """
-        rows = gather(constraints)
-        made = cls(rows, forest(rows, len(names)))
-        if made._project([0] * len(names)) is None:
-            rules = "; ".join(_told(part, names) for part in minimal_conflict(constraints, len(names)))
+        made = _assembled(pieces, space)
+        if not made.faces:
+            rules = "; ".join(_told(part, space.names) for part in minimal_conflict(pieces, space))
             raise PolicyError(
                 f"no weights satisfy these rules together: {rules}; change one of them "
                 "(for a request that does not state its attributes, the rules of all scopes apply together)",
@@ -43,65 +116,136 @@ class Region:
             )
         return made
 
-    def clamp(self, requested: Sequence[int]) -> tuple[tuple[int, ...], tuple[Constraint, ...]]:
-        """The nearest feasible integer point (millionths), and the constraints that hold it back from `requested`.
+    def holds(self, weights: Sequence[int]) -> bool:
+        """Whether a point in whole millionths is in the set."""
+        return any(face.holds(weights) for face in self.faces)
+
+    def clamp(self, requested: Sequence[int]) -> Clamped:
+        """The nearest feasible integer point (millionths), and what holds it back from `requested`.
+
+        Among faces at the same distance the one with fewer changed weights wins, then the one whose adapters come first.
 
         Raises:
             PolicyRefusal: the result could not be certified (reason "uncertified"), or no integer point lies beside
                 the projection (reason "no-integer-point"; possible only where groups overlap without nesting).
         """
-        solution = self._project(requested)
-        if solution is None or not certified(requested, self.rows, solution):
-            raise PolicyRefusal(
-                "the clamped weights could not be certified, so nothing is granted; this is a defect of soupmix, "
-                "please report it with the policy and the request",
-                reason="uncertified",
-            )
-        granted = round_inside(solution.weights, self.rows)
-        if granted is None or not all(row.holds(row.value(granted)) for row in self.rows):
+        metric, found = self.space.metric, []
+        for index, face in enumerate(self.faces):
+            solution = face.project(requested, metric)
+            if solution is None or not certified(requested, face.rows, solution, metric, face.ball):
+                raise PolicyRefusal(
+                    "the clamped weights could not be certified, so nothing is granted; this is a defect of soupmix, "
+                    "please report it with the policy and the request",
+                    reason="uncertified",
+                )
+            found.append((*_away(requested, solution, metric), index, solution))
+        distance, _, index, solution = found[0] if len(found) == 1 else min(found, key=lambda each: each[:3])
+        face = self.faces[index]
+        granted = self._rounded(face, requested, solution)
+        pulls = () if granted == tuple(requested) else tuple(self._pulls(face, requested, granted, solution))
+        return Clamped(granted, distance, pulls)
+
+    def _rounded(self, face: Face, requested: Sequence[int], solution: Solution) -> tuple[int, ...]:
+        granted = face.round(solution)
+        for step in range(_STEPS if face.ball and granted is None else 0):  # rounding may leave the ball by a hair
+            inner = Face(face.rows, _smaller(face.ball, step), face.forest)
+            again = inner.project(requested, self.space.metric)
+            granted = None if again is None else face.round(again)
+            if granted is not None:
+                break
+        if granted is None:
             raise PolicyRefusal(
                 "the rules leave no weights in whole millionths near this request; widen one of the overlapping groups",
                 reason="no-integer-point",
             )
-        return granted, tuple(self._binding(requested, granted, solution))
+        return granted
 
-    def _project(self, requested: Sequence[int]) -> Solution | None:
-        return self.forest.project(requested) if self.forest else active_set.project(requested, self.rows)
-
-    def _binding(self, requested: Sequence[int], granted: Sequence[int], solution: Solution) -> Iterable[Constraint]:
+    def _pulls(
+        self, face: Face, requested: Sequence[int], granted: Sequence[int], solution: Solution
+    ) -> Iterable[Pull]:
         for index, multiplier in sorted(solution.multipliers.items()):
-            row = self.rows[index]
+            row = face.rows[index]
             alone, kept = len(row.coefs) == 1, row.holds(row.value(requested))
             if all(requested[adapter] == granted[adapter] for adapter, _ in row.coefs):
                 continue
             for constraint in row.high_from if multiplier > 0 else row.low_from:
                 # A weight that another rule pushed against 0 or 1 is explained by that rule.
                 if not (alone and kept and constraint.rule.tier == BUILT_IN):
-                    yield constraint
+                    concerned = tuple(adapter for adapter, _ in row.coefs)
+                    yield Pull(
+                        constraint.rule, constraint.text, concerned, multiplier if multiplier > 0 else -multiplier
+                    )
+        if solution.share and self.ball is not None:
+            yield Pull(self.ball.rule, self.ball.text, tuple(range(len(requested))), solution.share)
 
 
-def minimal_conflict(constraints: Sequence[Constraint], adapters: int) -> tuple[tuple[Constraint, ...], ...]:
-    """Constraints of a minimal set of rules that conflict: without any one of these rules the others are satisfiable.
+def _away(requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[Exact, int]:
+    """The squared distance of a solution from what was requested, and how many weights differ."""
+    weights, _, scale = solution.whole()
+    away = [scale * asked - given for asked, given in zip(requested, weights, strict=True)]
+    square = form(metric, away)
+    return square if scale == 1 else Fraction(square, scale**2), len(away) - away.count(0)
+
+
+def _assembled(pieces: Sequence[Piece], space: Space) -> Region:
+    """The faces that are not empty."""
+    linear = [piece for piece in pieces if isinstance(piece, Constraint)]
+    choices = [piece for piece in pieces if isinstance(piece, Choice)]
+    ball = min(
+        (piece for piece in pieces if isinstance(piece, Ball)), key=lambda each: (each.share, each.rule), default=None
+    )
+    ellipsoid = None if ball is None else _ellipsoid(ball, space)
+    found = []
+    for extra in faces(choices, len(space.names)):
+        rows = gather([*linear, *extra])
+        face = Face(rows, ellipsoid, forest(rows, len(space.names)))
+        if face.project([0] * len(space.names), None) is not None:
+            found.append(face)
+    return Region(space, tuple(found), ball)
+
+
+def _ellipsoid(ball: Ball, space: Space) -> Ellipsoid:
+    if space.gram is None or space.base is None:
+        raise PolicyError(
+            f"{ball.rule} bounds the norm of the merged delta, but the store does not record the norms; use a store whose "
+            "manifest has them (written by `soupmix adapters add`), or leave the rule out",
+            reason="no-norms",
+        )
+    return Ellipsoid(space.gram, int(ball.share**2 * space.base))
+
+
+def _smaller(ball: Ellipsoid | None, step: int) -> Ellipsoid | None:
+    """A ball with a smaller radius: less by an eighth of what a millionth of the longest delta adds, doubled at every step."""
+    if ball is None:
+        return None
+    longest = max((row[index] for index, row in enumerate(ball.gram)), default=0)
+    return Ellipsoid(ball.gram, max(isqrt(ball.limit) - ((isqrt(longest) + 1) << step) // 8, 0) ** 2)
+
+
+def minimal_conflict(pieces: Sequence[Piece], space: Space) -> tuple[tuple[Piece, ...], ...]:
+    """Pieces of a minimal set of rules that conflict: without any one of these rules the others are satisfiable.
 
     A deletion filter over exact feasibility: inner tiers are tried for removal first, so that outer ones are named.
     """
-    rules = sorted({constraint.rule for constraint in constraints}, reverse=True)
+    rules = sorted({piece.rule for piece in pieces}, reverse=True)
     kept = set(rules)
     for rule in rules:
-        rows = gather(each for each in constraints if each.rule in kept and each.rule != rule)
-        if active_set.project([0] * adapters, rows) is None:
+        rest = [each for each in pieces if each.rule in kept and each.rule != rule]
+        if not _assembled(rest, space).faces:
             kept.discard(rule)
-    return tuple(tuple(each for each in constraints if each.rule == rule) for rule in sorted(kept))
+    return tuple(tuple(each for each in pieces if each.rule == rule) for rule in sorted(kept))
 
 
-def _told(part: Sequence[Constraint], names: Sequence[str]) -> str:
-    texts = sorted({_named(constraint, names) for constraint in part})
+def _told(part: Sequence[Piece], names: Sequence[str]) -> str:
+    texts = sorted({_named(piece, names) for piece in part})
     return f"{part[0].rule}: {', '.join(texts[:3])}{', ...' if len(texts) > 3 else ''}"
 
 
-def _named(constraint: Constraint, names: Sequence[str]) -> str:
-    concerned = [name for name, coef in zip(names, constraint.coefs, strict=True) if coef]
+def _named(piece: Piece, names: Sequence[str]) -> str:
+    if not isinstance(piece, Constraint):
+        return piece.text
+    concerned = [name for name, coef in zip(names, piece.coefs, strict=True) if coef]
     if not concerned:
-        return f"{constraint.text}, and no known adapter matches"
-    named = len(concerned) > 1 or constraint.rule.tier == BUILT_IN
-    return constraint.text if named else f"{concerned[0]} {constraint.text}"
+        return f"{piece.text}, and no known adapter matches"
+    named = len(concerned) > 1 or piece.rule.tier == BUILT_IN
+    return piece.text if named else f"{concerned[0]} {piece.text}"

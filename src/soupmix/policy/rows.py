@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 
-from soupmix.policy.constraints import Constraint
+from soupmix.policy.pieces import Constraint
 
-__all__ = ["Exact", "Row", "Solution", "certified", "gather"]
+__all__ = ["Exact", "Row", "Solution", "gather"]
 
 Exact = int | Fraction
 """A number without rounding."""
@@ -30,7 +31,10 @@ class Row:
 
     def value(self, weights: Sequence[Exact]) -> Exact:
         """The left-hand side at `weights`."""
-        return sum((coef * weights[index] for index, coef in self.coefs), start=0)
+        value: Exact = 0
+        for index, coef in self.coefs:
+            value += weights[index] if coef == 1 else coef * weights[index]
+        return value
 
     def holds(self, value: Exact) -> bool:
         """Whether a left-hand side is within the interval."""
@@ -39,16 +43,28 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The projection w of v, with the multipliers that prove it.
+    """The projection w of v, with the multipliers that prove it; M is the matrix of the metric, G that of the norm.
 
     Attributes:
         weights: w, exact millionths.
-        multipliers: row index -> lambda with v - w = sum(lambda * coefs); positive where the row's upper bound
-            holds w back, negative where its lower bound does; zeros are left out.
+        multipliers: row index -> lambda with M (v - w) - share G w = sum(lambda * coefs); positive where the row's
+            upper bound holds w back, negative where its lower bound does; zeros are left out.
+        share: multiplier of the norm's bound. gap: what w may be worse than the best point, in squared millionths of the
+            metric; 0 without a bound on the norm.
     """
 
     weights: tuple[Exact, ...]
     multipliers: Mapping[int, Exact]
+    share: Fraction = Fraction(0)
+    gap: Exact = 0
+
+    def whole(self) -> tuple[list[int], dict[int, int], int]:
+        """Weights and multipliers as integers, in units of one over the number that is given last."""
+        scale = lcm(*(w.denominator for w in self.weights), *(m.denominator for m in self.multipliers.values()))
+        if scale == 1:
+            return [int(w) for w in self.weights], {row: int(m) for row, m in self.multipliers.items()}, 1
+        weights = [w.numerator * (scale // w.denominator) for w in self.weights]
+        return weights, {row: m.numerator * (scale // m.denominator) for row, m in self.multipliers.items()}, scale
 
 
 def gather(constraints: Iterable[Constraint]) -> tuple[Row, ...]:
@@ -66,19 +82,3 @@ def gather(constraints: Iterable[Constraint]) -> tuple[Row, ...]:
         high_from = tuple(each for each in highs if each.bound == high)
         rows.append(Row(key, low, high, low_from, high_from))
     return tuple(rows)
-
-
-def certified(requested: Sequence[int], rows: Sequence[Row], solution: Solution) -> bool:
-    """Whether a solution satisfies the Karush-Kuhn-Tucker conditions exactly, which makes it THE projection.
-
-    w is in every row; v - w is the sum of multipliers times coefficients; a positive multiplier only where the
-    upper bound is met with equality, a negative one only where the lower bound is.
-    """
-    rest: list[Exact] = [asked - given for asked, given in zip(requested, solution.weights, strict=True)]
-    for index, row in enumerate(rows):
-        value, multiplier = row.value(solution.weights), solution.multipliers.get(index, 0)
-        if not row.holds(value) or (multiplier > 0 and value != row.high) or (multiplier < 0 and value != row.low):
-            return False
-        for adapter, coef in row.coefs if multiplier else ():
-            rest[adapter] -= multiplier * coef
-    return not any(rest)

@@ -1,33 +1,34 @@
 """The policy: documents of three tiers, intersected; the one way from weights to a grant."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from difflib import get_close_matches
-from hashlib import sha256
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Literal
 
-from soupmix.errors import PolicyError, RecipeError, WeightError
-from soupmix.files import canonical_json
-from soupmix.policy.constraints import Constraint, RuleRef, built_in, place, translate
-from soupmix.policy.documents import ATTRIBUTES, TIERS, Approve, Document, Scope, check_value
-from soupmix.policy.grant import SEAL, Binding, Grant
+from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
+from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.documents import Document
+from soupmix.policy.grant import SEAL, Grant
 from soupmix.policy.known import AdapterRef, Known, know
+from soupmix.policy.obligations import united
+from soupmix.policy.outcome import bindings, check_refusal, root_text
+from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
 from soupmix.policy.reading import check_window, parse_document, read_text
-from soupmix.policy.region import Region
+from soupmix.policy.region import Clamped, Region, Space
+from soupmix.policy.rules import Approve
+from soupmix.policy.translate import built_in
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Policy"]
+__all__ = ["Metric", "Policy"]
+
+Metric = Literal["weights", "delta"]
+_REMEMBERED = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A rule with the scopes that decide whether it applies, and its constraints."""
-
-    ref: RuleRef
-    scopes: tuple[Scope, ...]
-    constraints: tuple[Constraint, ...]
+def _clock() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,18 +38,31 @@ class Policy:
     Attributes:
         digest: "sha256:..." over what the documents say and the built-in defaults, whatever the files are called.
         notes: remarks for the author, for example a rule that concerns no known adapter.
+        metric: what the clamp keeps small, "weights" or "delta".
+        last_day: the last day (UTC) on which everything that these documents rest on still counts, or None.
     """
 
     digest: str
     notes: tuple[str, ...]
+    metric: Metric
+    last_day: date | None
+    _space: Space = field(repr=False)
     _known: tuple[Known, ...] = field(repr=False)
     _defaults: tuple[Constraint, ...] = field(repr=False)
-    _rules: tuple[_Placed, ...] = field(repr=False)
+    _rules: tuple[Placed, ...] = field(repr=False)
     _documents: tuple[Document, ...] = field(repr=False)
-    _compiled: dict[tuple[bool, ...], Region] = field(repr=False, default_factory=dict)
+    _now: Callable[[], datetime] = field(repr=False)
+    _compiled: dict[object, Region] = field(repr=False, default_factory=dict)
+    _remembered: dict[object, Clamped] = field(repr=False, default_factory=dict)
 
     @classmethod
-    def load(cls, *paths: str | Path, adapters: Iterable[AdapterRef] = (), now: datetime | None = None) -> "Policy":
+    def load(
+        cls,
+        *paths: str | Path,
+        adapters: Iterable[AdapterRef] = (),
+        now: datetime | None = None,
+        metric: Metric = "weights",
+    ) -> "Policy":
         """Read documents, outer tier first, and intersect them with the built-in defaults.
 
         Defaults: every weight in [0, 1]; the poles of one dimension sum to at most 1; all weights to at most
@@ -60,7 +74,8 @@ class Policy:
         Args:
             paths: YAML files, one document each; law before organisation before user.
             adapters: usually a store. Without it, the approve rules say which adapters there are.
-            now: the time to judge validity windows by; the clock's if not given.
+            now: the time to judge validity windows and reports by, here and in every clamp; the clock's if not given.
+            metric: what the clamp keeps small: the change of the weights, or of the merged delta (Gram matrix of the store).
 
         Raises:
             PolicyError: a document is unreadable, wrong or outside its validity window, the tiers are out of order,
@@ -70,43 +85,50 @@ class Policy:
             raise PolicyError(
                 "no policy documents given; to go without, say so with Policy.open(adapters)", reason="empty"
             )
-        when = now or datetime.now(UTC)
+        when = now or _clock()
         documents = []
         for path in map(Path, paths):
             document = parse_document(read_text(path), path.name)
             check_window(document, path.name, when)
             documents.append((path.name, document))
-        return cls.assemble(documents, adapters)
+        return cls.assemble(documents, adapters, now=now, metric=metric)
 
     @classmethod
-    def open(cls, adapters: Iterable[AdapterRef]) -> "Policy":
+    def open(cls, adapters: Iterable[AdapterRef], *, metric: Metric = "weights") -> "Policy":
         """No documents: nothing but the built-in defaults applies, and every grant says so."""
-        return cls.assemble((), adapters)
+        return cls.assemble((), adapters, metric=metric)
 
     @classmethod
-    def assemble(cls, documents: Sequence[tuple[str, Document]], adapters: Iterable[AdapterRef] = ()) -> "Policy":
+    def assemble(
+        cls,
+        documents: Sequence[tuple[str, Document]],
+        adapters: Iterable[AdapterRef] = (),
+        *,
+        now: datetime | None = None,
+        metric: Metric = "weights",
+    ) -> "Policy":
         """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does."""
-        _check_order(documents)
-        known = know(adapters, [document for _, document in documents])
-        budget = _total_budget(adapters)
-        rules, notes = [], []
-        for source, document in documents:
-            for rule, ref in place(document, source):
-                found = tuple(translate(rule, ref, known))
-                rules.append(_Placed(ref, (document.scope, rule.scope), found))
-                if not found and not isinstance(rule, Approve):
-                    notes.append(f"{ref} concerns no known adapter, so it has no effect")
-        if documents and not any(isinstance(rule, Approve) for _, each in documents for rule in each.rules):
+        check_order(documents)
+        said = [document for _, document in documents]
+        known, today = know(adapters, said), (now or _clock()).astimezone(UTC).date()
+        rules, notes = placed(documents, Setting(known, today, unproved(said, today)))
+        if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
+        budget, space = total_budget(adapters), measured(known, adapters, metric)
+        days = [day for document in said for day in document.days() if day >= today]
         made = cls(
-            digest=_digest([document for _, document in documents], budget),
+            digest=digest_of(said, budget, space if metric == "delta" else None),
             notes=tuple(notes),
+            metric=metric,
+            last_day=min(days, default=None),
+            _space=space,
             _known=known,
             _defaults=tuple(built_in(known, budget)),
-            _rules=tuple(rules),
-            _documents=tuple(document for _, document in documents),
+            _rules=rules,
+            _documents=tuple(said),
+            _now=_clock if now is None else lambda: now,
         )
-        made._region({})
+        made.region({}, {})
         return made
 
     @property
@@ -119,6 +141,26 @@ class Policy:
         """The adapters that a request may name, sorted."""
         return tuple(sorted(adapter.name for adapter in self._known))
 
+    @property
+    def adapters(self) -> tuple[tuple[str, str], ...]:
+        """(name, digest) of the adapters, in the order of the space's coordinates."""
+        return tuple((adapter.name, adapter.digest) for adapter in self._known)
+
+    @property
+    def space(self) -> Space:
+        """The adapters as coordinates, with their inner products."""
+        return self._space
+
+    @property
+    def placed(self) -> tuple[Placed, ...]:
+        """All rules of all documents, in their places."""
+        return self._rules
+
+    def without(self, rule: RuleRef) -> "Policy":
+        """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
+        kept = tuple(each for each in self._rules if each.ref != rule)
+        return replace(self, _rules=kept, _compiled={}, _remembered={})
+
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
 
@@ -126,7 +168,9 @@ class Policy:
         """
         box = {adapter.name: [0, MILLION] for adapter in self._known}
         always = [rule for rule in self._rules if not any(scope.given() for scope in rule.scopes)]
-        for each in (*self._defaults, *(found for rule in always for found in rule.constraints)):
+        for each in (*self._defaults, *(found for rule in always for found in rule.pieces)):
+            if not isinstance(each, Constraint) or each.unless:
+                continue
             match [(adapter.name, coef) for adapter, coef in zip(self._known, each.coefs, strict=True) if coef]:
                 case [(name, 1)]:
                     box[name][1] = min(box[name][1], each.bound)
@@ -134,100 +178,119 @@ class Policy:
                     box[name][0] = max(box[name][0], -each.bound)
         return {name: (least, most) for name, (least, most) in box.items()}
 
-    def clamp(self, requested: Weights | Mapping[str, int | float | str] | str, /, **attributes: str) -> Grant:
-        """The feasible weights nearest to `requested` (Euclidean, exact, then rounded inside to whole millionths).
+    def clamp(
+        self,
+        requested: Weights | Mapping[str, int | float | str] | str,
+        /,
+        *,
+        sources: Sources = {},  # noqa: B006  # never changed
+        **attributes: str,
+    ) -> Grant:
+        """The feasible weights nearest to `requested` (exact, then rounded inside to whole millionths).
 
         Args:
             requested: weights, or whatever `Weights.parse` takes.
+            sources: where the weights come from, "explicit", "stored" or "inferred": one word for all, or one by adapter
+                name. A weight whose source is not said is taken by every rule on sources.
             attributes: jurisdiction, audience, purpose, tenant. One that is not given counts as "every rule applies".
 
         Raises:
             WeightError: a bad number, or a name that the policy does not know (reason "unknown-adapter").
-            RecipeError: an attribute that does not exist (reason "unknown-attribute"), or a value that none can have
-                (reason "bad-attribute").
+            RecipeError: an attribute or source that does not exist (reasons "unknown-attribute", "unknown-source"), or a
+                value that none can have (reason "bad-attribute").
+            PolicyRefusal: a rule refuses instead of clamping (reason "refused-by-rule"), or something that the documents rest
+                on has ended since they were loaded (reason "ended").
         """
         weights = Weights.parse(requested)
-        _check_attributes(attributes)
-        self._check_names(weights)
-        asked = [weights.get(adapter.name, 0) for adapter in self._known]
-        given, binding = self._region(attributes).clamp(asked)
-        changed = {adapter.name for adapter, a, g in zip(self._known, asked, given, strict=True) if a != g}
-        used = [(adapter, micro) for adapter, micro in zip(self._known, given, strict=True) if micro]
+        check_attributes(attributes)
+        check_names(weights, self._space.names)
+        self._check_day()
+        stated = by_index(sources, self._space.names)
+        asked = tuple(weights.get(adapter.name, 0) for adapter in self._known)
+        found = self._clamped(asked, attributes, stated)
+        changed = {adapter.name for adapter, a, g in zip(self._known, asked, found.granted, strict=True) if a != g}
+        binding = bindings(found.pulls, self._known, changed)
+        check_refusal(found.pulls, binding)
+        used = [(adapter, micro) for adapter, micro in zip(self._known, found.granted, strict=True) if micro]
         return Grant(
             requested=weights,
             granted=Weights.from_micro({adapter.name: micro for adapter, micro in used}),
             adapter_digests=tuple(sorted((adapter.name, adapter.digest) for adapter, _ in used)),
-            binding=_bindings(binding, self._known, changed),
+            binding=binding,
             policy_digest=self.digest,
             scope=tuple(sorted(attributes.items())),
             is_open=self.is_open,
+            distance=root_text(found.distance, self._space) if changed else "0",
+            metric=self.metric,
+            sources=tuple(sorted({"*": sources}.items() if isinstance(sources, str) else sources.items())),
+            obligations=self.obligations(attributes),
             seal=SEAL,
         )
 
-    def _region(self, attributes: Mapping[str, str]) -> Region:
+    def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
+        """What all documents in scope of these attributes oblige to, united."""
+        return united(
+            each
+            for document in self._documents
+            for each in document.obligations
+            if document.scope.applies(attributes) and each.scope.applies(attributes)
+        )
+
+    def internal_reasons(self, grant: Grant) -> dict[str, str]:
+        """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
+        held = {(rule.ref.source, rule.ref.id): rule.ref.internal_reason for rule in self._rules}
+        found = {(each.source, each.rule): held.get((each.source, each.rule)) for each in grant.binding}
+        return {f"{source} {rule}": reason for (source, rule), reason in found.items() if reason}
+
+    def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
+        """The feasible set for these attributes, and sources by adapter index."""
         # Keyed by which rules apply, not by what the request says: a stranger cannot grow it with new values.
-        applies = tuple(all(scope.applies(attributes) for scope in rule.scopes) for rule in self._rules)
-        region = self._compiled.get(applies)
+        key = self.kind(attributes, sources)
+        region = self._compiled.get(key)
         if region is None:
-            chosen = [rule for rule, yes in zip(self._rules, applies, strict=True) if yes]
-            constraints = [*self._defaults, *(each for rule in chosen for each in rule.constraints)]
-            region = self._compiled[applies] = Region.compile(constraints, [adapter.name for adapter in self._known])
+            region = self._compiled[key] = Region.compile(self.pieces(attributes, sources), self._space)
         return region
 
-    def _check_names(self, weights: Weights) -> None:
-        for name in weights:
-            if name not in self.names:
-                close = get_close_matches(name, self.names, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
-                known = ", ".join(self.names) or "none, as there is neither a store nor an approve rule"
-                raise WeightError(f"unknown adapter {name!r}{hint}; known are: {known}", reason="unknown-adapter")
+    def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
+        """Everything that holds for these attributes and sources."""
+        chosen = [each for rule in self._rules if rule.applies(attributes) for each in rule.pieces]
+        return [*self._defaults, *(each for each in chosen if not _exempt(each, sources))]
 
+    def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> tuple[object, ...]:
+        """Which rules apply to a request, and from which: requests of one kind have one feasible set."""
+        return tuple(rule.applies(attributes) for rule in self._rules), tuple(sorted(self._minded(sources).items()))
 
-def _check_order(documents: Sequence[tuple[str, Document]]) -> None:
-    for (outer, before), (inner, after) in pairwise(documents):
-        if TIERS.index(before.tier) > TIERS.index(after.tier):
-            raise PolicyError(
-                f"{inner} ({after.tier}) comes after {outer} ({before.tier}); give documents in the order "
-                f"{', '.join(TIERS)}",
-                reason="tier-order",
+    def _clamped(self, asked: tuple[int, ...], attributes: Mapping[str, str], sources: Mapping[int, str]) -> Clamped:
+        key = self.kind(attributes, sources), asked
+        found = self._remembered.get(key)
+        if found is None:
+            found = self.region(attributes, sources).clamp(asked)
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = found
+        return found
+
+    def _minded(self, sources: Mapping[int, str]) -> dict[int, str]:
+        """Sources of those adapters that a rule on sources concerns."""
+        if not sources:
+            return {}
+        minded = {_source_of(each) for rule in self._rules for each in rule.pieces}
+        return {index: source for index, source in sources.items() if index in minded}
+
+    def _check_day(self) -> None:
+        if self.last_day is not None and self._now().astimezone(UTC).date() > self.last_day:
+            raise PolicyRefusal(
+                f"a policy document, or an evaluation report that it rests on, ended on {self.last_day}; "
+                "renew it and load the policy again",
+                reason="ended",
             )
 
 
-def _check_attributes(attributes: Mapping[str, str]) -> None:
-    for key, value in attributes.items():
-        if key not in ATTRIBUTES:
-            raise RecipeError(
-                f"unknown attribute {key!r}; known are {', '.join(ATTRIBUTES)}", reason="unknown-attribute"
-            )
-        try:
-            check_value(value)
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"attribute {key}: {error}", reason="bad-attribute") from error
+def _source_of(piece: Piece) -> int | None:
+    """The index of the adapter whose weight depends on its source by this piece."""
+    return piece.coefs.index(1) if isinstance(piece, Constraint) and piece.unless and 1 in piece.coefs else None
 
 
-def _total_budget(adapters: Iterable[AdapterRef]) -> int | None:
-    budget = getattr(adapters, "total_budget", None)
-    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 0):
-        raise PolicyError(
-            f"the store's total_budget is {budget!r}; it must be a whole number of millionths, 0 or more",
-            reason="bad-adapter",
-        )
-    return budget
-
-
-def _digest(documents: Sequence[Document], budget: int | None) -> str:
-    inside = sorted((TIERS.index(document.tier), document.digest()) for document in documents)
-    content = {"documents": [list(pair) for pair in inside], "schema": 1, "total_budget": budget}
-    return f"sha256:{sha256(canonical_json(content)).hexdigest()}"
-
-
-def _bindings(constraints: Iterable[Constraint], known: Sequence[Known], changed: set[str]) -> tuple[Binding, ...]:
-    """One binding per rule and text, over the adapters that changed; outer tiers first."""
-    names: dict[tuple[RuleRef, str], set[str]] = {}
-    for constraint in constraints:
-        concerned = {adapter.name for adapter, coef in zip(known, constraint.coefs, strict=True) if coef}
-        names.setdefault((constraint.rule, constraint.text), set()).update(concerned & changed)
-    return tuple(
-        Binding(tuple(sorted(found)), ref.id, ref.issuer, ref.tier, ref.source, text, ref.public_reason)
-        for (ref, text), found in sorted(names.items())
-    )
+def _exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
+    index = _source_of(piece)
+    return index is not None and isinstance(piece, Constraint) and sources.get(index) in piece.unless

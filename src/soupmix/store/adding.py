@@ -15,6 +15,7 @@ from soupmix.store.blobs import exclusive, write_blob
 from soupmix.store.gram import grams
 from soupmix.store.loading import load_entry
 from soupmix.store.manifest import Entry, Manifest, read_manifest, write_manifest
+from soupmix.store.norms import base_norm
 from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
 from soupmix.store.sealed import read_sealed
 from soupmix.weights import check_name
@@ -48,7 +49,7 @@ def add_adapter(store: Path, folder: Path, addition: Addition, base: Base, *, fo
         _check_place(store, manifest, addition.name, base, force=force)
         factors = files.factors(base.linear_shapes())
         entry = _entry(addition, files, factors, base)
-        updated = _with_entry(store, manifest, entry, factors)
+        updated = _with_entry(store, manifest, entry, factors, base)
         # Killed anywhere between these two, the store is the old one with a blob that nothing names.
         if not any(other.digest == entry.digest for other in manifest if other.name != entry.name):
             write_blob(store, entry.digest, _contents(files))
@@ -60,7 +61,8 @@ def set_budget(store: Path, millionths: int | None) -> Manifest:
     """Write another total budget into the manifest."""
     with exclusive(store):
         now = _current(store)
-        manifest = _valid(Manifest, {"adapters": now.adapters, "gram": now.gram, "total_budget": millionths})
+        fields = {"adapters": now.adapters, "base_norm": now.base_norm, "gram": now.gram}
+        manifest = _valid(Manifest, fields | {"total_budget": millionths})
         write_manifest(store, manifest)
     return manifest
 
@@ -110,10 +112,12 @@ def _valid(kind: type[Model], fields: Mapping[str, Any]) -> Model:
         raise AdapterError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", reason="bad-entry") from None
 
 
-def _with_entry(store: Path, manifest: Manifest, entry: Entry, factors: Mapping[str, Factors]) -> Manifest:
+def _with_entry(store: Path, manifest: Manifest, entry: Entry, factors: Mapping[str, Factors], base: Base) -> Manifest:
     adapters = dict(manifest.adapters) | {entry.name: entry}
     loaded = [factors if name == entry.name else load_entry(store, adapters[name]).modules for name in sorted(adapters)]
-    return Manifest(adapters=adapters, total_budget=manifest.total_budget, gram=grams(loaded))
+    gram = grams(loaded)
+    norm = base_norm(base, gram.modules)
+    return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)
 
 
 def _contents(files: AdapterFiles) -> dict[str, bytes]:

@@ -144,12 +144,14 @@ class Manifest(_Frozen):
 
     Attributes:
         schema_version: 1. adapters: by name. gram: see `Gram`.
+        base_norm: Frobenius norm of the base's weights that adapters change, all modules together; None if not measured.
         total_budget: most that the weights may sum to, in millionths, as measured for this set; None if not measured.
     """
 
     schema_version: Literal[1] = 1
     adapters: dict[Name, Entry] = {}
     total_budget: Annotated[int, Field(ge=0)] | None = None
+    base_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     gram: Gram = Gram()
 
     @model_validator(mode="after")
@@ -175,6 +177,11 @@ class Manifest(_Frozen):
 
     def __iter__(self) -> Iterator[Entry]:  # type: ignore[override]  # entries are what a manifest is made of
         return iter([self.adapters[name] for name in self.names])
+
+    def inner_product(self, one: str, other: str) -> float:
+        """<delta_one, delta_other> of two adapters' whole deltas at weight 1, without numpy."""
+        first, second = sorted((self.names.index(one), self.names.index(other)))
+        return self.gram.total[first * len(self) - first * (first - 1) // 2 + second - first]
 
     def gram_matrix(self, module: str | None = None) -> "np.ndarray":
         """[K, K] float64 inner products of the deltas, in total or of one module (zeros where nothing adapts it)."""

@@ -56,6 +56,15 @@ class Store:
         return self._manifest.total_budget
 
     @property
+    def base_norm(self) -> float | None:
+        """Frobenius norm of the base's weights that adapters change, all modules together; None if not measured."""
+        return self._manifest.base_norm
+
+    def inner_product(self, one: str, other: str) -> float:
+        """<delta_one, delta_other> of two adapters' whole deltas at weight 1. Unknown names raise `ValueError`."""
+        return self._manifest.inner_product(one, other)
+
+    @property
     def gram(self) -> "np.ndarray":
         """[K, K] float64 inner products of the adapters' whole deltas, in the order of `names`."""
         return self._manifest.gram_matrix()

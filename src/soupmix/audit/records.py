@@ -1,0 +1,203 @@
+"""What is written down: one request, one line of canonical ASCII JSON, chained to the line before.
+
+A record never holds a prompt, an answer or a user id, only the keyed hash of one (`people.py`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, Self
+
+from soupmix.audit.merkle import Tree, leaf_hash
+from soupmix.errors import AuditError
+from soupmix.weights import Weights
+
+__all__ = ["EVENTS", "MAX_LINE", "Chain", "Entry", "compact_json", "seal", "time_text"]
+
+EVENTS: Final = ("erasure", "grant", "refusal")
+"""What can happen to a request: it was granted, it was refused, or a person's key was ordered to be destroyed."""
+
+MAX_LINE: Final = 1 << 20
+"""Most bytes of a line."""
+
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+_OUTER = {"entry", "previous", "schema", "sequence", "time", "who"}
+
+
+class _Rule(Protocol):
+    @property
+    def tier(self) -> str: ...
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+
+
+class _Granted(Protocol):
+    """What a record takes from a `soupmix.policy.Grant`; this room does not import that one."""
+
+    @property
+    def requested(self) -> Weights: ...
+    @property
+    def granted(self) -> Weights: ...
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
+    @property
+    def policy_digest(self) -> str: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def binding(self) -> Sequence[_Rule]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened, as its caller knows it.
+
+    Attributes:
+        event: one of `EVENTS`. person: the user id, never written itself; None if nobody is known.
+        requested, granted: weights in integer millionths. attributes: what the request said about itself.
+        policy: digest of the policy, or None if none could be read.
+        is_open, is_signed: whether there were no policy documents, and whether they came with good signatures.
+        binding: the rules that held the request back, "tier/issuer/rule".
+        merge: the merge identity, or None if nothing is merged. reason: the code of a refusal.
+    """
+
+    event: str
+    person: str | None = None
+    requested: Weights = field(default_factory=Weights)
+    granted: Weights = field(default_factory=Weights)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    policy: str | None = None
+    is_open: bool = False
+    is_signed: bool = False
+    binding: tuple[str, ...] = ()
+    merge: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.event not in EVENTS:
+            raise AuditError(f"unknown event {self.event!r}; known are {', '.join(EVENTS)}", reason="bad-entry")
+        if self.person is not None and not 0 < len(self.person.encode("utf-8", "surrogatepass")) <= 1024:
+            raise AuditError("a user id has 1 to 1024 bytes", reason="bad-person")
+
+    @classmethod
+    def of_grant(
+        cls, grant: _Granted, *, person: str | None, merge: str | None = None, is_signed: bool = False
+    ) -> Self:
+        """The entry of a `soupmix.policy.Grant` that is about to be used."""
+        return cls(
+            event="grant",
+            person=person,
+            requested=grant.requested,
+            granted=grant.granted,
+            attributes=grant.attributes,
+            policy=grant.policy_digest,
+            is_open=grant.is_open,
+            is_signed=is_signed,
+            binding=tuple(sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in grant.binding})),
+            merge=merge,
+        )
+
+    def encoded(self) -> bytes:
+        """This entry as the inner part of a line.
+
+        Raises:
+            AuditError: it is longer than a line may be (reason "too-long").
+        """
+        data = compact_json(
+            {
+                "attributes": dict(self.attributes),
+                "binding": list(self.binding),
+                "event": self.event,
+                "granted": dict(self.granted),
+                "merge": self.merge,
+                "open": self.is_open,
+                "policy": self.policy,
+                "reason": self.reason,
+                "requested": dict(self.requested),
+                "signed": self.is_signed,
+            }
+        )
+        if len(data) > MAX_LINE - 512:
+            raise AuditError(f"a record of {len(data)} bytes is more than the {MAX_LINE} of a line", reason="too-long")
+        return data
+
+
+def compact_json(value: Any) -> bytes:
+    """One spelling for one value, on one line: sorted keys, no spaces, ASCII, no NaN."""
+    return _ENCODE(value).encode("ascii")
+
+
+def time_text(seconds: float) -> str:
+    """Seconds since 1970 as UTC text, whole seconds: "2026-11-24T07:00:00Z"."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seal(entry: bytes, *, previous: bytes, sequence: int, time: str, who: str | None) -> bytes:
+    """The line of an encoded entry, without the newline. The same bytes as `compact_json` of all of it."""
+    name = "null" if who is None else f'"{who}"'
+    tail = f',"previous":"{previous.hex()}","schema":1,"sequence":{sequence},"time":"{time}","who":{name}}}'
+    return b'{"entry":' + entry + tail.encode("ascii")
+
+
+class Chain:
+    """Where a log stands: its tree and the hash of its last line. Lines are added one after the other.
+
+    Attributes:
+        tree: over all lines so far. last: the leaf hash of the last line; of the log's origin if there is none.
+    """
+
+    __slots__ = ("last", "tree")
+
+    def __init__(self, origin: str) -> None:
+        self.tree = Tree()
+        self.last = leaf_hash(origin.encode())
+
+    def copy(self) -> "Chain":
+        """The same place, free to go on by itself."""
+        made = Chain.__new__(Chain)
+        made.tree, made.last = self.tree.copy(), self.last
+        return made
+
+    def add(self, entry: bytes, time: str, who: str | None) -> bytes:
+        """Seal an entry as the next line, and stand behind it."""
+        line = seal(entry, previous=self.last, sequence=self.tree.size, time=time, who=who)
+        self._pass(line)
+        return line
+
+    def follow(self, line: bytes) -> dict[str, Any]:
+        """Read the next line of a log that exists, and stand behind it.
+
+        Raises:
+            AuditError: it is not a line of a log (reason "bad-record"), not the one with the next number
+                ("wrong-sequence"), or does not name the line before ("broken-chain").
+        """
+        record = _parse(line)
+        if record["sequence"] != self.tree.size:
+            raise AuditError(
+                f"it has number {record['sequence']}, but {self.tree.size} comes next", reason="wrong-sequence"
+            )
+        if record["previous"] != self.last.hex():
+            raise AuditError("it does not follow the line before it: one of the two was changed", reason="broken-chain")
+        self._pass(line)
+        return record
+
+    def _pass(self, line: bytes) -> None:
+        self.last = leaf_hash(line)
+        self.tree.add(self.last)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        # Equal to its own canonical spelling: so no key stands twice, and no other bytes say the same.
+        if not isinstance(record, dict) or record.keys() != _OUTER or compact_json(record) != line:
+            raise ValueError("it is not canonical")
+    except (ValueError, RecursionError) as error:
+        raise AuditError(f"it is no record of this log: {error}", reason="bad-record") from None
+    sequence, schema = record["sequence"], record["schema"]
+    if type(sequence) is not int or type(schema) is not int or schema != 1 or not isinstance(record["entry"], dict):
+        raise AuditError("it is a record of another kind than this version knows", reason="bad-record")
+    return record

@@ -1,0 +1,119 @@
+"""`--audit DIR --who ID`: what a command grants or refuses is on record before anything else happens."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from soupmix.audit import AuditLog, Entry, Signer
+from soupmix.errors import SoupmixError
+from soupmix.policy import Grant, Policy
+from soupmix.weights import Weights
+
+__all__ = ["Witness", "audit_option", "signer_of", "tell_cut"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Writes down what a command grants or refuses; does nothing without `--audit`.
+
+    Attributes:
+        folder: of the audit log. person: who asked. key: private key that signs checkpoints, or None.
+    """
+
+    folder: Path | None
+    person: str | None
+    key: Path | None
+
+    def grant(self, grant: Grant, *, merge: str | None = None, signed: bool = False) -> None:
+        """Record a grant that is about to be used. Raises `AuditError` or `OutputError` if it cannot be recorded.
+
+        Args:
+            merge: identity of what will be made of it. signed: whether the policy came from signed sets.
+        """
+        if self.folder is not None:
+            self._append(Entry.of_grant(grant, person=self.person, merge=merge, is_signed=signed))
+
+    def refusal(
+        self, error: SoupmixError, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None
+    ) -> None:
+        """Record a refusal by its reason code.
+
+        Args:
+            requested, attributes: what was asked for. policy: under which, if it could be read.
+        """
+        if self.folder is not None:
+            self._append(
+                Entry(
+                    "refusal",
+                    person=self.person,
+                    requested=requested,
+                    attributes=attributes,
+                    policy=None if policy is None else policy.digest,
+                    is_open=policy is not None and policy.is_open,
+                    reason=error.reason,
+                )
+            )
+
+    @contextmanager
+    def refusals(
+        self, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None
+    ) -> Iterator[None]:
+        """Record it if what happens inside is refused; the refusal goes on its way."""
+        try:
+            yield
+        except SoupmixError as error:
+            self.refusal(error, requested, attributes, policy)
+            raise
+
+    def _append(self, entry: Entry) -> None:
+        with AuditLog.open(self.folder or Path(), signer=signer_of(self.key)) as log:
+            tell_cut(log)
+            log.append(entry)
+
+
+def audit_option(command: _Command) -> _Command:
+    """`--audit DIR`, `--who ID`, `--audit-key KEY.pem`; the command gets `witness: Witness`."""
+
+    @click.option(
+        "--audit",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Record the grant in this audit log before anything is done; the log is begun if there is none.",
+    )
+    @click.option("--who", metavar="ID", help="For --audit: who asks. The log gets a keyed hash of it.")
+    @click.option(
+        "--audit-key",
+        metavar="KEY.pem",
+        type=click.Path(path_type=Path),
+        help="For --audit: private Ed25519 key that signs the log's checkpoints.",
+    )
+    @functools.wraps(command)
+    def with_witness(
+        *arguments: Any, audit: Path | None, who: str | None, audit_key: Path | None, **options: Any
+    ) -> Any:
+        if (audit is None) != (who is None) or (audit_key is not None and audit is None):
+            raise click.UsageError("--audit DIR and --who ID go together, and --audit-key with them")
+        return command(*arguments, witness=Witness(audit, who, audit_key), **options)
+
+    return cast("_Command", with_witness)
+
+
+def signer_of(path: Path | None) -> Signer | None:
+    """The signer of a key file, if one is given."""
+    return Signer.load(path) if path else None
+
+
+def tell_cut(log: AuditLog) -> None:
+    """Say on stderr what opening the log cut off."""
+    if log.cut:
+        click.echo(
+            f"soupmix: note: {log.cut} bytes of a record that was never finished or acknowledged were cut off {log.folder}",
+            err=True,
+        )

@@ -1,0 +1,145 @@
+"""`soupmix policy`: check, compare and test policy documents, and print their schema."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soupmix.cli.options import json_option, policy_files, read_adapters, store_option
+
+if TYPE_CHECKING:
+    from soupmix.policy import Policy
+    from soupmix.policy.cases import Report
+    from soupmix.policy.compare import Difference
+
+__all__ = ["command"]
+
+
+@click.group("policy")
+def command() -> None:
+    """Check, compare and test policy documents."""
+
+
+@command.command("check")
+@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=click.Path(path_type=Path))
+@store_option
+@json_option
+@click.option("--strict", is_flag=True, help="Exit code 1 also for notes and for rules without effect.")
+def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict: bool) -> None:
+    """Compile DOCUMENTs (files, or folders of them; outer tier first) and list rules that have no effect.
+
+    Exit code 1 if a document is wrong or no weights satisfy all rules; the conflicting rules are named.
+    """
+    from soupmix.policy.compare import idle_rules
+
+    policy = _load(documents, store)
+    idle = [str(rule) for rule in idle_rules(policy)]
+    said = {
+        "digest": policy.digest,
+        "adapters": list(policy.names),
+        "rules": len(policy.placed),
+        "last_day": None if policy.last_day is None else policy.last_day.isoformat(),
+        "notes": list(policy.notes),
+        "without_effect": idle,
+    }
+    if as_json:
+        click.echo(json.dumps(said, indent=2, sort_keys=True))
+    else:
+        click.echo(f"{len(policy.placed)} rules on {len(policy.names)} adapters can be satisfied; {policy.digest}")
+        if policy.last_day is not None:
+            click.echo(f"everything they rest on counts until {policy.last_day}")
+        for note in policy.notes:
+            click.echo(f"note: {note}")
+        for rule in idle:
+            click.echo(f"without effect: {rule} (without it the same weights would be granted)")
+    if strict and (policy.notes or idle):
+        sys.exit(1)
+
+
+@command.command("diff")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@store_option
+@json_option
+def diff(old: Path, new: Path, store: Path | None, as_json: bool) -> None:
+    """Decide whether NEW lets anything through that OLD did not; each is a document, or a folder of documents.
+
+    Prints, for every kind of request, weights that NEW grants and OLD does not. Exit code 1 if there are any, or if it
+    could not be decided.
+    """
+    from soupmix.policy.compare import difference
+
+    found = difference(_load([old], store), _load([new], store))
+    if as_json:
+        listed = [each.to_dict() for each in found.widenings]
+        said = {
+            "contained": found.contained,
+            "kinds": found.kinds,
+            "widenings": listed,
+            "undecided": list(found.undecided),
+        }
+        click.echo(json.dumps(said, indent=2, sort_keys=True))
+    else:
+        for line in _told(found, new):
+            click.echo(line)
+    if not found.contained:
+        sys.exit(1)
+
+
+@command.command("test")
+@click.argument("cases", type=click.Path(path_type=Path))
+@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=click.Path(path_type=Path))
+@store_option
+@json_option
+@click.option("--strict", is_flag=True, help="Exit code 1 also for rules that bound in no case.")
+def test(cases: Path, documents: tuple[Path, ...], store: Path | None, as_json: bool, strict: bool) -> None:
+    """Run the CASES (YAML) against DOCUMENTs, and report which rules bound in none of them."""
+    from soupmix.policy.cases import read_cases, run
+
+    report = run(_load(documents, store), read_cases(cases))
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2, sort_keys=True))
+    else:
+        for outcome in report.outcomes:
+            click.echo(f"{'failed' if outcome.failures else 'ok':<6}  {outcome.name}")
+            for failure in outcome.failures:
+                click.echo(f"        {failure}")
+        for rule in report.never_bound:
+            click.echo(f"never bound: {rule}")
+    if not report.ok or (strict and report.never_bound):
+        sys.exit(1)
+
+
+@command.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a policy document."""
+    from soupmix.policy.schema import document_schema
+
+    click.echo(json.dumps(document_schema(), indent=2, sort_keys=True))
+
+
+def _load(documents: Sequence[Path], store: Path | None) -> "Policy":
+    from soupmix.policy import Policy
+
+    return Policy.load(*policy_files(documents), adapters=read_adapters(store))
+
+
+def _told(found: "Difference", new: Path) -> list[str]:
+    lines = []
+    for each in found.widenings:
+        said = ", ".join(f"{key} {value}" for key, value in each.attributes) or "no attributes stated"
+        source = f", weights {each.source}" if each.source else ""
+        weights = ", ".join(f"{name} {text}" for name, text in each.weights.decimals().items()) or "the base as it is"
+        lines.append(f"let through now ({said}{source}): {weights}")
+    lines += [f"not decided: {each}" for each in found.undecided]
+    if found.contained:
+        lines.append(f"{new} lets nothing new through ({found.kinds} kinds of request)")
+    return lines
+
+
+def _as_json(report: "Report") -> dict[str, Any]:
+    outcomes = [{"name": each.name, "failures": list(each.failures)} for each in report.outcomes]
+    return {"ok": report.ok, "cases": outcomes, "never_bound": [str(rule) for rule in report.never_bound]}

@@ -1,0 +1,135 @@
+"""What a policy is assembled from: rules in their places, evidence, measures of a store, the digest of it all."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fractions import Fraction
+from hashlib import sha256
+from itertools import pairwise
+
+from soupmix.errors import PolicyError
+from soupmix.files import canonical_json
+from soupmix.policy.documents import TIERS, Document
+from soupmix.policy.known import AdapterRef, Known
+from soupmix.policy.pieces import Piece, RuleRef, Setting, place
+from soupmix.policy.quadratic import Matrix
+from soupmix.policy.region import Space
+from soupmix.policy.rules import Approve, Scope
+from soupmix.policy.translate import translate
+
+__all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "total_budget", "unproved"]
+
+_METRIC_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A rule with the scopes that decide whether it applies, and its pieces."""
+
+    ref: RuleRef
+    scopes: tuple[Scope, ...]
+    pieces: tuple[Piece, ...]
+
+    def applies(self, attributes: Mapping[str, str]) -> bool:
+        """Whether the rule holds for a request with these attributes."""
+        return all(scope.applies(attributes) for scope in self.scopes)
+
+
+def check_order(documents: Sequence[tuple[str, Document]]) -> None:
+    """Raise PolicyError unless outer tiers come first."""
+    for (outer, before), (inner, after) in pairwise(documents):
+        if TIERS.index(before.tier) > TIERS.index(after.tier):
+            raise PolicyError(
+                f"{inner} ({after.tier}) comes after {outer} ({before.tier}); give documents in the order "
+                f"{', '.join(TIERS)}",
+                reason="tier-order",
+            )
+
+
+def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple[tuple[Placed, ...], list[str]]:
+    """All rules of all documents, and notes on those that concern nobody."""
+    rules, notes = [], []
+    for source, document in documents:
+        for rule, ref in place(document, source):
+            found = tuple(translate(rule, ref, setting))
+            rules.append(Placed(ref, (document.scope, rule.scope), found))
+            if not found and not isinstance(rule, Approve):
+                notes.append(f"{ref} concerns no known adapter, so it has no effect")
+    return tuple(rules), notes
+
+
+def unproved(documents: Sequence[Document], today: date) -> frozenset[str]:
+    """Names of adapters that some approve rule lists without a report that counts: one such approval is enough.
+
+    Were one with a report enough to heal it, a document could add points by bringing the report along.
+    """
+    return frozenset(
+        approved.name
+        for document in documents
+        for rule in document.rules
+        if isinstance(rule, Approve)
+        for approved in rule.adapters
+        if approved.evidence is None or not approved.evidence.counts(today)
+    )
+
+
+def total_budget(adapters: Iterable[AdapterRef]) -> int | None:
+    """The budget that a store measured, in millionths. Raises PolicyError if it is no such number."""
+    budget = getattr(adapters, "total_budget", None)
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 0):
+        raise PolicyError(
+            f"the store's total_budget is {budget!r}; it must be a whole number of millionths, 0 or more",
+            reason="bad-adapter",
+        )
+    return budget
+
+
+def measured(known: Sequence[Known], adapters: Iterable[AdapterRef], metric: str) -> Space:
+    """The space of these adapters with the inner products that the store records.
+
+    Raises:
+        PolicyError: the metric "delta" was asked for, and the store does not record them, or not of all (reason "no-norms").
+    """
+    names = tuple(adapter.name for adapter in known)
+    product, norm = getattr(adapters, "inner_product", None), getattr(adapters, "base_norm", None)
+    if product is None or not all(adapter.available for adapter in known):
+        if metric == "delta":
+            raise PolicyError(
+                "the metric 'delta' needs a store that records the inner products of all adapters that are approved; "
+                "use one, or the metric 'weights'",
+                reason="no-norms",
+            )
+        return Space(names)
+    exact = [[_exact(product(a, b)) for b in names] for a in names]
+    scale = 10 ** max((_digits(value) for row in exact for value in row), default=0)
+    gram = tuple(tuple(int(value * scale) for value in row) for row in exact)
+    base = None if norm is None else _exact(norm) ** 2 * scale
+    return Space(names, _metric(gram) if metric == "delta" else None, gram, base)
+
+
+def _metric(gram: Matrix) -> Matrix:
+    """The Gram matrix to six digits of its largest norm, with as much added to the diagonal as rounding may have taken."""
+    largest, size = max((row[index] for index, row in enumerate(gram)), default=1) or 1, len(gram)
+    rounded = [[round(Fraction(value * 10**_METRIC_DIGITS, largest)) for value in row] for row in gram]
+    return tuple(tuple(value + (size + 1) * (i == j) for j, value in enumerate(row)) for i, row in enumerate(rounded))
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(f"{value:.10g}")
+
+
+def _digits(value: Fraction) -> int:
+    """How many decimals a decimal fraction has."""
+    digits = 0
+    while value.denominator > 1:
+        value, digits = value * 10, digits + 1
+    return digits
+
+
+def digest_of(documents: Sequence[Document], budget: int | None, space: Space | None) -> str:
+    """Identity of a policy: what the documents say, the store's budget, and the metric if it is not the Euclidean one."""
+    inside = sorted((TIERS.index(document.tier), document.digest()) for document in documents)
+    content = {"documents": [list(pair) for pair in inside], "schema": 1, "total_budget": budget}
+    if space is not None:
+        content["metric"] = [list(row) for row in space.metric or ()]
+    return f"sha256:{sha256(canonical_json(content)).hexdigest()}"

@@ -1,0 +1,173 @@
+"""Two policies over all requests: does the second let anything through that the first did not? Which rules have no effect?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from soupmix.errors import PolicyError
+from soupmix.policy.containment import Undecided, witness
+from soupmix.policy.pieces import Ball, Choice, Constraint, Piece, RuleRef
+from soupmix.policy.region import Region, Space
+from soupmix.policy.rulebook import Policy
+from soupmix.policy.rules import ATTRIBUTES, SOURCES
+from soupmix.weights import Weights
+
+__all__ = ["Difference", "Widening", "difference", "idle_rules"]
+
+_ELSEWHERE = "any-other-value"
+
+
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """A request that the new policy grants as it is and the old one does not.
+
+    Attributes:
+        attributes, source: what the request says of itself ("" for a source that is not said).
+        weights: what it asks for. digests: (name, digest) of the adapters concerned.
+    """
+
+    attributes: tuple[tuple[str, str], ...]
+    source: str
+    weights: Weights
+    digests: tuple[tuple[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        said = {"attributes": dict(self.attributes), "source": self.source or None}
+        return said | {"weights": self.weights.decimals(), "digests": dict(self.digests)}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a new policy lets through that an old one did not.
+
+    Attributes:
+        widenings: one witness per kind of request for which there is one; none means that nothing is let through.
+        undecided: kinds of request that were not decided, with why. kinds: how many kinds of request there are.
+    """
+
+    widenings: tuple[Widening, ...]
+    undecided: tuple[str, ...]
+    kinds: int
+
+    @property
+    def contained(self) -> bool:
+        """Whether it is certain that the new policy lets nothing new through."""
+        return not self.widenings and not self.undecided
+
+
+def difference(old: Policy, new: Policy) -> Difference:
+    """Decide, for every kind of request, whether the feasible set of `new` lies inside that of `old`.
+
+    Requests are of the same kind if the same rules of both policies apply to them. Sources are taken as one for all
+    adapters of a request.
+    """
+    shared = _Shared.of(old, new)
+    widenings, undecided, kinds = [], [], 0
+    for attributes, source in requests((old, new)):
+        kinds += 1
+        try:
+            inner, outer = shared.region(new, attributes, source), shared.region(old, attributes, source)
+            point = witness(inner, outer)
+        except Undecided as doubt:
+            undecided.append(f"{_told(attributes, source)}: {doubt}")
+            continue
+        if point is not None:
+            widenings.append(shared.widening(attributes, source, point))
+    return Difference(tuple(widenings), tuple(undecided), kinds)
+
+
+def idle_rules(policy: Policy) -> tuple[RuleRef, ...]:
+    """Rules without which the policy would let nothing else through, for any request: each taken away alone.
+
+    Rules that concern no known adapter are left out: they are noted at loading, or approve everything there is.
+    """
+    found = []
+    for placed in policy.placed:
+        if placed.pieces and difference(policy, policy.without(placed.ref)).contained:
+            found.append(placed.ref)
+    return tuple(found)
+
+
+def requests(policies: Sequence[Policy]) -> Iterator[tuple[dict[str, str], str]]:
+    """One request of every kind: attributes as said, and one source for all weights ("" if not said)."""
+    scopes = [scope for policy in policies for placed in policy.placed for scope in placed.scopes]
+    values: dict[str, list[str | None]] = {key: [None] for key in ATTRIBUTES}
+    for scope in scopes:
+        for key, listed in scope.given().items():
+            values[key] += [value for value in listed if value not in values[key]]
+    for known in values.values():
+        known += [_ELSEWHERE] if len(known) > 1 else []
+    seen = set()
+    for chosen in product(*values.values()):
+        attributes = {key: value for key, value in zip(values, chosen, strict=True) if value is not None}
+        for source in ("", *SOURCES):
+            kind = tuple(policy.kind(attributes, _everywhere(policy, source)) for policy in policies)
+            if kind not in seen:
+                seen.add(kind)
+                yield attributes, source
+
+
+def _everywhere(policy: Policy, source: str) -> dict[int, str]:
+    return dict.fromkeys(range(len(policy.space.names)), source) if source else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """One space for two policies: adapters by name and digest; what a policy does not know has weight 0 there."""
+
+    space: Space
+    keys: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, old: Policy, new: Policy) -> "_Shared":
+        if old.adapters == new.adapters:
+            return cls(replace(old.space, metric=None), old.adapters)
+        keys = tuple(sorted({*old.adapters, *new.adapters}, key=lambda key: key[::-1]))
+        return cls(Space(tuple(name for name, _ in keys)), keys)
+
+    def region(self, policy: Policy, attributes: Mapping[str, str], source: str) -> Region:
+        """The feasible set of a policy in the shared space."""
+        place = [self.keys.index(key) for key in policy.adapters]
+        pieces = [
+            _moved(each, place, len(self.keys)) for each in policy.pieces(attributes, _everywhere(policy, source))
+        ]
+        unknown = [index for index in range(len(self.keys)) if index not in place]
+        nobody = RuleRef((-1, "", 0), "built-in", "soupmix", "built-in", "unknown")
+        zero = [_zero(index, sign, len(self.keys), nobody) for index in unknown for sign in (1, -1)]
+        try:
+            return Region.compile([*pieces, *zero], self.space)
+        except PolicyError as error:
+            raise Undecided(str(error)) from error
+
+    def widening(self, attributes: Mapping[str, str], source: str, point: Sequence[int]) -> Widening:
+        """The witness as a request."""
+        used = [(key, micro) for key, micro in zip(self.keys, point, strict=True) if micro]
+        weights = Weights.from_micro({name: micro for (name, _), micro in used})
+        return Widening(tuple(sorted(attributes.items())), source, weights, tuple(key for key, _ in used))
+
+
+def _zero(index: int, sign: int, size: int, rule: RuleRef) -> Constraint:
+    return Constraint(tuple(sign * (index == each) for each in range(size)), 0, rule, "not known")
+
+
+def _moved(piece: Piece, place: Sequence[int], size: int) -> Piece:
+    """A piece over the adapters of one policy as one over the shared ones."""
+    match piece:
+        case Constraint():
+            coefs = [0] * size
+            for index, coef in zip(place, piece.coefs, strict=True):
+                coefs[index] = coef
+            return replace(piece, coefs=tuple(coefs))
+        case Choice():
+            return replace(
+                piece, supports=tuple((frozenset(place[i] for i in each), most) for each, most in piece.supports)
+            )
+        case Ball():
+            return piece
+
+
+def _told(attributes: Mapping[str, str], source: str) -> str:
+    said = ", ".join(f"{key} {value}" for key, value in sorted(attributes.items()))
+    return f"{said or 'a request that says nothing'}{f', weights {source}' if source else ''}"

@@ -1,0 +1,91 @@
+"""Types of the fields of a policy document: strict text at the edge, integer millionths inside."""
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from soupmix.weights import check_name, to_micro
+
+__all__ = [
+    "Day",
+    "Digest",
+    "Edge",
+    "Label",
+    "Line",
+    "Micro",
+    "Name",
+    "Value",
+    "Values",
+    "check_digest",
+    "check_value",
+    "twice",
+]
+
+
+def check_digest(text: str) -> str:
+    """Return `text` if it is "sha256:" and 64 lower-case hex digits; otherwise raise `ValueError`."""
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise ValueError(f"{text!r:.90} is not a digest; write sha256: and 64 lower-case hex digits")
+    return text
+
+
+def check_value(text: str) -> str:
+    """Return `text` if it can be an attribute's value; lower case only, so that "Minor" cannot slip past "minor"."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", text):
+        raise ValueError(f"{text!r:.90} is not an attribute value; use 1 to 63 of a-z, 0-9, '.', '-' and '_'")
+    return text
+
+
+def _check_line(text: str) -> str:
+    if not text.isprintable() or not 0 < len(text.strip()) <= 500:
+        raise ValueError("must be one line of 1 to 500 printable characters")
+    return text
+
+
+def _parse_date(value: object) -> date:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        return date.fromisoformat(value)
+    raise ValueError(f"{value!r:.40} is not a date; write it as in 2027-12-31")
+
+
+def _parse_micro(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is not a number; write a plain decimal such as 0.3")
+    return to_micro(value, "the number", exact=True)
+
+
+def _text(pattern: str, **more: object) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", **more})
+
+
+Name = Annotated[str, AfterValidator(check_name), _text("[a-z0-9][a-z0-9_-]{0,62}")]
+Digest = Annotated[str, AfterValidator(check_digest), _text("sha256:[0-9a-f]{64}")]
+Value = Annotated[str, AfterValidator(check_value), _text("[a-z0-9][a-z0-9_.-]{0,62}")]
+Values = Annotated[tuple[Value, ...], Field(min_length=1)]
+Line = Annotated[str, AfterValidator(_check_line)]
+Label = Annotated[Line, WithJsonSchema({"type": ["string", "number"]})]
+"""A line that people may write as a number, such as a version."""
+
+Day = Annotated[date, BeforeValidator(_parse_date), _text("[0-9]{4}-[0-9]{2}-[0-9]{2}", format="date")]
+_DECIMAL = r"^-?[0-9]{1,32}(\.[0-9]{1,32})?$"
+Micro = Annotated[
+    int,
+    BeforeValidator(_parse_micro),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": _DECIMAL}]}),
+]
+
+
+def twice(items: Iterable[Hashable]) -> Any:
+    """The most frequent item if it comes more than once, else None."""
+    most = Counter(items).most_common(1)
+    return most[0][0] if most and most[0][1] > 1 else None
+
+
+class Edge(BaseModel):
+    """What people write: frozen, and without keys that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False, validate_by_alias=True)

@@ -1,0 +1,77 @@
+"""Projection when the norm of the merged delta is bounded too: a polytope cut by an ellipsoid.
+
+The bound w' G w <= limit gets a multiplier m >= 0; for a given m the minimum over the polytope is that of one more quadratic
+(`Quadratic.plus`) and is exact. m itself is irrational in general: it is searched in float64 and rounded up, so that the bound
+holds exactly, and what that costs is known exactly too: m (limit - w' G w), by weak duality.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import sqrt
+
+from soupmix.policy.active_set import minimise
+from soupmix.policy.quadratic import Matrix, Quadratic, form
+from soupmix.policy.rows import Row, Solution
+
+__all__ = ["Ellipsoid", "minimise_inside"]
+
+_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipsoid:
+    """All w (millionths) with w' gram w <= limit, in integers."""
+
+    gram: Matrix
+    limit: int
+
+    def holds(self, weights: Sequence[int | Fraction]) -> bool:
+        """Whether a point is inside."""
+        return form(self.gram, weights) <= self.limit
+
+
+def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> Solution | None:
+    """The point of rows and ball where `target` is least, up to `gap`, or None if there is none."""
+    free = minimise(target, rows)
+    if free is None or ball.holds(free.weights):
+        return free
+    low, high = (0.0, free), (1.0 / max(row[index] for index, row in enumerate(ball.gram)), free)
+    while not ball.holds((high := (high[0], _at(high[0], target, rows, ball)))[1].weights):
+        low, high = high, (high[0] * 16, high[1])
+        if high[0] > 1e30:
+            return None
+    for step in range(_STEPS):
+        if high[1].gap <= target.unit:
+            break
+        # aim at half the gap that is allowed, from either side; bisect now and then, should the curve be bent too much
+        aim = ball.limit - Fraction(target.unit) / (2 * Fraction(high[0]))
+        middle = _between(low, high, ball, aim) if step % 4 < 3 else (low[0] + high[0]) / 2
+        if not low[0] < middle < high[0]:
+            middle = (low[0] + high[0]) / 2
+        tried = (middle, _at(middle, target, rows, ball))
+        low, high = (low, tried) if ball.holds(tried[1].weights) else (tried, high)
+    return high[1]
+
+
+def _between(low: tuple[float, Solution], high: tuple[float, Solution], ball: Ellipsoid, aim: Fraction) -> float:
+    """Where 1 / norm, which is nearly linear in the multiplier, meets the one that is aimed at.
+
+    Differences of almost equal numbers are taken exactly, before anything is a float.
+    """
+    below, above = (form(ball.gram, each.weights) for _, each in (low, high))
+    if above >= below or aim <= 0:
+        return (low[0] + high[0]) / 2
+    wide, small, here = sqrt(below), sqrt(above), sqrt(aim)
+    share = float((below - aim) / (below - above)) * (wide + small) / (wide + here) * small / here
+    return low[0] + (high[0] - low[0]) * share
+
+
+def _at(multiplier: float, target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> Solution:
+    share = Fraction(multiplier)
+    penalised = target.plus(share, ball.gram)
+    found = minimise(penalised, rows)
+    if found is None:
+        raise ArithmeticError("a set that is not empty for one target is empty for another")
+    unscaled = {row: Fraction(value) / penalised.scale for row, value in found.multipliers.items()}
+    return replace(found, multipliers=unscaled, share=share, gap=share * (ball.limit - form(ball.gram, found.weights)))

@@ -1,0 +1,36 @@
+"""The norm of the base weights that a store's adapters change: what a bound on the norm of a soup is relative to."""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import torch
+
+from soupmix.base import Base, TensorInfo
+from soupmix.errors import BaseModelError
+
+__all__ = ["base_norm"]
+
+_DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def base_norm(base: Base, modules: Iterable[str]) -> float:
+    """Frobenius norm of the weights of these modules together, to ten digits.
+
+    Raises:
+        BaseModelError: a weight is stored in a dtype without a norm (reason "dtype"), or its file was cut short.
+    """
+    tensors = base.tensors()
+    square = math.fsum(_square(f"{module}.weight", tensors[f"{module}.weight"]) for module in modules)
+    return float(f"{math.sqrt(square):.10g}")
+
+
+def _square(name: str, info: TensorInfo) -> float:
+    if info.dtype not in _DTYPES:
+        raise BaseModelError(f"weight {name} of the base is stored as {info.dtype}, which has no norm", reason="dtype")
+    with info.file.open("rb") as file:
+        file.seek(info.start)
+        data = bytearray(file.read(info.end - info.start))
+    if len(data) < info.end - info.start:
+        raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
+    return float(torch.frombuffer(data, dtype=_DTYPES[info.dtype]).double().square().sum())

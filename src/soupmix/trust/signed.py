@@ -1,0 +1,93 @@
+"""A policy from signed sets: one repository per tier, each with its own root; the tiers are intersected as ever."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from soupmix.errors import PolicyError
+from soupmix.policy import AdapterRef, Document, Policy, parse_document
+from soupmix.policy.reading import check_window, read_text
+from soupmix.trust.layout import DOCUMENT
+from soupmix.trust.reading import SignedSet, Source, read_set
+
+__all__ = ["SignedPolicy", "load_signed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPolicy:
+    """A policy, and the signed sets it was made from.
+
+    Attributes:
+        policy: to clamp with. sets: tier -> what was read.
+        expires: when to read again; the first expiry of any set. A policy in memory does not notice it by itself.
+    """
+
+    policy: Policy
+    sets: Mapping[str, SignedSet]
+    expires: datetime
+
+
+def load_signed(
+    *,
+    law: Source | None = None,
+    organisation: Source | None = None,
+    user: Iterable[str | Path] = (),
+    adapters: Iterable[AdapterRef] = (),
+    now: datetime | None = None,
+    metric: Literal["weights", "delta"] = "weights",
+) -> SignedPolicy:
+    """Read the signed sets of the outer tiers and the user's own documents, and intersect them.
+
+    The keys of one tier say nothing about another: whoever holds the organisation's keys can take more away, and can give
+    nothing back that the law took.
+
+    Args:
+        law, organisation: at least one of them.
+        user: files of the innermost tier; they are not signed, and like every document they can only take away.
+        adapters, metric: as for `Policy.load`. now: the time to judge by; the clock's if not given.
+
+    Raises:
+        PolicyError: a set is refused (see `read_set`), holds no document ("empty"), a document is of another tier than the
+            set it comes from ("tier-mismatch"), or as `Policy.load` raises.
+    """
+    when = now or datetime.now(UTC)
+    sources = {"law": law, "organisation": organisation}
+    given = {tier: source for tier, source in sources.items() if source is not None}
+    if not given:
+        raise PolicyError("no signed set is named; give the law's, the organisation's or both", reason="empty")
+    sets = {tier: read_set(source, now=now) for tier, source in given.items()}
+    placed = [(tier, *each) for tier, found in sets.items() for each in _documents(tier, given[tier].folder, found)]
+    placed += [("user", path.name, parse_document(read_text(path), path.name)) for path in map(Path, user)]
+    for tier, source, document in placed:
+        _check_tier(tier, source, document)
+        check_window(document, source, when)
+    expires = min(found.expires for found in sets.values())
+    documents = [(source, document) for _, source, document in placed]
+    return SignedPolicy(Policy.assemble(documents, adapters, now=when, metric=metric), MappingProxyType(sets), expires)
+
+
+def _documents(tier: str, folder: Path, found: SignedSet) -> Iterator[tuple[str, Document]]:
+    names = [name for name in found.files if name.endswith(DOCUMENT)]
+    if not names:
+        raise PolicyError(
+            f"the signed set of the {tier} in {folder} holds no policy document ({DOCUMENT}); publish one",
+            reason="empty",
+        )
+    for name in names:
+        try:
+            text = found.files[name].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PolicyError(f"policy {name} of {folder} is not UTF-8 text", reason="unreadable") from error
+        yield name, parse_document(text, name)
+
+
+def _check_tier(tier: str, source: str, document: Document) -> None:
+    if document.tier != tier:
+        where = "is not signed" if tier == "user" else f"comes from the signed set of the {tier}"
+        raise PolicyError(
+            f"{source} says that its tier is {document.tier}, but it {where}; only a {tier} document may stand there",
+            reason="tier-mismatch",
+        )

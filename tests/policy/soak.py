@@ -1,0 +1,75 @@
+"""Random policies and requests: never outside by an independent reading, always proved by an independent checker.
+
+python tests/policy/soak.py [PAIRS] [SEED]
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from claims import accepted
+from draw import Draw
+from oracle import SHELF, allows
+
+from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.policy import Policy, parse_document
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+REQUESTS = 50
+
+
+def soak(pairs: int, seed: int = 0, proved: int | None = None) -> Counter[str]:
+    """Clamp so many pairs; the first `proved` of them (all if None) are checked for being nearest too.
+
+    Raises:
+        AssertionError: something is granted that the documents do not allow, or a clamp is not proved.
+    """
+    draw, count = Draw(seed), Counter[str]()
+    while count["pairs"] < pairs:
+        documents = draw.documents()
+        said = [(f"{n}.yaml", parse_document(json.dumps(each), f"{n}.yaml")) for n, each in enumerate(documents)]
+        try:
+            policy = Policy.assemble(said, SHELF, now=NOW)
+        except PolicyError as error:
+            if error.reason != "conflict":
+                raise
+            count["conflicting policies"] += 1
+            continue
+        count["policies"] += 1
+        for _ in range(min(REQUESTS, pairs - count["pairs"])):
+            weights, attributes, sources = draw.request()
+            count["pairs"] += 1
+            try:
+                grant = policy.clamp(weights, sources=sources, **attributes)
+            except PolicyRefusal as refusal:
+                if refusal.reason != "no-integer-point":
+                    raise
+                count["refused: no whole point"] += 1
+                continue
+            count["clamped"] += grant.clamped
+            assert allows(documents, SHELF, attributes, grant.granted, sources), (
+                documents,
+                weights,
+                attributes,
+                sources,
+            )
+            if proved is None or count["proved"] < proved:
+                names = policy.space.names
+                region = policy.region(attributes, {k: sources[n] for k, n in enumerate(names) if n in sources})
+                asked = [grant.requested.get(name, 0) for name in names]
+                granted = [grant.granted.get(name, 0) for name in names]
+                assert accepted(region, asked, granted), (documents, weights, attributes, sources)
+                count["proved"] += 1
+    return count
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    total, seed = (int(argument) for argument in [*sys.argv[1:], "1000000", "0"][:2])
+    found = soak(total, seed, min(total, 100_000))
+    print(dict(found), f"{time.perf_counter() - start:.0f} s")
