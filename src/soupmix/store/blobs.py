@@ -44,37 +44,29 @@ def exclusive(store: Path) -> Iterator[None]:
         OutputError: the folder cannot be made or opened.
         AdapterError: its blobs are a symbolic link ("symlink"), which could lead a sweep anywhere.
     """
-    handle = _lock(store)
     try:
-        try:
+        with _locked(store):
             _sweep(store)
-            yield
-        finally:
-            with suppress(AdapterError, OSError):  # what cannot be removed now is for the next writer
-                _sweep(store)
-            os.close(handle)
+            try:
+                yield
+            finally:
+                with suppress(AdapterError, OSError):  # what cannot be removed now is for the next writer
+                    _sweep(store)
     except OutputError:
         raise
     except OSError as error:
-        raise _refused(store, error) from error
+        raise OutputError(f"cannot write to store {store}: {error.strerror or error}", reason="write-failed") from error
 
 
-def _lock(store: Path) -> int:
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    store.mkdir(parents=True, exist_ok=True)
+    handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(handle)
-            raise
-    except OSError as error:
-        raise _refused(store, error) from error
-    return handle
-
-
-def _refused(store: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write to store {store}: {error.strerror or error}", reason="write-failed")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sweep(store: Path) -> None:
