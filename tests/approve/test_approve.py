@@ -22,6 +22,7 @@ from soupmix.policy.pieces import Choice
 from soupmix.store import Store
 
 PROBE = "model.layers.0.self_attn.q_proj"
+SMALL = 1e-5  # of everything below, so that no delta is large beside the base
 Shop = Callable[..., Store]
 
 
@@ -38,7 +39,7 @@ def shop(tmp_path: Path, tiny_base: Base) -> Shop:
             (folder / "adapter_config.json").write_text(json.dumps(config))
             prefix = f"base_model.model.{PROBE}"
             save_file(
-                {f"{prefix}.lora_A.weight": shared(), f"{prefix}.lora_B.weight": B.contiguous()},
+                {f"{prefix}.lora_A.weight": shared(), f"{prefix}.lora_B.weight": SMALL * B.contiguous()},
                 folder / "adapter_model.safetensors",
             )
             store.add(folder, dimension=f"d{number}", pole=name, base=tiny_base)
@@ -70,7 +71,7 @@ def refuses(store: Store, granted: Any) -> bool:
     moved = torch.zeros(())
     for stack in [soup.modules[PROBE]] if soup.modules else []:
         moved = (stack.B.double() * stack.weights.double() * stack.scale.double() @ stack.A.double())[0, 0]
-    return bool(moved < 1)
+    return bool(moved < SMALL)
 
 
 def report(tmp_path: Path) -> Path:
@@ -116,6 +117,12 @@ def test_an_honest_family_passes_and_an_amplified_member_does_not(shop: Shop) ->
     (remark,) = screen(store, store.names)
     assert (remark.kind, remark.adapters) == ("outlier", ("loud",))
     assert "times as large as the others" in str(remark)
+
+
+def test_a_delta_as_large_as_the_base_is_remarked(shop: Shop) -> None:
+    (remark,) = screen(shop(huge=noise(1) / SMALL / 10), ("huge",))
+    assert remark.kind == "large"
+    assert "of the base's norm" in remark.text
 
 
 def test_a_zero_adapter_is_remarked(shop: Shop) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from math import sqrt
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from oracle import NAMES, SHELF, Shelf, allows, digest_of
 
@@ -177,8 +177,19 @@ def test_an_inner_document_only_removes(
     assert wide.clamp(granted, **said).granted == granted
 
 
+LENGTH_OR = {"rule": "exclusive", "dimension": "length"}
+ELEMENTARY_OR_EXPERT = {"rule": "exclusive", "adapters": ["elementary", "expert"]}
+ELEMENTARY_OR_CONCISE = {"rule": "exclusive", "adapters": ["concise", "elementary"]}
+
+
 @SETTINGS
 @given(documents(), documents(), asked, statements)
+@example(  # two choices that leave the same face for different reasons
+    _document("organisation", "A", [LENGTH_OR, ELEMENTARY_OR_EXPERT], {}),
+    _document("organisation", "A", [ELEMENTARY_OR_CONCISE], {}),
+    {"elementary": "0.000001", "expert": "0.000001"},
+    {},
+)
 def test_documents_of_one_tier_commute(
     first: dict[str, Any], second: dict[str, Any], want: dict[str, str], said: dict[str, str]
 ) -> None:

@@ -188,7 +188,8 @@ def _away(requested: Sequence[int], solution: Solution, metric: Matrix | None) -
 
 
 def _assembled(pieces: Sequence[Piece], space: Space) -> Region:
-    """The faces that are not empty."""
+    """The faces that are not empty. Pieces are taken in the order of their rules, so that documents of one tier commute."""
+    pieces = sorted(pieces, key=lambda piece: piece.rule)
     linear = [piece for piece in pieces if isinstance(piece, Constraint)]
     choices = [piece for piece in pieces if isinstance(piece, Choice)]
     ball = min(
