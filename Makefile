@@ -27,6 +27,13 @@ test-slow: .venv/dev.done .venv/older-triton.done mutants
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
 
+# hours, or less with fewer: make soak FILES=50000 KILLS=200
+FILES ?= 1000000
+KILLS ?= 1000
+soak: .venv/dev.done
+	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
+	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
+
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
 mutants: .venv/dev.done
 	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py

@@ -56,7 +56,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     bare = AutoModelForCausalLM.from_pretrained(base.folder, dtype=kind).eval()
     one = AutoModelForCausalLM.from_pretrained(base.folder, dtype=kind).eval()
-    one = PeftModel.from_pretrained(one, str(store.folder / store.names[0]), autocast_adapter_dtype=False).eval()
+    one = PeftModel.from_pretrained(one, str(store.path(store.names[0])), autocast_adapter_dtype=False).eval()
     engines = {fused: Engine.load(base, store, dtype=dtype, fused=fused) for fused in (True, False)}
     policy, names = Policy.open(store), store.names
     wanted = [{names[n % 6]: (1 + n % 9) / 10, names[(n + 2) % 6]: (1 + n % 4) / 8} for n in range(people)]

@@ -61,6 +61,12 @@ def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, tied: bool
 
 
 @pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Path]:
+    """`save_tiny_model`, for tests that need a base of another size."""
+    return save_tiny_model
+
+
+@pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A soupmix cache of this test session only."""
     return tmp_path_factory.mktemp("cache")

@@ -35,13 +35,22 @@ __all__ = [
 ]
 
 
+_LONGEST = 1000
+
+
+def _one_line(message: str) -> str:
+    """A message may quote a hostile file: what does not print (line breaks, direction marks) is escaped, length is cut."""
+    text = message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
 class SoupmixError(Exception):
     """Root of the tree: a sentence for people, a `reason` code for programs, an exit code for shells."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, reason: str = "") -> None:
-        super().__init__(message)
+        super().__init__(_one_line(message))
         self.reason = reason
 
 

@@ -2,19 +2,17 @@
 
 import hashlib
 import json
+import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from soupmix.errors import OutputError
+from soupmix.scratch import put, scratch, sweep, sync_folder
 
 __all__ = ["canonical_json", "digest_parts", "new_folder", "sha256_file", "strict_json", "sync_folder", "write_file"]
-
-_TEMPORARY = ".soupmix-tmp-"
 
 
 def canonical_json(value: Any) -> bytes:
@@ -23,20 +21,28 @@ def canonical_json(value: Any) -> bytes:
 
 
 def strict_json(text: bytes | str) -> Any:
-    """Parse JSON, refusing duplicate keys, NaN and Infinity. Raises `ValueError` with the offending item."""
+    """Parse JSON: UTF-8 without a mark, no duplicate keys, no NaN, no number beyond a float. Raises `ValueError`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise ValueError(f"duplicate key {key!r}")
+                raise ValueError(f"duplicate key {key[:80]!a}")
             found[key] = value
         return found
 
     def constant(name: str) -> None:
         raise ValueError(f"{name} is not a JSON number")
 
-    return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):
+            raise ValueError(f"{digits[:80]} is beyond any float")
+        return number
+
+    # Left to itself, json guesses UTF-16 and UTF-32 from the first bytes, which other readers of the file do not.
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+    return json.loads(text, object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
 
 
 def sha256_file(path: Path) -> str:
@@ -56,23 +62,21 @@ def digest_parts(tag: str, parts: Mapping[str, str]) -> str:
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file atomically and durably: temporary beside it, fsync, rename, fsync of the folder. `mode` is its mode."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
+    """Write a file of this mode atomically and durably: temporary beside it, fsync, rename, fsync of the folder.
+
+    Raises:
+        OutputError: the disk refuses; what was there before is still there.
+    """
+    path = Path(path)
+    with _writing(path):
+        sweep(path.parent, path.name)
+        with scratch(path, folder=False) as temporary:
+            with open(temporary.handle, "wb", closefd=False) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(mode)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", reason="write-failed") from error
+            os.fchmod(temporary.handle, mode)
+            os.fsync(temporary.handle)
+            temporary.path.replace(path)
+            sync_folder(path.parent)
 
 
 @contextmanager
@@ -81,34 +85,40 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
 
     Args:
         target: where the folder will stand. Its parents are made.
-        force: replace an existing folder (the old one stays until the new one is complete).
+        force: replace what is there (which stays until the new folder is complete).
 
     Raises:
         OutputError: `target` exists and `force` is not given, or the disk refuses.
     """
     target = Path(target)
-    if not force and (target.exists() or target.is_symlink()):
+    with _writing(target):
+        sweep(target.parent, target.name)
+        _check_free(target, force=force)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with scratch(target, folder=True) as temporary:
+            yield temporary.path
+            _seal_folder(temporary.path)
+            _check_free(target, force=force)  # it may have come since
+            put(temporary.path, target)
+            sync_folder(target.parent)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Say of any refusal of the disk what could not be written."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}", reason="write-failed") from error
+
+
+def _check_free(target: Path, *, force: bool) -> None:
+    if not force and os.path.lexists(target):
         raise OutputError(
             f"{target} exists already; choose another name or pass --force to replace it", reason="exists"
         )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}", reason="write-failed") from error
-    try:
-        yield temporary
-        _seal_folder(temporary)
-        _swap(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"cannot write {target}: {error.strerror or error}", reason="write-failed") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _seal_folder(folder: Path) -> None:
@@ -120,31 +130,3 @@ def _seal_folder(folder: Path) -> None:
         else:
             sync_folder(path)
     sync_folder(folder)
-
-
-def _swap(temporary: Path, target: Path) -> None:
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{target.name}-", dir=target.parent))
-        target.rename(old / "old")
-        temporary.rename(target)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(target)
-    sync_folder(target.parent)
-
-
-def _sweep(target: Path) -> None:
-    """Remove what an earlier, killed writer of the same target left behind; put back a folder it had set aside."""
-    for path in target.parent.glob(f"{_TEMPORARY}{target.name}-*"):
-        if (path / "old").is_dir() and not target.exists():
-            (path / "old").rename(target)
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises `OSError`."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

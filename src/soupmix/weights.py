@@ -1,6 +1,7 @@
 """Weights: what a person asked for, as integer millionths, so that policy arithmetic is exact."""
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final, NoReturn, Self
@@ -13,6 +14,8 @@ MILLION: Final = 1_000_000
 """Millionths in a weight of 1."""
 
 _LARGEST: Final = 1000
+_MOST_NAMES: Final = 1000
+_LONGEST_TEXT: Final = 200_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?", re.ASCII)
 _MILLIONTH = Decimal("0.000001")
@@ -97,8 +100,9 @@ class Weights(Mapping[str, int]):
         """Weights that are integer millionths already.
 
         Raises:
-            WeightError: a bad name, something that is not an integer, or a magnitude beyond 1000.
+            WeightError: a bad name, something that is not an integer, a magnitude beyond 1000, or more than 1000 names.
         """
+        _check_many(len(micro))
         for name, value in micro.items():
             if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST * MILLION:
                 raise WeightError(
@@ -117,17 +121,24 @@ class Weights(Mapping[str, int]):
         Every number is rounded half-even to a millionth. Whether a name exists is for the policy to say.
 
         Raises:
-            WeightError: a bad name or number, a name given twice, or text that is not `name=number`.
+            WeightError: a bad name or number, a name given twice, text that is not `name=number`, or more than 1000
+                names (reason "too-many").
         """
         if isinstance(source, Weights):
             return cls.from_micro(source)
         if isinstance(source, Mapping):
+            _check_many(len(source))
             return cls.from_micro({check_name(name): _weight(name, value) for name, value in source.items()})
         texts = [source] if isinstance(source, str) else source
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
             raise WeightError(
                 f"weights are a mapping from names to numbers or text such as 'elementary=0.9', not {_shown(source)}",
                 reason="bad-weights",
+            )
+        if sum(map(len, texts)) > _LONGEST_TEXT:
+            raise WeightError(
+                f"weights are given in more than {_LONGEST_TEXT} characters; name at most {_MOST_NAMES} adapters",
+                reason="too-many",
             )
         micro: dict[str, int] = {}
         for item in (item for text in texts for item in text.split(",")):
@@ -174,6 +185,11 @@ class Weights(Mapping[str, int]):
         return f"Weights({self})"
 
 
+def _check_many(count: int) -> None:
+    if count > _MOST_NAMES:
+        raise WeightError(f"{count} weights are given; name at most {_MOST_NAMES} adapters", reason="too-many")
+
+
 def _weight(name: str, value: object) -> int:
     return to_micro(value, f"weight {name!r}")
 
@@ -191,6 +207,7 @@ def _shown(value: object) -> str:
     """A value as a message may show it: one short line, ASCII."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**12:
         return "a huge integer"
-    text = value if isinstance(value, str) else str(value)
+    scalar = value is None or isinstance(value, str | int | float | Decimal)
+    text = str(value) if scalar else reprlib.repr(value)  # of a list or object only as much as is shown
     text = text if len(text) <= 60 else text[:57] + "..."
     return ascii(text) if isinstance(value, str) else ascii(text)[1:-1]

@@ -46,7 +46,7 @@ def test_one_hot_is_that_adapter_alone_under_peft(
     from peft import PeftModel
 
     for name in pico_store.names:
-        alone = PeftModel.from_pretrained(bare_model(tiny_base), str(pico_store.folder / name)).eval()
+        alone = PeftModel.from_pretrained(bare_model(tiny_base), str(pico_store.path(name))).eval()
         with torch.inference_mode():
             expected = alone(IDS).logits
         torch.testing.assert_close(engine.logits(IDS, [grant(**{name: 1})] * 4), expected, rtol=1e-5, atol=1e-5)

@@ -127,7 +127,7 @@ def test_a_forged_grant_is_found_by_rebuilding(out: Path) -> None:
 
 
 def test_a_changed_adapter_is_named(out: Path, three: Store) -> None:
-    path = three.folder / "concise/adapter_model.safetensors"
+    path = three.path("concise") / "adapter_model.safetensors"
     tensors = {name: tensor + 1 for name, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
     assert kinds(out) == {("adapter-changed", "concise")}

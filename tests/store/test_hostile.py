@@ -247,14 +247,14 @@ def _truncated(path: Path) -> None:
 def test_a_changed_file_is_refused_before_it_is_parsed(
     stored: Store, name: str, damage: Callable[[Path], None]
 ) -> None:
-    damage(stored.folder / "expert" / name)
+    damage(stored.path("expert") / name)
     with pytest.raises(AdapterError, match=name) as caught:
         Store(stored.folder).load("expert")
     assert caught.value.reason == "digest-mismatch"
 
 
 def test_another_valid_adapter_in_its_place_is_refused(stored: Store, handmade: Handmade, q_proj: Factors) -> None:
-    shutil.copy(handmade(q_proj(seed=9)) / TENSORS, stored.folder / "expert" / TENSORS)
+    shutil.copy(handmade(q_proj(seed=9)) / TENSORS, stored.path("expert") / TENSORS)
     with pytest.raises(AdapterError) as caught:
         Store(stored.folder).load("expert")
     assert caught.value.reason == "digest-mismatch"
@@ -270,7 +270,7 @@ def test_an_adapter_that_was_not_approved_is_refused(stored: Store) -> None:
 def test_what_was_loaded_does_not_change_with_the_file(stored: Store) -> None:
     adapter = Store(stored.folder).load("expert")
     before = {module: factors.B.clone() for module, factors in adapter.modules.items()}
-    path = stored.folder / "expert" / TENSORS
+    path = stored.path("expert") / TENSORS
     path.write_bytes(bytes(path.stat().st_size))
     os.truncate(path, 0)
     assert all(torch.equal(factors.B, before[module]) for module, factors in adapter.modules.items())

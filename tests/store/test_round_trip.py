@@ -87,7 +87,7 @@ def test_a_store_gives_back_what_was_added(folder: Path, tiny_base: Base, tmp_pa
         assert torch.equal(factors.B, expected[module].B)
         assert factors.scaling == expected[module].scaling
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
-        assert (tmp_path / "friendly" / name).read_bytes() == (folder / name).read_bytes()
+        assert (Store(tmp_path).path("friendly") / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_an_entry_states_the_config(tiny_adapter: Callable[..., Path], tiny_base: Base, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_store_is_a_sorted_collection_of_entries(stored: Store, handmade: Hand
 
 def test_loading_twice_reads_once(stored: Store) -> None:
     first = stored.load("expert")
-    shutil.rmtree(stored.folder / "expert")
+    shutil.rmtree(stored.path("expert"))
     assert stored.load("expert") is first
 
 
@@ -143,11 +143,11 @@ def test_a_manifest_that_cannot_be_written_changes_nothing(
         )
     assert _snapshot(stored.folder) == before
     assert stored.names == ("expert",)
-    assert {path.name for path in stored.folder.iterdir()} == {"expert", "manifest.json"}
+    assert {path.name for path in stored.folder.iterdir()} == {"blobs", "manifest.json"}
 
 
 def test_a_damaged_neighbour_stops_an_addition(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
-    (stored.folder / "expert" / "adapter_config.json").write_bytes(b"{}")
+    (stored.path("expert") / "adapter_config.json").write_bytes(b"{}")
     before = _snapshot(stored.folder)
     with pytest.raises(AdapterError) as caught:
         stored.add(handmade(), dimension="d", pole="p", base=tiny_base)
@@ -188,7 +188,7 @@ def test_a_card_travels_with_its_adapter(handmade: Handmade, tiny_base: Base, tm
     (folder / "README.md").write_text("# A card")
     (folder / "train.log").write_text("not copied")
     Store(tmp_path / "s", create=True).add(folder, dimension="d", pole="p", base=tiny_base)
-    assert {path.name for path in (tmp_path / "s" / "p").iterdir()} == {
+    assert {path.name for path in Store(tmp_path / "s").path("p").iterdir()} == {
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",

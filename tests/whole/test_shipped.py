@@ -22,8 +22,8 @@ def test_the_six_adapters_are_what_their_manifest_says(smollm2: Base) -> None:
         assert adapter.base_digest == smollm2.digest
         assert entry.dimension == POLES[entry.name].dimension
         assert entry.training["init_seed"] == 0
-        assert (store.folder / entry.name / "README.md").is_file()
-        assert (store.folder / entry.name / "adapter_model.safetensors").stat().st_size < 5_200_000
+        assert (store.path(entry.name) / "README.md").is_file()
+        assert (store.path(entry.name) / "adapter_model.safetensors").stat().st_size < 5_200_000
 
 
 @pytest.mark.parametrize("name", sorted(POLES))

@@ -67,7 +67,7 @@ def screen(
         store.load(name, store[name].digest)
     found = [*_sizes(store, names, limits), *_places(store, names, limits), *_pairs(store, names, limits)]
     for plugin, scan in plugins:
-        found += [Remark(f"scanner {plugin}", (name,), text) for name in names for text in scan(store.folder / name)]
+        found += [Remark(f"scanner {plugin}", (name,), text) for name in names for text in scan(store.path(name))]
     return tuple(found)
 
 

@@ -13,6 +13,7 @@ _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
+_MAX_DIMENSIONS = 8  # the product of a hundred thousand numbers takes minutes
 
 
 class HeaderError(ValueError):
@@ -76,19 +77,27 @@ def _table(raw: bytes) -> dict[str, Any]:
 
 def _slot(name: str, item: object, data: int) -> Slot:
     if not isinstance(item, dict) or set(item) != {"dtype", "shape", "data_offsets"}:
-        raise HeaderError(f"describes tensor {name!r} with other fields than dtype, shape, data_offsets", "bad-header")
+        raise HeaderError(
+            f"describes tensor {name[:80]!a} with other fields than dtype, shape, data_offsets", "bad-header"
+        )
     dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise HeaderError(f"gives tensor {name!r} the unknown dtype {dtype!r}", "bad-header")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise HeaderError(f"gives tensor {name!r} a shape or offsets that are not natural numbers", "bad-header")
+        raise HeaderError(f"gives tensor {name[:80]!a} the unknown dtype {str(dtype)[:20]!a}", "bad-header")
+    if not _naturals(shape, _MAX_DIMENSIONS) or not _naturals(offsets, 2) or len(offsets) != 2:
+        raise HeaderError(
+            f"gives tensor {name[:80]!a} a shape or offsets that are not a few natural numbers", "bad-header"
+        )
     if offsets[1] - offsets[0] != math.prod(shape) * _BITS[dtype] // 8:
-        raise HeaderError(f"gives tensor {name!r} a byte range that does not fit its shape", "bad-offsets")
+        raise HeaderError(f"gives tensor {name[:80]!a} a byte range that does not fit its shape", "bad-offsets")
     return Slot(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
-def _naturals(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+def _naturals(value: object, most: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= most
+        and all(type(item) is int and 0 <= item < 2**63 for item in value)
+    )
 
 
 def _check_ranges(slots: Mapping[str, Slot], start: int, size: int) -> None:

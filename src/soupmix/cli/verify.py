@@ -38,7 +38,12 @@ def command(
         click.echo(f"{folder}: {verdict.files} files as recorded; {repeated}; {signed}")
     else:
         for finding in verdict.findings:
-            click.echo(f"{finding.kind}  {finding.subject}  {finding.message}")
+            click.echo("  ".join(_printable(part) for part in (finding.kind, finding.subject, finding.message)))
     if not verdict.ok:
         click.echo(f"soupmix: {folder} is not as recorded", err=True)
         sys.exit(1)
+
+
+def _printable(text: str) -> str:
+    """A file in a hostile folder may be called anything, for example two lines, or no Unicode at all."""
+    return text if text.isprintable() else ascii(text)

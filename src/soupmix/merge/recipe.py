@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from soupmix.errors import RecipeError, WeightError
+from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
 
 __all__ = ["Recipe", "read_recipe", "with_options"]
@@ -38,6 +39,8 @@ def _weights(value: Any) -> Weights:
 
 def _path(value: Any, info: ValidationInfo) -> Any:
     """A path relative to the recipe; the folder of the recipe is the validation context."""
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{value[:80]!a} has characters that do not print, which no path or name needs")
     folder = (info.context or {}).get("folder")
     return str(folder / value) if isinstance(value, str) and folder is not None else value
 
@@ -100,7 +103,7 @@ def read_recipe(path: Path) -> Recipe:
     if len(data) > _MAX_BYTES:
         raise RecipeError(f"recipe {path} is larger than {_MAX_BYTES} bytes", reason="bad-recipe")
     try:
-        content = yaml.load(data, Loader=_Loader)
+        content = yaml.load(data, Loader=PlainLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise RecipeError(f"recipe {path} is not YAML: {_one_line(error)}", reason="bad-yaml") from None
     if not isinstance(content, dict):
@@ -144,25 +147,6 @@ def _told(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return "is missing; say how much of which adapter, for example 'friendly: 0.5' or -w friendly=0.5"
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without duplicate keys and without aliases (which can blow up)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.YAMLError("a key must be a word")
-            if key.value in seen:
-                raise yaml.YAMLError(f"key {key.value!r} is given twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _one_line(error: Exception) -> str:

@@ -32,12 +32,14 @@ from soupmix.merge.sink import Sink
 from soupmix.merge.soup import SHARD_SIZE, Soup, merge
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant
+from soupmix.store.sealed import read_sealed
 from soupmix.store.store import Store
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.trust.dsse import Envelope
 
 __all__ = ["Verdict", "verify"]
 
+_MAX_RECORD = 4 << 20
 _PROSE = {"README.md", RECIPE, REPORT, DIGESTS, PROVENANCE}
 """Files whose wording belongs to a version of soupmix; another version compares the others."""
 
@@ -118,16 +120,14 @@ def _check_key(envelope: Envelope | None, key: str | Path, findings: list[Findin
 def _recorded(folder: Path) -> Mapping[str, Mapping[str, str]]:
     path = folder / DIGESTS
     try:
-        recorded = strict_json(path.read_bytes())
+        recorded = strict_json(read_sealed(path, cap=_MAX_RECORD)[0])
         tables = [recorded["inputs"], recorded["outputs"]]
         if not all(isinstance(item, str) for table in tables for pair in table.items() for item in pair):
             raise TypeError("digests must be text")
         if any(Path(name).name != name for name in recorded["outputs"]):
             raise ValueError("a file name leaves the folder")
-    except OSError as error:
-        raise RecipeError(
-            f"{folder} is no result of soupmix: {DIGESTS} cannot be read ({error.strerror})", reason="no-record"
-        ) from None
+    except AdapterError as error:
+        raise RecipeError(f"{folder} is no result of soupmix: {error}", reason="no-record") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
     return {"inputs": recorded["inputs"], "outputs": recorded["outputs"]}
@@ -180,7 +180,7 @@ def _rebuild(
 
 def _grant(path: Path) -> Grant:
     try:
-        return Grant.from_record(strict_json(path.read_bytes()))
+        return Grant.from_record(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="bad-record") from None
     except (ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from soupmix.files import canonical_json
-from soupmix.policy.fields import Day, Edge, Label, Line
+from soupmix.policy.fields import Day, Edge, Label, Line, twice
 from soupmix.policy.obligations import Obligation
 from soupmix.policy.rules import Approve, Combinations, Rule, Scope
 
@@ -37,12 +37,9 @@ class Document(Edge):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        ids = [rule.id for rule in self.rules if rule.id]
-        for name in ids:
-            if ids.count(name) > 1:
-                raise ValueError(f"two rules have the id {name!r}")
-        scopes = [rule.scope for rule in self.rules if isinstance(rule, Approve)]
-        if any(scopes.count(scope) > 1 for scope in scopes):
+        if doubled := twice(rule.id for rule in self.rules if rule.id):
+            raise ValueError(f"two rules have the id {doubled!r}")
+        if twice(rule.scope for rule in self.rules if isinstance(rule, Approve)):
             raise ValueError(
                 "two approve rules with the same scope: only what both list would pass; make them one list"
             )

@@ -1,14 +1,29 @@
 """Types of the fields of a policy document: strict text at the edge, integer millionths inside."""
 
 import re
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from soupmix.weights import check_name, to_micro
 
-__all__ = ["Day", "Digest", "Edge", "Label", "Line", "Micro", "Name", "Value", "Values", "check_digest", "check_value"]
+__all__ = [
+    "Day",
+    "Digest",
+    "Edge",
+    "Label",
+    "Line",
+    "Micro",
+    "Name",
+    "Value",
+    "Values",
+    "check_digest",
+    "check_value",
+    "twice",
+]
 
 
 def check_digest(text: str) -> str:
@@ -62,6 +77,12 @@ Micro = Annotated[
     BeforeValidator(_parse_micro),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": _DECIMAL}]}),
 ]
+
+
+def twice(items: Iterable[Hashable]) -> Any:
+    """The most frequent item if it comes more than once, else None."""
+    most = Counter(items).most_common(1)
+    return most[0][0] if most and most[0][1] > 1 else None
 
 
 class Edge(BaseModel):

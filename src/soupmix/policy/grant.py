@@ -141,6 +141,8 @@ class Grant:
         Raises:
             PolicyError: the record is damaged or contradicts itself (reason "bad-record").
         """
+        if not isinstance(record, Mapping):
+            raise PolicyError("damaged grant record: it is no JSON object", reason="bad-record")
         try:
             read = _Record.model_validate(dict(record))
             grant = cls(

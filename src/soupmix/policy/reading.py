@@ -1,9 +1,9 @@
 """Reading a document strictly: YAML in which every scalar is text, and errors that say file, place and remedy."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from soupmix.errors import PolicyError
 from soupmix.policy import documents, obligations, rules
 from soupmix.policy.documents import Document
+from soupmix.strict_yaml import TextLoader
 
 __all__ = ["check_window", "parse_document", "read_text", "read_yaml"]
 
@@ -29,29 +30,6 @@ _PARTS: Final[dict[str, type[BaseModel]]] = {
     "allow": rules.Combination,
     "evidence": rules.Report,
 }
-
-
-class _TextLoader(yaml.SafeLoader):
-    """Safe YAML without implicit types (0.3 stays "0.3", no stays "no"), duplicate keys, aliases or tags."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=event.start_mark)
-        if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(problem="tags are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
-
-
-_TextLoader.yaml_implicit_resolvers = {}
 
 
 def read_text(path: Path) -> str:
@@ -75,7 +53,7 @@ def read_text(path: Path) -> str:
 def read_yaml(text: str, source: str) -> object:
     """YAML text in which every scalar stays text. Raises PolicyError (reason "bad-yaml"), naming file and line."""
     try:
-        return yaml.load(text, _TextLoader)
+        return yaml.load(text, TextLoader)
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise PolicyError(f"{source}{line}: {error.problem or error.context}", reason="bad-yaml") from error

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from soupmix.policy.fields import Day, Digest, Edge, Line, Micro, Name, Values
+from soupmix.policy.fields import Day, Digest, Edge, Line, Micro, Name, Values, twice
 
 __all__ = [
     "ATTRIBUTES",
@@ -130,10 +130,8 @@ class Approve(_Rule):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        names = [approved.name for approved in self.adapters]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"adapter {name!r} is listed twice")
+        if doubled := twice(approved.name for approved in self.adapters):
+            raise ValueError(f"adapter {doubled!r} is listed twice")
         return self
 
 

@@ -1,11 +1,7 @@
 """Changing a store: one writer at a time, and a change is there as a whole or not at all."""
 
-import fcntl
 import math
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +10,8 @@ from pydantic import ValidationError
 
 from soupmix.base import Base
 from soupmix.errors import AdapterError, OutputError
-from soupmix.files import new_folder
 from soupmix.store.adapter import Factors
+from soupmix.store.blobs import exclusive, write_blob
 from soupmix.store.gram import grams
 from soupmix.store.loading import load_entry
 from soupmix.store.manifest import Entry, Manifest, read_manifest, write_manifest
@@ -48,40 +44,27 @@ def add_adapter(store: Path, folder: Path, addition: Addition, base: Base, *, fo
     """Check, copy, compute the Gram matrices, write the manifest; see `Store.add`."""
     for word in (addition.name, addition.dimension, addition.pole, *addition.tags):
         check_name(word)
-    with open_adapter(folder) as files, _locked(store):
+    with open_adapter(folder) as files, exclusive(store):
         manifest = _current(store)
         _check_place(store, manifest, addition.name, base, force=force)
         factors = files.factors(base.linear_shapes())
         entry = _entry(addition, files, factors, base)
         updated = _with_entry(store, manifest, entry, factors, base)
-        contents = _contents(files)
-        _commit(store, addition.name, contents, updated, force=force)
+        # Killed anywhere between these two, the store is the old one with a blob that nothing names.
+        if not any(other.digest == entry.digest for other in manifest if other.name != entry.name):
+            write_blob(store, entry.digest, _contents(files))
+        write_manifest(store, updated)
     return updated
 
 
 def set_budget(store: Path, millionths: int | None) -> Manifest:
     """Write another total budget into the manifest."""
-    with _locked(store):
+    with exclusive(store):
         now = _current(store)
         fields = {"adapters": now.adapters, "base_norm": now.base_norm, "gram": now.gram}
         manifest = _valid(Manifest, fields | {"total_budget": millionths})
         write_manifest(store, manifest)
     return manifest
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """One writer at a time: a lock on the folder itself, which leaves no file behind."""
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OutputError(f"cannot write to store {store}: {error.strerror}", reason="write-failed") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _current(store: Path) -> Manifest:
@@ -142,25 +125,3 @@ def _contents(files: AdapterFiles) -> dict[str, bytes]:
     if (files.folder / _CARD).exists():
         contents[_CARD], _ = read_sealed(files.folder / _CARD, cap=_MAX_CARD)
     return contents
-
-
-def _commit(store: Path, name: str, contents: Mapping[str, bytes], manifest: Manifest, *, force: bool) -> None:
-    """Put the folder in place, then the manifest; if the manifest cannot be written, the old folder comes back."""
-    target = store / name
-    previous = (
-        {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()} if target.is_dir() else None
-    )
-    _write_folder(target, contents, force=force)
-    try:
-        write_manifest(store, manifest)
-    except BaseException:
-        shutil.rmtree(target)
-        if previous is not None:
-            _write_folder(target, previous, force=False)
-        raise
-
-
-def _write_folder(target: Path, contents: Mapping[str, bytes], *, force: bool) -> None:
-    with new_folder(target, force=force) as temporary:
-        for file, data in contents.items():
-            (temporary / file).write_bytes(data)

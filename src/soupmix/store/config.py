@@ -13,6 +13,7 @@ from soupmix.store.patterns import PatternTable, check_pattern, check_work
 __all__ = ["LoraSettings", "parse_config"]
 
 _MAX_RANK = 4096
+_MAX_PATTERNS = 4096  # more than the linear layers of any model so far
 _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 # Fields that would change what the adapter computes: accepted only while they say "off".
 _OFF = (
@@ -122,7 +123,7 @@ def _check_field(field: str, value: Any, where: str) -> None:
         if not _among(value, _ALLOWED[field]):
             allowed = " or ".join(repr(item) for item in _ALLOWED[field])
             raise AdapterError(
-                f"{where} says {field} = {str(value)[:60]!a}; soupmix supports {allowed}", reason="unsupported"
+                f"{where} says {field} = {_shown(value)}; soupmix supports {allowed}", reason="unsupported"
             )
     elif field in _TEXT:
         if value is not None and not isinstance(value, str):
@@ -135,6 +136,11 @@ def _check_field(field: str, value: Any, where: str) -> None:
             f"{where} has the field {field[:60]!a}, which soupmix does not know and so will not ignore",
             reason="unknown-field",
         )
+
+
+def _shown(value: Any) -> str:
+    """A value as a message may show it; a list may be nested as deep as it likes and is not looked into."""
+    return "a list or object" if isinstance(value, list | dict) else ascii(str(value)[:60])
 
 
 def _among(value: Any, allowed: tuple[Any, ...]) -> bool:
@@ -157,6 +163,10 @@ def _table(config: Mapping[str, Any], field: str, check: Any, where: str) -> Pat
     value = config.get(field)
     if value is not None and not isinstance(value, dict):
         raise AdapterError(f"{where}: {field} must be an object", reason="bad-config")
+    if value is not None and len(value) > _MAX_PATTERNS:
+        raise AdapterError(
+            f"{where}: {field} has {len(value)} patterns, at most {_MAX_PATTERNS} are allowed", reason="pattern"
+        )
     return PatternTable(
         [(key, check(item, f"{field}[{key[:60]!a}]", where)) for key, item in (value or {}).items()], field
     )

@@ -60,6 +60,8 @@ def factor_shapes(file: BinaryIO, size: int, where: str) -> Mapping[str, FactorS
 
 def _split(key: str, where: str) -> tuple[str, str]:
     shown = ascii(key[:120])
+    if len(key) > _MAX_PATH:
+        raise AdapterError(f"{where} holds a tensor with a name of {len(key)} characters ({shown})", reason="bad-key")
     if _EMBEDDING.search(key):
         raise AdapterError(
             f"{where} adapts an embedding or the output head ({shown}): not supported", reason="embedding"
@@ -67,7 +69,7 @@ def _split(key: str, where: str) -> tuple[str, str]:
     if key.endswith((".lora_magnitude_vector", ".lora_magnitude_vector.weight")):
         raise AdapterError(f"{where} holds DoRA magnitudes ({shown}): DoRA is not supported", reason="dora")
     match = _KEY.fullmatch(key)
-    if match is None or len(key) > _MAX_PATH:
+    if match is None:
         raise AdapterError(
             f"{where} holds {shown}, which is not a LoRA factor of a linear layer "
             f"({_PREFIX}<module>.lora_A.weight or lora_B.weight)",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from soupmix.errors import AdapterError
 from soupmix.store.adapter import Adapter
+from soupmix.store.blobs import blob_path
 from soupmix.store.manifest import Entry
 from soupmix.store.reader import CONFIG, TENSORS, open_adapter
 
@@ -16,7 +17,7 @@ def load_entry(store: Path, entry: Entry) -> Adapter:
     Raises:
         AdapterError: a file is not the one of the manifest ("digest-mismatch"), or is refused by the reader.
     """
-    with open_adapter(store / entry.name) as files:
+    with open_adapter(blob_path(store, entry.digest)) as files:
         found = {CONFIG: files.config_sha256, TENSORS: files.tensors.sha256}
         for file, sha256 in {CONFIG: entry.config_sha256, TENSORS: entry.tensors_sha256}.items():
             if found[file] != sha256:

@@ -38,12 +38,23 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-_MAX_BYTES = 64 << 20
+_MAX_BYTES = 16 << 20
 _NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+_MAX_LINE = 200
+
+
+def _one_line(value: str) -> str:
+    if len(value) > _MAX_LINE or not value.isprintable() or "|" in value:
+        raise ValueError(f"must be one line of at most {_MAX_LINE} printable characters without '|'")
+    return value
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""Text that ends up in cards and tables."""
 
 
 def _as_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -100,12 +111,12 @@ class Entry(_Frozen):
     rank: Annotated[int, Field(ge=1)]
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     scaling: Literal["lora", "rslora"]
-    target_modules: tuple[str, ...]
+    target_modules: tuple[Line, ...]
     config_sha256: Hex
     tensors_sha256: Hex
-    base: str
+    base: Line
     base_digest: Digest
-    licence: str
+    licence: Line
     training: JsonObject = {}
     effect: JsonObject = {}
     delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]

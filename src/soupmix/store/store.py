@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from soupmix.errors import AdapterError
 from soupmix.store.adapter import Adapter
 from soupmix.store.adding import Addition, add_adapter, set_budget
+from soupmix.store.blobs import blob_path
 from soupmix.store.loading import load_entry
 from soupmix.store.manifest import Entry, Manifest, find_entry, read_manifest, shipped_root
 
@@ -19,9 +20,9 @@ __all__ = ["Store"]
 
 
 class Store:
-    """Adapters on disk, one folder each beside `manifest.json`; iterates over its entries, sorted by name.
+    """Adapters on disk: `manifest.json` knows them by name, `blobs/` holds them by digest; iterates over its entries.
 
-    A store holds adapters of one base model. Everything but `load` and `add` works on the manifest alone.
+    Entries come sorted by name; all are of one base model. Everything but `load` and `add` works on the manifest alone.
     """
 
     def __init__(self, folder: str | Path, *, create: bool = False) -> None:
@@ -83,6 +84,14 @@ class Store:
 
     def __getitem__(self, name: str) -> Entry:
         return find_entry(self._manifest, name)
+
+    def path(self, name: str) -> Path:
+        """The PEFT folder of an adapter, as other tools may read it; its bytes are checked by `load` only.
+
+        Raises:
+            WeightError: no such adapter ("unknown-adapter").
+        """
+        return blob_path(self.folder, self[name].digest)
 
     def load(self, name: str, expected_digest: str | None = None) -> Adapter:
         """Read an adapter, or give the one read before.

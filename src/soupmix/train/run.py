@@ -9,6 +9,7 @@ from soupmix.base import Base
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
 from soupmix.policy import Policy
+from soupmix.scratch import sweep
 from soupmix.train.fit import Recipe, fit
 from soupmix.train.pairs import FRAMED_POOLS, Pair, choose_pairs
 from soupmix.train.poles import POLES
@@ -108,6 +109,7 @@ def _sample(base: Base, chunk: Chunk, prompts: Sequence[TrainPrompt], folder: Pa
 def _fit(plan: Plan, pole: str) -> None:
     pairs = _pairs(plan, pole, plan.pairs, left_out=False)
     wanted = _identity(plan, pole, pairs)
+    sweep(plan.folder, pole)
     record = plan.folder / pole / "training.json"
     if record.exists() and json.loads(record.read_bytes()).get("identity") == wanted:
         return

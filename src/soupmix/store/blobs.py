@@ -1,0 +1,86 @@
+"""The files of a store's adapters, in folders named by digest: a name never becomes a path. No torch here."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from soupmix.errors import AdapterError, OutputError
+from soupmix.files import new_folder
+from soupmix.scratch import remove, sweep
+from soupmix.store.manifest import read_manifest
+
+__all__ = ["BLOBS", "blob_path", "exclusive", "write_blob"]
+
+BLOBS = "blobs"
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def blob_path(store: Path, digest: str) -> Path:
+    """The PEFT folder of the adapter with that digest ("sha256:<hex>")."""
+    return store / BLOBS / digest.removeprefix("sha256:")
+
+
+def write_blob(store: Path, digest: str, contents: Mapping[str, bytes]) -> None:
+    """Put the files of an adapter in place in one step; the caller holds the store.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    with new_folder(blob_path(store, digest), force=True) as temporary:
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+
+
+@contextmanager
+def exclusive(store: Path) -> Iterator[None]:
+    """Hold a store for writing, others wait; what killed writers left is swept before, what nothing names after.
+
+    The lock is on the folder itself, which leaves no file behind.
+
+    Raises:
+        OutputError: the folder cannot be made or opened.
+        AdapterError: its blobs are a symbolic link ("symlink"), which could lead a sweep anywhere.
+    """
+    try:
+        with _locked(store):
+            _sweep(store)
+            try:
+                yield
+            finally:
+                with suppress(AdapterError, OSError):  # what cannot be removed now is for the next writer
+                    _sweep(store)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to store {store}: {error.strerror or error}", reason="write-failed") from error
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    store.mkdir(parents=True, exist_ok=True)
+    handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(store: Path) -> None:
+    """Remove temporaries, and blobs that the manifest on disk does not name; without a manifest nothing is known."""
+    if (store / BLOBS).is_symlink():
+        raise AdapterError(f"{store / BLOBS} is a symbolic link: put the folder itself there", reason="symlink")
+    sweep(store)
+    sweep(store / BLOBS)
+    try:
+        named = {blob_path(store, entry.digest) for entry in read_manifest(store)}
+    except AdapterError as error:
+        if error.reason == "no-manifest":
+            return
+        raise
+    for path in (store / BLOBS).iterdir() if (store / BLOBS).is_dir() else ():
+        if _HEX.fullmatch(path.name) and path not in named:
+            remove(path)

@@ -1,0 +1,73 @@
+"""Let hostile work run in a forked child with little memory and time, and hear how it ended.
+
+python tests/attacks/cage.py      every attack in a cage of its own; one JSON object a line
+"""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MEMORY", "caged"]
+
+MEMORY = 256 << 20
+"""Bytes of address space beyond what the process had before."""
+_SECONDS = 30
+
+
+def caged(work: Callable[[], object]) -> dict[str, Any]:
+    """Run `work` in a child; {"error", "reason", "message", "seconds", "grown"}, or {"crash"} if it died."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        said = _confined(work)
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(json.dumps(said).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(said) if said and status == 0 else {"crash": f"wait status {status}"}
+
+
+def _confined(work: Callable[[], object]) -> dict[str, Any]:
+    page = resource.getpagesize()
+    size, resident = (int(word) * page for word in Path("/proc/self/statm").read_text().split()[:2])
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    started = time.process_time()
+    said: dict[str, Any]
+    try:
+        work()
+        said = {"error": None, "reason": "", "message": ""}
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it is what the parent wants to hear of
+        said = {"error": type(error).__name__, "reason": getattr(error, "reason", None), "message": str(error)}
+        said["trace"] = traceback.format_exc()[-2000:]
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
+    return said | {"seconds": time.process_time() - started, "grown": grown}
+
+
+def _main() -> None:
+    import every
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, attack in enumerate(every.ATTACKS):
+            where = Path(scratch) / str(number)
+            where.mkdir()
+            said = caged(lambda attack=attack, where=where: attack.run(where))
+            print(json.dumps({"name": attack.name, **said}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    _main()

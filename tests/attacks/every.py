@@ -1,0 +1,61 @@
+"""All attacks, by what they attack, and the document that lists them.
+
+python tests/attacks/every.py > docs/attacks.md
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import on_adapter_files
+import on_adapter_headers
+import on_configs
+import on_policies
+import on_recipes
+import on_results
+import on_stores
+import on_tensors
+import on_weights
+from attack import Attack
+
+__all__ = ["ATTACKS", "ROOMS", "document"]
+
+ROOMS: dict[str, tuple[Attack, ...]] = {
+    "Files of an adapter folder": on_adapter_files.ATTACKS,
+    "Headers of safetensors files": on_adapter_headers.ATTACKS,
+    "Names, types, shapes and values of tensors": on_tensors.ATTACKS,
+    "adapter_config.json": on_configs.ATTACKS,
+    "Stores and manifests": on_stores.ATTACKS,
+    "Weights and attributes": on_weights.ATTACKS,
+    "Policy documents": on_policies.ATTACKS,
+    "Recipes": on_recipes.ATTACKS,
+    "Results and places to write to": on_results.ATTACKS,
+}
+ATTACKS = tuple(attack for room in ROOMS.values() for attack in room)
+
+_HEADING = """\
+# Attacks
+
+{count} hostile folders, files and requests, each made by a few lines in `tests/attacks/`, and how soupmix refuses it. `make test`
+runs every one in a forked process with at most 256 MB of memory beyond what it had before, and fails on another error, another
+reason code, a message of more than one line or 1,000 characters, or more than 10 CPU-seconds. This file is made by
+`python tests/attacks/every.py`, and the tests compare it.
+
+What is not here: an adapter that is well-formed and says harmful things. Bounds on weights and approval by digest are for that.
+"""
+
+
+def document() -> str:
+    """The text of docs/attacks.md."""
+    parts = [_HEADING.format(count=len(ATTACKS))]
+    for room, attacks in ROOMS.items():
+        rows = [f"| {each.name} | {each.tries} | {each.error.__name__} | `{each.reason}` |" for each in attacks]
+        parts.append(
+            "\n".join([f"## {room}\n", "| attack | what it tries | error | reason |", "|---|---|---|---|", *rows])
+        )
+    return "\n".join(part + "\n" if not part.endswith("\n") else part for part in parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
