@@ -10,7 +10,7 @@ OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu mutants soak check bench adapters clean
+.PHONY: run test test-slow test-gpu mutants soak laws check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -27,21 +27,23 @@ test-slow: .venv/dev.done .venv/older-triton.done mutants
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
 
-# hours, or less with fewer: make soak FILES=50000 KILLS=200
-FILES ?= 1000000
-KILLS ?= 1000
-soak: .venv/dev.done
-	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
-	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
-
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
 mutants: .venv/dev.done
 	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
 
-# what the tests do a little of, done often
+# what the tests do a little of, done often; an hour, or less with fewer: make soak PAIRS=50000 FILES=50000 KILLS=200
+PAIRS ?= 1000000
+FILES ?= 1000000
+KILLS ?= 1000
 soak: .venv/dev.done
-	$(BIN)/python tests/policy/soak.py 1000000 1
-	$(BIN)/python tests/soak/kills_audit.py 1000
+	$(BIN)/python tests/policy/soak.py $(PAIRS) 1
+	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
+	$(BIN)/python tests/soak/kills_audit.py $(KILLS)
+	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
+
+# the laws of the policy on examples that nobody has drawn before
+laws: .venv/dev.done
+	$(BIN)/pytest --hypothesis-profile=search tests/policy tests/trust/test_signed_policy.py tests/store tests/merge
 
 check: .venv/dev.done
 	$(BIN)/ruff check .
