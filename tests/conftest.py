@@ -1,6 +1,7 @@
 """Picoscopic models and adapters, made once per session, for every room's tests."""
 
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from soupmix.base import Base, resolve
+from soupmix.cli import main
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -130,3 +132,24 @@ def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base) -> C
 def smollm2() -> Base:
     """The real base model, converted into the user's own cache on first use; about a quarter of a minute then."""
     return resolve("smollm2-135m-instruct")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], session_cache: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """The real entry point in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("SOUPMIX_CACHE", str(session_cache))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soupmix", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        else:
+            code = 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call

@@ -1,7 +1,6 @@
 """`soupmix audit`, and `--audit` on `clamp` and `merge`: recorded before anything else, or nothing happens."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,30 +9,10 @@ import pytest
 from soupmix.audit import AuditLog, Checkpoint, pseudonym, read_records, verify
 from soupmix.audit.segments import segments
 from soupmix.base import Base
-from soupmix.cli import main
 from soupmix.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
 Opened = Callable[..., tuple[Path, Path]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], session_cache: Path) -> Run:
-    """The real entry point in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("SOUPMIX_CACHE", str(session_cache))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soupmix", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        else:
-            code = 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

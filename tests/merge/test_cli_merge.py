@@ -14,31 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from soupmix.base import Base
-from soupmix.cli import cli, main
+from soupmix.cli import cli
 from soupmix.merge import Soup
 from soupmix.merge.sink import Sink
 from soupmix.store.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], session_cache: Path) -> Run:
-    """The real entry point in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("SOUPMIX_CACHE", str(session_cache))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soupmix", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        else:
-            code = 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 def left_over(folder: Path) -> list[str]:

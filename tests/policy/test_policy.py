@@ -2,12 +2,13 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import oracle
 import pytest
+from oracle import Ref, digest_of
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import Binding, Grant, Policy, parse_document
@@ -20,21 +21,8 @@ from soupmix.weights import Weights
 Load = Callable[..., Policy]
 
 
-@dataclass(frozen=True)
-class Ref:
-    name: str
-    dimension: str
-    pole: str
-    digest: str
-    tags: tuple[str, ...] = ()
-
-
-class Shelf(tuple[Ref, ...]):
+class Shelf(oracle.Shelf):
     total_budget: Any = None
-
-
-def digest_of(text: str) -> str:
-    return f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
 def ref(name: str, dimension: str, *tags: str) -> Ref:

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from safetensors.torch import load_file
 
 from soupmix.base import Base
-from soupmix.cli import main
 from soupmix.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -20,24 +18,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """The real entry point in this process: (exit code, stdout, stderr), in an empty folder with an empty state."""
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """The entry point in an empty folder, with an empty state."""
     monkeypatch.setenv("SOUPMIX_STATE", str(tmp_path / "state"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soupmix", *map(str, words)])
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        else:
-            code = 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+    return run
 
 
 @pytest.fixture(scope="module")
