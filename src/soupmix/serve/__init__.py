@@ -1,0 +1,1 @@
+"""Serving over HTTP, and batches of requests from files."""
