@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 
-_LONGEST = 1000
+_LONGEST, _END = 1000, 400  # characters; what to do stands at the end of a message
 
 
 def _one_line(message: str) -> str:
-    """A message may quote a hostile file: what does not print (line breaks, direction marks) is escaped, length is cut."""
-    text = message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+    """A message may quote a hostile file: what does not print (line breaks, direction marks) is escaped, its middle is cut."""
+    text = message if len(message) <= _LONGEST else f"{message[: _LONGEST - _END - 3]}...{message[-_END:]}"
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
