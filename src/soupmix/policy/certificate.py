@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from soupmix.policy.norm import Ellipsoid
-from soupmix.policy.quadratic import Matrix, form, times, unit
-from soupmix.policy.rows import Exact, Row, Solution
+from soupmix.policy.quadratic import Matrix, times, unit
+from soupmix.policy.rows import Exact, Row, Solution, inside
 
 __all__ = ["certified"]
 
@@ -22,28 +22,25 @@ def certified(
     multiplier only where the upper bound is met with equality, a negative one only where the lower bound is; and the
     squared distance to the projection is at most share * (limit - w' G w), which must not exceed a squared millionth.
     """
-    weights, multipliers, scale = solution.whole()
-    rest = times(metric, [scale * asked - given for asked, given in zip(requested, weights, strict=True)])
+    weights, scale = solution.scaled, solution.scale
+    if not inside(rows, weights, scale):
+        return False
+    rest: list[Exact] = list(
+        times(metric, [scale * asked - given for asked, given in zip(requested, weights, strict=True)])
+    )
     if ball is not None:
-        slack = ball.limit - form(ball.gram, solution.weights)
+        slack = ball.limit - ball.norm(solution)
         if slack < 0 or solution.share < 0 or solution.share * slack > unit(metric):
             return False
         pull = times(ball.gram, weights) if solution.share else [0] * len(rest)
         rest = [value - solution.share * part for value, part in zip(rest, pull, strict=True)]
     elif solution.share:
         return False
-    for index, multiplier in multipliers.items():
-        for adapter, coef in rows[index].coefs:
+    for index, multiplier in solution.pulling.items():
+        row = rows[index]
+        bound = row.high if multiplier > 0 else row.low
+        if multiplier and (bound is None or row.value(weights) != bound * scale):
+            return False
+        for adapter, coef in row.coefs:
             rest[adapter] -= multiplier * coef
-    return not any(rest) and all(
-        _fits(row, row.value(weights), multipliers.get(index, 0), scale) for index, row in enumerate(rows)
-    )
-
-
-def _fits(row: Row, value: Exact, multiplier: int, scale: int) -> bool:
-    """Whether a row holds, with equality where it pulls; its value comes in units of 1 / scale."""
-    if row.high is not None and (value > row.high * scale or (multiplier > 0 and value != row.high * scale)):
-        return False
-    if row.low is not None and (value < row.low * scale or (multiplier < 0 and value != row.low * scale)):
-        return False
-    return not (multiplier > 0 and row.high is None) and not (multiplier < 0 and row.low is None)
+    return not any(rest)
