@@ -19,7 +19,7 @@ _MOST_NAMES: Final = 1000
 _LONGEST_TEXT: Final = 200_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?", re.ASCII)
-_SHORT = re.compile(r"(-?[0-9]{1,4})(?:\.([0-9]{1,6}))?", re.ASCII)
+_SHORT = re.compile(r"(-?[0-9]{1,3})(?:\.([0-9]{1,6}))?", re.ASCII)
 _MILLIONTH = Decimal("0.000001")
 _EXACT = Context(prec=28, rounding=ROUND_HALF_EVEN)
 
@@ -117,13 +117,13 @@ class Weights(Mapping[str, int]):
                     f"{_LARGEST * MILLION}",
                     reason="bad-number",
                 )
-        return cls._made({check_name(name): int(value) for name, value in micro.items()})
+        return cls.unchecked({check_name(name): int(value) for name, value in micro.items()})
 
     @classmethod
-    def _made(cls, micro: dict[str, int]) -> Self:
-        """Weights of names and numbers that are checked."""
-        made = cls()
-        made._micro.update(sorted(micro.items()))
+    def unchecked(cls, micro: dict[str, int]) -> Self:
+        """Weights from names and millionths that were checked before."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "_micro", dict(sorted(micro.items())))
         return made
 
     @classmethod
@@ -140,7 +140,7 @@ class Weights(Mapping[str, int]):
             return source if isinstance(source, cls) else cls.from_micro(source)
         if isinstance(source, Mapping):
             _check_many(len(source))
-            return cls._made({check_name(name): _weight(name, value) for name, value in source.items()})
+            return cls.unchecked({check_name(name): _weight(name, value) for name, value in source.items()})
         texts = [source] if isinstance(source, str) else source
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
             raise WeightError(
@@ -159,11 +159,11 @@ class Weights(Mapping[str, int]):
                 raise WeightError(f"weight {name!r} is given twice; give every name once", reason="duplicate-name")
             micro[name] = _weight(name, value)
         _check_many(len(micro))
-        return cls._made(micro)
+        return cls.unchecked(micro)
 
     def nonzero(self) -> "Weights":
         """These weights without the zeros."""
-        return Weights._made({name: micro for name, micro in self._micro.items() if micro})
+        return Weights.unchecked({name: micro for name, micro in self._micro.items() if micro})
 
     def along(self, names: Sequence[str]) -> tuple[int, ...]:
         """The millionths of these names in their order, 0 where none are given."""
@@ -208,13 +208,13 @@ def _check_many(count: int) -> None:
 
 
 def _weight(name: str, value: object) -> int:
-    """As `to_micro`, at a third of the time for text and floats that are written with up to six decimals, as most are."""
-    text = repr(value) if type(value) is float else value
-    if type(text) is str and (short := _SHORT.fullmatch(text)):
-        micro = int(short[1] + (short[2] or "").ljust(6, "0"))
-        if abs(micro) <= _LARGEST * MILLION:
-            return micro
-    return to_micro(value, f"weight {name!r}")
+    """As `to_micro`; at a third of the time for text and floats below 1000 with up to six decimals, as most are."""
+    text = value if type(value) is str else repr(value) if type(value) is float else ""
+    short = _SHORT.fullmatch(text)
+    if short is None:
+        return to_micro(value, f"weight {name!r}")
+    whole, rest = short.groups("")
+    return int(whole + rest.ljust(6, "0"))
 
 
 def _split(item: str) -> tuple[str, str]:

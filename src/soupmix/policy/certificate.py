@@ -41,6 +41,9 @@ def certified(
         bound = row.high if multiplier > 0 else row.low
         if multiplier and (bound is None or row.value(weights) != bound * scale):
             return False
-        for adapter, coef in row.coefs:
-            rest[adapter] -= multiplier * coef
+        if row.alone is not None:
+            rest[row.alone] -= multiplier
+        else:
+            for adapter, coef in row.coefs:
+                rest[adapter] -= multiplier * coef
     return not any(rest)

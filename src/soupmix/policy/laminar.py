@@ -6,7 +6,7 @@ leaves up, the multipliers are read from the roots down. For one sum this is the
 quadratic knapsack problem (survey of methods: Condat 2016, doi 10.1007/s10107-015-0946-6).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import lcm
 
@@ -47,40 +47,41 @@ class Forest:
         if self.empty:
             return None
         asked = [self.scale * value for value in requested]
-        pulling: dict[int, int] = {}
-        shift = [0] * len(asked)
+        weights, pulling, shift = self._clipped(asked), dict[int, int](), [0] * len(asked)
         for root in self.roots:
-            if not (self._nested if root.children else self._plain)(root, asked, pulling, shift):
+            if root.children:
+                if not self._nested(root, asked, pulling, shift):
+                    return None
+            elif (moved := self._plain(root, asked, weights)) is None:
                 return None
-        weights = []
-        for value, moved, low, high, row in zip(asked, shift, self.lows, self.highs, self.box, strict=True):
-            free = value - moved
-            weight = low if free < low else high if free > high else free
-            weights.append(weight)
+            elif moved:
+                pulling[root.row] = moved
+                for leaf in root.leaves:
+                    shift[leaf] = moved
+        if pulling:
+            asked = [value - moved for value, moved in zip(asked, shift, strict=True)]
+            weights = self._clipped(asked)
+        for row, free, weight in zip(self.box, asked, weights, strict=True):
             if free != weight:
                 pulling[row] = free - weight
         return Solution(tuple(weights), pulling, self.scale)
 
-    def _plain(self, node: _Node, asked: Sequence[int], pulling: dict[int, int], shift: list[int]) -> bool:
-        """Put down the multiplier of a sum of weights alone, if it needs one; False if nothing brings it into its interval."""
-        lows, highs, row = self.lows, self.highs, self.rows[node.row]
-        total = 0
-        for leaf in node.leaves:
-            value, low, high = asked[leaf], lows[leaf], highs[leaf]
-            total += low if value < low else high if value > high else value
+    def _clipped(self, free: Sequence[int]) -> list[int]:
+        bounded = zip(free, self.lows, self.highs, strict=True)
+        return [low if value < low else high if value > high else value for value, low, high in bounded]
+
+    def _plain(self, node: _Node, asked: Sequence[int], clipped: Sequence[int]) -> int | None:
+        """The multiplier of a sum of weights alone, 0 if it needs none; None if none brings it into its interval."""
+        row = self.rows[node.row]
+        total = row.value(clipped)
         if row.high is not None and total > self.scale * row.high:
-            spans = [(asked[leaf] - highs[leaf], asked[leaf] - lows[leaf]) for leaf in node.leaves]
-            here = _until(total - self.scale * row.high, spans)
-        elif row.low is not None and total < self.scale * row.low:
-            spans = [(lows[leaf] - asked[leaf], highs[leaf] - asked[leaf]) for leaf in node.leaves]
-            here = -_until(self.scale * row.low - total, spans)
-        else:
-            return True
-        if here:
-            pulling[node.row] = here
-            for leaf in node.leaves:
-                shift[leaf] = here
-        return here != 0
+            spans = [(asked[leaf] - self.highs[leaf], asked[leaf] - self.lows[leaf]) for leaf in node.leaves]
+            return _until(total - self.scale * row.high, spans)
+        if row.low is not None and total < self.scale * row.low:
+            spans = [(self.lows[leaf] - asked[leaf], self.highs[leaf] - asked[leaf]) for leaf in node.leaves]
+            moved = _until(self.scale * row.low - total, spans)
+            return None if moved is None else -moved
+        return 0
 
     def _nested(self, root: _Node, asked: Sequence[int], pulling: dict[int, int], shift: list[int]) -> bool:
         """Put down the multipliers of a sum and of all sums inside it; False if they cannot all be in their intervals."""
@@ -125,20 +126,24 @@ class Forest:
         return made[0]
 
 
-def _until(distance: int, spans: Sequence[tuple[int, int]]) -> int:
-    """The first t > 0 by which weights that each move while t is in their span have moved so far in sum; 0 if they never do."""
+def _until(distance: int, spans: Iterable[tuple[int, int]]) -> int | None:
+    """The first t by which weights that each move while t is in their span have moved so far in sum; None if they never do."""
+    gone = moving = at = 0
     bends: list[tuple[int, int]] = []
     for start, stop in spans:
         if stop > 0:
-            bends += ((start if start > 0 else 0, 1), (stop, -1))
+            bends.append((stop, -1))
+            if start > 0:
+                bends.append((start, 1))
+            else:
+                moving += 1
     bends.sort()
-    gone = moving = at = 0
     for bend, change in bends:
         after = gone + moving * (bend - at)
         if after >= distance:
             return at + (distance - gone) // moving
         gone, at, moving = after, bend, moving + change
-    return 0
+    return None
 
 
 @dataclass(frozen=True, slots=True)

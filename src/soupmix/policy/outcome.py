@@ -34,7 +34,7 @@ class Outcome:
         binding = tuple([_binding(pull, known) for pull in clamped.pulls])
         refusing = {(pull.rule.source, pull.rule.id) for pull in clamped.pulls if pull.rule.refuses}
         refused = next((each for each in binding if (each.source, each.rule) in refusing), None) if refusing else None
-        return cls(Weights.from_micro(used), tuple(digests), binding, decimal_text(clamped.distance), refused)
+        return cls(Weights.unchecked(used), tuple(digests), binding, decimal_text(clamped.distance), refused)
 
     def check(self) -> None:
         """Raise PolicyRefusal (reason "refused-by-rule") if a rule that refuses would have changed the request."""
@@ -48,7 +48,7 @@ class Outcome:
 def _binding(pull: Pull, known: Sequence[Known]) -> Binding:
     rule = pull.rule
     return Binding(
-        tuple(sorted([known[index].name for index in pull.adapters])),
+        tuple(sorted({known[index].name for index in pull.adapters})),
         rule.id,
         rule.issuer,
         rule.tier,

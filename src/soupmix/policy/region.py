@@ -42,7 +42,7 @@ class Pull:
     """What a rule limits that held a request back.
 
     Attributes:
-        rule, text: whose limit it is, and what it says. adapters: those whose weight it changed.
+        rule, text: whose limit it is, and what it says. adapters: those whose weight it changed, some perhaps twice.
         multiplier: how hard it pulls where it pulls hardest, to the nearest millionth.
     """
 
@@ -95,7 +95,7 @@ class Face:
     def round(self, solution: Solution) -> tuple[int, ...] | None:
         """The nearest point in whole millionths beside a solution, or None."""
         granted = round_inside(solution, self.rows)
-        return None if granted is None or (self.ball is not None and not self.ball.holds(granted)) else granted
+        return None if granted is None or (self.ball is not None and not self.holds(granted)) else granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +138,10 @@ class Region:
                 the projection (reason "no-integer-point"; possible only where groups overlap without nesting).
         """
         metric = self.space.metric
-        solutions = [self._certified(face, requested) for face in self.faces]
-        nearest = 0
-        if len(solutions) > 1:
-            nearest = min(
-                range(len(solutions)), key=lambda index: (*_ahead(requested, solutions[index], metric), index)
-            )
-        face, solution = self.faces[nearest], solutions[nearest]
+        found = [(self._certified(face, requested), face) for face in self.faces]
+        solution, face = (
+            found[0] if len(found) == 1 else min(found, key=lambda each: _ahead(requested, each[0], metric))
+        )
         granted = self._rounded(face, requested, solution)
         if granted == tuple(requested):
             return Clamped(granted, 0, ())
@@ -180,28 +177,32 @@ class Region:
     def _pulls(
         self, face: Face, requested: Sequence[int], granted: Sequence[int], solution: Solution
     ) -> tuple[Pull, ...]:
-        changed = {index for index, value in enumerate(requested) if value != granted[index]}
-        found: dict[tuple[tuple[object, ...], str], Pull] = {}
-
-        def add(piece: Constraint | Ball, adapters: set[int], multiplier: int) -> None:
-            key = piece.rule.key, piece.text
-            if before := found.get(key):
-                adapters, multiplier = adapters.union(before.adapters), max(multiplier, before.multiplier)
-            found[key] = Pull(piece.rule, piece.text, tuple(adapters), multiplier)
-
+        found: dict[tuple[tuple[object, ...], str], tuple[RuleRef, tuple[int, ...], int]] = {}
         for index, multiplier in solution.pulling.items():
             row = face.rows[index]
-            concerned = changed.intersection(row.adapters)
-            if not concerned:
+            if row.alone is None:
+                changed = tuple([adapter for adapter in row.adapters if requested[adapter] != granted[adapter]])
+                pushed = False
+            else:  # A weight that another rule pushed against 0 or 1 is explained by that rule.
+                asked = requested[row.alone]
+                changed = row.adapters if asked != granted[row.alone] else ()
+                pushed = row.holds(asked)
+            if not changed:
                 continue
-            # A weight that another rule pushed against 0 or 1 is explained by that rule.
-            pushed = len(row.adapters) == 1 and inside((row,), requested)
             for each in row.high_from if multiplier > 0 else row.low_from:
                 if not (pushed and each.rule.tier == BUILT_IN):
-                    add(each, concerned, _nearest(abs(multiplier), solution.scale))
+                    key = each.rule.key, each.text
+                    _, others, hardest = found.get(key, (each.rule, (), 0))
+                    found[key] = each.rule, others + changed, max(hardest, abs(multiplier))
+        pulls = {
+            key: Pull(rule, key[1], adapters, _nearest(hardest, solution.scale))
+            for key, (rule, adapters, hardest) in found.items()
+        }
         if solution.share and self.ball is not None:
-            add(self.ball, changed, round(solution.share))
-        return tuple(found[key] for key in sorted(found))
+            every = tuple([index for index, asked in enumerate(requested) if asked != granted[index]])
+            ball = Pull(self.ball.rule, self.ball.text, every, round(solution.share))
+            pulls[ball.rule.key, ball.text] = ball
+        return tuple([pulls[key] for key in sorted(pulls)])
 
 
 def _nearest(value: int, scale: int) -> int:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from soupmix.policy.rows import Row, Solution, inside
+from soupmix.policy.rows import Row, Solution
 
 __all__ = ["round_inside"]
 
 
 def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | None:
-    """The nearest integer point inside all rows among those that round every weight down or up, or None.
+    """The nearest integer point inside all rows beside a solution that is, every weight rounded down or up, or None.
 
     For bounds and nested or disjoint groups there is always one (their matrix is totally unimodular). Found by dynamic
     programming over the weights that are not integers, with what they add to each row that could be violated as
@@ -23,8 +23,10 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
         if rest:
             rests[index] = rest
     if not rests:
-        return tuple(floors) if inside(rows, floors) else None
-    tight = [row for row in rows if not _safe(row, floors, rests)]
+        return tuple(floors)
+    tight = [
+        row for row in rows if row.alone is None and not _safe(row, floors, rests)
+    ]  # whole bounds let one weight be rounded
     if len(tight) == 1 and tight[0].plain and len(set(rests.values())) == 1:
         return _one_sum(tight[0], floors, rests, scale)
     spans = [_Span(row, floors, rests) for row in tight]
@@ -65,11 +67,10 @@ def _one_sum(row: Row, floors: list[int], rests: dict[int, int], scale: int) -> 
 
 def _safe(row: Row, floors: Sequence[int], rests: dict[int, int]) -> bool:
     """Whether a row holds however its weights are rounded."""
-    if row.alone is not None:
-        base, up, down = floors[row.alone], int(row.alone in rests), 0
-    else:
-        base, moved = row.value(floors), [coef for index, coef in row.coefs if index in rests]
-        up, down = sum([coef for coef in moved if coef > 0]), sum([coef for coef in moved if coef < 0])
+    base, up, down = row.value(floors), 0, 0
+    for index, coef in row.coefs:
+        if index in rests:
+            up, down = (up + coef, down) if coef > 0 else (up, down + coef)
     return (row.high is None or base + up <= row.high) and (row.low is None or base + down >= row.low)
 
 

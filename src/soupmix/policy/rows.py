@@ -1,9 +1,11 @@
 """Constraints gathered into rows, `low <= coefs . w <= high`, and the exact solution of a projection onto them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import lcm
+from operator import itemgetter
+from typing import Any
 
 from soupmix.policy.pieces import Constraint
 
@@ -21,7 +23,7 @@ class Row:
         coefs: (adapter index, coefficient) of the non-zero coefficients; the first is positive.
         low, high: millionths, None for no bound.
         low_from, high_from: the constraints that set them; several if they tie.
-        adapters: their indices. plain: whether every coefficient is 1. alone: the adapter, where a plain row has only one.
+        adapters: their indices. plain: whether there are any, and every coefficient is 1. alone: the one adapter of a plain row.
     """
 
     coefs: tuple[tuple[int, int], ...]
@@ -33,18 +35,27 @@ class Row:
     adapters: tuple[int, ...] = field(init=False, repr=False, compare=False)
     plain: bool = field(init=False, repr=False, compare=False)
     alone: int | None = field(init=False, repr=False, compare=False)
+    _pick: Callable[[Sequence[int]], Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        adapters, plain = tuple(index for index, _ in self.coefs), all(coef == 1 for _, coef in self.coefs)
+        adapters = tuple(index for index, _ in self.coefs)
+        plain = bool(adapters) and all(coef == 1 for _, coef in self.coefs)
         object.__setattr__(self, "adapters", adapters)
         object.__setattr__(self, "plain", plain)
         object.__setattr__(self, "alone", adapters[0] if plain and len(adapters) == 1 else None)
+        object.__setattr__(self, "_pick", itemgetter(*(adapters or (0,))))
 
     def value(self, weights: Sequence[int]) -> int:
         """The left-hand side at `weights`."""
+        if self.alone is not None:
+            return weights[self.alone]
         if self.plain:
-            return sum([weights[index] for index in self.adapters])
+            return sum(self._pick(weights))
         return sum([coef * weights[index] for index, coef in self.coefs])
+
+    def holds(self, value: int) -> bool:
+        """Whether a left-hand side, in whole millionths, is within the interval."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
 @dataclass(frozen=True, slots=True)
