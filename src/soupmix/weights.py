@@ -5,6 +5,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
+from itertools import repeat
 from typing import Final, NoReturn, Self
 
 from soupmix.errors import WeightError
@@ -167,7 +168,7 @@ class Weights(Mapping[str, int]):
 
     def along(self, names: Sequence[str]) -> tuple[int, ...]:
         """The millionths of these names in their order, 0 where none are given."""
-        return tuple([self._micro.get(name, 0) for name in names])
+        return tuple(map(self._micro.get, names, repeat(0)))
 
     def floats(self) -> dict[str, float]:
         """The nearest floats, for the edge where arithmetic stops being exact."""

@@ -207,15 +207,10 @@ def test_a_feasible_point_that_is_not_nearest_is_not_certified() -> None:
     assert not certified([14], rows, Solution((14,), {})), "nor is the request itself where it is outside"
 
 
-def within(row: Row, point: Sequence[int]) -> bool:
-    value = sum(coef * point[index] for index, coef in row.coefs)
-    return (row.low is None or value >= row.low) and (row.high is None or value <= row.high)
-
-
 def nearest_neighbour(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ...] | None:
     """By trying all roundings: nearest, then smallest total, then the one that rounds up what comes first."""
     choices = [sorted({w.__floor__(), w.__ceil__()}) for w in weights]
-    inside = [point for point in itertools.product(*choices) if all(within(row, point) for row in rows)]
+    inside = [point for point in itertools.product(*choices) if all(row.holds(row.value(point)) for row in rows)]
     key = lambda p: (sum((a - b) ** 2 for a, b in zip(p, weights, strict=True)), sum(p), [-x for x in p])  # noqa: E731
     return min(inside, key=key, default=None)
 

@@ -1,10 +1,12 @@
 """The check that every clamp passes before it is granted: the Karush-Kuhn-Tucker conditions, in exact arithmetic."""
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import mul, sub
 
 from soupmix.policy.norm import Ellipsoid
 from soupmix.policy.quadratic import Matrix, times, unit
-from soupmix.policy.rows import Exact, Row, Solution, inside
+from soupmix.policy.rows import Exact, Row, Solution
 
 __all__ = ["certified"]
 
@@ -22,12 +24,8 @@ def certified(
     multiplier only where the upper bound is met with equality, a negative one only where the lower bound is; and the
     squared distance to the projection is at most share * (limit - w' G w), which must not exceed a squared millionth.
     """
-    weights, scale = solution.scaled, solution.scale
-    if not inside(rows, weights, scale):
-        return False
-    rest: list[Exact] = list(
-        times(metric, [scale * asked - given for asked, given in zip(requested, weights, strict=True)])
-    )
+    weights, scale, pulling = solution.scaled, solution.scale, solution.pulling
+    rest: list[Exact] = list(times(metric, list(map(sub, map(mul, requested, repeat(scale)), weights))))
     if ball is not None:
         slack = ball.limit - ball.norm(solution)
         if slack < 0 or solution.share < 0 or solution.share * slack > unit(metric):
@@ -36,14 +34,14 @@ def certified(
         rest = [value - solution.share * part for value, part in zip(rest, pull, strict=True)]
     elif solution.share:
         return False
-    for index, multiplier in solution.pulling.items():
-        row = rows[index]
-        bound = row.high if multiplier > 0 else row.low
-        if multiplier and (bound is None or row.value(weights) != bound * scale):
+    for index, row in enumerate(rows):
+        value, low, high = row.value(weights), row.low, row.high
+        if (low is not None and value < low * scale) or (high is not None and value > high * scale):
             return False
-        if row.alone is not None:
-            rest[row.alone] -= multiplier
-        else:
+        if multiplier := pulling.get(index):
+            bound = high if multiplier > 0 else low
+            if bound is None or value != bound * scale:
+                return False
             for adapter, coef in row.coefs:
                 rest[adapter] -= multiplier * coef
     return not any(rest)

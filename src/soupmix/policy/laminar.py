@@ -8,7 +8,9 @@ quadratic knapsack problem (survey of methods: Condat 2016, doi 10.1007/s10107-0
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from math import lcm
+from operator import mul, sub
 
 from soupmix.policy.rows import Row, Solution
 
@@ -46,7 +48,7 @@ class Forest:
         """The nearest point of the set to `requested` (millionths), or None if the set is empty."""
         if self.empty:
             return None
-        asked = [self.scale * value for value in requested]
+        asked = list(map(mul, requested, repeat(self.scale)))
         weights, pulling, shift = self._clipped(asked), dict[int, int](), [0] * len(asked)
         for root in self.roots:
             if root.children:
@@ -59,7 +61,7 @@ class Forest:
                 for leaf in root.leaves:
                     shift[leaf] = moved
         if pulling:
-            asked = [value - moved for value, moved in zip(asked, shift, strict=True)]
+            asked = list(map(sub, asked, shift))
             weights = self._clipped(asked)
         for row, free, weight in zip(self.box, asked, weights, strict=True):
             if free != weight:
@@ -72,13 +74,13 @@ class Forest:
 
     def _plain(self, node: _Node, asked: Sequence[int], clipped: Sequence[int]) -> int | None:
         """The multiplier of a sum of weights alone, 0 if it needs none; None if none brings it into its interval."""
-        row = self.rows[node.row]
+        row, lows, highs = self.rows[node.row], self.lows, self.highs
         total = row.value(clipped)
         if row.high is not None and total > self.scale * row.high:
-            spans = [(asked[leaf] - self.highs[leaf], asked[leaf] - self.lows[leaf]) for leaf in node.leaves]
+            spans = [(asked[leaf] - highs[leaf], asked[leaf] - lows[leaf]) for leaf in node.leaves]
             return _until(total - self.scale * row.high, spans)
         if row.low is not None and total < self.scale * row.low:
-            spans = [(self.lows[leaf] - asked[leaf], self.highs[leaf] - asked[leaf]) for leaf in node.leaves]
+            spans = [(lows[leaf] - asked[leaf], highs[leaf] - asked[leaf]) for leaf in node.leaves]
             moved = _until(self.scale * row.low - total, spans)
             return None if moved is None else -moved
         return 0
@@ -127,7 +129,7 @@ class Forest:
 
 
 def _until(distance: int, spans: Iterable[tuple[int, int]]) -> int | None:
-    """The first t by which weights that each move while t is in their span have moved so far in sum; None if they never do."""
+    """The first t > 0 by which weights, each of which moves while t is in its span, have come so far in sum."""
     gone = moving = at = 0
     bends: list[tuple[int, int]] = []
     for start, stop in spans:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from operator import mul
 
 from soupmix.policy.exact import inverse
 from soupmix.policy.rows import Exact
@@ -23,9 +24,7 @@ def times(matrix: Matrix | None, vector: Sequence[int]) -> list[int]:
 
 def form(matrix: Matrix | None, vector: Sequence[int]) -> int:
     """vector' matrix vector."""
-    if matrix is None:
-        return sum([value * value for value in vector])
-    return sum([a * b for a, b in zip(vector, times(matrix, vector), strict=True)])
+    return sum(map(mul, vector, vector if matrix is None else times(matrix, vector)))
 
 
 def unit(metric: Matrix | None) -> int:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import repeat
 from math import isqrt
+from operator import mul, sub
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.active_set import minimise
@@ -14,7 +16,7 @@ from soupmix.policy.norm import Ellipsoid, minimise_inside
 from soupmix.policy.pieces import BUILT_IN, Ball, Choice, Constraint, Piece, RuleRef
 from soupmix.policy.quadratic import Matrix, Quadratic, form, unit
 from soupmix.policy.rounding import round_inside
-from soupmix.policy.rows import Row, Solution, gather, inside
+from soupmix.policy.rows import Row, Solution, gather
 
 __all__ = ["Clamped", "Pull", "Region", "Space", "minimal_conflict"]
 
@@ -90,7 +92,9 @@ class Face:
 
     def holds(self, weights: Sequence[int]) -> bool:
         """Whether a point is in this part."""
-        return inside(self.rows, weights) and (self.ball is None or self.ball.holds(weights))
+        return all(row.holds(row.value(weights)) for row in self.rows) and (
+            self.ball is None or self.ball.holds(weights)
+        )
 
     def round(self, solution: Solution) -> tuple[int, ...] | None:
         """The nearest point in whole millionths beside a solution, or None."""
@@ -213,8 +217,7 @@ def _nearest(value: int, scale: int) -> int:
 
 def _away(requested: Sequence[int], solution: Solution) -> list[int]:
     """What was requested without the solution, in the solution's units."""
-    scale = solution.scale
-    return [scale * asked - given for asked, given in zip(requested, solution.scaled, strict=True)]
+    return list(map(sub, map(mul, requested, repeat(solution.scale)), solution.scaled))
 
 
 def _ahead(requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[Fraction, int]:

@@ -16,17 +16,10 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
     adapters are ordered by digest.
     """
     scale = solution.scale
-    floors, rests = [], {}
-    for index, weight in enumerate(solution.scaled):
-        low, rest = divmod(weight, scale)
-        floors.append(low)
-        if rest:
-            rests[index] = rest
-    if not rests:
-        return tuple(floors)
-    tight = [
-        row for row in rows if row.alone is None and not _safe(row, floors, rests)
-    ]  # whole bounds let one weight be rounded
+    parts = [divmod(weight, scale) for weight in solution.scaled]
+    floors, rests = [low for low, _ in parts], {index: rest for index, (_, rest) in enumerate(parts) if rest}
+    # bounds are whole, so where one is on a weight alone, that can be rounded either way
+    tight = [row for row in rows if row.alone is None and not _safe(row, floors, rests)] if rests else []
     if len(tight) == 1 and tight[0].plain and len(set(rests.values())) == 1:
         return _one_sum(tight[0], floors, rests, scale)
     spans = [_Span(row, floors, rests) for row in tight]

@@ -9,7 +9,7 @@ from typing import Any
 
 from soupmix.policy.pieces import Constraint
 
-__all__ = ["Exact", "Row", "Solution", "gather", "inside"]
+__all__ = ["Exact", "Row", "Solution", "gather"]
 
 Exact = int | Fraction
 """A number without rounding."""
@@ -31,7 +31,6 @@ class Row:
     high: int | None
     low_from: tuple[Constraint, ...] = ()
     high_from: tuple[Constraint, ...] = ()
-
     adapters: tuple[int, ...] = field(init=False, repr=False, compare=False)
     plain: bool = field(init=False, repr=False, compare=False)
     alone: int | None = field(init=False, repr=False, compare=False)
@@ -83,7 +82,7 @@ class Solution:
         cls,
         weights: Sequence[Exact],
         multipliers: Mapping[int, Exact],
-        share: Fraction = Fraction(0),  # immutable
+        share: Fraction = Fraction(0),
         gap: Exact = 0,
     ) -> "Solution":
         """From weights and multipliers as fractions."""
@@ -106,15 +105,6 @@ class Solution:
 def _exact(value: int, scale: int) -> Exact:
     whole, rest = divmod(value, scale)
     return Fraction(value, scale) if rest else whole
-
-
-def inside(rows: Iterable[Row], weights: Sequence[int], scale: int = 1) -> bool:
-    """Whether a point, whose coordinates come in units of 1 / scale, is in all rows."""
-    for row in rows:
-        value = row.value(weights) if row.alone is None else weights[row.alone]
-        if (row.high is not None and value > row.high * scale) or (row.low is not None and value < row.low * scale):
-            return False
-    return True
 
 
 def gather(constraints: Iterable[Constraint]) -> tuple[Row, ...]:
