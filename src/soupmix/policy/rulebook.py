@@ -66,7 +66,7 @@ class Policy:
         minded = {each.minds for rule in self._rules for each in rule.pieces if isinstance(each, Constraint)}
         object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
         object.__setattr__(self, "_scoped", tuple(rule for rule in self._rules if rule.within))
-        object.__setattr__(self, "_minded", minded - {None})
+        object.__setattr__(self, "_minded", frozenset(minded - {None}))
 
     @classmethod
     def load(
