@@ -1,6 +1,7 @@
 """The application: routes, errors in OpenAI's shape, and an OpenAPI document that says what is so."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -24,6 +25,7 @@ from soupmix.serve.house import House
 from soupmix.serve.logs import LOGGER
 from soupmix.serve.page import add_page
 from soupmix.serve.policy_watch import watch
+from soupmix.serve.profiles import PREFIX
 
 __all__ = ["application", "schema"]
 
@@ -52,14 +54,22 @@ def application(house: House) -> ASGIApp:
 
 
 def schema(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document. FastAPI's 422 is not in it, as wrong requests are answered with 400 and OpenAI's shape."""
+    """The OpenAPI document of this very server.
+
+    FastAPI's 422 is not in it, as wrong requests are answered with 400; the names of models and adapters are.
+    """
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in made["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+        schemas, house = made["components"]["schemas"], app.state.house
         for unused in ("HTTPValidationError", "ValidationError"):
-            made["components"]["schemas"].pop(unused, None)
+            schemas.pop(unused, None)
+        for name in ("ChatAsk", "CompletionAsk"):
+            schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(house.settings.model)}|{PREFIX}.+)$"
+        for name in ("SoupAsk", "ProfileAsk"):
+            schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in house.adapters]}
         app.openapi_schema = made
     return app.openapi_schema
 
