@@ -90,7 +90,7 @@ def test_profiles_come_in_pages(start: Callable[..., AbstractContextManager[Runn
 
 
 def test_an_export_is_a_recipe_that_merge_takes(
-    server: Running, shop: Store, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+    server: Running, pico_store: Store, run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     with server.http() as http:
         asked = {"weights": {"calm": 0.5}, "name": "# x: y", "attributes": {"audience": "adult"}, "sources": "explicit"}
@@ -102,7 +102,7 @@ def test_an_export_is_a_recipe_that_merge_takes(
         "attributes": {"audience": "adult"},
         "sources": "explicit",
     }
-    code, out, _ = run("merge", recipe, "--store", shop.folder, "--dry-run")
+    code, out, _ = run("merge", recipe, "--store", pico_store.folder, "--dry-run")
     assert (code, out.strip()) == (0, "calm=0.5")
 
 

@@ -41,6 +41,7 @@ def application(house: House) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _elsewhere)
     app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(Exception, _fault)
     app.openapi = lambda: schema(app)  # type: ignore[method-assign]
     if house.settings.origins:
         app.add_middleware(
@@ -108,3 +109,8 @@ async def _elsewhere(_: Request, error: Exception) -> Response:
 async def _database(_: Request, error: Exception) -> Response:
     LOGGER.error("the database does not work", exc_info=error)
     return refusal_response(SoupmixError("the database does not work; ask again later", reason="database"))
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    """Told here, and raised again by Starlette, so that the front door logs it."""
+    return error_response("a fault of this server; it is in its log", 500, "fault")
