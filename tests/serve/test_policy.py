@@ -1,7 +1,7 @@
 """The policy in force: reloaded without a restart, kept when the new one is wrong, not believed for ever."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_a_policy_that_wants_records_is_not_served_without(plan: Callable[..., P
 
 
 @pytest.fixture
-def signed(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
+def signed(tmp_path: Path) -> tuple[Path, Callable[[str], int]]:
     """A signed set of the organisation: its folder with the root, and how to publish a document."""
     pytest.importorskip("tuf")
     from securesystemslib.signer import CryptoSigner
@@ -122,7 +122,7 @@ def signed(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
     folder, now = tmp_path / "set", datetime.now(UTC)
     root = create(folder, root_keys=[roots[0].public_key], threshold=1, signers=roots, keys=keys, now=now)
     (tmp_path / "root.json").write_bytes(root)
-    yield folder, lambda text: publish(folder, {"acme.policy.yaml": text.encode()}, keys=keys, now=now)
+    return folder, lambda text: publish(folder, {"acme.policy.yaml": text.encode()}, keys=keys, now=now)
 
 
 def test_signed_sets_are_believed_and_reloaded(
