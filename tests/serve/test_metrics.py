@@ -62,3 +62,10 @@ def test_no_label_says_who(server: Running) -> None:
         label for family in text_string_to_metric_families(text) for each in family.samples for label in each.labels
     }
     assert names <= PLAIN
+
+
+def test_routes_are_counted_by_their_pattern(server: Running) -> None:
+    with server.http() as http:
+        http.get("/v1/soups/nothing")
+        text = http.get("/metrics").text
+    assert 'soupmix_http_requests_total{method="GET",route="/v1/soups/{id}",status="404"}' in text

@@ -31,7 +31,7 @@ def document(tmp_path: Path) -> Path:
 
 
 def test_who_runs_goes_on_under_the_grant_and_who_comes_gets_the_new_policy(start: Start, document: Path) -> None:
-    with start(policies=(document,)) as server, server.http() as http:
+    with start(policies=lambda: (document,)) as server, server.http() as http:
         client = server.openai().chat.completions
         whole = client.create(**ASK, extra_body=CALM)  # type: ignore[call-overload]
         stream = client.create(**ASK, extra_body=CALM, stream=True)  # type: ignore[call-overload]
@@ -52,7 +52,7 @@ def test_who_runs_goes_on_under_the_grant_and_who_comes_gets_the_new_policy(star
     ids=["not yaml", "no number", "empty", "nothing is allowed"],
 )
 def test_a_policy_that_is_wrong_changes_nothing(start: Start, document: Path, wrong: str) -> None:
-    with start(policies=(document,)) as server, server.http() as http:
+    with start(policies=lambda: (document,)) as server, server.http() as http:
         before = http.get("/v1/policy").json()
         document.write_text(wrong)
         answer = http.post("/v1/policy/reload")
@@ -133,7 +133,7 @@ def test_signed_sets_are_believed_and_reloaded(
     folder, publish = signed
     publish(POLICY)
     source = Source.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
-    with start(policies=(), trust={"organisation": source}) as server, server.http() as http:
+    with start(policies=tuple, trust={"organisation": source}) as server, server.http() as http:
         told = http.get("/v1/policy").json()
         assert told["signed"] is True
         assert told["expires"] > time.time()
