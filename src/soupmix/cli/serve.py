@@ -66,6 +66,7 @@ def _database_option(command: _Command) -> _Command:
 @click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")
 @click.option("--chunk", default=512, show_default=True, type=click.IntRange(1), help="Prompt tokens per step.")
 @click.option("--answers", default=8, show_default=True, type=click.IntRange(1, 128), help="Answers per request.")
+@click.option("--share", type=click.IntRange(1), help="Answers of one tenant at once.  [default: no limit]")
 @click.option("--body", default=1 << 20, show_default=True, type=click.IntRange(1024), help="Bytes per request.")
 @click.option("--profiles", default=100_000, show_default=True, type=click.IntRange(1), help="Profiles per tenant.")
 @click.option("--patience", default=30.0, show_default=True, help="Seconds for a client to send or to read.")
@@ -175,7 +176,10 @@ def _plan(options: dict[str, Any]) -> "Plan":
     from soupmix.store import Store
 
     base = resolve(options["base"])
-    shared = {name: options[name] for name in ("method", "no_auth", "body", "answers", "profiles", "patience", "drain")}
+    shared = {
+        name: options[name]
+        for name in ("method", "no_auth", "body", "answers", "share", "profiles", "patience", "drain")
+    }
     return Plan(
         settings=Settings(model=options["model"] or base.name, origins=options["origins"], **shared),
         base=base,

@@ -4,7 +4,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,33 +77,34 @@ class Form(Protocol):
 
 async def answer(house: House, http: HttpRequest, caller: Caller, ask: Ask, prompted: Prompted, form: Form) -> Response:
     """Answer a request. Raises `SoupmixError` before anything is sent; later failures are an event of the stream."""
-    granted, requests = await run_in_threadpool(_prepare, house, caller, ask, prompted)
-    answers = Answers(house.batcher, house.metrics, requests, house.settings.pieces)
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(house.shares.held(caller.tenant, _count(house, ask, prompted)))
+        granted, requests = await run_in_threadpool(_prepare, house, caller, ask, prompted)
+        answers = Answers(house.batcher, house.metrics, requests, house.settings.pieces)
+        stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
-        head = {
-            "id": f"{form.prefix}-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": ask.model,
-        }
+        head = {"id": f"{form.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": ask.model}
         if ask.stream:
-            return EventStream(_events(answers, ask, form, head, granted, len(requests)), answers.cancel)
-        made = await _unless_gone(http, answers, len(requests))
-        choices = [form.choice(number, each) for number, each in enumerate(made)]
-        soup = granted.model_dump(mode="json")
-        return JSONResponse({**head, "object": form.whole, "choices": choices, "usage": _usage(made), "soup": soup})
-    except BaseException:
-        answers.cancel()
-        raise
+            over = stack.pop_all().close
+            return EventStream(_events(answers, ask, form, {**head, "object": form.chunk}, granted, over), over)
+        made = await _unless_gone(http, answers)
+    choices = [form.choice(number, each) for number, each in enumerate(made)]
+    soup = granted.model_dump(mode="json")
+    return JSONResponse({**head, "object": form.whole, "choices": choices, "usage": _usage(made), "soup": soup})
 
 
-def _prepare(house: House, caller: Caller, ask: Ask, prompted: Prompted) -> tuple[SoupAnswer, list[Request]]:
+def _count(house: House, ask: Ask, prompted: Prompted) -> int:
+    """How many answers are asked for. Raises `RecipeError`: too many (reason "too-many-answers")."""
     count = (ask.n or 1) * len(prompted.prompts)
     if count > house.settings.answers:
         raise RecipeError(
             f"{count} answers are asked for at once, and {house.settings.answers} is the most; ask in several requests",
             reason="too-many-answers",
         )
+    return count
+
+
+def _prepare(house: House, caller: Caller, ask: Ask, prompted: Prompted) -> tuple[SoupAnswer, list[Request]]:
     rooms = [_room(house, prompt, prompted.most) for prompt in prompted.prompts]
     granted = serve(house, caller, ask.model, ask.soup, ask.user)
     seed = secrets.randbelow(2**61) if ask.seed is None else ask.seed
@@ -144,9 +146,9 @@ def _sampling(ask: Ask, room: int, seed: int) -> Sampling:
     )
 
 
-async def _unless_gone(http: HttpRequest, answers: Answers, count: int) -> list[Made]:
+async def _unless_gone(http: HttpRequest, answers: Answers) -> list[Made]:
     """All answers, unless the client leaves before."""
-    work, gone = asyncio.ensure_future(_whole(answers, count)), asyncio.ensure_future(_gone(http))
+    work, gone = asyncio.ensure_future(_whole(answers)), asyncio.ensure_future(_gone(http))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -162,8 +164,8 @@ async def _gone(http: HttpRequest) -> None:
         pass
 
 
-async def _whole(answers: Answers, count: int) -> list[Made]:
-    made = [Made() for _ in range(count)]
+async def _whole(answers: Answers) -> list[Made]:
+    made = [Made() for _ in range(answers.count)]
     async for number, piece in answers.pieces():
         problem = failed(piece)
         if problem is not None:
@@ -173,13 +175,16 @@ async def _whole(answers: Answers, count: int) -> list[Made]:
 
 
 async def _events(
-    answers: Answers, ask: Ask, form: Form, head: dict[str, Any], soup: SoupAnswer, count: int
+    answers: Answers, ask: Ask, form: Form, base: dict[str, Any], soup: SoupAnswer, over: Callable[[], None]
 ) -> AsyncIterator[bytes]:
-    """The stream: an opening with the soup, a chunk per piece, counts if they were asked for, and the end."""
-    base, made = {**head, "object": form.chunk}, [Made() for _ in range(count)]
+    """The stream: an opening with the soup, a chunk per piece, counts if they were asked for, and the end.
+
+    `over` is called before the last events, so that whoever has them finds nothing of this request under way.
+    """
+    made = [Made() for _ in range(answers.count)]
     if ask.counted():
         base["usage"] = None
-    openings = [each for each in map(form.opening, range(count)) if each is not None]
+    openings = [each for each in map(form.opening, range(answers.count)) if each is not None]
     yield _event({**base, "choices": openings, "soup": soup.model_dump(mode="json")})
     try:
         async for number, piece in answers.pieces():
@@ -188,7 +193,9 @@ async def _events(
                 raise problem
             yield _event({**base, "choices": [form.delta(number, made[number], piece)]})
             made[number].add(piece)
+        over()
     except SoupmixError as error:
+        over()
         yield _event(error_body(str(error), status_of(error), error.reason))
         return
     if ask.counted():

@@ -18,7 +18,7 @@ _TYPES: Final = {
     500: "server_error",
     503: "server_error",
 }
-_BUSY: Final = ("queue-full",)
+_BUSY: Final = ("queue-full", "share-full")
 _WAIT: Final = 5.0
 
 
