@@ -80,7 +80,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,gpu,plot,train,trust]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,plot,postgres,serve,train,trust]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done
