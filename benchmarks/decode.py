@@ -76,7 +76,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
 
         def call(tokens: int) -> Any:
             served = weights if method else torch.zeros_like(weights)
-            with engine._rows.serving(served, method or "delta"):
+            with engine.rows.serving(served, method or "delta"):
                 sampling = Sampling(max_new_tokens=tokens)
                 streams = list(range(people))
                 return decode(
@@ -86,7 +86,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
                     sampling=sampling,
                     streams=streams,
                     stop=frozenset(),
-                    keep=engine._rows.keep,
+                    keep=engine.rows.keep,
                 )
 
         return call

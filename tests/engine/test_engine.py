@@ -207,12 +207,12 @@ def test_what_was_computed_for_one_person_is_never_handed_to_another(tiny_base: 
     attention, x = engine.model.model.layers[0].self_attn, torch.randn(2, 3, 32)
     one, other = torch.eye(3)[[0, 0]], torch.eye(3)[[2, 2]]
     with torch.inference_mode():
-        with engine._rows.serving(other):
+        with engine.rows.serving(other):
             expected = attention.k_proj(x)
             attention.q_proj(x), attention.v_proj(x)
-        with engine._rows.serving(one):
+        with engine.rows.serving(one):
             attention.q_proj(x)  # a forward that broke off here leaves k and v behind
-        with engine._rows.serving(other):
+        with engine.rows.serving(other):
             assert torch.equal(attention.k_proj(x), expected)
         attention.q_proj(x)
         with ThreadPoolExecutor(1) as pool:  # nor to another thread

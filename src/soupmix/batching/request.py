@@ -32,7 +32,7 @@ class Request:
         prompt: token ids. grant: whose soup. sampling: how tokens are chosen, and at most how many.
         stop: the answer ends before the first of these texts.
         logprobs: None for none, else with how many of the likeliest tokens beside each chosen one.
-        method: "delta" or "factor". tenant: nothing computed for one tenant is used for another.
+        tenant: nothing computed for one tenant is used for another.
     """
 
     prompt: tuple[int, ...]
@@ -40,7 +40,6 @@ class Request:
     sampling: Sampling = Sampling()  # noqa: RUF009  # frozen
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
-    method: str = "delta"
     tenant: str = ""
 
 

@@ -1,14 +1,14 @@
 """The decode loop: prefill a left-padded batch, then one token per row and step; a finished row leaves the batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from soupmix.engine.kv import roomy_cache
-from soupmix.engine.sampling import Sampling, Streams
+from soupmix.engine.sampling import MOST_SEEDS, Sampling, choose, stream
 
 __all__ = ["Tokens", "decode"]
 
@@ -45,7 +45,8 @@ def decode(
     Returns:
         One `Tokens` per row, in order.
     """
-    draw = Streams(sampling, list(streams))
+    samplings = [replace(sampling, seed=(sampling.seed + number) % MOST_SEEDS) for number in streams]
+    uniform = torch.stack([stream(each) for each in samplings])
     taken: list[list[int]] = [[] for _ in range(len(ids))]
     finished = [False] * len(ids)
     rows = list(range(len(ids)))
@@ -58,7 +59,7 @@ def decode(
         logits = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=last
         ).logits[:, -1]
-        chosen = draw.choose(logits, step)
+        chosen = choose(logits, samplings, uniform[:, step])
         for slot, token in enumerate(chosen.tolist()):
             if live[slot]:
                 finished[rows[slot]] = token in stop
@@ -74,8 +75,7 @@ def decode(
             kept = live.nonzero()[:, 0].to(ids.device)
             cache.batch_select_indices(kept)
             keep(kept)
-            draw.keep(kept)
-            mask, positions, ids = mask[kept], positions[kept], ids[kept]
-            rows = [rows[slot] for slot in kept.tolist()]
+            mask, positions, ids, uniform = mask[kept], positions[kept], ids[kept], uniform[kept.cpu()]
+            rows, samplings = ([each[slot] for slot in kept.tolist()] for each in (rows, samplings))
             live = torch.ones(len(rows), dtype=torch.bool)
     return [Tokens(tuple(t), f) for t, f in zip(taken, finished, strict=True)]

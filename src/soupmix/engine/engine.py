@@ -12,6 +12,7 @@ from soupmix.engine.bank import Bank
 from soupmix.engine.decode import Tokens, decode
 from soupmix.engine.insert import Paths, factor_ready, insert
 from soupmix.engine.layers import SoupGroup
+from soupmix.engine.party import METHODS
 from soupmix.engine.rows import Rows
 from soupmix.engine.sampling import Sampling
 from soupmix.errors import AdapterError, RecipeError
@@ -38,9 +39,11 @@ class Completion:
 class Engine:
     """A transformers model whose every row is its own person."""
 
-    def __init__(self, model: Any, tokenizer: Any, bank: Bank, rows: Rows, groups: dict[Paths, SoupGroup]) -> None:
-        self.model, self.tokenizer, self.bank = model, tokenizer, bank
-        self._rows, self._groups = rows, groups
+    def __init__(
+        self, model: Any, tokenizer: Any, bank: Bank, rows: Rows, groups: dict[Paths, SoupGroup], base_digest: str = ""
+    ) -> None:
+        self.model, self.tokenizer, self.bank, self.base_digest = model, tokenizer, bank, base_digest
+        self.rows, self._groups = rows, groups
 
     @classmethod
     def load(
@@ -83,7 +86,7 @@ class Engine:
         model = model.to(device)
         bank = Bank.of(adapters, policy.bounds() if policy else None)
         rows = Rows(bank, torch.device(device))
-        return cls(model, tokenizer, bank, rows, insert(model, adapters, rows, fused=fused))
+        return cls(model, tokenizer, bank, rows, insert(model, adapters, rows, fused=fused), found.digest)
 
     def generate(
         self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = "delta", **sampling: Any
@@ -123,7 +126,7 @@ class Engine:
         done: dict[int, Completion] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            with self._rows.serving(weights[batch], method):
+            with self.rows.serving(weights[batch], method):
                 tokens = self._decode([texts[i] for i in batch], batch, sampling or Sampling())
             done.update(zip(batch, map(self._completion, tokens), strict=True))
         return [done[i] for i in range(len(texts))]
@@ -137,8 +140,24 @@ class Engine:
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
+        self.check_method(method)
+
+    def check_method(self, method: str) -> None:
+        """Raise RecipeError if the method is unknown, or if it is `factor` and adapters have different ranks."""
+        if method not in METHODS:
+            raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
         if method == "factor":
             factor_ready(self._groups)
+
+    def tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt or conversation, as `complete` reads it. Raises RecipeError (reason "empty-prompt")."""
+        if not prompt:
+            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
+        return self.plain_tokens(self._render(prompt))
+
+    def plain_tokens(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text as it stands, without the chat template."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, prompt: Prompt) -> str:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
@@ -148,11 +167,11 @@ class Engine:
     def _decode(self, texts: list[str], streams: list[int], sampling: Sampling) -> list[Tokens]:
         batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        return decode(
-            self.model, ids, mask, sampling=sampling, streams=streams, stop=self._stop(), keep=self._rows.keep
-        )
+        return decode(self.model, ids, mask, sampling=sampling, streams=streams, stop=self.ends, keep=self.rows.keep)
 
-    def _stop(self) -> frozenset[int]:
+    @property
+    def ends(self) -> frozenset[int]:
+        """Token ids that end an answer."""
         end = self.model.generation_config.eos_token_id
         return frozenset(end if isinstance(end, list) else [end])
 
@@ -164,7 +183,7 @@ class Engine:
         """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
         rows = [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants]
         weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
-        with torch.inference_mode(), self._rows.serving(weights, method):
+        with torch.inference_mode(), self.rows.serving(weights, method):
             result: Tensor = self.model(input_ids=ids).logits
         return result
 

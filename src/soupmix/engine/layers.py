@@ -90,7 +90,7 @@ class SoupGroup:
         flat = x.reshape(-1, x.shape[-1])
         y = self._projection(flat)
         if self.pool is not None and self._rows.anybody:
-            seats = self._rows.seats(self._key, self.pool, x[0].numel() // x.shape[-1])
+            seats = self._rows.seats(self._key, self.pool, len(flat))
             factor = self._rows.method == "factor"
             add = soupmix_kernels.soup_linear_factor_ if factor else soupmix_kernels.soup_linear_
             add(y, flat, self.pool, seats)

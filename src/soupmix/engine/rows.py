@@ -8,89 +8,68 @@ import torch
 from torch import Tensor
 
 from soupmix.engine.bank import Bank
-from soupmix.errors import RecipeError
+from soupmix.engine.party import Party
 from soupmix.weights import MILLION
-from soupmix_kernels import Coefficients, Pool, Seats
+from soupmix_kernels import Pool, Seats
 
-__all__ = ["METHODS", "Rows"]
+__all__ = ["Rows"]
 
-METHODS = ("delta", "factor")
+_NOBODY = Party(torch.zeros(0, 0))
 
 
 class Rows:
-    """The people of the running batch: a table of weights [rows, K], and for every row whose line of it counts.
+    """The party that a model serves now, and the bounds that hold for everybody.
 
-    Outside of `serving` there is nobody, and every layer is the bare base. One batch is served at a time; threads wait.
-    `seating` is another object whenever somebody else may sit in a row.
+    Outside of `serving` and `hosting` there is nobody, and every layer is the bare base. One batch is served at a time;
+    threads wait. `seating` is another object whenever somebody else may sit in a row.
     """
 
     def __init__(self, bank: Bank, device: torch.device) -> None:
         bounds = torch.tensor(bank.bounds, dtype=torch.float64).view(-1, 2).T / MILLION
-        self._lo, self._hi = bounds.float().to(device)
+        least, most = bounds.float().to(device)
+        self._bounds = least, most
         self._one_batch = threading.Lock()
         self._keys: dict[object, int] = {}
         self._leave()
 
     def _leave(self) -> None:
         self.seating = object()
-        self._weights: Tensor | None = None
-        self._method = "delta"
-        self._people: Tensor | None = None
-        self._coefficients: dict[int, Coefficients] = {}
-        self._seats: dict[tuple[int, int], Seats] = {}
+        self._party = _NOBODY
 
     @property
     def method(self) -> str:
         """How the adapters of a row are merged: "delta" or "factor"."""
-        return self._method
+        return self._party.method
 
     @property
     def anybody(self) -> bool:
         """Whether any row has a soup."""
-        return self._weights is not None
+        return self._party.anybody
 
     @contextmanager
-    def serving(self, weights: Tensor, method: str = "delta") -> Iterator[None]:
-        """Serve these rows: weights [rows, K] fp32. Whatever happens inside, nobody is left behind."""
-        if method not in METHODS:
-            raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
+    def hosting(self, party: Party) -> Iterator[None]:
+        """Serve a party. Whatever happens inside, nobody is left behind."""
         with self._one_batch:
-            self._method = method
-            self._seat(weights)
+            self.seating, self._party = object(), party
             try:
                 yield
             finally:
                 self._leave()
 
-    def _seat(self, weights: Tensor) -> None:
-        """A row without weights is nobody's: the kernels leave it alone, bit for bit."""
-        self.seating = object()
-        served = (weights != 0).any(1)
-        everyone = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
-        self._weights = weights if bool(served.any()) else None
-        self._people = torch.where(served, everyone, -1)
-        self._coefficients, self._seats = {}, {}
+    @contextmanager
+    def serving(self, weights: Tensor, method: str = "delta") -> Iterator[None]:
+        """Serve these rows: weights [rows, K] fp32."""
+        with self.hosting(Party(weights, method=method)):
+            yield
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order (indices [kept])."""
-        if self._weights is not None:
-            self._seat(self._weights[rows])
+        self.seating, self._party = object(), self._party.subset(rows)
 
     def key(self, pool: Pool) -> int:
         """One number for all pools whose columns are those of the same adapters with the same scaling."""
         return self._keys.setdefault((tuple(pool.columns.tolist()), tuple(pool.scale.tolist())), len(self._keys))
 
-    def seats(self, key: int, pool: Pool, tokens: int) -> Seats:
-        """The batch's people over the columns of a pool, in rows of this many tokens each; pools of one `key` share them.
-
-        Must not be called when there is nobody.
-        """
-        if (key, tokens) not in self._seats:
-            if self._weights is None or self._people is None:
-                raise RuntimeError("nobody is served")
-            if key not in self._coefficients:
-                self._coefficients[key] = pool.coefficients(
-                    self._weights, self._lo, self._hi, "factor" if self._method == "factor" else "delta"
-                )
-            self._seats[key, tokens] = Seats(self._coefficients[key], self._people.repeat_interleave(tokens))
-        return self._seats[key, tokens]
+    def seats(self, key: int, pool: Pool, rows: int) -> Seats:
+        """The served people over the columns of a pool, for a product of so many rows; not for nobody."""
+        return self._party.seats(key, pool, rows, self._bounds)

@@ -1,5 +1,6 @@
 """From logits to tokens, each row by its own random stream, so that no row depends on its neighbours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,10 @@ from torch import Tensor
 
 from soupmix.errors import RecipeError
 
-__all__ = ["Sampling", "Streams"]
+__all__ = ["MOST_SEEDS", "Sampling", "choose", "stream"]
+
+
+MOST_SEEDS = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Sampling:
             "temperature": (0.0 <= self.temperature <= 10.0, "between 0 and 10"),
             "top_k": (self.top_k >= 0, "0 (all) or more"),
             "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
-            "seed": (0 <= self.seed < 2**62, "between 0 and 2**62"),
+            "seed": (0 <= self.seed < MOST_SEEDS, "between 0 and 2**62"),
         }
         for name, (valid, allowed) in checks.items():
             if not valid:
@@ -45,29 +49,38 @@ class Sampling:
                 )
 
 
-class Streams:
-    """One random stream per row, drawn in advance: uniform numbers [rows, max_new_tokens]."""
+def stream(sampling: Sampling) -> Tensor:
+    """The uniform numbers [max_new_tokens] that decide an answer, drawn in advance from its seed alone."""
+    return torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(sampling.seed))
 
-    def __init__(self, sampling: Sampling, rows: list[int]) -> None:
-        self._sampling = sampling
-        self._uniform = torch.stack([self._stream(sampling.seed + row) for row in rows])
 
-    def _stream(self, seed: int) -> Tensor:
-        return torch.rand(self._sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed))
+def choose(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Tensor:
+    """Next token of every row, each by its own sampling.
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only (indices [kept])."""
-        self._uniform = self._uniform[rows.cpu()]
+    Args:
+        logits: [rows, vocabulary]. uniform: one number of each row's stream [rows].
 
-    def choose(self, logits: Tensor, step: int) -> Tensor:
-        """Next token of every row: logits [rows, vocabulary] -> [rows] int64."""
-        s = self._sampling
-        if s.temperature == 0.0:
-            return logits.argmax(-1)
-        k = min(s.top_k or logits.shape[-1], logits.shape[-1])
-        values, tokens = logits.float().topk(k, dim=-1)
-        mass = torch.softmax(values / s.temperature, -1).cumsum(-1)
-        last = torch.searchsorted(mass, torch.full_like(mass[:, :1], s.top_p)).clamp(max=k - 1)
-        target = self._uniform[:, step : step + 1].to(logits.device) * mass.gather(1, last)
-        pick = torch.searchsorted(mass, target, right=True).minimum(last)
-        return tokens.gather(1, pick)[:, 0]
+    Returns:
+        Token ids [rows] int64.
+    """
+    chosen = logits.argmax(-1)
+    drawn = [row for row, each in enumerate(samplings) if each.temperature]
+    if drawn:
+        rows = torch.tensor(drawn, device=logits.device)
+        some = [samplings[row] for row in drawn]
+        chosen[rows] = _drawn(logits[rows].float(), some, uniform[drawn].to(logits.device))
+    return chosen
+
+
+def _drawn(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Tensor:
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=logits.device)[:, None]
+
+    size = logits.shape[-1]
+    most = column([min(each.top_k or size, size) for each in samplings])
+    values, tokens = logits.topk(int(most.max()), dim=-1)
+    values = values.masked_fill(torch.arange(values.shape[-1], device=logits.device) >= most, -torch.inf)
+    mass = torch.softmax(values / column([each.temperature for each in samplings]), -1).cumsum(-1)
+    last = torch.searchsorted(mass, column([each.top_p for each in samplings])).minimum(most - 1)
+    pick = torch.searchsorted(mass, uniform[:, None] * mass.gather(1, last), right=True).minimum(last)
+    return tokens.gather(1, pick)[:, 0]

@@ -1,0 +1,241 @@
+"""The running batch as a thread: requests come from anywhere, join between steps, and are told their answers."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from soupmix.batching.answer import Answer, Chosen
+from soupmix.batching.request import Limits, Piece, Request
+from soupmix.batching.runner import Runner
+from soupmix.batching.schedule import Plan, Scheduler
+from soupmix.batching.writer import Writer
+from soupmix.engine import Engine
+from soupmix.engine.sampling import stream
+from soupmix.errors import Overloaded, RecipeError, SoupmixError
+from soupmix.merge.identity import merge_identity
+
+__all__ = ["Batcher", "State", "Ticket"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Counters and gauges of a running batch.
+
+    Attributes:
+        running, waiting: answers now. kv_used: share of the KV cache that running answers fill, 0 to 1.
+        steps, prompt_tokens, generated_tokens: computed since the start. cached_tokens: of prompts, not computed again.
+        cached_prompts: prompts of which a part was not computed again. seconds: in which something was computed.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_used: float = 0.0
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cached_tokens: int = 0
+    cached_prompts: int = 0
+    seconds: float = 0.0
+
+
+class Ticket:
+    """A request that was accepted."""
+
+    def __init__(self, batcher: "Batcher", answer: Answer) -> None:
+        self._batcher, self._answer = batcher, answer
+
+    def cancel(self) -> None:
+        """End the answer before the next step, from any thread; its last piece says "cancelled", if it has not ended."""
+        self._batcher._cancel(self._answer)
+
+
+class Batcher:
+    """Continuous batching over an engine, in a thread of its own. A context manager.
+
+    Args:
+        engine: a loaded engine; `Engine.complete` may be called meanwhile, steps and calls take turns.
+        limits: how much runs and waits at once.
+        method: how adapters are merged, "delta" or "factor".
+
+    Raises:
+        BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
+        RecipeError: an unknown method, or `factor` with adapters of different ranks.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = "delta") -> None:  # noqa: B008  # frozen
+        engine.check_method(method)
+        self.limits, self.engine, self.method = limits, engine, method
+        self._runner = Runner(engine, limits.rows, limits.length, method)
+        self._scheduler = Scheduler[Answer](limits)
+        self._changed = threading.Condition()
+        self._deadline: float | None = None  # set once nothing new is taken
+        self._state = State()
+        self._thread = threading.Thread(target=self._run, name="soupmix-batcher", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can still be answered."""
+        return self._thread.is_alive()
+
+    def submit(self, request: Request, sink: Callable[[Piece], None]) -> Ticket:
+        """Queue a request, from any thread.
+
+        Args:
+            sink: called with every piece from the batcher's thread; it must return at once, and not raise.
+
+        Raises:
+            RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
+            AdapterError: the grant is for an adapter that the engine does not hold.
+            Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
+        """
+        answer = self._answer(request, sink)
+        with self._changed:
+            if self._deadline is not None or not self.alive:
+                raise Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
+            if len(self._scheduler.waiting) >= self.limits.waiting:
+                raise Overloaded(
+                    f"{len(self._scheduler.waiting)} requests are waiting already; ask again later",
+                    reason="queue-full",
+                    retry_after=self._expected_wait(),
+                )
+            self._scheduler.add(answer)
+            self._changed.notify()
+        return Ticket(self, answer)
+
+    def state(self) -> State:
+        """How things stand."""
+        with self._changed:
+            running = self._scheduler.running
+            used = sum(job.computed for job in running) / (self.limits.rows * self.limits.length)
+            return replace(self._state, running=len(running), waiting=len(self._scheduler.waiting), kv_used=used)
+
+    def close(self, *, drain: float = 0.0) -> None:
+        """Take nothing new; what runs and waits has so many seconds, then it is cancelled. Returns when all is over."""
+        with self._changed:
+            self._deadline = time.monotonic() + drain
+            self._changed.notify()
+        self._thread.join()
+
+    def _answer(self, request: Request, sink: Callable[[Piece], None]) -> Answer:
+        if not request.prompt:
+            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
+        asked = len(request.prompt) + request.sampling.max_new_tokens
+        if asked > self.limits.length:
+            raise RecipeError(
+                f"{len(request.prompt)} tokens of prompt and {request.sampling.max_new_tokens} of answer are {asked}, "
+                f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
+                reason="too-long",
+            )
+        weights, digests = request.grant.granted.floats(), dict(request.grant.digests)
+        return Answer(
+            identity=merge_identity(
+                base_digest=self.engine.base_digest,
+                weights={digests[name]: micro for name, micro in request.grant.granted.items()},
+                method=self.method,
+                dtype=str(self.engine.model.dtype),
+                policy_digest=request.grant.policy_digest,
+                tenant_salt=request.tenant,
+            ),
+            prompt=request.prompt,
+            request=request,
+            weights=torch.tensor(self.engine.bank.row(weights, digests), device=self.engine.model.device),
+            uniform=stream(request.sampling),
+            writer=Writer(self.engine.tokenizer, request.stop),
+            sink=sink,
+        )
+
+    def _expected_wait(self) -> float:
+        """Seconds until the queue has gone round once, roughly: what the answers before took on average."""
+        per_step = self._state.seconds / self._state.steps if self._state.steps else 0.1
+        rounds = len(self._scheduler.waiting) / self.limits.rows
+        return max(1.0, min(60.0, rounds * per_step * 64))
+
+    def _cancel(self, answer: Answer) -> None:
+        with self._changed:
+            answer.cancelled = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while (plan := self._next()) is not None:
+                self._step(plan)
+        finally:  # whatever happened, nobody waits for ever
+            with self._changed:
+                left = [*self._scheduler.running, *self._scheduler.waiting]
+            self._fail(left, SoupmixError("the engine has stopped; start it again", reason="stopped"))
+
+    def _next(self) -> Plan[Answer] | None:
+        """The next step, once there is something to do; None when all is over."""
+        with self._changed:
+            while True:
+                self._leave_cancelled()
+                if self._scheduler.idle and self._deadline is not None:
+                    return None
+                if not self._scheduler.idle:
+                    return self._scheduler.plan()
+                self._changed.wait()
+
+    def _leave_cancelled(self) -> None:
+        over = self._deadline is not None and time.monotonic() >= self._deadline
+        for job in [*self._scheduler.running, *self._scheduler.waiting]:
+            if job.cancelled or over:
+                self._scheduler.leave(job)
+                job.end("cancelled")
+
+    def _step(self, plan: Plan[Answer]) -> None:
+        started = time.perf_counter()
+        try:
+            made = self._runner.step(plan)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            _log.exception("a step failed")
+            self._fail(
+                [feed.job for feed in plan.feeds], SoupmixError(f"the step failed: {error}", reason="step-failed")
+            )
+            return
+        with self._changed:
+            self._scheduler.computed(plan)
+            self._count(plan, made, time.perf_counter() - started)
+        for answer, chosen in made:
+            self._accept(answer, chosen)
+
+    def _accept(self, answer: Answer, chosen: Chosen | None) -> None:
+        if chosen is None:
+            problem = "the model's output for this soup is not finite; choose smaller weights"
+            self._fail([answer], SoupmixError(problem, reason="not-finite"))
+        elif answer.accept(chosen):
+            with self._changed:
+                self._scheduler.leave(answer)
+
+    def _fail(self, jobs: list[Answer], error: SoupmixError) -> None:
+        """What these slots hold is not trusted any more."""
+        for job in jobs:
+            with self._changed:
+                self._scheduler.leave(job, keep=False)
+            job.end("error", error)
+
+    def _count(self, plan: Plan[Answer], made: list[tuple[Answer, Chosen | None]], seconds: float) -> None:
+        before = self._state
+        begun = [feed.job for feed in plan.feeds if not feed.job.answer and feed.start == feed.job.cached]
+        self._state = replace(
+            before,
+            steps=before.steps + 1,
+            prompt_tokens=before.prompt_tokens + sum(len(feed.tokens) for feed in plan.feeds if not feed.job.answer),
+            generated_tokens=before.generated_tokens + len(made),
+            cached_tokens=before.cached_tokens + sum(job.cached for job in begun),
+            cached_prompts=before.cached_prompts + sum(job.cached > 0 for job in begun),
+            seconds=before.seconds + seconds,
+        )

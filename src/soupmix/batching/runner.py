@@ -1,0 +1,112 @@
+"""Compute one step: the tokens of a plan in one forward pass, each with the soup of its own answer."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupmix.batching.answer import Answer, Chosen
+from soupmix.batching.request import Token
+from soupmix.batching.schedule import Feed, Plan
+from soupmix.batching.slots import Layout, Slots, Span
+from soupmix.batching.vocabulary import Vocabulary
+from soupmix.engine import Engine
+from soupmix.engine.party import Party
+from soupmix.engine.sampling import choose
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """The tensors of a running batch."""
+
+    def __init__(self, engine: Engine, rows: int, length: int, method: str) -> None:
+        self._engine, self._method = engine, method
+        self._slots = Slots(engine.model, rows, length)
+        self._vocabulary = Vocabulary(engine.tokenizer)
+        self._seated: tuple[list[Any], Party] = [], Party(torch.zeros(0, 0))
+
+    @torch.inference_mode()
+    def step(self, plan: Plan[Answer]) -> list[tuple[Answer, Chosen | None]]:
+        """The next token of every complete feed; None where its logits are not finite."""
+        for source, target, length in plan.copies:
+            self._slots.copy(source, target, length)
+        logits = self._forward(plan.feeds)
+        asked = [feed.job for feed in plan.feeds if feed.complete]
+        if not asked:
+            return []
+        uniform = torch.stack([each.uniform[each.steps] for each in asked])
+        chosen = choose(logits, [each.request.sampling for each in asked], uniform)
+        finite = torch.isfinite(logits.amax(-1)).tolist()
+        told = self._told(logits, chosen, asked)
+        ends = self._engine.ends
+        made = (Chosen(token, token in ends, told.get(row)) for row, token in enumerate(chosen.tolist()))
+        return [(each, token if sound else None) for each, token, sound in zip(asked, made, finite, strict=True)]
+
+    def _forward(self, feeds: Sequence[Feed[Answer]]) -> Tensor:
+        """Logits of the last token of every complete feed [complete, vocabulary]."""
+        device = self._engine.model.device
+        ids = torch.tensor([list(chain.from_iterable(feed.tokens for feed in feeds))], device=device)
+        layout = _layout(feeds, device)
+        counts = torch.tensor([len(feed.tokens) for feed in feeds])
+        asked = [number for number, feed in enumerate(feeds) if feed.complete]
+        kept = (counts.cumsum(0) - 1)[asked or [-1]].to(device)  # of nothing no logits can be made
+        party = self._party(feeds, counts, kept)
+        with self._engine.rows.hosting(party), self._slots.attending(layout):
+            out = self._engine.model(
+                input_ids=ids, position_ids=layout.positions[None], use_cache=False, logits_to_keep=kept
+            )
+        logits: Tensor = out.logits[0]
+        return logits[: len(asked)]
+
+    def _party(self, feeds: Sequence[Feed[Answer]], counts: Tensor, kept: Tensor) -> Party:
+        """Who sits where; the same object as in the last step if nobody came, left or was fed otherwise."""
+        seating = [(feed.job, len(feed.tokens), feed.complete) for feed in feeds]
+        if seating != self._seated[0]:
+            weights = torch.stack([feed.job.weights for feed in feeds])
+            people = torch.arange(len(feeds)).repeat_interleave(counts).to(weights.device)
+            self._seated = seating, Party(weights, people, kept=kept, method=self._method)
+        return self._seated[1]
+
+    def _told(self, logits: Tensor, chosen: Tensor, asked: Sequence[Answer]) -> dict[int, Token]:
+        """Of rows whose request wants log probabilities: the chosen token with them."""
+        told = {}
+        for row, each in enumerate(asked):
+            if each.request.logprobs is not None:
+                told[row] = self._vocabulary.told(logits[row], int(chosen[row]), each.request.logprobs)
+        return told
+
+
+def _layout(feeds: Sequence[Feed[Answer]], device: torch.device) -> Layout:
+    """Where the tokens of a step lie, and which of them attend together."""
+    slots = [feed.job.slot for feed in feeds for _ in feed.tokens]
+    positions = [feed.start + number for feed in feeds for number in range(len(feed.tokens))]
+    return Layout(
+        torch.tensor(slots, device=device),
+        torch.tensor(positions, device=device),
+        tuple(_spans(feeds, device)),
+    )
+
+
+def _spans(feeds: Sequence[Feed[Answer]], device: torch.device) -> Iterator[Span]:
+    """Neighbouring slots that are fed one token each attend together; everybody else alone."""
+    first = 0
+    numbered = enumerate(feeds)
+    for (single, _), group in groupby(numbered, lambda pair: (len(pair[1].tokens) == 1, pair[1].job.slot - pair[0])):
+        together = [feed for _, feed in group]
+        for part in [together] if single else [[feed] for feed in together]:
+            count = len(part[0].tokens)
+            yield Span(first, part[0].job.slot, len(part), count, *_seen(part, device))
+            first += len(part) * count
+
+
+def _seen(part: Sequence[Feed[Answer]], device: torch.device) -> tuple[int, Tensor | None]:
+    """How many keys the longest row sees, and the mask of what each token sees, where it is not everything before it."""
+    count, starts = len(part[0].tokens), [feed.start for feed in part]
+    length = max(starts) + count
+    if min(starts) == max(starts) and (count == 1 or starts[0] == 0):
+        return length, None
+    last = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)
+    return length, (torch.arange(length, device=device) <= last[..., None])[:, None]

@@ -1,0 +1,151 @@
+"""Who runs, in which slot, and what is computed next: decisions only, no tensors.
+
+A slot holds the keys and values of a token sequence under one merge identity. When an answer ends its slot keeps them
+until somebody needs the slot, and whoever begins with the same tokens under the same identity goes on from there.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Generic, TypeVar
+
+from soupmix.batching.request import Limits
+
+__all__ = ["Feed", "Job", "Plan", "Scheduler"]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One answer on its way.
+
+    Attributes:
+        identity: of the merge; keys and values are shared only within one. prompt: token ids.
+        answer: tokens so far, without the end. computed: how many tokens of both have keys and values in the slot.
+        cached: how many of these were there before. slot: where it runs, -1 while it waits. arrived: who came first.
+    """
+
+    identity: str
+    prompt: tuple[int, ...]
+    answer: list[int] = field(default_factory=list)
+    computed: int = 0
+    cached: int = 0
+    slot: int = -1
+    arrived: int = 0
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Those of prompt and answer that have keys and values."""
+        return (*self.prompt, *self.answer)[: self.computed]
+
+
+J = TypeVar("J", bound=Job)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed(Generic[J]):
+    """Tokens of a job that this step computes, from position `start`; if it is `complete`, the next token is chosen."""
+
+    job: J
+    tokens: tuple[int, ...]
+    start: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[J]):
+    """A step: prefixes to copy first (from slot, to slot, tokens), then what is fed; rows of one token first, by slot."""
+
+    copies: tuple[tuple[int, int, int], ...]
+    feeds: tuple[Feed[J], ...]
+
+
+@dataclass(slots=True)
+class _Held:
+    """What the keys and values of a free slot belong to."""
+
+    identity: str = ""
+    tokens: tuple[int, ...] = ()
+    used: int = 0  # the step in which an answer ended here
+
+
+class Scheduler(Generic[J]):
+    """Decides every step. One thread at a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.waiting: deque[J] = deque()
+        self._jobs: list[J | None] = [None] * limits.rows
+        self._held = [_Held() for _ in range(limits.rows)]
+        self._clock = 0
+
+    @property
+    def running(self) -> list[J]:
+        """Jobs in slots, by slot."""
+        return [job for job in self._jobs if job is not None]
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.waiting and not any(self._jobs)
+
+    def add(self, job: J) -> None:
+        """Queue a job, behind all others."""
+        self._clock += 1
+        job.arrived = self._clock
+        self.waiting.append(job)
+
+    def leave(self, job: J, *, keep: bool = True) -> None:
+        """A job has ended. `keep`: its slot still holds what was computed, for whoever begins alike."""
+        if job.slot < 0:
+            self.waiting.remove(job)
+            return
+        self._held[job.slot] = _Held(job.identity, job.tokens, self._clock) if keep else _Held()
+        self._jobs[job.slot] = None
+        job.slot = -1
+
+    def plan(self) -> Plan[J]:
+        """Let waiting jobs in, and say what the next step computes: a token of every answer, and some of the prompts."""
+        self._clock += 1
+        copies = tuple(self._admit())
+        feeds = [Feed(job, (job.answer[-1],), job.computed, True) for job in self.running if job.answer]
+        room = self._limits.chunk
+        for job in sorted(
+            (job for job in self.running if not job.answer), key=lambda each: each.computed, reverse=True
+        ):
+            tokens = job.prompt[job.computed : job.computed + room]
+            if tokens:
+                feeds.append(Feed(job, tokens, job.computed, job.computed + len(tokens) == len(job.prompt)))
+                room -= len(tokens)
+        return Plan(copies, tuple(feeds))
+
+    def computed(self, plan: Plan[J]) -> None:
+        """The step was computed: its tokens have keys and values now."""
+        for feed in plan.feeds:
+            feed.job.computed = feed.start + len(feed.tokens)
+
+    def _admit(self) -> Iterator[tuple[int, int, int]]:
+        while self.waiting and (free := [slot for slot, job in enumerate(self._jobs) if job is None]):
+            job = self.waiting.popleft()
+            source, shared = self._longest(job)
+            in_place = source in free and 2 * shared >= len(self._held[source].tokens)  # else it may serve others yet
+            slot = source if in_place else self._emptiest(free, source)
+            if shared and slot != source:
+                yield source, slot, shared
+            self._jobs[slot], self._held[slot] = job, _Held()
+            job.slot, job.computed, job.cached = slot, shared, shared
+
+    def _longest(self, job: J) -> tuple[int, int]:
+        """The slot that holds the most of a prompt under the same identity, and how much; never the whole prompt."""
+        best, most = -1, 0
+        for slot, held in enumerate(runs or held for runs, held in zip(self._jobs, self._held, strict=True)):
+            if held.identity == job.identity:
+                pairs = zip(held.tokens, job.prompt[:-1], strict=False)
+                shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+                if shared > most:
+                    best, most = slot, shared
+        return best, most
+
+    def _emptiest(self, free: list[int], spare: int) -> int:
+        """A free slot: one that holds nothing, else the one whose answer ended longest ago; `spare` is taken last."""
+        return min(free, key=lambda slot: (slot == spare, bool(self._held[slot].tokens), self._held[slot].used, slot))

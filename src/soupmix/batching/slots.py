@@ -1,0 +1,146 @@
+"""The KV cache of a running batch: a fixed number of slots, and the attention that reads and writes them in place."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from soupmix.errors import BaseModelError
+
+__all__ = ["Layout", "Slots", "Span"]
+
+_NAME = "soupmix_slots"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens of a step that attend together: several rows of one token each, or one row of several tokens.
+
+    Attributes:
+        first: the first of these tokens in the step. slot: the first slot. rows: so many slots from there.
+        tokens: per row. length: keys that the longest row sees. mask: [rows, 1, tokens, length] bool, None for causal
+            from the start of a row.
+    """
+
+    first: int
+    slot: int
+    rows: int
+    tokens: int
+    length: int
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tokens of a step lie: slot and position of every token [tokens], and the spans that attend together."""
+
+    slots: Tensor
+    positions: Tensor
+    spans: tuple[Span, ...]
+
+
+class Slots:
+    """Keys and values [slots, heads, length, size] of every layer. Memory is taken as tokens come, never more than this.
+
+    Raises:
+        BaseModelError: the model has attention that is not plain causal attention over everything.
+    """
+
+    def __init__(self, model: Any, rows: int, length: int) -> None:
+        config = model.config
+        _check_plain(config)
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = rows, config.num_key_value_heads, length, size
+        self._model = model
+        self._keys, self._values = (
+            [torch.empty(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_hidden_layers)]
+            for _ in range(2)
+        )
+
+    @contextmanager
+    def attending(self, layout: Layout) -> Iterator[None]:
+        """Attention of the model goes over these slots while this lasts, in this thread."""
+        config = self._model.config
+        before = config._attn_implementation
+        config._attn_implementation = _NAME
+        _running.step = self, layout
+        try:
+            yield
+        finally:
+            _running.step = None
+            config._attn_implementation = before
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first tokens of one slot into another."""
+        for each in (*self._keys, *self._values):
+            each[target, :, :length] = each[source, :, :length]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
+        """Write keys and values of a step in place, then attend.
+
+        Args:
+            query: [tokens, heads, size]. key, value: [tokens, key heads, size].
+
+        Returns:
+            [tokens, heads, size].
+        """
+        keys, values = self._keys[layer], self._values[layer]
+        keys[layout.slots, :, layout.positions] = key
+        values[layout.slots, :, layout.positions] = value
+        parts = [_attend(query, keys, values, span, scale) for span in layout.spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, span: Span, scale: float) -> Tensor:
+    """One span. Heads that share a key head are laid out as further queries, so that no key is repeated in memory."""
+    asked = query[span.first : span.first + span.rows * span.tokens]
+    held = slice(span.slot, span.slot + span.rows)
+    k, v = keys[held, :, : span.length], values[held, :, : span.length]
+    heads, shared, size = k.shape[1], query.shape[1] // k.shape[1], query.shape[2]
+    if span.tokens == 1:
+        q = asked.reshape(span.rows, heads, shared, size)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=span.mask, scale=scale)
+        return out.reshape(span.rows, heads * shared, size)
+    q = asked.view(1, span.tokens, heads * shared, size).transpose(1, 2)
+    out = scaled_dot_product_attention(
+        q, k, v, attn_mask=span.mask, is_causal=span.mask is None, scale=scale, enable_gqa=shared > 1
+    )
+    return out[0].transpose(0, 1)
+
+
+def _check_plain(config: Any) -> None:
+    kinds: Sequence[str] = getattr(config, "layer_types", None) or ("full_attention",)
+    odd = getattr(config, "attn_logit_softcapping", None) or any(kind != "full_attention" for kind in kinds)
+    if odd or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+        raise BaseModelError(
+            f"a running batch needs plain causal attention in every layer, and {config.model_type} has another kind; "
+            "use Engine.complete, which leaves attention to transformers",
+            reason="unsupported-attention",
+        )
+
+
+class _Running(threading.local):
+    step: tuple[Slots, Layout] | None = None
+
+
+_running = _Running()
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """For transformers: query [1, heads, tokens, size] -> [1, tokens, heads, size]."""
+    if _running.step is None:
+        raise RuntimeError("attention over slots outside of a step")
+    slots, layout = _running.step
+    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
+    return slots.attend(module.layer_idx, q, k, v, layout, scaling)[None], None
+
+
+AttentionInterface.register(_NAME, _attention)

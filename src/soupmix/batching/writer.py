@@ -1,0 +1,44 @@
+"""From tokens to text, as it comes: whole characters, and nothing that could still become a stop text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """The text of one answer.
+
+    Attributes:
+        stopped: whether a stop text came; the answer ends before it.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+        self._backend, self._stop = tokenizer.backend_tokenizer, tuple(stop)
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._held = ""
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """What may be shown after one more token."""
+        self._held += self._stream.step(self._backend, token) or ""
+        ends = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        self.stopped = bool(ends)
+        safe = min(ends) if ends else len(self._held) - self._could_stop()
+        shown, self._held = self._held[:safe], "" if ends else self._held[safe:]
+        return shown
+
+    def rest(self) -> str:
+        """What was held back, once the answer has ended otherwise."""
+        shown, self._held = self._held, ""
+        return shown
+
+    def _could_stop(self) -> int:
+        """Length of the longest end of the held text that is the beginning of a stop text."""
+        longest = max(map(len, self._stop), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stop):
+                return length
+        return 0
