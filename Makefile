@@ -77,7 +77,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,gpu,plot,train,trust]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,parquet,plot,train,trust]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done

@@ -10,7 +10,20 @@ from soupmix.errors import SoupmixError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("adapters", "approve", "audit", "chat", "clamp", "doctor", "merge", "policy", "train", "trust", "verify")
+_COMMANDS = (
+    "adapters",
+    "approve",
+    "audit",
+    "batch",
+    "chat",
+    "clamp",
+    "doctor",
+    "merge",
+    "policy",
+    "train",
+    "trust",
+    "verify",
+)
 
 
 class _Lazy(click.Group):

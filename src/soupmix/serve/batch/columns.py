@@ -26,7 +26,7 @@ class Columns:
 
     Attributes:
         by_target: "prompt", "weights.elementary", ... -> name of a column.
-        limit: most characters of a row's texts together. model: named in every request.
+        limit: most bytes of a line, and most characters of a row. model: named in every request.
     """
 
     by_target: Mapping[str, str]

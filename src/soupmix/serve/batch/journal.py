@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ class Journal:
     """Results in order; made by `open_journal`.
 
     Attributes:
-        path: where. done: how many results it holds. cut: bytes of an unfinished one that opening cut off.
+        path: where. digest: of what is answered and how, hex SHA-256.
+        done: how many results it holds. cut: bytes of an unfinished one that opening cut off.
         force: whether the batch was begun with leave to replace what stands under the name of its output.
     """
 
     def __init__(self, path: Path, handle: int, settings: Mapping[str, Any], *, force: bool) -> None:
         """Take over the open, locked file."""
         self.path, self._handle = path, handle
+        self.digest = sha256(compact_json(dict(settings))).hexdigest()
         size = os.fstat(handle).st_size
         head = b"" if force else _first_line(handle)
         if not head.endswith(b"\n") and _MAGIC.startswith(head[: len(_MAGIC)]):  # killed before there was a result

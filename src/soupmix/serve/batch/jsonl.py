@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from soupmix.audit.records import compact_json
 from soupmix.errors import RecipeError
 from soupmix.files import strict_json
+from soupmix.serve.batch.columns import Columns
 from soupmix.serve.batch.line import Line, bounded_lines
 
-__all__ = ["JsonLines"]
+__all__ = ["JsonLines", "write_results"]
 
 _CHUNK = 1 << 20
 
@@ -29,14 +30,10 @@ class _Envelope(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class JsonLines:
-    """A JSONL file; every line of it has a result, blank and damaged ones too.
-
-    Attributes:
-        limit: most bytes of a line.
-    """
+    """A JSONL file; every line of it has a result, blank and damaged ones too. Of the columns only the limit counts."""
 
     path: Path
-    limit: int
+    columns: Columns
 
     def count(self) -> int:
         """Line feeds, and one more if the last line has none."""
@@ -49,19 +46,19 @@ class JsonLines:
     def lines(self, start: int = 0) -> Iterator[Line]:
         """The lines from number `start` on."""
         with self.path.open("rb") as file:
-            for number, raw in enumerate(bounded_lines(file, self.limit)):
+            for number, raw in enumerate(bounded_lines(file, self.columns.limit)):
                 if number >= start:
                     yield self._line(number, raw)
 
     def write(self, file: BinaryIO, results: Iterator[Mapping[str, Any]]) -> None:
         """Write OpenAI's output lines."""
-        for result in results:
-            file.write(compact_json(result) + b"\n")
+        write_results(file, results)
 
     def _line(self, number: int, raw: bytes | None) -> Line:
         if raw is None:
             return Line(
-                number, error=_bad(number, f"it has more than the {self.limit} bytes of a line", reason="too-long")
+                number,
+                error=_bad(number, f"it has more than the {self.columns.limit} bytes of a line", reason="too-long"),
             )
         try:
             found = strict_json(raw)
@@ -77,6 +74,12 @@ class JsonLines:
             place = ".".join(map(str, first["loc"])) or "it"
             return Line(number, _custom_id(found), error=_bad(number, f"{place}: {first['msg']}"))
         return Line(number, envelope.custom_id, envelope.url, envelope.body)
+
+
+def write_results(file: BinaryIO, results: Iterator[Mapping[str, Any]]) -> None:
+    """Write OpenAI's output lines, whatever the input was."""
+    for result in results:
+        file.write(compact_json(result) + b"\n")
 
 
 def _bad(number: int, why: str, *, reason: str = "bad-line") -> RecipeError:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from soupmix.errors import RecipeError
 
-__all__ = ["CHAT", "COMPLETIONS", "Line", "Source", "bounded_lines"]
+__all__ = ["CHAT", "COMPLETIONS", "Line", "bounded_lines"]
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -29,23 +28,6 @@ class Line:
     url: str = CHAT
     body: Mapping[str, Any] = field(default_factory=dict)
     error: RecipeError | None = None
-
-
-class Source(Protocol):
-    """A file of lines that is read more than once, and never as a whole."""
-
-    @property
-    def path(self) -> Path:
-        """Which file."""
-
-    def count(self) -> int:
-        """How many lines there are. Raises RecipeError (reason "bad-input") if that cannot be said."""
-
-    def lines(self, start: int = 0) -> Iterator[Line]:
-        """The lines from number `start` on."""
-
-    def write(self, file: BinaryIO, results: Iterator[Mapping[str, Any]]) -> None:
-        """Write the file's own kind of output, given the result of every line in order."""
 
 
 def bounded_lines(file: BinaryIO, limit: int) -> Iterator[bytes | None]:

@@ -5,47 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from soupmix.batching import Batcher, Piece, Ticket, Token
+from soupmix.batching import Batcher, Piece, Ticket
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
-from soupmix.serve.batch.asking import Begun
 from soupmix.serve.batch.line import Line
+from soupmix.serve.batch.result import Answered, Begun, Result
 
-__all__ = ["Answered", "Result", "in_order", "waiting_room"]
+__all__ = ["in_order", "waiting_room"]
 
 _AHEAD = 2  # answers that run or wait for a row, per row: a row that becomes free finds the next one waiting
 _WINDOW = 16  # lines per row that one long answer may hold back
 _PATIENCE = 0.2  # seconds after which to look whether to stop
-
-
-@dataclass(slots=True)
-class Answered:
-    """One answer as it comes in: its text, its tokens if they were asked for, and the last piece, which counts them."""
-
-    texts: list[str] = field(default_factory=list)
-    tokens: list[Token] = field(default_factory=list)
-    last: Piece | None = None
-
-    @property
-    def text(self) -> str:
-        """All of it so far."""
-        return "".join(self.texts)
-
-    def add(self, piece: Piece) -> bool:
-        """Add a piece; whether it is the last one."""
-        self.texts.append(piece.text)
-        self.tokens += piece.tokens
-        self.last = piece
-        return piece.finish is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a line: its answers, or why there are none."""
-
-    line: Line
-    begun: Begun | None
-    answers: tuple[Answered, ...]
-    error: SoupmixError | None
 
 
 def waiting_room(rows: int, answers: int) -> int:
@@ -155,6 +124,8 @@ class _Flow:
         if row is None:  # of a line that was refused after its first answers had begun, or that has failed
             return
         ended = row.answers[place].add(piece)
+        if piece.finish == "cancelled":
+            raise _stopped()
         if piece.error is not None:
             self._fail(row, piece.error)
         elif ended:
@@ -165,7 +136,7 @@ class _Flow:
 
     def _fail(self, row: _Row, error: SoupmixError) -> None:
         if error.reason == "stopped":
-            raise error
+            raise _stopped() from error
         for ticket in row.tickets:
             ticket.cancel()
         del self._rows[row.begun.line.number]
@@ -173,4 +144,8 @@ class _Flow:
 
     def _check_alive(self) -> None:
         if not self._batcher.alive:
-            raise SoupmixError("the engine has stopped; start the batch again to go on with it", reason="stopped")
+            raise _stopped()
+
+
+def _stopped() -> SoupmixError:
+    return SoupmixError("the engine has stopped; start the batch again to go on with it", reason="stopped")
