@@ -67,11 +67,13 @@ class JsonLines:
             return Line(number, error=_bad(number, "it is not text in UTF-8"))
         except (ValueError, RecursionError) as error:
             return Line(number, error=_bad(number, f"it is not JSON: {error}" if raw.strip() else "it is blank"))
+        if not isinstance(found, dict):
+            return Line(number, error=_bad(number, "it is no JSON object"))
         try:
             envelope = _Envelope.model_validate(found)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "it"
+            place = ".".join(str(each)[:80] for each in first["loc"])
             return Line(number, _custom_id(found), error=_bad(number, f"{place}: {first['msg']}"))
         return Line(number, envelope.custom_id, envelope.url, envelope.body)
 
@@ -88,7 +90,7 @@ def _bad(number: int, why: str, *, reason: str = "bad-line") -> RecipeError:
     )
 
 
-def _custom_id(found: object) -> str | None:
+def _custom_id(found: Mapping[str, Any]) -> str | None:
     """The id of a line that is wrong otherwise, so that its result can be found."""
-    said = found.get("custom_id") if isinstance(found, dict) else None
+    said = found.get("custom_id")
     return said if isinstance(said, str) and len(said) <= 512 else None
