@@ -16,7 +16,7 @@ from soupmix.serve.batch.line import Line, bounded_lines
 
 __all__ = ["JsonLines", "write_results"]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 class _Envelope(BaseModel):
