@@ -35,11 +35,13 @@ mutants: .venv/dev.done
 PAIRS ?= 1000000
 FILES ?= 1000000
 KILLS ?= 1000
+ROWS ?= 1000000
 soak: .venv/dev.done
 	$(BIN)/python tests/policy/soak.py $(PAIRS) 1
 	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
 	$(BIN)/python tests/soak/kills_audit.py $(KILLS)
 	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
+	$(BIN)/python tests/batching/simulate.py $(ROWS) 1
 
 # the laws of the policy on examples that nobody has drawn before
 laws: .venv/dev.done

@@ -221,8 +221,9 @@ class Batcher:
                 self._scheduler.leave(answer)
 
     def _fail(self, jobs: list[Answer], error: SoupmixError) -> None:
-        """What these slots hold is not trusted any more."""
         for job in jobs:
+            if job.slot >= 0:
+                self._runner.forget(job.slot)
             with self._changed:
                 self._scheduler.leave(job, keep=False)
             job.end("error", error)

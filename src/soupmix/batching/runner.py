@@ -28,6 +28,10 @@ class Runner:
         self._vocabulary = Vocabulary(engine.tokenizer)
         self._seated: tuple[list[Any], Party] = [], Party(torch.zeros(0, 0))
 
+    def forget(self, slot: int) -> None:
+        """What a slot holds is not trusted any more."""
+        self._slots.clear(slot)
+
     @torch.inference_mode()
     def step(self, plan: Plan[Answer]) -> list[tuple[Answer, Chosen | None]]:
         """The next token of every complete feed; None where its logits are not finite."""

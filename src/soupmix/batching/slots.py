@@ -1,11 +1,13 @@
 """The KV cache of a running batch: a fixed number of slots, and the attention that reads and writes them in place."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -59,8 +61,7 @@ class Slots:
         shape = rows, config.num_key_value_heads, length, size
         self._model = model
         self._keys, self._values = (
-            [torch.empty(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_hidden_layers)]
-            for _ in range(2)
+            [_zeros(shape, model.dtype, model.device) for _ in range(config.num_hidden_layers)] for _ in range(2)
         )
 
     @contextmanager
@@ -80,6 +81,11 @@ class Slots:
         """The first tokens of one slot into another."""
         for each in (*self._keys, *self._values):
             each[target, :, :length] = each[source, :, :length]
+
+    def clear(self, slot: int) -> None:
+        """Forget what a slot holds. What is masked counts zero times, which helps against everything but NaN."""
+        for each in (*self._keys, *self._values):
+            each[slot].zero_()
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
         """Write keys and values of a step in place, then attend.
@@ -112,6 +118,13 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, span: Span, scale: floa
         q, k, v, attn_mask=span.mask, is_causal=span.mask is None, scale=scale, enable_gqa=shared > 1
     )
     return out[0].transpose(0, 1)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on the CPU the kernel gives out their pages when they are first written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def _check_plain(config: Any) -> None:

@@ -16,14 +16,17 @@ class Writer:
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self._backend, self._stop = tokenizer.backend_tokenizer, tuple(stop)
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._held = ""
+        self._tokens: list[int] = []
+        self._made, self._held = 0, ""
         self.stopped = False
 
     def add(self, token: int) -> str:
         """What may be shown after one more token."""
-        self._held += self._stream.step(self._backend, token) or ""
+        self._tokens.append(token)
+        more = self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        self._made, self._held = self._made + len(more), self._held + more
         ends = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         self.stopped = bool(ends)
         safe = min(ends) if ends else len(self._held) - self._could_stop()
@@ -31,9 +34,9 @@ class Writer:
         return shown
 
     def rest(self) -> str:
-        """What was held back, once the answer has ended otherwise."""
-        shown, self._held = self._held, ""
-        return shown
+        """What was held back, once the answer has ended otherwise: half a character is shown as a replacement mark."""
+        whole: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
+        return self._held + whole[self._made :]
 
     def _could_stop(self) -> int:
         """Length of the longest end of the held text that is the beginning of a stop text."""

@@ -1,0 +1,237 @@
+"""Laws of the running batch: an answer is what it is alone, whoever joins, leaves, waits or is cancelled beside it."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from asking import answer, ask
+
+from soupmix.batching import Batcher, Limits, Request
+from soupmix.engine import Engine, Sampling
+from soupmix.errors import AdapterError, Overloaded, RecipeError
+from soupmix.policy import Grant
+
+Granter = Callable[..., Grant]
+SMALL = Limits(rows=5, length=256, waiting=64, chunk=16)
+WORDS = ["why is the sky blue?", "hi", "tell me about tides and the moon, at some length, please", "what is rust?", "é"]
+
+
+@pytest.fixture
+def batcher(engine: Engine) -> Iterator[Batcher]:
+    with Batcher(engine, SMALL) as made:
+        yield made
+
+
+def people(grant: Granter, count: int, seed: int = 0) -> list[Grant]:
+    draw = random.Random(seed)
+    names = ("calm", "loud", "plain")
+    return [
+        grant(**{name: round(draw.random(), 3) for name in draw.sample(names, draw.randrange(4))}) for _ in range(count)
+    ]
+
+
+def test_every_answer_is_that_of_its_person_alone(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    grants = people(grant, 40)
+    prompts = [WORDS[number % 5] for number in range(40)]
+    lengths = [1 + 5 * number % 29 for number in range(40)]
+    requests = [
+        Request(engine.tokens(p), g, Sampling(max_new_tokens=n))
+        for p, g, n in zip(prompts, grants, lengths, strict=True)
+    ]
+    alone = [
+        engine.complete([p], [g], sampling=Sampling(max_new_tokens=n))[0].text
+        for p, g, n in zip(prompts, grants, lengths, strict=True)
+    ]
+    assert [text.strip() for text in answer(batcher, requests)] == alone
+    assert len(set(alone)) > 20, "people differ"
+    assert batcher.state().generated_tokens == sum(lengths)
+
+
+def test_the_first_token_has_the_probability_that_the_whole_model_gives_it(
+    batcher: Batcher, engine: Engine, grant: Granter
+) -> None:
+    who = grant(calm=0.7, loud=0.2)
+    prompt = engine.tokens(WORDS[2])
+    (piece, *_) = ask(batcher, Request(prompt, who, Sampling(max_new_tokens=1), logprobs=4)).wait()
+    expected = torch.log_softmax(engine.logits(torch.tensor([prompt]), [who])[0, -1], -1)
+    (token,) = piece.tokens
+    assert token.id == int(expected.argmax())
+    assert token.logprob == pytest.approx(float(expected.max()), abs=1e-4)
+    assert [each[0] for each in token.likeliest] == expected.topk(4).indices.tolist()
+    assert token.data.decode("utf-8", "replace") == token.text
+
+
+def test_sampling_is_that_of_the_engine(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    grants = people(grant, 6, seed=2)
+    heat = [
+        Sampling(max_new_tokens=12, temperature=t, top_k=k, seed=s)
+        for t, k, s in [(1.5, 40, 1), (0.7, 5, 2), (0, 40, 3)] * 2
+    ]
+    requests = [Request(engine.tokens(WORDS[0]), g, s) for g, s in zip(grants, heat, strict=True)]
+    alone = [engine.complete([WORDS[0]], [g], sampling=s)[0].text for g, s in zip(grants, heat, strict=True)]
+    assert [text.strip() for text in answer(batcher, requests)] == alone
+
+
+def test_factor_is_that_of_the_engine(engine: Engine, grant: Granter) -> None:
+    grants = people(grant, 4, seed=3)
+    with Batcher(engine, SMALL, method="factor") as batcher:
+        requests = [Request(engine.tokens(WORDS[0]), g, Sampling(max_new_tokens=12)) for g in grants]
+        alone = engine.complete([WORDS[0]] * 4, grants, sampling=Sampling(max_new_tokens=12), method="factor")
+        assert [text.strip() for text in answer(batcher, requests)] == [each.text for each in alone]
+
+
+def test_a_prefix_is_computed_once_for_one_merge_and_one_tenant(
+    batcher: Batcher, engine: Engine, grant: Granter
+) -> None:
+    prompt, few = engine.tokens(WORDS[2]), Sampling(max_new_tokens=2)
+    asked = [
+        (grant(calm=0.5), "acme", False),
+        (grant(calm=0.5), "acme", True),
+        (grant(calm=0.5), "zeta", False),
+        (grant(calm=0.500001), "acme", False),
+        (grant(), "acme", False),
+        (grant(calm=0.5), "zeta", True),
+    ]
+    for who, tenant, hit in asked:
+        last = ask(batcher, Request(prompt, who, few, tenant=tenant)).wait()[-1]
+        assert last.cached_tokens == (len(prompt) - 1 if hit else 0), (who, tenant)
+
+
+def test_weights_change_between_turns(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    talk = [{"role": "user", "content": WORDS[0]}]
+    for who in (grant(calm=1), grant(calm=1), grant(loud=1), grant(), grant(calm=1)):
+        (text,) = answer(batcher, [Request(engine.tokens(talk), who, Sampling(max_new_tokens=10))])
+        assert text.strip() == engine.complete([talk], [who], sampling=Sampling(max_new_tokens=10))[0].text
+        talk += [{"role": "assistant", "content": text}, {"role": "user", "content": "and?"}]
+    assert batcher.state().cached_prompts >= 1, "the second turn goes on from the first"
+
+
+def test_a_cancelled_answer_leaves_and_disturbs_nobody(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    long = Sampling(max_new_tokens=150)
+    doomed = [ask(batcher, Request(engine.tokens(WORDS[n % 5]), grant(calm=1), long)) for n in range(12)]
+    stays = ask(batcher, Request(engine.tokens(WORDS[1]), grant(loud=1), Sampling(max_new_tokens=20)))
+    for each in doomed:
+        each.ticket.cancel()
+    assert {each.wait()[-1].finish for each in doomed} <= {"cancelled", "stop"}
+    text = "".join(piece.text for piece in stays.wait())
+    assert text.strip() == engine.complete([WORDS[1]], [grant(loud=1)], sampling=Sampling(max_new_tokens=20))[0].text
+    assert (batcher.state().running, batcher.state().waiting) == (0, 0)
+
+
+def test_a_stop_text_ends_an_answer_and_is_never_shown(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    whole = answer(batcher, [Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40))])[0]
+    stop = whole[len(whole) // 2 :][:3]
+    pieces = ask(
+        batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40), stop=(stop, "nope"))
+    ).wait()
+    assert "".join(piece.text for piece in pieces) == whole[: whole.index(stop)]
+    assert pieces[-1].finish == "stop"
+    assert pieces[-1].completion_tokens < 40
+
+
+def test_what_cannot_be_answered_is_refused_at_once(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    def refused(request: Request) -> str:
+        with pytest.raises((RecipeError, AdapterError)) as caught:
+            batcher.submit(request, lambda _: None)
+        return caught.value.reason
+
+    assert refused(Request((), grant())) == "empty-prompt"
+    assert refused(Request((5,) * 200, grant(), Sampling(max_new_tokens=57))) == "too-long"
+    foreign = Grant.from_record({**grant(calm=1).to_dict(), "digests": {"calm": "sha256:" + "0" * 64}})
+    assert refused(Request((5,), foreign, Sampling(max_new_tokens=1))) == "digest-mismatch"
+
+
+def test_a_full_queue_says_when_to_ask_again(engine: Engine, grant: Granter) -> None:
+    request = Request(engine.tokens(WORDS[0]), grant(), Sampling(max_new_tokens=100))
+    with Batcher(engine, Limits(rows=1, length=256, waiting=2)) as batcher:
+        pending = [ask(batcher, request)]
+        while batcher.state().waiting < 2:
+            pending.append(ask(batcher, request))
+        with pytest.raises(Overloaded) as caught:
+            ask(batcher, request)
+        assert caught.value.reason == "queue-full"
+        assert 1 <= caught.value.retry_after <= 60
+        batcher.close()
+        assert {each.wait()[-1].finish for each in pending} <= {"cancelled", "stop"}
+
+
+def test_closing_lets_answers_end_and_takes_no_new_ones(engine: Engine, grant: Granter) -> None:
+    batcher = Batcher(engine, SMALL)
+    request = Request(engine.tokens(WORDS[0]), grant(), Sampling(max_new_tokens=8))
+    pending = [ask(batcher, request) for _ in range(12)]
+    batcher.close(drain=60)
+    assert {each.wait()[-1].finish for each in pending} <= {"stop", "length"}
+    assert not batcher.alive
+    with pytest.raises(Overloaded) as caught:
+        ask(batcher, request)
+    assert caught.value.reason == "draining"
+
+
+def test_a_step_that_fails_ends_its_answers_and_nothing_more(
+    engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory left")
+
+    request = Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=8))
+    with Batcher(engine, SMALL) as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.model, "forward", broken)
+            last = ask(batcher, request).wait()[-1]
+        assert last.finish == "error"
+        assert last.error is not None
+        assert last.error.reason == "step-failed"
+        (text,) = answer(batcher, [request])
+        assert text.strip() == engine.complete([WORDS[0]], [grant(calm=1)], sampling=request.sampling)[0].text
+
+
+def test_a_row_that_is_not_finite_ends_alone(engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = engine.model.forward
+
+    def first_row_is_nan(*arguments: object, **options: object) -> object:
+        out = honest(*arguments, **options)
+        if out.logits.shape[1] == 2:
+            out.logits[0, 0, 7] = torch.nan
+        return out
+
+    monkeypatch.setattr(engine.model, "forward", first_row_is_nan)
+    few = Sampling(max_new_tokens=8)
+    with Batcher(engine, SMALL) as batcher:
+        pending = [ask(batcher, Request(engine.tokens(WORDS[1]), who, few)) for who in (grant(calm=1), grant(loud=1))]
+        ends = [each.wait()[-1] for each in pending]
+    assert ends[0].finish == "error"
+    assert ends[0].error is not None
+    assert ends[0].error.reason == "not-finite"
+    assert ends[1].finish in ("stop", "length")
+
+
+def test_poison_in_the_cache_is_gone_with_its_answer(
+    engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = engine.model.get_submodule("model.layers.0.self_attn.v_proj")
+    honest = values.forward
+    nine, who = Sampling(max_new_tokens=9), grant(calm=1)
+    long, short = (Request(engine.tokens(words), who, nine) for words in (WORDS[2], WORDS[1]))
+    with Batcher(engine, SMALL) as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(values, "forward", lambda x: honest(x) * (torch.nan if x.shape[1] <= SMALL.rows else 1))
+            doomed = Request(long.prompt, who, Sampling(max_new_tokens=100))
+            assert {each.wait()[-1].finish for each in [ask(batcher, doomed) for _ in range(5)]} == {"error"}
+        found = answer(batcher, [long, short, short, short, short])  # short rows are masked where the poison was
+    alone = engine.complete([WORDS[2], *[WORDS[1]] * 4], [who] * 5, sampling=nine)
+    assert [text.strip() for text in found] == [each.text for each in alone]
+
+
+def test_the_engine_may_be_asked_meanwhile(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    few = Sampling(max_new_tokens=20)
+    expected = engine.complete([WORDS[0]], [grant(loud=1)], sampling=few)
+    pending = [ask(batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), few)) for _ in range(6)]
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(engine.complete([WORDS[0]], [grant(loud=1)], sampling=few)))
+    thread.start()
+    texts = {"".join(piece.text for piece in each.wait()) for each in pending}
+    thread.join()
+    assert found == expected
+    assert len(texts) == 1

@@ -1,0 +1,79 @@
+"""The scheduler, simulated; a broken one must be noticed by the simulation."""
+
+from collections.abc import Iterator
+
+import pytest
+from simulate import Foreign, run
+
+from soupmix.batching.request import Limits
+from soupmix.batching.schedule import Job, Scheduler
+
+
+def test_no_row_reads_what_is_not_its_own() -> None:
+    seen = run(60_000, seed=1)
+    assert min(seen[each] for each in ("answers", "cancelled", "copied", "failed steps", "policies")) > 20
+    assert seen["went on from a prefix"] > 200
+
+
+def test_the_simulation_sees_a_prefix_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Scheduler._longest
+
+    def careless(self: Scheduler[Job], job: Job) -> tuple[int, int]:
+        who, job.identity = job.identity, next((held.identity for held in self._held if held.tokens), job.identity)
+        try:
+            return honest(self, job)
+        finally:
+            job.identity = who
+
+    monkeypatch.setattr(Scheduler, "_longest", careless)
+    with pytest.raises(Foreign):
+        run(60_000, seed=1)
+
+
+def test_the_simulation_sees_a_copy_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Scheduler._admit
+
+    def forgetful(self: Scheduler[Job]) -> Iterator[tuple[int, int, int]]:
+        list(honest(self))
+        yield from ()
+
+    monkeypatch.setattr(Scheduler, "_admit", forgetful)
+    with pytest.raises(Foreign):
+        run(60_000, seed=1)
+
+
+def test_prompts_are_taken_in_the_order_in_which_they_came() -> None:
+    scheduler = Scheduler[Job](Limits(rows=3, length=100, chunk=10))
+    jobs = [Job(f"{number}", (1,) * 8) for number in range(4)]
+    for job in jobs:
+        scheduler.add(job)
+    plan = scheduler.plan()
+    assert [(feed.job, len(feed.tokens), feed.complete) for feed in plan.feeds] == [
+        (jobs[0], 8, True),
+        (jobs[1], 2, False),
+    ]
+    scheduler.computed(plan)
+    jobs[0].answer.append(5)
+    plan = scheduler.plan()
+    assert [(feed.job, feed.tokens) for feed in plan.feeds] == [
+        (jobs[0], (5,)),
+        (jobs[1], (1,) * 6),
+        (jobs[2], (1,) * 4),
+    ]
+    assert list(scheduler.waiting) == [jobs[3]]
+
+
+def test_the_slot_that_was_left_longest_ago_is_taken_first() -> None:
+    scheduler = Scheduler[Job](Limits(rows=2, length=100))
+    for identity in ("a", "b"):
+        job = Job(identity, (1, 2, 3))
+        scheduler.add(job)
+        scheduler.computed(scheduler.plan())
+        scheduler.leave(job)
+    for identity, cached in (("c", 0), ("b", 2), ("a", 0)):
+        job = Job(identity, (1, 2, 3))
+        scheduler.add(job)
+        scheduler.plan()
+        assert job.cached == cached, identity
+        scheduler.computed(scheduler.plan())
+        scheduler.leave(job)
