@@ -79,7 +79,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,gpu,parquet,plot,train,trust]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,parquet,plot,postgres,serve,train,trust]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done

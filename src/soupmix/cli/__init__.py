@@ -20,6 +20,7 @@ _COMMANDS = (
     "doctor",
     "merge",
     "policy",
+    "serve",
     "train",
     "trust",
     "verify",

@@ -21,6 +21,7 @@ __all__ = [
     "load_policy",
     "parse_attributes",
     "parse_sources",
+    "parse_trust",
     "policy_files",
     "policy_option",
     "read_adapters",
@@ -199,7 +200,7 @@ def _signed(
 ) -> Policy:
     from soupmix.trust import load_signed
 
-    sources = _sources(trust)
+    sources = parse_trust(trust)
     made = load_signed(
         law=sources.get("law"),
         organisation=sources.get("organisation"),
@@ -215,7 +216,12 @@ def _signed(
     return made.policy
 
 
-def _sources(texts: Sequence[str]) -> "dict[str, Source]":
+def parse_trust(texts: Sequence[str]) -> "dict[str, Source]":
+    """Signed sets by tier from TIER=DIR,ROOT[,FLOOR] texts.
+
+    Raises:
+        RecipeError: a text is something else, or a tier comes twice (reason "bad-trust").
+    """
     from soupmix.trust import Source
 
     found: dict[str, Source] = {}

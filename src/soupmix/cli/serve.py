@@ -1,0 +1,217 @@
+"""`soupmix serve`: the HTTP server, and the keys that it is called with."""
+
+import ipaddress
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import platformdirs
+
+from soupmix.cli.options import (
+    attribute_option,
+    json_option,
+    parse_attributes,
+    parse_trust,
+    policy_files,
+    policy_option,
+    store_option,
+    trust_option,
+)
+from soupmix.errors import SoupmixError
+
+if TYPE_CHECKING:
+    from soupmix.serve.opening import Plan
+    from soupmix.serve.tenants import Keys
+
+__all__ = ["command"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+_EXTRA = {"alembic", "fastapi", "prometheus_client", "psycopg", "sqlalchemy", "starlette", "uvicorn"}
+
+
+def _database_option(command: _Command) -> _Command:
+    """`--database FILE|URL`; the command gets `database: str`."""
+    return click.option(
+        "--database",
+        metavar="FILE|URL",
+        default=lambda: str(platformdirs.user_data_path("soupmix") / "serve.db"),
+        show_default="serve.db in the user's data folder",
+        help="Profiles and keys: a file (SQLite), or a URL such as postgresql+psycopg://HOST/NAME.",
+    )(command)
+
+
+@click.group("serve", invoke_without_command=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is any that is free.")
+@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@click.option("--model", metavar="NAME", help="Name that clients give the base model.  [default: that of the base]")
+@store_option
+@policy_option
+@trust_option
+@click.option("--metric", type=click.Choice(["weights", "delta"]), default="weights", show_default=True)
+@click.option("--allow-unsigned", is_flag=True, help="Serve under policy documents that nobody has signed.")
+@click.option("--open", "is_open", is_flag=True, help="Serve without any policy.")
+@click.option("--no-auth", is_flag=True, help="Answer without keys; only on an address of this machine alone.")
+@_database_option
+@click.option("--audit", metavar="DIR", type=_PATH, help="Record every grant and refusal in this audit log.")
+@click.option("--audit-key", metavar="KEY.pem", type=_PATH, help="Private Ed25519 key that signs its checkpoints.")
+@click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: that of the base]")
+@click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Answers made at once.")
+@click.option("--length", default=2048, show_default=True, type=click.IntRange(2), help="Tokens of prompt and answer.")
+@click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")
+@click.option("--chunk", default=512, show_default=True, type=click.IntRange(1), help="Prompt tokens per step.")
+@click.option("--answers", default=8, show_default=True, type=click.IntRange(1, 128), help="Answers per request.")
+@click.option("--body", default=1 << 20, show_default=True, type=click.IntRange(1024), help="Bytes per request.")
+@click.option("--profiles", default=100_000, show_default=True, type=click.IntRange(1), help="Profiles per tenant.")
+@click.option("--patience", default=30.0, show_default=True, help="Seconds for a client to send or to read.")
+@click.option("--drain", default=30.0, show_default=True, help="Seconds for running answers at the end.")
+@click.option("--origin", "origins", metavar="URL", multiple=True, help="Web origin that browsers may call from.")
+@click.pass_context
+def command(context: click.Context, /, **options: Any) -> None:
+    """Serve chat and completions over HTTP in OpenAI's shape, a soup per request.
+
+    Needs keys (`soupmix serve keys create`) and a signed policy (--trust), or the options that do without.
+    """
+    if context.invoked_subcommand is None:
+        _check(options)
+        _needing(lambda: _serve(options))
+
+
+@command.group("keys")
+def keys() -> None:
+    """API keys: whose profiles a request sees, and what is so of it whatever it says."""
+
+
+@keys.command("create")
+@click.option("--tenant", required=True, help="Whose key it is.")
+@attribute_option
+@click.option("--operator", is_flag=True, help="May also reload the policy and read the metrics.")
+@_database_option
+def create(tenant: str, attributes: tuple[str, ...], operator: bool, database: str) -> None:
+    """Print a new key: it is shown this once, and only its digest is kept."""
+    fixed = parse_attributes(attributes)
+    made = _needing(lambda: _keys(database).create(tenant, fixed, operator=operator))
+    click.echo("soupmix: keep it; it cannot be shown again", err=True)
+    click.echo(made)
+
+
+@keys.command("list")
+@_database_option
+@json_option
+def list_(database: str, as_json: bool) -> None:
+    """List all keys, never the keys themselves."""
+    found = _needing(lambda: _keys(database).list())
+    lines = [
+        {
+            "id": each.id,
+            "tenant": each.caller.tenant,
+            "attributes": dict(each.caller.attributes),
+            "operator": each.caller.operator,
+            "created": _day(each.created),
+            "revoked": None if each.revoked is None else _day(each.revoked),
+        }
+        for each in found
+    ]
+    if as_json:
+        click.echo(json.dumps(lines, indent=2, sort_keys=True))
+        return
+    for line in lines:
+        said = ",".join(f"{key}={value}" for key, value in line["attributes"].items())  # type: ignore[union-attr]
+        state = f"revoked {line['revoked']}" if line["revoked"] else "good"
+        click.echo(f"{line['id']}  {said}  {'operator  ' if line['operator'] else ''}{line['created']}  {state}")
+
+
+@keys.command("revoke")
+@click.argument("name", metavar="ID")
+@_database_option
+def revoke(name: str, database: str) -> None:
+    """Refuse the key with this ID from the next request on."""
+    _needing(lambda: _keys(database).revoke(name))
+    click.echo(f"soupmix: key {name} is revoked", err=True)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what nobody should do unknowingly."""
+    if options["is_open"] and (options["policies"] or options["trust"]):
+        raise click.UsageError("--open is for a server without a policy; leave out --policy and --trust, or --open")
+    if not options["trust"] and not options["policies"] and not options["is_open"]:
+        raise click.UsageError("there is no policy; give --trust, or --policy with --allow-unsigned, or --open")
+    if not options["trust"] and options["policies"] and not options["allow_unsigned"]:
+        raise click.UsageError("these policy documents are not signed; give --trust, or say --allow-unsigned")
+    if options["no_auth"] and not _is_loopback(options["host"]):
+        raise click.UsageError(f"--no-auth answers everybody, and {options['host']} is not this machine alone")
+    if options["audit_key"] and not options["audit"]:
+        raise click.UsageError("--audit-key goes with --audit DIR")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _serve(options: dict[str, Any]) -> None:
+    from soupmix.serve.logs import set_up
+    from soupmix.serve.opening import open_house
+    from soupmix.serve.server import Server
+
+    set_up()
+    with open_house(_plan(options)) as house:
+        Server(house, options["host"], options["port"]).run()
+
+
+def _plan(options: dict[str, Any]) -> "Plan":
+    from soupmix.base import resolve
+    from soupmix.batching import Limits
+    from soupmix.cli.auditing import signer_of
+    from soupmix.serve.opening import Plan
+    from soupmix.serve.settings import Settings
+    from soupmix.store import Store
+
+    base = resolve(options["base"])
+    shared = {name: options[name] for name in ("method", "no_auth", "body", "answers", "profiles", "patience", "drain")}
+    return Plan(
+        settings=Settings(model=options["model"] or base.name, origins=options["origins"], **shared),
+        base=base,
+        store=Store(options["store"]) if options["store"] else Store.shipped(),
+        database=options["database"],
+        policies=tuple(policy_files(options["policies"])),
+        trust=parse_trust(options["trust"]),
+        metric=options["metric"],
+        dtype=options["dtype"],
+        limits=Limits(**{name: options[name] for name in ("rows", "length", "waiting", "chunk")}),
+        audit=options["audit"],
+        signer=signer_of(options["audit_key"]),
+    )
+
+
+def _keys(database: str) -> "Keys":
+    from soupmix.serve.tables import open_database
+    from soupmix.serve.tenants import Keys
+
+    return Keys(open_database(database))
+
+
+_Made = TypeVar("_Made")
+
+
+def _needing(work: Callable[[], _Made]) -> _Made:
+    """What needs the extra `serve`. Raises `SoupmixError` if that is not installed (reason "no-serve-extra")."""
+    try:
+        return work()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise SoupmixError(
+            f"serving needs {error.name}, which is not installed: pip install 'soupmix[serve]'", reason="no-serve-extra"
+        ) from error
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

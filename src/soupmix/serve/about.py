@@ -1,0 +1,145 @@
+"""What a client may ask about the server: models, adapters, the policy, health, metrics."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from soupmix.errors import Overloaded, SoupmixError
+from soupmix.serve.answers import (
+    AdapterAnswer,
+    AdaptersAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    PolicyAnswer,
+    ReloadAnswer,
+    RuleAnswer,
+    Status,
+)
+from soupmix.serve.auth import authenticate, house_of, operator
+from soupmix.serve.documented import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
+from soupmix.serve.errors import HttpError
+from soupmix.serve.granting import no_such_model
+from soupmix.serve.house import House
+from soupmix.serve.policy_watch import reload_policy
+from soupmix.serve.profiles import PREFIX, Profile
+from soupmix.serve.strict import StrictRoute
+from soupmix.serve.tenants import Caller
+from soupmix.weights import decimal_text
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=StrictRoute)
+_Caller = Annotated[Caller, Depends(authenticate)]
+_MOST_MODELS = 1000
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get("/v1/models", responses=GUARDED)
+def models(request: Request, caller: _Caller) -> ModelsAnswer:
+    """The base model, and the first thousand of the tenant's own profiles; `/v1/soups` has all."""
+    house = house_of(request)
+    found = house.profiles.page(caller.tenant, _MOST_MODELS)
+    return ModelsAnswer(data=[_base(house), *(_soup(house, each) for each in found)])
+
+
+@router.get("/v1/models/{model}", responses=PROFILE)
+def model(
+    request: Request, caller: _Caller, name: Annotated[str, Path(alias="model", min_length=1, max_length=300)]
+) -> ModelAnswer:
+    """One model."""
+    house = house_of(request)
+    if name == house.settings.model:
+        return _base(house)
+    if not name.startswith(PREFIX):
+        raise no_such_model(name)
+    try:
+        return _soup(house, house.profiles.get(caller.tenant, name.removeprefix(PREFIX)))
+    except HttpError:
+        raise no_such_model(name) from None
+
+
+@router.get("/v1/adapters", responses=GUARDED)
+def adapters(request: Request, caller: _Caller) -> AdaptersAnswer:
+    """The adapters that may be mixed, with what the policy grants of each at most, whoever asks."""
+    house = house_of(request)
+    bounds = house.policies.held.policy.bounds()
+    return AdaptersAnswer(
+        data=[
+            AdapterAnswer(
+                name=each.name,
+                digest=each.digest,
+                dimension=each.dimension,
+                pole=each.pole,
+                tags=list(each.tags),
+                licence=each.licence,
+                least=decimal_text(bounds.get(each.name, (0, 0))[0]),
+                most=decimal_text(bounds.get(each.name, (0, 0))[1]),
+            )
+            for each in house.adapters
+        ]
+    )
+
+
+@router.get("/v1/policy", responses=GUARDED)
+def policy(request: Request, caller: _Caller) -> PolicyAnswer:
+    """The policy in force, as far as its issuers tell it, and its obligations for this caller."""
+    held = house_of(request).policies.held
+    fields = RuleAnswer.model_fields.keys() - {"rule"}
+    return PolicyAnswer(
+        digest=held.policy.digest,
+        open=held.policy.is_open,
+        signed=held.signed,
+        metric=held.policy.metric,
+        loaded=int(held.loaded.timestamp()),
+        expires=int(held.expires.timestamp()) if held.expires else None,
+        last_day=held.policy.last_day.isoformat() if held.policy.last_day else None,
+        obligations=list(held.policy.obligations(caller.attributes)),
+        rules=[
+            RuleAnswer(rule=each.ref.id, **{name: getattr(each.ref, name) for name in fields})
+            for each in held.policy.placed
+        ],
+    )
+
+
+@router.post("/v1/policy/reload", responses={**OPERATED, 409: CHANGED[409]})
+def reload(request: Request, caller: Annotated[Caller, Depends(operator)]) -> ReloadAnswer:
+    """Read the policy again; a new one that is wrong changes nothing, and the answer is 409 with what is wrong."""
+    house = house_of(request)
+    done = reload_policy(house)
+    return ReloadAnswer(before=done.before, now=done.now, notes=list(done.notes))
+
+
+@router.get("/health", responses=OPEN)
+def health(request: Request) -> Status:
+    """Whether answers can be made at all; if not, this process should be ended."""
+    if not house_of(request).batcher.alive:
+        raise SoupmixError("the engine has stopped; start the server again", reason="stopped")
+    return Status(status="ok")
+
+
+@router.get("/ready", responses=OPEN)
+def ready(request: Request) -> Status:
+    """Whether requests should be sent here now."""
+    house = house_of(request)
+    if house.closing.is_set():
+        raise Overloaded("the server is closing", reason="draining", retry_after=5.0)
+    house.policies.current()
+    return health(request)
+
+
+@router.get("/metrics", response_class=Response, responses={**OPERATED, 200: {"content": {"text/plain": {}}}})
+def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
+    """Prometheus metrics, for an operator's key."""
+    return Response(house_of(request).metrics.text(), media_type=_METRICS)
+
+
+def _base(house: House) -> ModelAnswer:
+    name = house.settings.model
+    return ModelAnswer(id=name, created=house.started, owned_by="soupmix", root=name, parent=None)
+
+
+def _soup(house: House, profile: Profile) -> ModelAnswer:
+    name = house.settings.model
+    return ModelAnswer(id=f"{PREFIX}{profile.id}", created=profile.created, owned_by="tenant", root=name, parent=name)

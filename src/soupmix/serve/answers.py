@@ -1,0 +1,286 @@
+"""What clients get, in OpenAI's shape, with one field more: `soup`."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from soupmix.policy import Grant
+
+__all__ = [
+    "AdapterAnswer",
+    "AdaptersAnswer",
+    "ChatAnswer",
+    "ChatChoice",
+    "ChatLogprobs",
+    "ChatText",
+    "CompletionAnswer",
+    "CompletionChoice",
+    "CompletionLogprobs",
+    "ModelAnswer",
+    "ModelsAnswer",
+    "PolicyAnswer",
+    "ProfileAnswer",
+    "ProfilesAnswer",
+    "ReloadAnswer",
+    "RuleAnswer",
+    "SoupAnswer",
+    "Status",
+    "TokenLogprob",
+    "TopLogprob",
+    "Usage",
+]
+
+Finish = Literal["stop", "length"]
+
+
+class BindingAnswer(BaseModel):
+    """A rule that held the request back."""
+
+    adapters: list[str]
+    rule: str
+    issuer: str
+    tier: str
+    limit: str
+    public_reason: str | None
+
+
+class PolicyName(BaseModel):
+    """Under which policy: digest, whether there are no documents, whether they came with good signatures."""
+
+    digest: str
+    open: bool
+    signed: bool
+
+
+class SoupAnswer(BaseModel):
+    """What was asked for, what was granted, and why. Weights are exact decimals."""
+
+    profile: str | None
+    requested: dict[str, str]
+    granted: dict[str, str]
+    clamped: bool
+    binding: list[BindingAnswer]
+    explanation: str
+    attributes: dict[str, str]
+    policy: PolicyName
+    obligations: list[str]
+    method: str
+    merge: str
+
+    @classmethod
+    def of(cls, grant: Grant, *, profile: str | None, signed: bool, method: str, merge: str) -> "SoupAnswer":
+        """A grant as its tenant may see it: without the names of the issuers' files."""
+        fields = BindingAnswer.model_fields
+        return cls(
+            profile=profile,
+            requested=grant.requested.decimals(),
+            granted=grant.granted.decimals(),
+            clamped=grant.clamped,
+            binding=[
+                BindingAnswer(**{name: getattr(each, name) for name in fields} | {"adapters": list(each.adapters)})
+                for each in grant.binding
+            ],
+            explanation=grant.explain(),
+            attributes=grant.attributes,
+            policy=PolicyName(digest=grant.policy_digest, open=grant.is_open, signed=signed),
+            obligations=list(grant.obligations),
+            method=method,
+            merge=merge,
+        )
+
+
+class TokenDetails(BaseModel):
+    """How many tokens of the prompt were not computed again."""
+
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens of all answers of a request; the prompt counts once per answer, as it is computed or looked up for each."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: TokenDetails
+
+    @classmethod
+    def of(cls, prompt: int, completion: int, cached: int) -> "Usage":
+        """From counts."""
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            prompt_tokens_details=TokenDetails(cached_tokens=cached),
+        )
+
+
+class TopLogprob(BaseModel):
+    """A likely token: natural log of its probability, and its bytes."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, with the likeliest in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    """Every token of an answer."""
+
+    content: list[TokenLogprob]
+
+
+class ChatText(BaseModel):
+    """The answer as a message."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(BaseModel):
+    """One answer of a chat."""
+
+    index: int
+    message: ChatText
+    logprobs: ChatLogprobs | None
+    finish_reason: Finish
+
+
+class CompletionLogprobs(BaseModel):
+    """Every token of a plain completion, in four lists of the same length."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    """One plain completion."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Finish
+
+
+class _Answer(BaseModel):
+    id: str
+    created: int
+    model: str
+    usage: Usage
+    soup: SoupAnswer
+
+
+class ChatAnswer(_Answer):
+    """`POST /v1/chat/completions`, not streamed."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class CompletionAnswer(_Answer):
+    """`POST /v1/completions`, not streamed."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+
+
+class ModelAnswer(BaseModel):
+    """A model that may be named in a request: the base, or a profile as "soup:<id>" with the base as its parent."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None
+
+
+class ModelsAnswer(BaseModel):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelAnswer]
+
+
+class ProfileAnswer(BaseModel):
+    """A profile as it is stored: what was asked for, not what a policy grants of it."""
+
+    id: str
+    object: Literal["soup"] = "soup"
+    model: str
+    name: str | None
+    weights: dict[str, str]
+    attributes: dict[str, str]
+    sources: str | dict[str, str]
+    created: int
+    changed: int
+
+
+class ProfilesAnswer(BaseModel):
+    """A page of profiles, ordered by id; `has_more` says whether to ask again with `after`."""
+
+    object: Literal["list"] = "list"
+    data: list[ProfileAnswer]
+    has_more: bool
+
+
+class AdapterAnswer(BaseModel):
+    """An adapter, and the least and most that the policy in force grants of it, whoever asks."""
+
+    name: str
+    digest: str
+    dimension: str
+    pole: str
+    tags: list[str]
+    licence: str
+    least: str
+    most: str
+
+
+class AdaptersAnswer(BaseModel):
+    """`GET /v1/adapters`."""
+
+    object: Literal["list"] = "list"
+    data: list[AdapterAnswer]
+
+
+class RuleAnswer(BaseModel):
+    """A rule of the policy in force, and why it is there, as its issuer tells it."""
+
+    tier: str
+    issuer: str
+    rule: str
+    scope: str
+    refuses: bool
+    public_reason: str | None
+
+
+class PolicyAnswer(PolicyName):
+    """`GET /v1/policy`."""
+
+    metric: str
+    loaded: int
+    expires: int | None
+    last_day: str | None
+    obligations: list[str]
+    rules: list[RuleAnswer]
+
+
+class ReloadAnswer(BaseModel):
+    """What a reload did: the policy before, the one now, and remarks for its author."""
+
+    before: str
+    now: str
+    notes: list[str]
+
+
+class Status(BaseModel):
+    """`GET /health` and `GET /ready`."""
+
+    status: Literal["ok"]

@@ -1,0 +1,100 @@
+"""The application: routes, errors in OpenAI's shape, and an OpenAPI document that says what is so."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from soupmix import __version__
+from soupmix.errors import SoupmixError
+from soupmix.serve import about, chat, completions, soups
+from soupmix.serve.errors import error_response, refusal_response, validation_response
+from soupmix.serve.frontdoor import FrontDoor
+from soupmix.serve.house import House
+from soupmix.serve.logs import LOGGER
+from soupmix.serve.page import add_page
+from soupmix.serve.policy_watch import watch
+
+__all__ = ["application", "schema"]
+
+
+def application(house: House) -> ASGIApp:
+    """The ASGI application of a server."""
+    app = FastAPI(lifespan=_lifespan, **_MANNERS)
+    app.state.house = house
+    for router in (about.router, chat.router, completions.router, soups.router):
+        app.include_router(router)
+    add_page(app)
+    app.add_exception_handler(SoupmixError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _elsewhere)
+    app.add_exception_handler(SQLAlchemyError, _database)
+    app.openapi = lambda: schema(app)  # type: ignore[method-assign]
+    if house.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(house.settings.origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
+            expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
+        )
+    return FrontDoor(app, house)
+
+
+def schema(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document. FastAPI's 422 is not in it, as wrong requests are answered with 400 and OpenAI's shape."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operations in made["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            made["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+_MANNERS: Mapping[str, Any] = {
+    "title": "soupmix",
+    "version": __version__,
+    "description": "One language model for many people: a LoRA soup per person, clamped by policy.",
+    "docs_url": None,
+    "redoc_url": None,
+    "redirect_slashes": False,
+}
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    watching = asyncio.create_task(watch(app.state.house))
+    yield
+    watching.cancel()
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return refusal_response(cast("SoupmixError", error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    return validation_response(cast("RequestValidationError", error).errors())
+
+
+async def _elsewhere(_: Request, error: Exception) -> Response:
+    problem = cast("HTTPException", error)
+    reason = {404: "no-such-path", 405: "wrong-method"}.get(problem.status_code, "bad-request")
+    return error_response(str(problem.detail), problem.status_code, reason, headers=problem.headers)
+
+
+async def _database(_: Request, error: Exception) -> Response:
+    LOGGER.error("the database does not work", exc_info=error)
+    return refusal_response(SoupmixError("the database does not work; ask again later", reason="database"))

@@ -1,0 +1,116 @@
+"""From options to a running house: what is refused at the start is refused in one sentence."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Literal
+
+from soupmix.audit import AuditLog, Signer
+from soupmix.base import Base, resolve
+from soupmix.batching import Batcher, Limits
+from soupmix.engine import Engine
+from soupmix.errors import RecipeError
+from soupmix.policy import Policy
+from soupmix.serve.house import House
+from soupmix.serve.metrics import Metrics
+from soupmix.serve.policies import InForce, Policies
+from soupmix.serve.profiles import Profiles
+from soupmix.serve.settings import Settings
+from soupmix.serve.tables import open_database
+from soupmix.serve.tenants import Keys
+from soupmix.store import Store
+
+if TYPE_CHECKING:
+    from soupmix.trust import Source
+
+__all__ = ["Plan", "open_house"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a server is made from.
+
+    Attributes:
+        base: the base model. store: its adapters. database: a file, or a URL.
+        policies: documents; of the user's tier if there are signed sets. trust: signed sets by tier.
+        metric: see `Policy.load`. dtype: see `Engine.load`. limits: of the running batch.
+        audit: folder of the audit log, or None. signer: of its checkpoints, or None.
+    """
+
+    settings: Settings
+    base: str | Base
+    store: Store
+    database: str
+    policies: tuple[Path, ...] = ()
+    trust: "Mapping[str, Source]" = field(default_factory=dict)
+    metric: Literal["weights", "delta"] = "weights"
+    dtype: str | None = None
+    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    audit: Path | None = None
+    signer: Signer | None = None
+
+
+@contextmanager
+def open_house(plan: Plan) -> Iterator[House]:
+    """Everything that a server needs, cheapest first; closed at the end.
+
+    Raises:
+        SoupmixError: as everything that is opened raises; RecipeError (reason "no-keys"): keys are needed and none exists.
+    """
+    with ExitStack() as stack:
+        database = open_database(plan.database)
+        stack.callback(database.dispose)
+        keys = Keys(database)
+        if not plan.settings.no_auth and not keys.any():
+            raise RecipeError(
+                "there is no API key that anybody could call with; make one with `soupmix serve keys create --tenant NAME`, "
+                "or pass --no-auth to answer everybody on this machine",
+                reason="no-keys",
+            )
+        policies = Policies(_loader(plan), audited=plan.audit is not None)
+        audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
+        # the bounds of today's policy would hold in the kernels after a reload: a grant is the only bound there
+        base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
+        engine = Engine.load(base, plan.store, dtype=plan.dtype)
+        batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method))
+        metrics = Metrics()
+        metrics.watch(batcher, policies)
+        yield House(
+            settings=plan.settings,
+            batcher=batcher,
+            adapters=tuple(plan.store),
+            policies=policies,
+            profiles=Profiles(database, plan.settings.profiles),
+            keys=keys,
+            metrics=metrics,
+            audit=audit,
+            started=int(time()),
+        )
+
+
+def _loader(plan: Plan) -> Callable[[], InForce]:
+    """How the policy is read, every time."""
+
+    def load() -> InForce:
+        now, expires = datetime.now(UTC), None
+        if plan.trust:
+            from soupmix.trust import load_signed
+
+            made = load_signed(
+                law=plan.trust.get("law"),
+                organisation=plan.trust.get("organisation"),
+                user=plan.policies,
+                adapters=plan.store,
+                metric=plan.metric,
+            )
+            policy, expires = made.policy, made.expires
+        elif plan.policies:
+            policy = Policy.load(*plan.policies, adapters=plan.store, metric=plan.metric)
+        else:
+            policy = Policy.open(plan.store, metric=plan.metric)
+        return InForce(policy, bool(plan.trust), now, expires)
+
+    return load

@@ -1,0 +1,98 @@
+"""The policy in force: read again without a restart; a new one that is wrong changes nothing."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from soupmix.errors import Overloaded, PolicyError
+from soupmix.policy import Policy
+
+__all__ = ["InForce", "Policies", "Reload"]
+
+_AGAIN = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A policy as a server holds it.
+
+    Attributes:
+        signed: whether it came from sets with good signatures. loaded: when it was read.
+        expires: until when the signed sets may be believed, or None.
+    """
+
+    policy: Policy
+    signed: bool
+    loaded: datetime
+    expires: datetime | None = None
+
+    def ended(self, now: datetime) -> bool:
+        """Whether something that it rests on is over: a signed set, a document, or a report."""
+        day = self.policy.last_day
+        return (self.expires is not None and now >= self.expires) or (day is not None and now.date() > day)
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload did: digests of the policy before and now, and remarks for its author."""
+
+    before: str
+    now: str
+    notes: tuple[str, ...]
+
+
+class Policies:
+    """Which policy is in force. Safe to share between threads.
+
+    A request reads it once and goes on under its grant, whatever is loaded meanwhile.
+    """
+
+    def __init__(
+        self, load: Callable[[], InForce], *, audited: bool, clock: Callable[[], datetime] | None = None
+    ) -> None:
+        """Load the first policy. Raises `PolicyError` as `reload` does."""
+        self._load, self._audited = load, audited
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._one_reload = threading.Lock()
+        self._held = self._checked(load())
+
+    @property
+    def held(self) -> InForce:
+        """The last good policy, whether or not it has ended."""
+        return self._held
+
+    def current(self) -> InForce:
+        """The policy to grant by.
+
+        Raises:
+            Overloaded: it has ended and nobody has loaded a new one (reason "policy-ended").
+        """
+        held = self._held
+        if held.ended(self._clock()):
+            raise Overloaded(
+                "the policy in force has ended, and nothing is granted until it is renewed and loaded again",
+                reason="policy-ended",
+                retry_after=_AGAIN,
+            )
+        return held
+
+    def reload(self) -> Reload:
+        """Read the policy again, and grant by it from now on.
+
+        Raises:
+            PolicyError: it is wrong (reasons of `Policy.load` and `load_signed`), or obliges to keep records where none
+                are kept (reason "not-audited"); the policy before stays in force.
+        """
+        with self._one_reload:
+            before, self._held = self._held, self._checked(self._load())
+            return Reload(before.policy.digest, self._held.policy.digest, self._held.policy.notes)
+
+    def _checked(self, new: InForce) -> InForce:
+        owed = [each for each in new.policy.obligations({}) if each.startswith("log ")]
+        if owed and not self._audited:
+            raise PolicyError(
+                f"the policy obliges to {owed[0]}, and this server keeps no audit log; start it with --audit DIR",
+                reason="not-audited",
+            )
+        return new

@@ -1,0 +1,52 @@
+"""When the policy is read again: on SIGHUP, on an operator's order, and before signed sets are too old to believe."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+from soupmix.errors import SoupmixError
+from soupmix.serve.errors import HttpError
+from soupmix.serve.house import House
+from soupmix.serve.logs import tell
+from soupmix.serve.policies import Reload
+
+__all__ = ["reload_policy", "reload_quietly", "watch"]
+
+_EVERY = 60.0
+_BEFORE = timedelta(hours=1)
+
+
+def reload_policy(house: House) -> Reload:
+    """Read the policy again.
+
+    Raises:
+        HttpError: 409 and the reason of what is wrong; the policy before stays in force.
+    """
+    try:
+        done = house.policies.reload()
+    except SoupmixError as error:
+        house.metrics.reloads.labels("refused").inc()
+        tell("policy refused", level=logging.ERROR, reason=error.reason, problem=str(error))
+        raise HttpError(
+            f"the policy before stays in force: {error}", status=409, reason=error.reason or "bad-policy"
+        ) from error
+    house.metrics.reloads.labels("loaded").inc()
+    tell("policy loaded", before=done.before, now=done.now, notes=list(done.notes))
+    return done
+
+
+def reload_quietly(house: House) -> None:
+    """Read the policy again; what is wrong with it is in the log."""
+    try:
+        reload_policy(house)
+    except HttpError:
+        return
+
+
+async def watch(house: House) -> None:
+    """Read signed sets again in their last hour, once a minute until they are renewed."""
+    while True:
+        await asyncio.sleep(_EVERY)
+        expires = house.policies.held.expires
+        if expires is not None and datetime.now(UTC) >= expires - _BEFORE:
+            await asyncio.to_thread(reload_quietly, house)

@@ -1,0 +1,96 @@
+"""From the engine's thread to the event loop: the answers of one request while they are made."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+
+from soupmix.batching import Batcher, Piece, Request, Ticket
+from soupmix.errors import Overloaded, SoupmixError
+from soupmix.serve.metrics import Metrics
+
+__all__ = ["Answers", "failed"]
+
+
+class Answers:
+    """The answers to one request, as pieces in the order in which they come. Used in one event loop.
+
+    Whoever leaves calls `cancel`: what is not finished then leaves the running batch.
+    """
+
+    def __init__(self, batcher: Batcher, metrics: Metrics, requests: Sequence[Request], pieces: int) -> None:
+        """A reader that is more than `pieces` per answer behind is given up."""
+        self._batcher, self._metrics, self._requests = batcher, metrics, requests
+        self._most = pieces * len(requests)
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        self._tickets: list[Ticket] = []
+        self._seen = [time.monotonic()] * len(requests)
+        self._begun: set[int] = set()
+        self._open = set(range(len(requests)))
+        self._left = self._too_slow = False
+
+    def submit(self) -> None:
+        """Queue all of them, or none; from a thread of its own. Raises as `Batcher.submit` does."""
+        for number, request in enumerate(self._requests):
+            try:
+                self._tickets.append(self._batcher.submit(request, partial(self._tell, number)))
+            except SoupmixError:
+                self.cancel()
+                raise
+        if self._left:  # the client went while this was going on
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Take what is not finished out of the running batch. Any number of times."""
+        self._left = True
+        for ticket in self._tickets:
+            ticket.cancel()
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """(number of the answer, piece) until all are finished.
+
+        Raises:
+            Overloaded: the reader was too far behind (reason "slow-reader").
+        """
+        while self._open or not self._queue.empty():
+            number, piece = await self._queue.get()
+            if self._too_slow:
+                raise Overloaded("the answer was given up because it was not read in time", reason="slow-reader")
+            yield number, piece
+
+    def _tell(self, number: int, piece: Piece) -> None:
+        """Called by the engine's thread, which must never wait."""
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(self._take, number, piece)
+
+    def _take(self, number: int, piece: Piece) -> None:
+        self._measure(number, piece)
+        if piece.finish is not None:
+            self._open.discard(number)
+        if self._queue.qsize() >= self._most and not self._too_slow:
+            self._too_slow = True
+            self._metrics.slow_readers.inc()
+            self.cancel()
+        if not self._too_slow:
+            self._queue.put_nowait((number, piece))
+
+    def _measure(self, number: int, piece: Piece) -> None:
+        now = time.monotonic()
+        if piece.text:
+            histogram = self._metrics.between_tokens if number in self._begun else self._metrics.first_token
+            histogram.observe(now - self._seen[number])
+            self._begun.add(number)
+            self._seen[number] = now
+        if piece.finish is not None:
+            self._metrics.answers.labels(piece.finish).inc()
+
+
+def failed(piece: Piece) -> SoupmixError | None:
+    """Why an answer ended without being whole, if it did."""
+    if piece.finish == "error":
+        return piece.error or SoupmixError("the answer could not be made", reason="step-failed")
+    if piece.finish == "cancelled":
+        return Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
+    return None

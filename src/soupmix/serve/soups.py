@@ -1,0 +1,155 @@
+"""`/v1/soups`: a tenant's named profiles."""
+
+import re
+from typing import Annotated
+
+import yaml
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from starlette.requests import Request
+
+from soupmix.serve.answers import ProfileAnswer, ProfilesAnswer, SoupAnswer
+from soupmix.serve.auth import authenticate, house_of
+from soupmix.serve.documented import CHANGED, PROFILE, VALIDATED
+from soupmix.serve.errors import HttpError
+from soupmix.serve.granting import draft_of, look
+from soupmix.serve.house import House
+from soupmix.serve.profiles import PREFIX, Draft, Profile
+from soupmix.serve.strict import StrictRoute
+from soupmix.serve.tenants import Caller
+from soupmix.serve.wire import ProfileAsk
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/soups", route_class=StrictRoute)
+
+_Caller = Annotated[Caller, Depends(authenticate)]
+_Id = Annotated[str, Path(alias="id", min_length=1, max_length=64, description="A profile's id")]
+_IfMatch = Annotated[str | None, Header(description="The ETag of the version that is to be changed, or *")]
+_IfNoneMatch = Annotated[str | None, Header(description="The ETag of the version that is known already")]
+_MOST = 1000
+
+
+@router.post("", status_code=201, responses=CHANGED)
+def create(ask: ProfileAsk, request: Request, response: Response, caller: _Caller) -> ProfileAnswer:
+    """Store a profile. What the policy would refuse altogether is not stored; what it narrows is stored as asked."""
+    house = house_of(request)
+    draft = _checked(house, caller, ask)
+    made = house.profiles.create(caller.tenant, draft)
+    response.headers["ETag"], response.headers["Location"] = _tag(made), f"/v1/soups/{made.id}"
+    return _answer(made)
+
+
+@router.get("", responses=VALIDATED)
+def page(
+    request: Request,
+    caller: _Caller,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = 100,
+    after: Annotated[str, Query(max_length=64, description="Only ids behind this one")] = "",
+) -> ProfilesAnswer:
+    """The tenant's profiles, ordered by id."""
+    found = house_of(request).profiles.page(caller.tenant, limit + 1, after)
+    return ProfilesAnswer(data=[_answer(each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+@router.get("/{id}", response_model=ProfileAnswer, responses={**PROFILE, 304: {"description": "Known already"}})
+def read(
+    request: Request, response: Response, caller: _Caller, id_: _Id, if_none_match: _IfNoneMatch = None
+) -> ProfileAnswer | Response:
+    """A profile as it is stored."""
+    found = house_of(request).profiles.get(caller.tenant, id_)
+    if if_none_match is not None and _tag(found) in _tags(if_none_match):
+        return Response(status_code=304, headers={"ETag": _tag(found)})
+    response.headers["ETag"] = _tag(found)
+    return _answer(found)
+
+
+@router.put("/{id}", responses=CHANGED)
+def change(
+    ask: ProfileAsk, request: Request, response: Response, caller: _Caller, id_: _Id, if_match: _IfMatch = None
+) -> ProfileAnswer:
+    """Replace a profile: the version that If-Match names, or whichever it is."""
+    house = house_of(request)
+    made = house.profiles.change(caller.tenant, id_, _checked(house, caller, ask), _version(if_match))
+    response.headers["ETag"] = _tag(made)
+    return _answer(made)
+
+
+@router.delete("/{id}", status_code=204, responses=CHANGED)
+def delete(request: Request, caller: _Caller, id_: _Id, if_match: _IfMatch = None) -> None:
+    """Delete a profile: the version that If-Match names, or whichever it is."""
+    house_of(request).profiles.delete(caller.tenant, id_, _version(if_match))
+
+
+@router.get("/{id}/grant", responses=PROFILE)
+def grant(request: Request, caller: _Caller, id_: _Id) -> SoupAnswer:
+    """What the policy in force grants of a profile now, and why. Nothing is generated or recorded."""
+    house = house_of(request)
+    found = house.profiles.get(caller.tenant, id_)
+    return look(house, caller, found.draft, found.id, house.policies.current()).answer
+
+
+@router.get(
+    "/{id}/export",
+    response_class=Response,
+    responses={**PROFILE, 200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+)
+def export(request: Request, caller: _Caller, id_: _Id) -> Response:
+    """A profile as a recipe that `soupmix merge` takes, with everything that is stored of it."""
+    found = house_of(request).profiles.get(caller.tenant, id_)
+    headers = {"Content-Disposition": 'attachment; filename="recipe.yaml"'}
+    return Response(_recipe(found), media_type="application/yaml", headers=headers)
+
+
+def _checked(house: House, caller: Caller, ask: ProfileAsk) -> Draft:
+    """The draft, if the policy in force grants anything of it. Raises as `Policy.clamp` does."""
+    draft = draft_of(house, ask, ask.name)
+    look(house, caller, draft, None, house.policies.current())
+    return draft
+
+
+def _answer(profile: Profile) -> ProfileAnswer:
+    draft = profile.draft
+    return ProfileAnswer(
+        id=profile.id,
+        model=f"{PREFIX}{profile.id}",
+        name=draft.name,
+        weights=draft.weights.decimals(),
+        attributes=dict(draft.attributes),
+        sources=draft.sources if isinstance(draft.sources, str) else dict(draft.sources),
+        created=profile.created,
+        changed=profile.changed,
+    )
+
+
+def _recipe(profile: Profile) -> str:
+    draft = profile.draft
+    notes = {"id": profile.id, "name": draft.name, "created": profile.created, "changed": profile.changed}
+    content = {
+        "weights": draft.weights.decimals(),
+        "attributes": dict(draft.attributes),
+        "sources": draft.sources if isinstance(draft.sources, str) else dict(draft.sources),
+    }
+    said = "".join(f"# {key}: {value}\n" for key, value in notes.items() if value is not None)
+    return said + yaml.safe_dump({key: value for key, value in content.items() if value}, sort_keys=True)
+
+
+def _tag(profile: Profile) -> str:
+    return f'"{profile.version}"'
+
+
+def _tags(header: str) -> list[str]:
+    return [each.strip().removeprefix("W/") for each in header.split(",")]
+
+
+def _version(header: str | None) -> int | None:
+    """The version that If-Match names; None is whichever. Raises `HttpError` 412 for what no version can be."""
+    if header is None or header.strip() == "*":
+        return None
+    match = re.fullmatch(r'"([0-9]{1,9})"', header.strip(), re.ASCII)
+    if match is None:
+        raise HttpError(
+            "If-Match names no version that this profile ever had; send the ETag of a read",
+            status=412,
+            reason="changed-meanwhile",
+        )
+    return int(match[1])

@@ -1,0 +1,30 @@
+"""JSON by the letter, for every request with a body."""
+
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from soupmix.files import strict_json
+
+__all__ = ["StrictRoute"]
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        """The body, if it is JSON by the letter: no key twice, no NaN. Raises `ValueError`, which becomes 400."""
+        return strict_json(await self.body())
+
+
+class StrictRoute(APIRoute):
+    """A route whose requests say one thing to every reader."""
+
+    def get_route_handler(self) -> Any:
+        """The usual handler, over a request that reads JSON strictly."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_StrictRequest(request.scope, request.receive))
+
+        return handle

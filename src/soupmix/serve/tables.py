@@ -1,0 +1,137 @@
+"""The tables: profiles, keys, and one secret; in SQLite (WAL) or in whatever SQLAlchemy has a URL for."""
+
+import fcntl
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+from alembic.config import Config
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from soupmix.errors import OutputError, RecipeError
+
+__all__ = ["KEYS", "METADATA", "PROFILES", "SECRETS", "open_database"]
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x736F75706D6978  # "soupmix": the advisory lock under which PostgreSQL is migrated
+
+METADATA = MetaData()
+PROFILES = Table(
+    "profiles",
+    METADATA,
+    Column("tenant", String(63), primary_key=True),
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200)),
+    Column("weights", JSON, nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Column("sources", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "name", name="one_profile_per_name"),
+)
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("tenant", String(63), nullable=False),
+    Column("operator", Boolean, nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("revoked", BigInteger),
+)
+SECRETS = Table(
+    "secrets",
+    METADATA,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+
+
+def open_database(address: str) -> Engine:
+    """Connect, and bring the tables to what this version needs.
+
+    Args:
+        address: a file (SQLite), or a URL such as "postgresql+psycopg://host/name".
+
+    Raises:
+        RecipeError: no such kind of database (reason "bad-database").
+        OutputError: it cannot be opened or migrated (reason "database").
+    """
+    url = _url(address)
+    try:
+        # parameters are what people asked for: they belong in no message and no log
+        database = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=16, max_overflow=48)
+        if database.dialect.name == "sqlite":
+            event.listen(database, "connect", _durable)
+        with _alone(database, url) as connection:
+            _migrate(connection)
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise RecipeError(f"database {url}: {error}; is its driver installed?", reason="bad-database") from error
+    except (SQLAlchemyError, OSError) as error:
+        raise OutputError(f"database {url} cannot be opened: {_first_line(error)}", reason="database") from error
+    return database
+
+
+def _url(address: str) -> URL:
+    try:
+        return make_url(address) if "://" in address else URL.create("sqlite", database=str(Path(address).absolute()))
+    except ArgumentError as error:
+        raise RecipeError(f"{address!r} is neither a file nor the URL of a database", reason="bad-database") from error
+
+
+def _durable(connection: Any, _: object) -> None:
+    """Readers do not wait for the writer, and what was acknowledged is on the disk."""
+    cursor = connection.cursor()
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
+@contextmanager
+def _alone(database: Engine, url: URL) -> Iterator[Connection]:
+    """A transaction in which no other server migrates."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{url.database}.lock").open("w") as lock, database.begin() as connection:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield connection
+    else:
+        with database.begin() as connection:
+            if database.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            yield connection
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+    if connection.execute(SECRETS.select().where(SECRETS.c.name == "salt")).first() is None:
+        connection.execute(SECRETS.insert().values(name="salt", value=secrets.token_hex(32)))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,67 @@
+"""Real servers on loopback with a picoscopic model, ended by the test."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soupmix.base import Base
+from soupmix.batching import Limits
+from soupmix.serve.opening import Plan
+from soupmix.serve.settings import Settings
+from soupmix.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from serving import MODEL, POLICY, Running, running
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, tiny_adapter: Callable[..., Path]) -> Store:
+    """Three adapters, each a dimension of its own, strong enough that they change what is said."""
+    store = Store(tmp_path_factory.mktemp("store"), create=True)
+    for number, name in enumerate(("calm", "loud", "plain")):
+        store.add(tiny_adapter(seed=number, scale=0.3), name=name, dimension=name, pole=name, base=tiny_base)
+    return store
+
+
+@pytest.fixture(scope="session")
+def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, shop: Store) -> Callable[..., Plan]:
+    """A plan of a server in a folder of its own, under `POLICY`; settings and fields by name."""
+
+    def make(**given: Any) -> Plan:
+        home = tmp_path_factory.mktemp("home")
+        policy = home / "acme.yaml"
+        policy.write_text(POLICY)
+        names = Settings.__dataclass_fields__.keys() & given.keys()
+        settings = Settings(model=MODEL, **{"patience": 10.0, "drain": 5.0} | {name: given.pop(name) for name in names})
+        made = Plan(
+            settings=settings,
+            base=tiny_base,
+            store=shop,
+            database=str(home / "serve.db"),
+            policies=(policy,),
+            dtype="fp32",
+            limits=Limits(rows=8, length=256, waiting=32),
+            audit=home / "audit",
+        )
+        return replace(made, **given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start(plan: Callable[..., Plan]) -> Callable[..., AbstractContextManager[Running]]:
+    """Run a server of a test's own: `with start(rows=..) as server`."""
+    return lambda **given: running(plan(**given))
+
+
+@pytest.fixture(scope="session")
+def server(start: Callable[..., AbstractContextManager[Running]]) -> Iterator[Running]:
+    """One server for all tests that leave it as it was."""
+    with start() as made:
+        yield made
