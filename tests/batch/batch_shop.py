@@ -27,7 +27,7 @@ from soupmix.serve.batch import (
 from soupmix.store import Store
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-DEFAULTS = Defaults("tiny", max_tokens=6)
+DEFAULTS = Defaults("tiny", max_tokens=6, temperature=0.0)
 
 
 def policy_text(store: Store) -> str:
@@ -84,7 +84,7 @@ class Shop:
         limits = Limits(rows=rows, length=128, waiting=waiting_room(rows, MOST_ANSWERS))
         with open_journal(out, settings, force=force) as journal:
             with Batcher(self.engine, limits) as batcher:
-                desk = Desk(self.engine, self.policy, defaults, append=append, who="the shop")
+                desk = Desk(self.engine, self.policy, defaults, length=128, append=append, who="the shop")
                 answer_lines(
                     file,
                     journal,

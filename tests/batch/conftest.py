@@ -1,7 +1,6 @@
 """A shop that answers batches: picoscopic engine, a policy that narrows, refuses and obliges."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,6 @@ from soupmix.store import Store
 sys.path.insert(0, str(Path(__file__).parent))
 
 from batch_shop import Shop, policy_text  # a module beside this one
-
-NAMES = ("calm", "loud", "plain")
-
-
-@pytest.fixture(scope="session")
-def pico_store(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, tiny_adapter: Callable[..., Path]) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), create=True)
-    for number, name in enumerate(NAMES):
-        folder = tiny_adapter(rank=4, alpha=4 * (number + 1), seed=number, scale=0.3)
-        store.add(folder, name=name, dimension=name, pole=name, base=tiny_base)
-    return store
 
 
 @pytest.fixture(scope="session")

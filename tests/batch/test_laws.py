@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,35 @@ def test_the_same_bytes_however_often_it_was_stopped(shop: Shop, tmp_path: Path,
     path, out, rng = tmp_path / "in.jsonl", tmp_path / "out.jsonl", random.Random(seed)
     path.write_bytes(mixed(60, seed)[0])
     assert shop.work(path, tmp_path / "whole.jsonl", rows=5)
-    starts, seen, enough = 1, list[int](), rng.randrange(10)
-    while not shop.work(path, out, rows=rng.randrange(1, 9), stopping=lambda: len(seen) >= enough, advance=seen.append):
+    seen: list[int] = []
+    for enough in sorted(rng.sample(range(1, 60), 6)):
+        with pytest.raises(_Halt):
+            shop.work(path, out, rows=rng.randrange(1, 9), advance=partial(_halt_at, enough, seen))
         assert not out.exists()
-        starts, enough = starts + 1, len(seen) + rng.randrange(20)
+    assert shop.work(path, out, rows=rng.randrange(1, 9), advance=seen.append)
     assert seen == list(range(1, 61))
-    assert starts > 2
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+class _Halt(Exception):
+    """The process ends here."""
+
+
+def _halt_at(enough: int, seen: list[int], done: int) -> None:
+    seen.append(done)
+    if done >= enough:
+        raise _Halt
+
+
+def test_it_stops_when_it_is_told_to_and_keeps_what_there_is(shop: Shop, tmp_path: Path) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps(chat(n, max_tokens=9)) + "\n" for n in range(40)))
+    seen: list[int] = []
+    assert not shop.work(path, out, rows=2, stopping=lambda: len(seen) >= 5, advance=seen.append)
+    assert 5 <= len(seen) < 40
+    assert not out.exists()
+    assert shop.work(path, out, advance=seen.append)
+    assert seen == list(range(1, 41))
 
 
 def test_a_long_answer_holds_nobody_up_but_keeps_its_place(shop: Shop, tmp_path: Path) -> None:
@@ -179,7 +202,7 @@ def test_what_cannot_be_recorded_is_not_answered(shop: Shop, tmp_path: Path) -> 
 
 def test_a_system_prompt_is_for_chats_that_have_none(shop: Shop, tmp_path: Path) -> None:
     own = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": "why?"}]
-    options = {"defaults": Defaults("tiny", system="be brief", max_tokens=8)}
+    options = {"defaults": Defaults("tiny", system="be brief", max_tokens=8, temperature=0.0)}
     given, said = answered(shop, tmp_path, chat(0), chat(1, messages=own), **options)
     (bare,) = answered(shop, tmp_path, chat(0), defaults=DEFAULTS)
     count = [each["response"]["body"]["usage"]["prompt_tokens"] for each in (given, said, bare)]

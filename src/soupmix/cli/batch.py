@@ -64,7 +64,7 @@ __all__ = ["command"]
 @click.option(
     "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
 )
-@click.option("--temperature", default=0.0, show_default=True, help="Where a line is silent; 0 is greedy.")
+@click.option("--temperature", default=1.0, show_default=True, help="Where a line is silent; 0 is greedy.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**61), help="Line i draws from SEED + i.")
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option(
@@ -163,7 +163,15 @@ class _Work:
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
         batcher = Batcher(engine, limits, method=self.defaults.method)
         with _stopping() as stop, self.witness.opened() as append, batcher, rates(self.lines, journal.done) as advance:
-            desk = Desk(engine, self.policy, self.defaults, signed=self.signed, append=append, who=self.witness.person)
+            desk = Desk(
+                engine,
+                self.policy,
+                self.defaults,
+                length=self.length,
+                signed=self.signed,
+                append=append,
+                who=self.witness.person,
+            )
             answer_lines(
                 self.source,
                 journal,
@@ -217,7 +225,7 @@ def _tell_resumed(journal: "Journal", lines: int) -> None:
 
 
 def _tell(seen: Counter[int], *, as_json: bool) -> None:
-    counts = {"answered": seen[200], "refused": seen[403], "bad": seen[400], "failed": seen[500]}
+    counts = {"answered": seen[200], "refused": seen[403], "bad": seen[400], "failed": seen[503]}
     click.echo(
         f"soupmix: {seen.total()} lines: " + ", ".join(f"{count} {name}" for name, count in counts.items()), err=True
     )

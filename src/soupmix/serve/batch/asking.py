@@ -2,23 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any, TypeVar
 
-from jinja2 import TemplateError
 from pydantic import ValidationError
 
 from soupmix.audit import Entry
-from soupmix.batching import Request
-from soupmix.engine import Engine, Sampling
+from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.merge.identity import merge_identity
 from soupmix.policy import Grant, Policy
 from soupmix.serve.batch.line import CHAT, Line
 from soupmix.serve.batch.result import Begun
-from soupmix.serve.wire import Ask, ChatAsk, CompletionAsk, SoupAsk
+from soupmix.serve.prompts import Prompted, chat_prompted, completion_prompted
+from soupmix.serve.requests import planned, requests
+from soupmix.serve.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.weights import Weights
 
 __all__ = ["MOST_ANSWERS", "Defaults", "Desk"]
+
+_Ask = TypeVar("_Ask", bound=Ask)
 
 MOST_ANSWERS = 16
 """Answers of one line, its prompts times its `n`."""
@@ -42,7 +44,7 @@ class Defaults:
     weights: Weights = field(default_factory=Weights)
     system: str | None = None
     max_tokens: int = 256
-    temperature: float = 0.0
+    temperature: float = 1.0
     seed: int = 0
 
 
@@ -50,7 +52,8 @@ class Desk:
     """Takes lines in.
 
     Args:
-        engine, policy: who answers, and who allows it. signed: whether the policy came with good signatures.
+        engine, policy: who answers, and who allows it. length: tokens of prompt and answer that fit.
+        signed: whether the policy came with good signatures.
         append: writes an audit record, and returns when the disk has it. who: the person, where a line names no `user`.
     """
 
@@ -60,11 +63,12 @@ class Desk:
         policy: Policy,
         defaults: Defaults,
         *,
+        length: int,
         signed: bool = False,
         append: Callable[[Entry], object] | None = None,
         who: str | None = None,
     ) -> None:
-        self._engine, self._policy, self._defaults = engine, policy, defaults
+        self._engine, self._policy, self._defaults, self._length = engine, policy, defaults, length
         self._signed, self._append, self._who = signed, append, who
 
     def begin(self, line: Line) -> Begun:
@@ -76,72 +80,45 @@ class Desk:
         """
         if line.error is not None:
             raise line.error
-        ask = self._parsed(line)
-        prompts = self._prompts(ask)
+        ask, prompted = self._read(line)
+        plans = planned(ask, prompted, length=self._length, tokens=self._defaults.max_tokens, answers=MOST_ANSWERS)
         grant = self._grant(ask)
-        merge = self._identity(grant)
+        salt = grant.attributes.get("tenant", "")
+        merge = self._identity(grant, salt)
         if self._append is not None:
             self._append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
-        samplings = [self._sampling(ask, line.number, place) for place in range(len(prompts) * (ask.n or 1))]
-        requests = tuple(
-            Request(
-                prompts[place // (ask.n or 1)],
-                grant,
-                sampling,
-                ask.stops(),
-                _logprobs(ask),
-                grant.attributes.get("tenant", ""),
-            )
-            for place, sampling in enumerate(samplings)
+        asked = requests(
+            ask,
+            plans,
+            grant,
+            logprobs=prompted.logprobs,
+            salt=salt,
+            seed=self._defaults.seed + line.number if ask.seed is None else ask.seed,
+            temperature=self._defaults.temperature,
         )
-        return Begun(line, ask, grant, merge, requests)
+        return Begun(line, ask, grant, merge, tuple(asked))
 
-    def _parsed(self, line: Line) -> Ask:
-        kind = ChatAsk if line.url == CHAT else CompletionAsk
-        try:
-            ask = kind.model_validate(line.body)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(each)[:80] for each in first["loc"])
-            raise RecipeError(f"body.{place}: {first['msg']}", reason=str(first["type"])) from None
+    def _read(self, line: Line) -> tuple[Ask, Prompted]:
+        """The request of a line, and its token ids."""
+        if line.url == CHAT:
+            chat = self._checked(_parsed(ChatAsk, line.body))
+            system = self._defaults.system
+            if system is not None and chat.messages[0].role not in ("system", "developer"):
+                said = [ChatMessage(role="system", content=system), *chat.messages]
+                chat = chat.model_copy(update={"messages": said})
+            return chat, chat_prompted(self._engine, chat)
+        plain = self._checked(_parsed(CompletionAsk, line.body))
+        return plain, completion_prompted(self._engine, plain)
+
+    def _checked(self, ask: _Ask) -> _Ask:
         if ask.model != self._defaults.model:
             raise RecipeError(
                 f"model {ask.model!r:.80} is not here; this batch is answered by {self._defaults.model!r}",
-                reason="model-not-found",
+                reason="no-such-model",
             )
         if ask.stream:
             raise RecipeError("a batch is not streamed; leave `stream` out", reason="stream")
         return ask
-
-    def _prompts(self, ask: Ask) -> list[tuple[int, ...]]:
-        prompts = [self._chat(ask)] if isinstance(ask, ChatAsk) else self._plain(ask)
-        if len(prompts) * (ask.n or 1) > MOST_ANSWERS:
-            raise RecipeError(f"a line has at most {MOST_ANSWERS} answers, prompts times n", reason="too-many")
-        return prompts
-
-    def _chat(self, ask: ChatAsk) -> tuple[int, ...]:
-        said = [
-            {"role": "system" if each.role == "developer" else each.role, "content": each.text()}
-            for each in ask.messages
-        ]
-        if self._defaults.system is not None and said[0]["role"] != "system":
-            said = [{"role": "system", "content": self._defaults.system}, *said]
-        try:
-            return self._engine.tokens(said)
-        except TemplateError as error:
-            raise RecipeError(
-                f"the model's chat template refuses this conversation: {error}", reason="bad-messages"
-            ) from None
-
-    def _plain(self, ask: Ask) -> list[tuple[int, ...]]:
-        size = self._engine.model.get_input_embeddings().num_embeddings
-        found: list[tuple[int, ...]] = []
-        for prompt in ask.prompts() if isinstance(ask, CompletionAsk) else ():
-            ids = self._engine.plain_tokens(prompt) if isinstance(prompt, str) else tuple(prompt)
-            if not all(each < size for each in ids):
-                raise RecipeError(f"token ids are below {size} in this model", reason="bad-token")
-            found.append(ids)
-        return found
 
     def _grant(self, ask: Ask) -> Grant:
         soup = ask.soup or SoupAsk()
@@ -177,27 +154,21 @@ class Desk:
                 )
             )
 
-    def _identity(self, grant: Grant) -> str:
+    def _identity(self, grant: Grant, salt: str) -> str:
         return merge_identity(
             base_digest=self._engine.base_digest,
             weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
             method=self._defaults.method,
             dtype=str(self._engine.model.dtype),
             policy_digest=grant.policy_digest,
-            tenant_salt=grant.attributes.get("tenant", ""),
+            tenant_salt=salt,
         )
 
-    def _sampling(self, ask: Ask, number: int, place: int) -> Sampling:
-        longest = ask.max_tokens if not isinstance(ask, ChatAsk) else ask.max_completion_tokens or ask.max_tokens
-        base = self._defaults.seed + number if ask.seed is None else ask.seed
-        make = partial(Sampling, longest or self._defaults.max_tokens, seed=base + place)
-        temperature = self._defaults.temperature if ask.temperature is None else ask.temperature
-        if ask.top_k is not None:
-            make = partial(make, top_k=ask.top_k)
-        return make(temperature=temperature, top_p=1.0 if ask.top_p is None else ask.top_p)
 
-
-def _logprobs(ask: Ask) -> int | None:
-    if isinstance(ask, ChatAsk):
-        return (ask.top_logprobs or 0) if ask.logprobs else None
-    return ask.logprobs if isinstance(ask, CompletionAsk) else None
+def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(each)[:80] for each in first["loc"])
+        raise RecipeError(f"body.{place}: {first['msg']}", reason=str(first["type"])) from None

@@ -9,6 +9,7 @@ from soupmix.batching import Batcher, Piece, Ticket
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.serve.batch.line import Line
 from soupmix.serve.batch.result import Answered, Begun, Result
+from soupmix.serve.forms import Made
 
 __all__ = ["in_order", "waiting_room"]
 
@@ -53,7 +54,7 @@ class _Row:
     """A line that is being answered."""
 
     begun: Begun
-    answers: tuple[Answered, ...]
+    answers: tuple[Made, ...]
     left: int
     tickets: list[Ticket] = field(default_factory=list)
 
@@ -86,7 +87,7 @@ class _Flow:
             begun = self._begin(line)
             self._submit(begun)
         except (WeightError, RecipeError, PolicyRefusal) as error:
-            self._results[line.number] = Result(line, None, (), error)
+            self._results[line.number] = Result(line, error)
 
     def ready(self) -> Iterator[Result]:
         """Results that are next in order."""
@@ -105,7 +106,7 @@ class _Flow:
 
     def _submit(self, begun: Begun) -> None:
         number, count = begun.line.number, len(begun.requests)
-        row = _Row(begun, tuple(Answered() for _ in range(count)), count)
+        row = _Row(begun, tuple(Made() for _ in range(count)), count)
         try:
             for place, request in enumerate(begun.requests):
                 sink = self._sink(number, place)
@@ -123,16 +124,16 @@ class _Flow:
         row = self._rows.get(number)
         if row is None:  # of a line that was refused after its first answers had begun, or that has failed
             return
-        ended = row.answers[place].add(piece)
+        row.answers[place].add(piece)
         if piece.finish == "cancelled":
             raise _stopped()
         if piece.error is not None:
             self._fail(row, piece.error)
-        elif ended:
+        elif piece.finish is not None:
             row.left -= 1
             if row.left == 0:
                 del self._rows[number]
-                self._results[number] = Result(row.begun.line, row.begun, row.answers, None)
+                self._results[number] = Result(row.begun.line, Answered(row.begun, row.answers))
 
     def _fail(self, row: _Row, error: SoupmixError) -> None:
         if error.reason == "stopped":
@@ -140,7 +141,7 @@ class _Flow:
         for ticket in row.tickets:
             ticket.cancel()
         del self._rows[row.begun.line.number]
-        self._results[row.begun.line.number] = Result(row.begun.line, row.begun, (), error)
+        self._results[row.begun.line.number] = Result(row.begun.line, error)
 
     def _check_alive(self) -> None:
         if not self._batcher.alive:

@@ -1,12 +1,12 @@
 """A line while it is answered, and what became of it."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from soupmix.batching import Piece, Request, Token
+from soupmix.batching import Request
 from soupmix.errors import SoupmixError
 from soupmix.policy import Grant
 from soupmix.serve.batch.line import Line
+from soupmix.serve.forms import Made
 from soupmix.serve.wire import Ask
 
 __all__ = ["Answered", "Begun", "Result"]
@@ -27,30 +27,12 @@ class Begun:
     requests: tuple[Request, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer as it comes in: its text, its tokens if they were asked for, and the last piece, which counts them."""
+    """A line with all of its answers."""
 
-    texts: list[str] = field(default_factory=list)
-    tokens: list[Token] = field(default_factory=list)
-    last: Piece | None = None
-
-    @property
-    def text(self) -> str:
-        """All of it so far."""
-        return "".join(self.texts)
-
-    @property
-    def finish(self) -> Literal["stop", "length"]:
-        """How it has ended, once it has."""
-        return "length" if self.last is not None and self.last.finish == "length" else "stop"
-
-    def add(self, piece: Piece) -> bool:
-        """Add a piece; whether it is the last one."""
-        self.texts.append(piece.text)
-        self.tokens += piece.tokens
-        self.last = piece
-        return piece.finish is not None
+    begun: Begun
+    made: tuple[Made, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +40,4 @@ class Result:
     """What became of a line: its answers, or why there are none."""
 
     line: Line
-    begun: Begun | None
-    answers: tuple[Answered, ...]
-    error: SoupmixError | None
+    outcome: Answered | SoupmixError
