@@ -27,6 +27,7 @@ from soupmix.cli.options import (
     trust_option,
     weight_option,
 )
+from soupmix.policy.asking import by_index, check_attributes, check_names
 from soupmix.weights import Weights
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def command(
     with witness.refusals(asked, stated):
         policy = load_policy(policies, held, trust)
     name, said = model or found.label, parse_sources(sources)
+    check_attributes(stated)
+    check_names(asked, policy.names)
+    by_index(said, policy.names)
     defaults = Defaults(name, method, stated, said, asked, system, max_new_tokens, temperature, seed)
     file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
     work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, witness, bool(trust))
