@@ -173,7 +173,7 @@ def test_grants_are_on_record(run: Run, words: list[str], some: Path, tmp_path: 
 
 def test_ctrl_c_keeps_what_there_is_and_says_how_to_go_on(run: Run, words: list[str], tmp_path: Path) -> None:
     path, out, whole = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
-    lines = [json.dumps(chat(n, f"tell me {n}", max_tokens=90)) for n in range(40)]
+    lines = [json.dumps(chat(n, f"tell me {n}", max_tokens=40)) for n in range(40)]
     path.write_bytes("\n".join(lines).encode() + b"\n" + mixed(20, 0)[0])
     part = out.with_name("out.jsonl.part")
     with _interrupting(lambda: part.exists() and part.read_bytes().count(b"\n") > 10):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import random
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,11 @@ from batch_shop import DEFAULTS, Shop, chat, mixed, plain
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
+from soupmix.batching.runner import Runner
 from soupmix.engine import Sampling
+from soupmix.errors import RecipeError, SoupmixError
 from soupmix.serve.batch import Defaults
+from soupmix.serve.batch.journal import journal_path
 
 ADULT = {"attributes": {"audience": "adult"}}
 
@@ -91,6 +95,56 @@ def test_it_stops_when_it_is_told_to_and_keeps_what_there_is(shop: Shop, tmp_pat
     assert not out.exists()
     assert shop.work(path, out, advance=seen.append)
     assert seen == list(range(1, 41))
+
+
+def test_an_input_that_changes_meanwhile_makes_no_output(shop: Shop, tmp_path: Path) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps(chat(n)) + "\n" for n in range(10)))
+    with pytest.raises(RecipeError, match="changed while it was answered") as caught:
+        shop.work(path, out, advance=lambda done: path.write_text(path.read_text() + " ") and None)
+    assert caught.value.reason == "batch-changed"
+    assert not out.exists()
+
+
+def test_a_step_that_fails_costs_only_those_in_it(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, steps = Runner.step, itertools.count()
+
+    def failing(self: Runner, plan: Any) -> Any:
+        if next(steps) == 5:
+            raise RuntimeError("out of memory")
+        return real(self, plan)
+
+    monkeypatch.setattr(Runner, "step", failing)
+    monkeypatch.setattr(logging.getLogger("soupmix.batching.batcher"), "disabled", True)
+    found = answered(shop, tmp_path, *(chat(n, max_tokens=3) for n in range(12)), rows=2)
+    statuses = [each["response"]["status_code"] for each in found]
+    assert 1 <= statuses.count(503) <= 2
+    assert statuses.count(200) == 12 - statuses.count(503)
+    assert {each["error"]["code"] for each in found if each["error"]} == {"step-failed"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_engine_ends_the_batch_and_not_the_results(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps(chat(n, max_tokens=3)) + "\n" for n in range(12)))
+    real, steps = Runner.step, itertools.count()
+
+    def dying(self: Runner, plan: Any) -> Any:
+        if next(steps) == 10:
+            raise LookupError("a bug")
+        return real(self, plan)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "step", dying)
+        with pytest.raises(SoupmixError, match="start the batch again") as caught:
+            shop.work(path, out, rows=2)
+    assert caught.value.reason == "stopped"
+    assert 0 < len(journal_path(out).read_bytes().splitlines()) < 12
+    assert shop.work(path, out, rows=2)
+    assert shop.work(path, tmp_path / "whole.jsonl")
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_long_answer_holds_nobody_up_but_keeps_its_place(shop: Shop, tmp_path: Path) -> None:
