@@ -61,6 +61,7 @@ def test_what_a_crashed_machine_left_behind_the_synced_part_is_cut(out: Path) ->
         tail = rng.choice([bytes(rng.randrange(1, 5000)), rng.randbytes(rng.randrange(1, 300)), lines[kept - 1], b"\n"])
         path.write_bytes(b"".join(lines[:kept]) + tail)
         assert held(out) == RESULTS[: kept - 1]
+        assert path.read_bytes() == b"".join(lines[:kept])
 
 
 @pytest.mark.parametrize("place", range(len(RESULTS)))
