@@ -21,16 +21,7 @@ from serving import MODEL, POLICY, Running, running
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, tiny_adapter: Callable[..., Path]) -> Store:
-    """Three adapters, each a dimension of its own, strong enough that they change what is said."""
-    store = Store(tmp_path_factory.mktemp("store"), create=True)
-    for number, name in enumerate(("calm", "loud", "plain")):
-        store.add(tiny_adapter(seed=number, scale=0.3), name=name, dimension=name, pole=name, base=tiny_base)
-    return store
-
-
-@pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, shop: Store) -> Callable[..., Plan]:
+def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: Store) -> Callable[..., Plan]:
     """A plan of a server in a folder of its own, under `POLICY`; settings and fields by name."""
 
     def make(**given: Any) -> Plan:
@@ -42,9 +33,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, shop: Store)
         made = Plan(
             settings=settings,
             base=tiny_base,
-            store=shop,
+            store=pico_store,
             database=str(home / "serve.db"),
-            policies=(policy,),
+            policies=lambda: (policy,),
             dtype="fp32",
             limits=Limits(rows=8, length=256, waiting=32),
             audit=home / "audit",

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ class Running:
     house: House
     url: str
     keys: dict[str, str] = field(default_factory=dict)
+    stop: Callable[[], None] = lambda: None
     _clients: dict[str, openai.OpenAI] = field(default_factory=dict)
 
     def http(self, tenant: str | None = "acme", **options: Any) -> httpx.Client:
@@ -77,7 +78,7 @@ def running(plan: Plan) -> Iterator[Running]:
         deadline = time.monotonic() + 30
         while not server.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
-        client = Running(house, f"http://127.0.0.1:{server.port}", made)
+        client = Running(house, f"http://127.0.0.1:{server.port}", made, lambda: setattr(server, "should_exit", True))
         try:
             yield client
         finally:

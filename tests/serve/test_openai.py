@@ -170,7 +170,11 @@ ERRORS = {
     "no such model": ({"model": "gpt-5"}, openai.NotFoundError, "no-such-model"),
     "no such profile": ({"model": "soup:nothing"}, openai.NotFoundError, "no-such-model"),
     "no such adapter": ({"extra_body": {"soup": {"weights": {"lowd": 1}}}}, openai.BadRequestError, "unknown-adapter"),
-    "not a number": ({"extra_body": {"soup": {"weights": {"loud": "1e9"}}}}, openai.BadRequestError, "bad-number"),
+    "not a number": (
+        {"extra_body": {"soup": {"weights": {"loud": "1e9"}}}},
+        openai.BadRequestError,
+        "string_pattern_mismatch",
+    ),
     "refused by policy": (
         {"extra_body": {"soup": {"weights": {"plain": 0.5}}}},
         openai.PermissionDeniedError,

@@ -1,6 +1,7 @@
 """The application: routes, errors in OpenAI's shape, and an OpenAPI document that says what is so."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -23,6 +24,7 @@ from soupmix.serve.house import House
 from soupmix.serve.logs import LOGGER
 from soupmix.serve.page import add_page
 from soupmix.serve.policy_watch import watch
+from soupmix.serve.profiles import PREFIX
 from soupmix.serve.responses import error_response, refusal_response, validation_response
 
 __all__ = ["application", "schema"]
@@ -39,6 +41,7 @@ def application(house: House) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _elsewhere)
     app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(Exception, _fault)
     app.openapi = lambda: schema(app)  # type: ignore[method-assign]
     if house.settings.origins:
         app.add_middleware(
@@ -52,14 +55,22 @@ def application(house: House) -> ASGIApp:
 
 
 def schema(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document. FastAPI's 422 is not in it, as wrong requests are answered with 400 and OpenAI's shape."""
+    """The OpenAPI document of this very server.
+
+    FastAPI's 422 is not in it, as wrong requests are answered with 400; the names of models and adapters are.
+    """
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in made["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+        schemas, house = made["components"]["schemas"], app.state.house
         for unused in ("HTTPValidationError", "ValidationError"):
-            made["components"]["schemas"].pop(unused, None)
+            schemas.pop(unused, None)
+        for name in ("ChatAsk", "CompletionAsk"):
+            schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(house.settings.model)}|{PREFIX}.+)$"
+        for name in ("SoupAsk", "ProfileAsk"):
+            schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in house.adapters]}
         app.openapi_schema = made
     return app.openapi_schema
 
@@ -98,3 +109,8 @@ async def _elsewhere(_: Request, error: Exception) -> Response:
 async def _database(_: Request, error: Exception) -> Response:
     LOGGER.error("the database does not work", exc_info=error)
     return refusal_response(SoupmixError("the database does not work; ask again later", reason="database"))
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    """Told here, and raised again by Starlette, so that the front door logs it."""
+    return error_response("a fault of this server; it is in its log", 500, "fault")

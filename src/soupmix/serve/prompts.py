@@ -70,13 +70,12 @@ def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, 
             f"a message holds {special[0]!r}, which to this model is the end or the beginning of one; leave it out",
             reason="special-token",
         )
+    if [each["role"] for each in roles] == ["assistant"]:
+        raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
     try:
         return engine.tokens(roles)
     except TemplateError as error:
-        raise RecipeError(
-            f"this model takes no such conversation: {error}; begin with a user's or a system message",
-            reason="bad-conversation",
-        ) from None
+        raise RecipeError(f"this model takes no such conversation: {error}", reason="bad-conversation") from None
 
 
 def _role(role: str) -> str:

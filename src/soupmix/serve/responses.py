@@ -32,8 +32,8 @@ def refusal_response(error: SoupmixError) -> JSONResponse:
 
 
 def validation_response(errors: Sequence[Mapping[str, Any]]) -> JSONResponse:
-    """The answer to a request that is not of the right form: its first fault, without quoting what was sent."""
-    first = errors[0]
+    """The answer to a request that is not of the right form: its last fault, without quoting what was sent."""
+    first = errors[-1]  # of a choice of forms the last one says most
     where = [str(each)[:80] for each in first["loc"][1:]] or [str(first["loc"][0])]
     # a key may be anything; as the message of an error it is printable
     field, problem = (

@@ -91,7 +91,7 @@ def grant(request: Request, caller: _Caller, id_: _Id) -> SoupAnswer:
 @router.get(
     "/{id}/export",
     response_class=Response,
-    responses={**PROFILE, 200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+    responses={**PROFILE, 200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}},
 )
 def export(request: Request, caller: _Caller, id_: _Id) -> Response:
     """A profile as a recipe that `soupmix merge` takes, with everything that is stored of it."""
@@ -124,13 +124,11 @@ def _answer(profile: Profile) -> ProfileAnswer:
 def _recipe(profile: Profile) -> str:
     draft = profile.draft
     notes = {"id": profile.id, "name": draft.name, "created": profile.created, "changed": profile.changed}
-    content = {
-        "weights": draft.weights.decimals(),
-        "attributes": dict(draft.attributes),
-        "sources": draft.sources if isinstance(draft.sources, str) else dict(draft.sources),
-    }
+    sources = draft.sources if isinstance(draft.sources, str) else dict(draft.sources)
+    more = {"attributes": dict(draft.attributes), "sources": sources}
+    content = {"weights": draft.weights.decimals(), **{key: value for key, value in more.items() if value}}
     said = "".join(f"# {key}: {value}\n" for key, value in notes.items() if value is not None)
-    return said + yaml.safe_dump({key: value for key, value in content.items() if value}, sort_keys=True)
+    return said + yaml.safe_dump(content, sort_keys=True)
 
 
 def _tag(profile: Profile) -> str:

@@ -1,5 +1,6 @@
 """JSON by the letter, for every request with a body."""
 
+import json
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -13,8 +14,15 @@ __all__ = ["StrictRoute"]
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        """The body, if it is JSON by the letter: no key twice, no NaN. Raises `ValueError`, which becomes 400."""
-        return strict_json(await self.body())
+        """The body, if it is JSON by the letter: no key twice, no NaN, no half characters.
+
+        Raises `ValueError`, which becomes 400.
+        """
+        body = await self.body()
+        found = strict_json(body)
+        if b"\\ud" in body.lower():  # half of a surrogate pair is no character, and cannot be written anywhere
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
 
 
 class StrictRoute(APIRoute):

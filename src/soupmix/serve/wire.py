@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from soupmix.policy import SOURCES
+from soupmix.policy import ATTRIBUTES, SOURCES
 
 __all__ = ["Ask", "ChatAsk", "ChatMessage", "CompletionAsk", "ProfileAsk", "SoupAsk", "StreamOptions", "TextPart"]
 
@@ -28,11 +28,18 @@ def _source(text: str) -> str:
 
 Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 Source = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"enum": list(SOURCES)})]
-Weight = int | float | Annotated[str, Field(max_length=40)]
+Weight = (
+    Annotated[int, Field(ge=-1000, le=1000)]
+    | Annotated[float, Field(ge=-1000, le=1000)]
+    | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?$")]
+)
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Named = Annotated[dict[Line, Line], Field(max_length=16)]
+Attributes = Annotated[
+    dict[str, Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]],
+    Field(json_schema_extra={"propertyNames": {"enum": list(ATTRIBUTES)}}),
+]
 
 
 class _Edge(BaseModel):
@@ -43,7 +50,7 @@ class SoupAsk(_Edge):
     """Whose soup: weights by adapter name, what the request says about itself, and where the weights come from."""
 
     weights: dict[str, Weight] = {}
-    attributes: Named = {}
+    attributes: Attributes = {}
     sources: Source | dict[str, Source] = {}
 
 
