@@ -77,7 +77,7 @@ def test_tables(run: Run, words: list[str], tmp_path: Path) -> None:
     assert [each[:3] for each in found] == rows[1:]
     assert [bool(each[3]) for each in found] == [True, False, False, True]
     assert [each[4] for each in found] == ["calm=0.5", "", "", ""]
-    assert [each[5].partition(":")[0] for each in found] == ["", "empty-prompt", "bad-number", ""]
+    assert [each[5].partition(":")[0] for each in found] == ["", "empty-prompt", "string_pattern_mismatch", ""]
     assert run(*words, *columns, tmp_path / "in.csv", tmp_path / "out.jsonl")[0] == 0
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["custom_id"] for line in lines] == ["a", "b", "c", "d"]

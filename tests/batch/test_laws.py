@@ -116,7 +116,7 @@ def test_a_step_that_fails_costs_only_those_in_it(shop: Shop, tmp_path: Path, mo
 
     monkeypatch.setattr(Runner, "step", failing)
     monkeypatch.setattr(logging.getLogger("soupmix.batching.batcher"), "disabled", True)
-    found = answered(shop, tmp_path, *(chat(n, max_tokens=3) for n in range(12)), rows=2)
+    found = answered(shop, tmp_path, *(chat(n, max_tokens=3, n=2) for n in range(12)), rows=2)
     statuses = [each["response"]["status_code"] for each in found]
     assert 1 <= statuses.count(503) <= 2
     assert statuses.count(200) == 12 - statuses.count(503)

@@ -33,7 +33,7 @@ def in_order(
         stopping: asked now and then; once it says so nothing further is given.
 
     Raises:
-        SoupmixError: the engine stopped (reason "stopped"); whatever else `begin` and `Batcher.submit` raise.
+        SoupmixError: the engine stopped (reason "stopped"); whatever else `begin` raises, and `Batcher.submit`.
     """
     flow, more = _Flow(begin, batcher), True
     while not stopping():
@@ -85,9 +85,10 @@ class _Flow:
         self._places.append(line.number)
         try:
             begun = self._begin(line)
-            self._submit(begun)
         except (WeightError, RecipeError, PolicyRefusal) as error:
             self._results[line.number] = Result(line, error)
+        else:
+            self._submit(begun)
 
     def ready(self) -> Iterator[Result]:
         """Results that are next in order."""
@@ -107,22 +108,16 @@ class _Flow:
     def _submit(self, begun: Begun) -> None:
         number, count = begun.line.number, len(begun.requests)
         row = _Row(begun, tuple(Made() for _ in range(count)), count)
-        try:
-            for place, request in enumerate(begun.requests):
-                sink = self._sink(number, place)
-                row.tickets.append(self._batcher.submit(request, sink))
-        except SoupmixError:
-            for ticket in row.tickets:
-                ticket.cancel()
-            raise
         self._rows[number] = row
+        for place, request in enumerate(begun.requests):
+            row.tickets.append(self._batcher.submit(request, self._sink(number, place)))
 
     def _sink(self, number: int, place: int) -> Callable[[Piece], None]:
         return lambda piece: self._inbox.put((number, place, piece))
 
     def _take(self, number: int, place: int, piece: Piece) -> None:
         row = self._rows.get(number)
-        if row is None:  # of a line that was refused after its first answers had begun, or that has failed
+        if row is None:  # another answer of the line has failed
             return
         row.answers[place].add(piece)
         if piece.finish == "cancelled":
