@@ -89,6 +89,7 @@ def test_an_output_is_replaced_with_leave_only(run: Run, words: list[str], some:
     out.write_text("precious")
     code, _, said = run(*words, some, out)
     assert (code, out.read_text()) == (1, "precious")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
     assert "--force" in said
     assert run(*words, some, out, "--force")[0] == 0
     assert len(out.read_text().splitlines()) == 3

@@ -110,7 +110,16 @@ def command(
     Results are gathered in OUT.part; the same command again goes on behind the last of them.
     """
     from soupmix.base import resolve
-    from soupmix.serve.batch import Columns, Defaults, check_free, finish, open_journal, open_source, settings_of
+    from soupmix.serve.batch import (
+        Columns,
+        Defaults,
+        check_free,
+        check_new,
+        finish,
+        open_journal,
+        open_source,
+        settings_of,
+    )
     from soupmix.store import Store
 
     asked, stated = Weights.parse(weights), parse_attributes(attributes)
@@ -122,13 +131,14 @@ def command(
     check_names(asked, policy.names)
     by_index(said, policy.names)
     defaults = Defaults(name, method, stated, said, asked, system, max_new_tokens, temperature, seed)
+    check_new(out, force=force)
     file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
     work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, witness, bool(trust))
     settings = settings_of(
         file,
         work.lines,
         defaults,
-        {"base": found.digest, "policy": policy.digest, "dtype": dtype, "length": length}
+        {"base": found.digest, "policy": policy.digest, "signed": work.signed, "dtype": dtype, "length": length}
         | {f"adapter {each.name}": each.digest for each in held},
     )
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):

@@ -5,7 +5,7 @@ from soupmix.serve.batch.asking import MOST_ANSWERS, Defaults, Desk
 from soupmix.serve.batch.columns import Columns
 from soupmix.serve.batch.journal import Journal, open_journal
 from soupmix.serve.batch.ordering import waiting_room
-from soupmix.serve.batch.running import answer_lines, check_free, finish, settings_of
+from soupmix.serve.batch.running import answer_lines, check_free, check_new, finish, settings_of
 from soupmix.serve.batch.source import Source, open_source
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "answer_lines",
     "check_free",
+    "check_new",
     "finish",
     "open_journal",
     "open_source",

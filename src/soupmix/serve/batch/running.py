@@ -15,14 +15,14 @@ from soupmix.batching import Batcher
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
 from soupmix.serve.batch.asking import Defaults
-from soupmix.serve.batch.journal import Journal
+from soupmix.serve.batch.journal import Journal, journal_path
 from soupmix.serve.batch.jsonl import write_results
 from soupmix.serve.batch.line import Line
 from soupmix.serve.batch.ordering import in_order
 from soupmix.serve.batch.result import Begun, Result
 from soupmix.serve.batch.source import JSONL, Source
 
-__all__ = ["answer_lines", "check_free", "finish", "settings_of"]
+__all__ = ["answer_lines", "check_free", "check_new", "finish", "settings_of"]
 
 
 def settings_of(source: Source, lines: int, defaults: Defaults, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +67,12 @@ def answer_lines(
     for result in in_order(source.lines(journal.done), begin, batcher, stopping=stopping):
         journal.append(compact_json(record(result)))
         advance(journal.done)
+
+
+def check_new(out: Path, *, force: bool) -> None:
+    """Raise OutputError (reason "exists") if something stands in the place of an output whose batch has not begun."""
+    if os.path.lexists(out) and not force and not os.path.lexists(journal_path(out)):
+        raise _exists(out)
 
 
 def check_free(out: Path, journal: Journal, lines: int) -> None:
