@@ -17,7 +17,6 @@ from soupmix.batching.writer import Writer
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
-from soupmix.merge.identity import merge_identity
 
 __all__ = ["Batcher", "State", "Ticket"]
 
@@ -142,14 +141,7 @@ class Batcher:
             )
         weights, digests = request.grant.granted.floats(), dict(request.grant.digests)
         return Answer(
-            identity=merge_identity(
-                base_digest=self.engine.base_digest,
-                weights={digests[name]: micro for name, micro in request.grant.granted.items()},
-                method=self.method,
-                dtype=str(self.engine.model.dtype),
-                policy_digest=request.grant.policy_digest,
-                tenant_salt=request.tenant,
-            ),
+            identity=self.engine.identity(request.grant, self.method, request.tenant),
             prompt=request.prompt,
             request=request,
             weights=torch.tensor(self.engine.bank.row(weights, digests), device=self.engine.model.device),

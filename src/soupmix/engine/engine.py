@@ -16,6 +16,8 @@ from soupmix.engine.party import METHODS
 from soupmix.engine.rows import Rows
 from soupmix.engine.sampling import Sampling
 from soupmix.errors import AdapterError, RecipeError
+from soupmix.merge.identity import merge_identity
+from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, Policy
 from soupmix.store.store import Store
 
@@ -148,6 +150,17 @@ class Engine:
             raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
         if method == "factor":
             factor_ready(self._groups)
+
+    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+        """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`."""
+        return merge_identity(
+            base_digest=self.base_digest,
+            weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+            method=method,
+            dtype=dtype_code(str(self.model.dtype).removeprefix("torch.")),
+            policy_digest=grant.policy_digest,
+            tenant_salt=tenant,
+        )
 
     def tokens(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt or conversation, as `complete` reads it. Raises RecipeError (reason "empty-prompt")."""

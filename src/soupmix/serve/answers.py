@@ -69,7 +69,7 @@ class SoupAnswer(BaseModel):
 
     @classmethod
     def of(cls, grant: Grant, *, profile: str | None, signed: bool, method: str, merge: str) -> "SoupAnswer":
-        """A grant as its tenant may see it: without the names of the issuers' files."""
+        """A grant as its tenant may see it."""
         fields = BindingAnswer.model_fields
         return cls(
             profile=profile,

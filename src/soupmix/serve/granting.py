@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from soupmix.audit import Entry
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError
-from soupmix.merge.identity import merge_identity
 from soupmix.policy import Grant
 from soupmix.serve.answers import SoupAnswer
 from soupmix.serve.errors import HttpError
@@ -61,14 +60,7 @@ def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: 
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
     grant = held.policy.clamp(draft.weights, sources=draft.sources, **_attributes(draft, caller))
     salt = house.keys.salt(caller.tenant)
-    identity = merge_identity(
-        base_digest=house.batcher.engine.base_digest,
-        weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
-        method=house.settings.method,
-        dtype=str(house.batcher.engine.model.dtype),
-        policy_digest=grant.policy_digest,
-        tenant_salt=salt,
-    )
+    identity = house.batcher.engine.identity(grant, house.settings.method, salt)
     answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=house.settings.method, merge=identity)
     return Granted(grant, answer, salt)
 

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from soupmix.audit import Entry
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
-from soupmix.merge.identity import merge_identity
 from soupmix.policy import Grant, Policy
 from soupmix.serve.batch.line import CHAT, Line
 from soupmix.serve.batch.result import Begun
@@ -84,7 +83,7 @@ class Desk:
         plans = planned(ask, prompted, length=self._length, tokens=self._defaults.max_tokens, answers=MOST_ANSWERS)
         grant = self._grant(ask)
         salt = grant.attributes.get("tenant", "")
-        merge = self._identity(grant, salt)
+        merge = self._engine.identity(grant, self._defaults.method, salt)
         if self._append is not None:
             self._append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
         asked = requests(
@@ -153,16 +152,6 @@ class Desk:
                     reason=error.reason,
                 )
             )
-
-    def _identity(self, grant: Grant, salt: str) -> str:
-        return merge_identity(
-            base_digest=self._engine.base_digest,
-            weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
-            method=self._defaults.method,
-            dtype=str(self._engine.model.dtype),
-            policy_digest=grant.policy_digest,
-            tenant_salt=salt,
-        )
 
 
 def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:
