@@ -9,7 +9,15 @@ from starlette.responses import JSONResponse
 
 from soupmix.errors import Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
 
-__all__ = ["ErrorAnswer", "HttpError", "error_response", "refusal_response", "status_of", "validation_response"]
+__all__ = [
+    "ErrorAnswer",
+    "HttpError",
+    "error_body",
+    "error_response",
+    "refusal_response",
+    "status_of",
+    "validation_response",
+]
 
 _TYPES: Final = {
     401: "authentication_error",
