@@ -162,8 +162,8 @@ def _serve(options: dict[str, Any]) -> None:
     from soupmix.serve.opening import open_house
     from soupmix.serve.server import Server
 
-    set_up()
     with open_house(_plan(options)) as house:
+        set_up()  # what is refused before is told as every command tells it
         Server(house, options["host"], options["port"]).run()
 
 
