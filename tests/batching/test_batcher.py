@@ -49,6 +49,15 @@ def test_every_answer_is_that_of_its_person_alone(batcher: Batcher, engine: Engi
     assert batcher.state().generated_tokens == sum(lengths)
 
 
+def test_long_and_short_rows_side_by_side(engine: Engine, grant: Granter) -> None:
+    grants, few = people(grant, 6, seed=5), Sampling(max_new_tokens=12)
+    prompts = [WORDS[1] * (150 if number % 3 == 1 else 1) for number in range(6)]
+    with Batcher(engine, Limits(rows=6, length=512, chunk=100)) as batcher:
+        found = answer(batcher, [Request(engine.tokens(p), g, few) for p, g in zip(prompts, grants, strict=True)])
+    alone = [engine.complete([p], [g], sampling=few)[0].text for p, g in zip(prompts, grants, strict=True)]
+    assert [text.strip() for text in found] == alone
+
+
 def test_the_first_token_has_the_probability_that_the_whole_model_gives_it(
     batcher: Batcher, engine: Engine, grant: Granter
 ) -> None:

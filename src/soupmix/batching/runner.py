@@ -18,6 +18,8 @@ from soupmix.engine.sampling import choose
 
 __all__ = ["Runner"]
 
+_SHORT = 255  # tokens; rows up to here attend together whatever their lengths
+
 
 class Runner:
     """The tensors of a running batch."""
@@ -95,15 +97,20 @@ def _layout(feeds: Sequence[Feed[Answer]], device: torch.device) -> Layout:
 
 
 def _spans(feeds: Sequence[Feed[Answer]], device: torch.device) -> Iterator[Span]:
-    """Neighbouring slots that are fed one token each attend together; everybody else alone."""
+    """Neighbouring slots of about one length that are fed one token each attend together; everybody else alone."""
     first = 0
-    numbered = enumerate(feeds)
-    for (single, _), group in groupby(numbered, lambda pair: (len(pair[1].tokens) == 1, pair[1].job.slot - pair[0])):
+    for (single, *_), group in groupby(enumerate(feeds), _kind):
         together = [feed for _, feed in group]
         for part in [together] if single else [[feed] for feed in together]:
             count = len(part[0].tokens)
             yield Span(first, part[0].job.slot, len(part), count, *_seen(part, device))
             first += len(part) * count
+
+
+def _kind(numbered: tuple[int, Feed[Answer]]) -> tuple[bool, int, int]:
+    """Rows that may attend together have the same: those of another length would be padded to the longest of them."""
+    number, feed = numbered
+    return len(feed.tokens) == 1, feed.job.slot - number, max(feed.start, _SHORT).bit_length()
 
 
 def _seen(part: Sequence[Feed[Answer]], device: torch.device) -> tuple[int, Tensor | None]:
