@@ -13,6 +13,7 @@ __all__ = [
     "ChatChoice",
     "ChatLogprobs",
     "ChatText",
+    "ClampAnswer",
     "CompletionAnswer",
     "CompletionChoice",
     "CompletionLogprobs",
@@ -87,6 +88,13 @@ class SoupAnswer(BaseModel):
             method=method,
             merge=merge,
         )
+
+
+class ClampAnswer(SoupAnswer):
+    """`POST /v1/clamp`; `distance` is how far what was granted is from what was asked for, see `Grant`."""
+
+    distance: str
+    metric: str
 
 
 class TokenDetails(BaseModel):
@@ -262,8 +270,9 @@ class RuleAnswer(BaseModel):
 
 
 class PolicyAnswer(PolicyName):
-    """`GET /v1/policy`."""
+    """`GET /v1/policy`; `attributes` are the values that scopes of its rules name."""
 
+    attributes: dict[str, list[str]]
     metric: str
     loaded: int
     expires: int | None
