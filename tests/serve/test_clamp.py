@@ -53,3 +53,20 @@ def test_a_clamp_leaves_no_record(server: Running) -> None:
 def test_the_policy_tells_which_attributes_matter(server: Running) -> None:
     with server.http() as http:
         assert http.get("/v1/policy").json()["attributes"] == {"audience": ["minor"], "purpose": ["support"]}
+
+
+def test_ranges_are_what_is_granted_of_each_alone(server: Running) -> None:
+    attributes = ({}, {"audience": "adult"}, {"audience": "minor", "purpose": "play"})
+    with server.http() as http:
+        for said in attributes:
+            most = http.post("/v1/ranges", json={"attributes": said}).json()["most"]
+            for name, weight in most.items():
+                alone = http.post("/v1/clamp", json={"weights": {name: 1}, "attributes": said}).json()
+                assert weight == alone.get("granted", {}).get(name, "0")
+        assert most == {"calm": "1", "loud": "0.25", "plain": "1"}
+        assert http.post("/v1/ranges", json={}).json()["most"]["plain"] == "0"  # refused
+        assert http.post("/v1/ranges", json={"attributes": {"shoe": "44"}}).status_code == 400
+    with server.http("school") as http:
+        asked = http.post("/v1/ranges", json={"attributes": {"audience": "adult"}}).json()
+        assert asked["attributes"] == {"audience": "minor", "tenant": "school"}
+        assert asked["most"]["loud"] == "0.25"

@@ -22,6 +22,7 @@ __all__ = [
     "PolicyAnswer",
     "ProfileAnswer",
     "ProfilesAnswer",
+    "RangesAnswer",
     "ReloadAnswer",
     "RuleAnswer",
     "SoupAnswer",
@@ -95,6 +96,13 @@ class ClampAnswer(SoupAnswer):
 
     distance: str
     metric: str
+
+
+class RangesAnswer(BaseModel):
+    """`POST /v1/ranges`: the most of every adapter, under these attributes, if it alone is asked for."""
+
+    attributes: dict[str, str]
+    most: dict[str, str]
 
 
 class TokenDetails(BaseModel):

@@ -15,7 +15,7 @@ from soupmix.serve.tenants import Caller
 from soupmix.serve.wire import SoupAsk
 from soupmix.weights import Weights
 
-__all__ = ["Granted", "draft_of", "look", "serve"]
+__all__ = ["Granted", "attributes_of", "draft_of", "look", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
 
 def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
-    grant = held.policy.clamp(draft.weights, sources=draft.sources, **_attributes(draft, caller))
+    grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
     salt = house.keys.salt(caller.tenant)
     identity = merge_identity(
         base_digest=house.batcher.engine.base_digest,
@@ -110,7 +110,7 @@ def no_such_model(model: str) -> HttpError:
     )
 
 
-def _attributes(draft: Draft, caller: Caller) -> dict[str, str]:
+def attributes_of(draft: Draft, caller: Caller) -> dict[str, str]:
     """What is so of the key counts, whatever the request or its profile says."""
     return {**draft.attributes, **caller.attributes}
 
@@ -120,7 +120,7 @@ def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, p
         "refusal",
         person=person,
         requested=draft.weights,
-        attributes=_attributes(draft, caller),
+        attributes=attributes_of(draft, caller),
         policy=held.policy.digest,
         is_open=held.policy.is_open,
         is_signed=held.signed,

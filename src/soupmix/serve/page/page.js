@@ -39,12 +39,17 @@ function draw() {
   count();
 }
 
-/** Whom the page begins with: those that the adapters allow, or one person for each of the first two adapters. */
+/** Whom the page begins with: as far as there are adapters for it, or one person for each of the first two adapters. */
 function startersOf({ adapters, policy }) {
   const names = adapters.map((each) => each.name);
-  const fitting = STARTERS.filter(([weights]) => Object.keys(weights).every((name) => names.includes(name)));
+  const known = STARTERS.map(([weights, said]) => [only(weights, names), said]);
+  const fitting = known.filter(([weights]) => Object.keys(weights).length);
   const usual = names.slice(0, 2).map((name) => [{ [name]: 0.9 }, {}]);
   return (fitting.length ? fitting : usual).map(([weights, said]) => ({ weights, attributes: stated(policy, said) }));
+}
+
+function only(weights, names) {
+  return Object.fromEntries(Object.entries(weights).filter(([name]) => names.includes(name)));
 }
 
 function stated({ attributes }, said) {

@@ -96,9 +96,9 @@ export class Person {
     this.looking = new AbortController();
     const { signal } = this.looking;
     try {
-      this.show(await call("/v1/clamp", { method: "POST", body: this.soup, signal }));
       const most = await rangesFor(this.house.world, this.attributes.chosen);
-      if (!signal.aborted) for (const slider of this.sliders) slider.setRange(most);
+      for (const slider of this.sliders) slider.setRange(most);
+      this.show(await call("/v1/clamp", { method: "POST", body: this.soup, signal }));
     } catch (error) {
       if (error.name !== "AbortError") this.refuse(error);
     }

@@ -6,7 +6,8 @@ export async function readWorld() {
   const [adapters, policy, models] = await Promise.all(
     ["/v1/adapters", "/v1/policy", "/v1/models"].map((path) => call(path)),
   );
-  return { adapters: adapters.data, axes: axesOf(adapters.data), policy, model: models.data[0].id, ranges: new Map() };
+  const { data } = adapters;
+  return { adapters: data, axes: axesOf(data), policy, model: models.data[0].id, ranges: new Map() };
 }
 
 /** A slider's worth of adapters: two poles of one dimension, or one pole. */
@@ -23,25 +24,19 @@ function nameOf(dimension, pole) {
   return dimension === pole ? pole : `${dimension}: ${pole}`;
 }
 
-/** The most of every adapter, asked for alone, that these attributes allow; with the reason, if it is less than 1. */
+/** The most of every adapter, asked for alone, that these attributes allow. */
 export function rangesFor(world, attributes) {
-  const kind = JSON.stringify(Object.entries(attributes).sort());
+  const kind = JSON.stringify(attributes);
   if (!world.ranges.has(kind)) {
-    const asked = Promise.all(world.adapters.map((each) => mostOf(each.name, attributes)));
-    world.ranges.set(kind, asked.then((found) => new Map(found)));
+    const asked = call("/v1/ranges", { method: "POST", body: { attributes } });
+    world.ranges.set(kind, asked.then(({ most }) => mostOf(most)));
     asked.catch(() => world.ranges.delete(kind));
   }
   return world.ranges.get(kind);
 }
 
-async function mostOf(name, attributes) {
-  try {
-    const grant = await call("/v1/clamp", { method: "POST", body: { weights: { [name]: 1 }, attributes } });
-    return [name, Number(grant.granted[name] ?? 0)];
-  } catch (problem) {
-    if (problem.status === 403) return [name, 0];
-    throw problem;
-  }
+function mostOf(most) {
+  return new Map(Object.entries(most).map(([name, weight]) => [name, Number(weight)]));
 }
 
 /** Why an adapter's weight is not as asked for, as its issuers tell it. */
