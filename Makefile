@@ -57,6 +57,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/roofline.py
 	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/merge.py
 	$(BIN)/python benchmarks/clamp.py
 	$(BIN)/python benchmarks/audit.py

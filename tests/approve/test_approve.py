@@ -20,6 +20,7 @@ from soupmix.errors import AdapterError, PolicyError, RecipeError, SoupmixError,
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.pieces import Choice
 from soupmix.store import Store
+from soupmix.trust import RoleKeys, Source, create, generate_key, read_private, read_set
 
 PROBE = "model.layers.0.self_attn.q_proj"
 SMALL = 1e-5  # of everything below, so that no delta is large beside the base
@@ -191,3 +192,28 @@ def test_a_scanner_is_asked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == [["adapter_config.json", "adapter_model.safetensors"]]
     with pytest.raises(RecipeError, match="no scanner 'other'"):
         screen(store, ("a",), scanners=("other",))
+
+
+def test_the_command_signs_what_it_writes(shop: Shop, tmp_path: Path) -> None:
+    store, out, folder = shop(a=noise(1), b=noise(2)), tmp_path / "acme.yaml", tmp_path / "set"
+    keys = {name: tmp_path / f"{name}.pem" for name in ("root", "targets", "online")}
+    for key in keys.values():
+        generate_key(key)
+    signers = {name: read_private(key) for name, key in keys.items()}
+    create(
+        folder,
+        root_keys=[signers["root"].public_key],
+        threshold=1,
+        signers=[signers["root"]],
+        keys=RoleKeys(signers["targets"], signers["online"]),
+    )
+    group = ("--combination", "a+b", "--publish", str(folder), "--targets-key", str(keys["targets"]))
+    wrong = run(store, out, tmp_path, *group)
+    assert wrong.exit_code == 2
+    assert "--online-key" in wrong.output
+    assert not out.exists()
+    signed = run(store, out, tmp_path, *group, "--online-key", str(keys["online"]))
+    assert signed.exit_code == 0, signed.output
+    found = read_set(Source.pinned(folder, folder / "metadata" / "1.root.json", state=tmp_path / "state"))
+    assert dict(found.files) == {"acme.yaml": out.read_bytes()}
+    assert run(store, tmp_path / "y.yaml", tmp_path, "--combination", "a", "--online-key", "x").exit_code == 2

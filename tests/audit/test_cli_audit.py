@@ -39,6 +39,17 @@ def test_a_clamp_is_recorded(run: Run, shop: Path, folder: Path) -> None:
     assert next(read_records(folder))[1]["who"] == pseudonym(folder, "anna")
 
 
+def test_a_conversation_is_recorded_before_it_begins(run: Run, shop: Path, folder: Path, tiny_base: Base) -> None:
+    words = ("chat", "hi", "--store", shop, "--base", tiny_base.folder, "-w", "calm=1.5", "--max-new-tokens", 2)
+    assert run(*words, "--audit", folder, "--who", "anna")[0] == 0
+    (entry,) = entries(folder)
+    assert (entry["event"], entry["granted"]) == ("grant", {"calm": 1_000_000})
+    with AuditLog.open(folder):
+        code, out, err = run(*words, "--audit", folder, "--who", "anna")
+    assert (code, out) == (1, "")
+    assert "another process is writing the audit log" in err
+
+
 def test_refusals_are_recorded_by_their_reason(run: Run, shop: Path, folder: Path) -> None:
     audit = ("--store", shop, "--audit", folder, "--who", "anna")
     code, out, _ = run("clamp", *audit, "-w", "calm=1.5", "--strict")

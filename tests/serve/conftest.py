@@ -35,7 +35,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: 
             base=tiny_base,
             store=pico_store,
             database=str(home / "serve.db"),
-            policies=(policy,),
+            policies=lambda: (policy,),
             dtype="fp32",
             limits=Limits(rows=8, length=256, waiting=32),
             audit=home / "audit",

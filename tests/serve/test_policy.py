@@ -1,7 +1,7 @@
 """The policy in force: reloaded without a restart, kept when the new one is wrong, not believed for ever."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ def document(tmp_path: Path) -> Path:
 
 
 def test_who_runs_goes_on_under_the_grant_and_who_comes_gets_the_new_policy(start: Start, document: Path) -> None:
-    with start(policies=(document,)) as server, server.http() as http:
+    with start(policies=lambda: (document,)) as server, server.http() as http:
         client = server.openai().chat.completions
         whole = client.create(**ASK, extra_body=CALM)  # type: ignore[call-overload]
         stream = client.create(**ASK, extra_body=CALM, stream=True)  # type: ignore[call-overload]
@@ -52,7 +52,7 @@ def test_who_runs_goes_on_under_the_grant_and_who_comes_gets_the_new_policy(star
     ids=["not yaml", "no number", "empty", "nothing is allowed"],
 )
 def test_a_policy_that_is_wrong_changes_nothing(start: Start, document: Path, wrong: str) -> None:
-    with start(policies=(document,)) as server, server.http() as http:
+    with start(policies=lambda: (document,)) as server, server.http() as http:
         before = http.get("/v1/policy").json()
         document.write_text(wrong)
         answer = http.post("/v1/policy/reload")
@@ -110,7 +110,7 @@ def test_a_policy_that_wants_records_is_not_served_without(plan: Callable[..., P
 
 
 @pytest.fixture
-def signed(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
+def signed(tmp_path: Path) -> tuple[Path, Callable[[str], int]]:
     """A signed set of the organisation: its folder with the root, and how to publish a document."""
     pytest.importorskip("tuf")
     from securesystemslib.signer import CryptoSigner
@@ -122,7 +122,7 @@ def signed(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
     folder, now = tmp_path / "set", datetime.now(UTC)
     root = create(folder, root_keys=[roots[0].public_key], threshold=1, signers=roots, keys=keys, now=now)
     (tmp_path / "root.json").write_bytes(root)
-    yield folder, lambda text: publish(folder, {"acme.policy.yaml": text.encode()}, keys=keys, now=now)
+    return folder, lambda text: publish(folder, {"acme.policy.yaml": text.encode()}, keys=keys, now=now)
 
 
 def test_signed_sets_are_believed_and_reloaded(
@@ -133,7 +133,7 @@ def test_signed_sets_are_believed_and_reloaded(
     folder, publish = signed
     publish(POLICY)
     source = Source.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
-    with start(policies=(), trust={"organisation": source}) as server, server.http() as http:
+    with start(policies=tuple, trust={"organisation": source}) as server, server.http() as http:
         told = http.get("/v1/policy").json()
         assert told["signed"] is True
         assert told["expires"] > time.time()

@@ -1,18 +1,21 @@
 """`soupmix approve`: screen adapters and write the document that approves what was evaluated together."""
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import click
 
-from soupmix.cli.options import store_option
+from soupmix.cli.options import contents, store_option
 from soupmix.errors import RecipeError
 
 __all__ = ["command"]
 
+_PATH = click.Path(path_type=Path)
+
 
 @click.command("approve")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=_PATH)
 @click.option(
     "--combination",
     "combinations",
@@ -20,7 +23,7 @@ __all__ = ["command"]
     metavar="NAME+NAME",
     help="Adapters that were evaluated together; any part of them is approved too. Repeatable.",
 )
-@click.option("--report", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The evaluation report.")
+@click.option("--report", required=True, metavar="FILE", type=_PATH, help="The evaluation report.")
 @click.option("--until", required=True, metavar="DATE", help="Last day that the report counts, as in 2027-12-31.")
 @click.option("--issuer", required=True, metavar="TEXT", help="Who approves.")
 @click.option(
@@ -29,6 +32,10 @@ __all__ = ["command"]
 @click.option("--total", metavar="NUMBER", help="Most that the weights of a combination may sum to, as evaluated.")
 @click.option("--scanner", "scanners", multiple=True, metavar="NAME", help="Also ask this plug-in; repeatable.")
 @click.option("--accept", multiple=True, metavar="KIND", help="Approve in spite of remarks of this kind; repeatable.")
+@click.option("--publish", "folder", metavar="FOLDER", type=_PATH, help="Also sign OUT as the new set in this folder.")
+@click.option("--beside", multiple=True, metavar="FILE", type=_PATH, help="For --publish: what else the set holds.")
+@click.option("--targets-key", "targets", metavar="KEY", type=_PATH, help="For --publish: signs what the set holds.")
+@click.option("--online-key", "online", metavar="KEY", type=_PATH, help="For --publish: signs that it is the newest.")
 @store_option
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def command(
@@ -41,13 +48,18 @@ def command(
     total: str | None,
     scanners: tuple[str, ...],
     accept: tuple[str, ...],
+    folder: Path | None,
+    beside: tuple[Path, ...],
+    targets: Path | None,
+    online: Path | None,
     store: Path | None,
     force: bool,
 ) -> None:
     """Screen adapters of a store and write OUT, a policy document of the organisation that approves combinations of them.
 
     Every adapter is read; norms, places and cosines of the deltas are compared, and remarks go to stderr. Exit code 1, and
-    nothing is written, if there are remarks that were not accepted.
+    nothing is written, if there are remarks that were not accepted. With --publish the document is signed and published at
+    once, as `soupmix trust publish` does.
     """
     from soupmix.approve import Approval, draft, screen
     from soupmix.approve.screening import check_screened
@@ -55,6 +67,7 @@ def command(
     from soupmix.files import write_file
     from soupmix.store import Store
 
+    signer = _publisher(folder, out, beside, targets, online)
     if out.exists() and not force:
         raise OutputError(f"{out} exists already; choose another name or pass --force to replace it", reason="exists")
     opened = Store(store) if store is not None else Store.shipped()
@@ -65,7 +78,26 @@ def command(
         click.echo(f"soupmix: remark: {remark}", err=True)
     check_screened(remarks, accept=accept)
     write_file(out, text.encode("ascii"))
-    click.echo(f"soupmix: wrote {out}; sign it with `soupmix trust publish`", err=True)
+    if signer is None:
+        click.echo(f"soupmix: wrote {out}; sign it with `soupmix trust publish`", err=True)
+    else:
+        click.echo(f"soupmix: wrote {out} and signed it in {folder}, version {signer()}", err=True)
+
+
+def _publisher(
+    folder: Path | None, out: Path, beside: tuple[Path, ...], targets: Path | None, online: Path | None
+) -> Callable[[], int] | None:
+    """What signs OUT once it is written; keys are read before anything is screened or written."""
+    if folder is None:
+        if beside or targets or online:
+            raise click.UsageError("--beside, --targets-key and --online-key are for --publish FOLDER")
+        return None
+    if targets is None or online is None:
+        raise click.UsageError("--publish FOLDER needs --targets-key and --online-key")
+    from soupmix.trust import RoleKeys, publish, read_private
+
+    keys = RoleKeys(read_private(targets), read_private(online))
+    return lambda: publish(folder, contents((out, *beside)), keys=keys)
 
 
 def _day(text: str) -> date:

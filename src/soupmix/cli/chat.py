@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soupmix.cli.auditing import Witness, audit_option
 from soupmix.cli.options import (
     attribute_option,
     load_policy,
@@ -34,6 +35,7 @@ __all__ = ["command"]
 @attribute_option
 @source_option
 @store_option
+@audit_option
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
 @click.option("--system", help="System prompt.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
@@ -49,6 +51,7 @@ def command(
     attributes: tuple[str, ...],
     sources: tuple[str, ...],
     store: Path | None,
+    witness: Witness,
     base: str,
     system: str | None,
     method: str,
@@ -62,8 +65,12 @@ def command(
     from soupmix.store import Store
 
     held = Store(store) if store else Store.shipped()
-    policy = load_policy(policies, held, trust)
-    grant = policy.clamp(Weights.parse(weights), sources=parse_sources(sources), **parse_attributes(attributes))
+    requested, stated = Weights.parse(weights), parse_attributes(attributes)
+    with witness.refusals(requested, stated):
+        policy = load_policy(policies, held, trust)
+    with witness.refusals(requested, stated, policy):
+        grant = policy.clamp(requested, sources=parse_sources(sources), **stated)
+    witness.grant(grant, signed=bool(trust))
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(base, held, dtype=dtype)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attribute_option",
+    "contents",
     "json_option",
     "load_policy",
     "parse_attributes",
@@ -238,3 +239,13 @@ def parse_trust(texts: Sequence[str]) -> "dict[str, Source]":
             raise RecipeError(f"--trust {tier} is given twice; every tier has one signed set", reason="bad-trust")
         found[tier] = Source.pinned(folder, root, floor=int(floor or 0))
     return found
+
+
+def contents(files: Sequence[Path]) -> dict[str, bytes]:
+    """Files of a set by name. Raises PolicyError (reason "unreadable")."""
+    if len({path.name for path in files}) < len(files):
+        raise click.UsageError("two of the files have the same name; a set has one of each name")
+    try:
+        return {path.name: path.read_bytes() for path in files}
+    except OSError as error:
+        raise PolicyError(f"{error.filename} cannot be read: {error.strerror}", reason="unreadable") from error

@@ -181,7 +181,7 @@ def _plan(options: dict[str, Any]) -> "Plan":
         base=base,
         store=Store(options["store"]) if options["store"] else Store.shipped(),
         database=options["database"],
-        policies=tuple(policy_files(options["policies"])),
+        policies=lambda: policy_files(options["policies"]),
         trust=parse_trust(options["trust"]),
         metric=options["metric"],
         dtype=options["dtype"],

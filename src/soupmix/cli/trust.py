@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from soupmix.cli.options import json_option
-from soupmix.errors import PolicyError
+from soupmix.cli.options import contents, json_option
 
 if TYPE_CHECKING:
     from soupmix.trust import Lifetimes, RoleKeys
@@ -88,7 +87,7 @@ def publish(folder: Path, files: tuple[Path, ...], targets: Path | None, online:
         return
     if targets is None:
         raise click.UsageError("--targets-key is needed to sign FILES")
-    version = publish(folder, _contents(files), keys=_keys(targets, online), days=_lifetimes(days))
+    version = publish(folder, contents(files), keys=_keys(targets, online), days=_lifetimes(days))
     click.echo(f"{folder}: version {version}, {len(files)} files", err=True)
 
 
@@ -180,15 +179,6 @@ def _lifetimes(texts: tuple[str, ...]) -> "Lifetimes":
             )
         given[role] = int(number)
     return Lifetimes(**given)
-
-
-def _contents(files: tuple[Path, ...]) -> dict[str, bytes]:
-    if len({path.name for path in files}) < len(files):
-        raise click.UsageError("two of the files have the same name; a set has one of each name")
-    try:
-        return {path.name: path.read_bytes() for path in files}
-    except OSError as error:
-        raise PolicyError(f"{error.filename} cannot be read: {error.strerror}", reason="unreadable") from error
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

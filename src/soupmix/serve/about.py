@@ -21,7 +21,7 @@ from soupmix.serve.answers import (
 from soupmix.serve.auth import authenticate, house_of, operator
 from soupmix.serve.documented import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
 from soupmix.serve.errors import HttpError
-from soupmix.serve.granting import no_such_model
+from soupmix.serve.granting import no_such_model, person_of
 from soupmix.serve.house import House
 from soupmix.serve.policy_watch import reload_policy
 from soupmix.serve.profiles import PREFIX, Profile
@@ -33,6 +33,7 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=StrictRoute)
 _Caller = Annotated[Caller, Depends(authenticate)]
+_User = Annotated[str, Path(alias="user", min_length=1, max_length=200, description="As requests name the person")]
 _MOST_MODELS = 1000
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -111,6 +112,14 @@ def reload(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Re
     house = house_of(request)
     done = reload_policy(house)
     return ReloadAnswer(before=done.before, now=done.now, notes=list(done.notes))
+
+
+@router.delete("/v1/people/{user}", status_code=204, responses={**OPERATED, **PROFILE})
+def forget(request: Request, caller: Annotated[Caller, Depends(operator)], name: _User) -> None:
+    """Destroy the key of one of the tenant's people in the audit log: no record can be linked to them any more."""
+    house = house_of(request)
+    if house.audit is None or not house.audit.erase(person_of(caller, name)):
+        raise HttpError("nobody of that name is in the audit log", status=404, reason="no-such-person", param="user")
 
 
 @router.get("/health", responses=OPEN)

@@ -39,5 +39,5 @@ ANSWERING: Final = {**PROFILE, **_errors(429)}
 
 def streamed(model: type[BaseModel]) -> _Documents:
     """200 as one JSON answer, or as a stream of events if the request says so."""
-    stream = {"schema": {"type": "string", "description": "data: lines of JSON chunks, then data: [DONE]"}}
+    stream = {"schema": {"description": "Events whose data is a chunk as JSON; the last one is [DONE]"}}
     return {200: {"model": model, "description": "The answer", "content": {"text/event-stream": stream}}}

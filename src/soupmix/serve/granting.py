@@ -15,7 +15,7 @@ from soupmix.serve.tenants import Caller
 from soupmix.serve.wire import SoupAsk
 from soupmix.weights import Weights
 
-__all__ = ["Granted", "attributes_of", "draft_of", "look", "serve"]
+__all__ = ["Granted", "attributes_of", "draft_of", "look", "no_such_model", "person_of", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
     """
     profile, draft = _wanted(house, caller, model, soup)
     who = user or profile
-    person = None if who is None else f"{caller.tenant}/{who}"
+    person = None if who is None else person_of(caller, who)
     held = house.policies.current()
     try:
         granted = look(house, caller, draft, profile, held)
@@ -50,6 +50,11 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
     house.metrics.grants.labels("clamped" if granted.grant.clamped else "full").inc()
     _record(house, Entry.of_grant(granted.grant, person=person, merge=granted.answer.merge, is_signed=held.signed))
     return granted
+
+
+def person_of(caller: Caller, name: str) -> str:
+    """A person as the audit log is told: people of two tenants are two people."""
+    return f"{caller.tenant}/{name}"
 
 
 def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:

@@ -31,48 +31,34 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "soupmix_http_requests", "HTTP requests", ["route", "method", "status"], registry=self.registry
+        self.requests = self._counter("http_requests", "HTTP requests", "route", "method", "status")
+        self.seconds = self._histogram(
+            "http_request_seconds", "Seconds from a request to the end of its answer", "route"
         )
-        self.seconds = Histogram(
-            "soupmix_http_request_seconds",
-            "Seconds from a request's first byte to its answer's last",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.first_token = Histogram(
-            "soupmix_time_to_first_token_seconds",
-            "Seconds from the queue to the first text of an answer",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.between_tokens = Histogram(
-            "soupmix_inter_token_seconds",
-            "Seconds between two pieces of an answer",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.answers = Counter(
-            "soupmix_answers",
-            "Answers by how they ended: stop, length, cancelled, error",
-            ["finish"],
-            registry=self.registry,
-        )
-        self.grants = Counter(
-            "soupmix_grants", "Grants by outcome: full, clamped, refused", ["outcome"], registry=self.registry
-        )
-        self.slow_readers = Counter(
-            "soupmix_slow_readers", "Answers that were cancelled because nobody read them", registry=self.registry
-        )
-        self.reloads = Counter(
-            "soupmix_policy_reloads", "Policy reloads by outcome: loaded, refused", ["outcome"], registry=self.registry
-        )
+        self.first_token = self._histogram("time_to_first_token_seconds", "Seconds from the queue to the first text")
+        self.between_tokens = self._histogram("inter_token_seconds", "Seconds between two pieces of an answer")
+        self.answers = self._counter("answers", "Answers by how they ended", "finish")
+        self.grants = self._counter("grants", "Grants by outcome: full, clamped, refused", "outcome")
+        self.slow_readers = self._counter("slow_readers", "Requests given up because nobody read their answers")
+        self.reloads = self._counter("policy_reloads", "Policy reloads by outcome: loaded, refused", "outcome")
+        for counter, values in (
+            (self.answers, ("stop", "length", "cancelled", "error")),
+            (self.grants, ("full", "clamped", "refused")),
+            (self.reloads, ("loaded", "refused")),
+        ):
+            for value in values:  # so that what never happened is 0, not absent
+                counter.labels(value)
 
     def watch(self, batcher: Batcher, policies: Policies) -> None:
         """Read the running batch and the policy whenever somebody asks."""
         self.registry.register(_Reader(lambda: _engine_metrics(batcher)))
         self.registry.register(_Reader(lambda: _policy_metrics(policies)))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"soupmix_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"soupmix_{name}", text, labels, buckets=_SECONDS, registry=self.registry)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

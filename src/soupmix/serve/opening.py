@@ -1,6 +1,6 @@
 """From options to a running house: what is refused at the start is refused in one sentence."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,7 +35,8 @@ class Plan:
 
     Attributes:
         base: the base model. store: its adapters. database: a file, or a URL.
-        policies: documents; of the user's tier if there are signed sets. trust: signed sets by tier.
+        policies: says at every load which documents there are; of the user's tier if there are signed sets.
+        trust: signed sets by tier.
         metric: see `Policy.load`. dtype: see `Engine.load`. limits: of the running batch.
         audit: folder of the audit log, or None. signer: of its checkpoints, or None.
     """
@@ -44,7 +45,7 @@ class Plan:
     base: str | Base
     store: Store
     database: str
-    policies: tuple[Path, ...] = ()
+    policies: Callable[[], Sequence[Path]] = tuple
     trust: "Mapping[str, Source]" = field(default_factory=dict)
     metric: Literal["weights", "delta"] = "weights"
     dtype: str | None = None
@@ -95,20 +96,20 @@ def _loader(plan: Plan) -> Callable[[], InForce]:
     """How the policy is read, every time."""
 
     def load() -> InForce:
-        now, expires = datetime.now(UTC), None
+        now, expires, documents = datetime.now(UTC), None, plan.policies()
         if plan.trust:
             from soupmix.trust import load_signed
 
             made = load_signed(
                 law=plan.trust.get("law"),
                 organisation=plan.trust.get("organisation"),
-                user=plan.policies,
+                user=documents,
                 adapters=plan.store,
                 metric=plan.metric,
             )
             policy, expires = made.policy, made.expires
-        elif plan.policies:
-            policy = Policy.load(*plan.policies, adapters=plan.store, metric=plan.metric)
+        elif documents:
+            policy = Policy.load(*documents, adapters=plan.store, metric=plan.metric)
         else:
             policy = Policy.open(plan.store, metric=plan.metric)
         return InForce(policy, bool(plan.trust), now, expires)

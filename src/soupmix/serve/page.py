@@ -18,9 +18,9 @@ _HEADERS: Final = {
 }
 
 
-def add_page(app: FastAPI, folder: Path = _FOLDER) -> None:
-    """Serve every file of a folder under its name, and index.html at `/`. No path of a request ever becomes one of a file."""
-    for path in sorted(folder.glob("*")) if (folder / "index.html").is_file() else ():
+def add_page(app: FastAPI) -> None:
+    """Serve every file of the page under its name, and index.html at `/`; no path of a request becomes one of a file."""
+    for path in sorted(_FOLDER.glob("*")) if (_FOLDER / "index.html").is_file() else ():
         if path.is_file():
             _add(app, "/" if path.name == "index.html" else f"/{path.name}", path)
 

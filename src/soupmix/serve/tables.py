@@ -113,7 +113,9 @@ def _durable(connection: Any, _: object) -> None:
 def _alone(database: Engine, url: URL) -> Iterator[Connection]:
     """A transaction in which no other server migrates."""
     if url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(url.database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # what people prefer is theirs; SQLite's other files take after this one
         with Path(f"{url.database}.lock").open("w") as lock, database.begin() as connection:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield connection

@@ -61,6 +61,8 @@ class Keys:
         Raises:
             RecipeError: no such attribute, or no value of one (reasons of `Policy.clamp`).
         """
+        if tenant != (attributes or {}).get("tenant", tenant):
+            raise RecipeError("the attribute tenant is the key's tenant; leave it out", reason="bad-attribute")
         fixed = {**(attributes or {}), "tenant": tenant}
         check_attributes(fixed)
         name, secret = secrets.token_hex(8), secrets.token_urlsafe(32)

@@ -1,0 +1,134 @@
+"""The database: migrations make what the code expects, in SQLite and in PostgreSQL, whoever comes first."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from serving import MODEL, Running
+from sqlalchemy import text
+
+from soupmix.errors import OutputError, RecipeError
+from soupmix.serve.profiles import Draft, Profiles
+from soupmix.serve.tables import METADATA, open_database
+from soupmix.serve.tenants import Keys
+from soupmix.weights import Weights
+
+CALM = Draft("Ann", Weights.parse("calm=0.5"), {"audience": "adult"}, {"calm": "explicit"})
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of this test's own, on a socket in a folder."""
+    folder = os.environ.get("SOUPMIX_POSTGRES_BIN") or (shutil.which("initdb") and Path(shutil.which("initdb")).parent)
+    if not folder:
+        pytest.skip("no PostgreSQL here; set SOUPMIX_POSTGRES_BIN to the folder of initdb")
+    home = tmp_path_factory.mktemp("pg")
+    data, log = home / "data", home / "log"
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(home, "postgres")
+        for parent in list(home.parents)[:3]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+        as_user = ["runuser", "-u", "postgres", "--"]
+
+    def call(*words: object) -> None:
+        done = subprocess.run([*as_user, *map(str, words)], cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    call(Path(folder) / "initdb", "-D", data, "-U", "soupmix", "--auth=trust", "--no-sync")
+    call(Path(folder) / "pg_ctl", "-D", data, "-l", log, "-w", "-o", f"-k {home} -c listen_addresses=''", "start")
+    yield f"postgresql+psycopg://soupmix@/postgres?host={home}"
+    call(Path(folder) / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "a%b" / "serve.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
+
+
+def test_migrations_make_the_tables_that_the_code_knows(address: str) -> None:
+    database = open_database(address)
+    with database.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    database.dispose()
+
+
+def test_of_servers_that_start_together_one_migrates(address: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: open_database(address), range(8)))
+    assert len({Keys(each).salt("acme") for each in found}) == 1
+    for each in found:
+        each.dispose()
+
+
+def test_what_is_stored_comes_back(address: str) -> None:
+    database = open_database(address)
+    profiles = Profiles(database, 1000)
+    made = profiles.create("acme", CALM)
+    database.dispose()
+    database = open_database(address)
+    profiles = Profiles(database, 1000)
+    assert profiles.get("acme", made.id) == made
+    assert profiles.change("acme", made.id, CALM, 1).version == 2
+    key = Keys(database).create("acme", {"audience": "minor"})
+    assert Keys(database).caller(key).attributes == {"audience": "minor", "tenant": "acme"}
+    profiles.delete("acme", made.id, 2)
+    assert profiles.page("acme", 10) == []
+    database.dispose()
+
+
+def test_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "serve.db"))
+    with database.connect() as connection:
+        settings = {name: connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")}
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
+    database.dispose()
+
+
+def test_salts_of_tenants_differ_between_servers(tmp_path: Path) -> None:
+    found = [open_database(str(tmp_path / name)) for name in ("a.db", "b.db")]
+    salts = [Keys(each).salt(tenant) for each in found for tenant in ("acme", "beta", "")]
+    assert len(set(salts)) == 6
+    for each in found:
+        each.dispose()
+
+
+def test_a_database_that_is_none_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "serve.db").write_text("not a database, but a text of some length, so that it has a header of its own")
+    with pytest.raises(OutputError):
+        open_database(str(tmp_path / "serve.db"))
+    with pytest.raises(RecipeError):
+        open_database("nosuch://x")
+
+
+def test_a_server_on_postgresql(start: Callable[..., AbstractContextManager[Running]], postgres: str) -> None:
+    with start(database=postgres) as server, server.http() as http:
+        made = http.post("/v1/soups", json={"weights": {"calm": 0.5}, "name": "Bob \u00fc"})
+        assert made.status_code == 201
+        ask = {"model": made.json()["model"], "prompt": "x", "max_tokens": 1}
+        assert http.post("/v1/completions", json=ask).json()["soup"]["granted"] == {"calm": "0.5"}
+        assert http.post("/v1/completions", json={**ask, "model": MODEL}).status_code == 200
+
+
+def test_a_database_that_went_is_503_until_it_is_back(
+    start: Callable[..., AbstractContextManager[Running]], tmp_path: Path
+) -> None:
+    where = tmp_path / "serve.db"
+    with start(database=str(where)) as server, server.http() as http:
+        database = server.house.profiles._database
+        with database.connect() as connection:
+            connection.execute(text("ALTER TABLE profiles RENAME TO away"))
+            connection.commit()
+            answer = http.get("/v1/soups")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database")
+            assert "profiles" not in answer.text
+            connection.execute(text("ALTER TABLE away RENAME TO profiles"))
+            connection.commit()
+        assert http.get("/v1/soups").status_code == 200
