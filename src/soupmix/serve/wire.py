@@ -6,7 +6,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from soupmix.policy import ATTRIBUTES, SOURCES
 
-__all__ = ["Ask", "ChatAsk", "ChatMessage", "CompletionAsk", "ProfileAsk", "RangesAsk", "SoupAsk", "StreamOptions", "TextPart"]
+__all__ = [
+    "Ask",
+    "ChatAsk",
+    "ChatMessage",
+    "CompletionAsk",
+    "ProfileAsk",
+    "RangesAsk",
+    "SoupAsk",
+    "StreamOptions",
+    "TextPart",
+]
 
 _MOST_ANSWERS = 128  # a server's own limit is lower
 _MOST_SEED = 2**62 - _MOST_ANSWERS - 1

@@ -127,6 +127,12 @@ function fail(problem) {
   at("key").focus();
 }
 
+/** The sheet of rules lies over the page: Escape and whatever happens elsewhere close it. */
+function closePolicy(event) {
+  const isOutside = event.type === "click" && !at("policy").contains(event.target);
+  if (isOutside || event.key === "Escape") at("policy").open = false;
+}
+
 function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;
@@ -145,6 +151,7 @@ at("prompt").addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", stop);
 at("add").addEventListener("click", add);
+for (const kind of ["click", "keydown"]) document.addEventListener(kind, closePolicy);
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keepKey(at("key").value.trim());
