@@ -13,7 +13,6 @@ __all__ = [
     "ChatChoice",
     "ChatLogprobs",
     "ChatText",
-    "ClampAnswer",
     "CompletionAnswer",
     "CompletionChoice",
     "CompletionLogprobs",
@@ -22,7 +21,6 @@ __all__ = [
     "PolicyAnswer",
     "ProfileAnswer",
     "ProfilesAnswer",
-    "RangesAnswer",
     "ReloadAnswer",
     "RuleAnswer",
     "SoupAnswer",
@@ -89,20 +87,6 @@ class SoupAnswer(BaseModel):
             method=method,
             merge=merge,
         )
-
-
-class ClampAnswer(SoupAnswer):
-    """`POST /v1/clamp`; `distance` is how far what was granted is from what was asked for, see `Grant`."""
-
-    distance: str
-    metric: str
-
-
-class RangesAnswer(BaseModel):
-    """`POST /v1/ranges`: the most of every adapter, under these attributes, if it alone is asked for."""
-
-    attributes: dict[str, str]
-    most: dict[str, str]
 
 
 class TokenDetails(BaseModel):

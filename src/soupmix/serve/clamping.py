@@ -3,11 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from pydantic import BaseModel
 from starlette.requests import Request
 
 from soupmix.errors import PolicyRefusal
 from soupmix.policy import Policy
-from soupmix.serve.answers import ClampAnswer, RangesAnswer
+from soupmix.serve.answers import SoupAnswer
 from soupmix.serve.auth import authenticate, house_of
 from soupmix.serve.documented import PROFILE, VALIDATED
 from soupmix.serve.granting import attributes_of, draft_of, look
@@ -17,10 +18,24 @@ from soupmix.serve.tenants import Caller
 from soupmix.serve.wire import RangesAsk, SoupAsk
 from soupmix.weights import Weights
 
-__all__ = ["router"]
+__all__ = ["ClampAnswer", "RangesAnswer", "router"]
 
 router = APIRouter(route_class=StrictRoute)
 _Caller = Annotated[Caller, Depends(authenticate)]
+
+
+class ClampAnswer(SoupAnswer):
+    """`POST /v1/clamp`; `distance` is how far what was granted is from what was asked for, see `Grant`."""
+
+    distance: str
+    metric: str
+
+
+class RangesAnswer(BaseModel):
+    """`POST /v1/ranges`: the most of every adapter, under these attributes, if it alone is asked for."""
+
+    attributes: dict[str, str]
+    most: dict[str, str]
 
 
 @router.post("/v1/clamp", responses={**VALIDATED, 403: PROFILE[403]})

@@ -36,7 +36,7 @@ function rulesOf(policy) {
 }
 
 function detailsOf({ rule, tier, issuer, scope, refuses }) {
-  return [rule, `${tier}, ${issuer}`, scope && `for ${scope}`, refuses && "refuses"].filter(Boolean).join(" \u00b7 ");
+  return [rule, `${tier}, ${issuer}`, scope, refuses && "refuses"].filter(Boolean).join(" \u00b7 ");
 }
 
 function itemOf([reason, details]) {
