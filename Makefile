@@ -41,6 +41,7 @@ soak: .venv/dev.done
 	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
 	$(BIN)/python tests/soak/kills_audit.py $(KILLS)
 	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
+	$(BIN)/python tests/soak/kills_batch.py $(KILLS)
 	$(BIN)/python tests/batching/simulate.py $(ROWS) 1
 
 # the laws of the policy on examples that nobody has drawn before
@@ -80,7 +81,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,gpu,plot,postgres,serve,train,trust]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,parquet,plot,postgres,serve,train,trust]" --group test --group lint
 	touch $@
 
 .venv/older-triton.done: .venv/dev.done

@@ -7,12 +7,22 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from soupmix.errors import OutputError
 from soupmix.scratch import put, scratch, sweep, sync_folder
 
-__all__ = ["canonical_json", "digest_parts", "new_folder", "sha256_file", "strict_json", "sync_folder", "write_file"]
+__all__ = [
+    "canonical_json",
+    "digest_parts",
+    "new_file",
+    "new_folder",
+    "sha256_file",
+    "strict_json",
+    "sync_folder",
+    "write_file",
+    "writing",
+]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -67,16 +77,31 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         OutputError: the disk refuses; what was there before is still there.
     """
-    path = Path(path)
-    with _writing(path):
-        sweep(path.parent, path.name)
-        with scratch(path, folder=False) as temporary:
+    with new_file(path, force=True, mode=mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(target: Path, *, force: bool = False, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Write a temporary file, then move it to `target` in one step; on any failure nothing of it remains.
+
+    Args:
+        force: replace what is there (which stays until the new file is complete). mode: of the file.
+
+    Raises:
+        OutputError: `target` exists and `force` is not given, or the disk refuses.
+    """
+    target = Path(target)
+    with writing(target):
+        sweep(target.parent, target.name)
+        with scratch(target, folder=False) as temporary:
             with open(temporary.handle, "wb", closefd=False) as file:
-                file.write(data)
+                yield file
             os.fchmod(temporary.handle, mode)
             os.fsync(temporary.handle)
-            temporary.path.replace(path)
-            sync_folder(path.parent)
+            _check_free(target, force=force)
+            temporary.path.replace(target)
+            sync_folder(target.parent)
 
 
 @contextmanager
@@ -91,7 +116,7 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
         OutputError: `target` exists and `force` is not given, or the disk refuses.
     """
     target = Path(target)
-    with _writing(target):
+    with writing(target):
         sweep(target.parent, target.name)
         _check_free(target, force=force)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,8 +129,8 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Say of any refusal of the disk what could not be written."""
+def writing(target: Path) -> Iterator[None]:
+    """Say of any refusal of the disk what could not be written, as `OutputError` (reason "write-failed")."""
     try:
         yield
     except OutputError:

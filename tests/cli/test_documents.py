@@ -1,4 +1,4 @@
-"""What README shows on a command line is what a reader gets: every `$ soupmix` line runs, its output is compared."""
+"""What README and docs/batch.md show on a command line is what a reader gets: every `$ soupmix` line runs, output is compared."""
 
 import os
 import re
@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[tuple[str, list[str]]]:
-    """(command, lines of output shown) of every console block in README, in order."""
+def commands(document: str) -> list[tuple[str, list[str]]]:
+    """(command, lines of output shown) of every console block of a document, in order."""
     found: list[tuple[str, list[str]]] = []
-    for block in BLOCK.findall((ROOT / "README.md").read_text("utf-8")):
+    for block in BLOCK.findall((ROOT / document).read_text("utf-8")):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))
@@ -25,9 +25,10 @@ def commands() -> list[tuple[str, list[str]]]:
     return [(command, shown) for command, shown in found if command.startswith("soupmix ")]
 
 
-def test_readme_commands_run_as_shown(tmp_path: Path) -> None:
-    shown = commands()
-    assert len(shown) >= 4
+@pytest.mark.parametrize(("document", "least"), [("README.md", 4), ("docs/batch.md", 2)])
+def test_commands_run_as_shown(tmp_path: Path, document: str, least: int) -> None:
+    shown = commands(document)
+    assert len(shown) >= least
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for command, expected in shown:
         words = [str(Path(sys.executable).parent / "soupmix"), *shlex.split(command)[1:]]

@@ -32,6 +32,7 @@ COMMANDS = (
     "audit checkpoint",
     "audit erase",
     "audit prove",
+    "batch",
     "chat",
     "clamp",
     "doctor",

@@ -165,7 +165,7 @@ def test_both_methods_agree_on_larger_forests(data: st.DataObject) -> None:
         assert left.weights == right.weights
         assert certified(asked, rows, left)
         assert certified(asked, rows, right)
-        assert round_inside(left.weights, rows) is not None
+        assert round_inside(left, rows) is not None
 
 
 def test_groups_that_cross_are_no_forest() -> None:
@@ -193,10 +193,10 @@ def test_a_wrong_solution_is_not_certified(problem: tuple[list[int], list[Half]]
         return
     moved = list(found.weights)
     moved[data.draw(st.integers(0, len(asked) - 1))] += data.draw(st.sampled_from([-1, 1, Fraction(1, 1000)]))
-    assert not certified(asked, rows, Solution(tuple(moved), found.multipliers))
+    assert not certified(asked, rows, Solution.of(moved, found.multipliers))
     index = data.draw(st.integers(0, len(rows) - 1))
     changed = {**found.multipliers, index: found.multipliers.get(index, 0) + Fraction(1, 7)}
-    assert not certified(asked, rows, Solution(found.weights, changed))
+    assert not certified(asked, rows, Solution.of(found.weights, changed))
 
 
 def test_a_feasible_point_that_is_not_nearest_is_not_certified() -> None:
@@ -222,13 +222,13 @@ def test_rounding_is_the_nearest_neighbour_inside(problem: tuple[list[int], list
     rows = rows_of(sides)
     found = active_set.project(asked, rows)
     if found is not None:
-        assert round_inside(found.weights, rows) == nearest_neighbour(found.weights, rows)
+        assert round_inside(found, rows) == nearest_neighbour(found.weights, rows)
 
 
 @given(st.integers(2, 40), st.integers(1, 10**6))
 def test_rounding_a_large_tie(adapters: int, total: int) -> None:
     rows = rows_of([((1,) * adapters, total), ((-1,) * adapters, -total)])
-    rounded = round_inside([Fraction(total, adapters)] * adapters, rows)
+    rounded = round_inside(Solution.of([Fraction(total, adapters)] * adapters, {}), rows)
     assert rounded is not None
     assert sum(rounded) == total
     assert list(rounded) == sorted(rounded, reverse=True)
@@ -237,7 +237,7 @@ def test_rounding_a_large_tie(adapters: int, total: int) -> None:
 def test_a_triangle_without_an_integer_point() -> None:
     pairs = [(1, 1, 0), (0, 1, 1), (1, 0, 1)]
     rows = rows_of([(p, 1) for p in pairs] + [(tuple(-c for c in p), -1) for p in pairs])
-    assert round_inside([Fraction(1, 2)] * 3, rows) is None
+    assert round_inside(Solution.of([Fraction(1, 2)] * 3, {}), rows) is None
 
 
 @settings(max_examples=150, deadline=None)

@@ -102,9 +102,14 @@ def _until(true: Callable[[], bool], seconds: float = 10) -> bool:
     return true()
 
 
+def _under_way(server: Running) -> int:
+    state = server.house.batcher.state()
+    return state.running + state.waiting
+
+
 @contextmanager
 def busy(server: Running, count: int = 1, **more: object) -> Iterator[list[threading.Thread]]:
-    """So many long answers under way."""
+    """So many long answers under way, one after the other."""
     found: list[int] = []
 
     def ask() -> None:
@@ -112,8 +117,9 @@ def busy(server: Running, count: int = 1, **more: object) -> Iterator[list[threa
             found.append(http.post("/v1/chat/completions", json={**LONG, **more}).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(count)]
-    for thread in threads:
+    for number, thread in enumerate(threads, start=1):
         thread.start()
+        assert _until(lambda: _under_way(server) == number and server.house.batcher.state().running > 0)  # noqa: B023
     yield threads
     for thread in threads:
         thread.join()
@@ -153,6 +159,27 @@ def test_too_many_at_once_are_told_when_to_come_back(start: Start) -> None:
         assert 1 <= int(answer.headers["retry-after"]) <= 60
         with pytest.raises(openai.RateLimitError):
             server.openai().chat.completions.create(**CHAT)  # type: ignore[call-overload]
+
+
+def test_a_tenant_that_has_its_share_keeps_nobody_else_waiting(start: Start) -> None:
+    with start(limits=Limits(rows=4, length=256), share=2) as server, busy(server, 2):
+        assert _until(lambda: server.house.batcher.state().running == 2)
+        with server.http() as acme, server.http("beta") as beta:
+            answer = acme.post("/v1/chat/completions", json=CHAT)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "share-full")
+            assert beta.post("/v1/chat/completions", json={**CHAT, "max_tokens": 2}).status_code == 200
+    assert not server.house.shares._held  # answers that are over, streamed or not, leave nothing behind
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_share_is_given_back(start: Start, stream: bool) -> None:
+    with start(share=1) as server, server.http() as http:
+        for given in ({}, {"n": 2}, {"max_tokens": 9999}, {"model": "no"}, {}):
+            status = http.post("/v1/chat/completions", json={**CHAT, "max_tokens": 2, "stream": stream, **given})
+            assert status.status_code == (
+                429 if "n" in given else 200 if not given else 400 if "max_tokens" in given else 404
+            )
+        assert not server.house.shares._held
 
 
 def test_a_request_for_several_answers_takes_all_or_none(start: Start) -> None:

@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -47,6 +48,20 @@ def test_text_rounds_half_even(whole: int, fraction: str, negative: bool) -> Non
     text = f"{'-' if negative else ''}{whole}.{fraction}"
     assert to_micro(text, "x") == half_even(Fraction(text))
     assert to_micro(Decimal(text), "x") == half_even(Fraction(text))
+    assert Weights.parse({"x": text}) == Weights.parse({"x": Decimal(text)}) == Weights.parse(f"x={text}")
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True) | st.text("-0123456789.e", max_size=9), st.booleans())
+def test_weights_are_read_as_numbers_are(value: float | str, rounded: bool) -> None:
+    value = round(value, 3) if rounded and isinstance(value, float) else value
+
+    def said(read: Callable[[], int]) -> object:
+        try:
+            return read()
+        except WeightError as error:
+            return str(error), error.reason
+
+    assert said(lambda: Weights.parse({"x": value})["x"]) == said(lambda: to_micro(value, "weight 'x'"))
 
 
 @given(st.floats(-1000, 1000, allow_nan=False))

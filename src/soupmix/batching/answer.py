@@ -44,8 +44,8 @@ class Answer(Job):
         """Tokens chosen so far."""
         return self._taken
 
-    def accept(self, chosen: Chosen) -> str | None:
-        """One more token: tell what it adds, and return how the answer has ended, if it has."""
+    def accept(self, chosen: Chosen) -> Piece:
+        """One more token, and what is to be told of it."""
         self._taken += 1
         text = ""
         if not chosen.ends:
@@ -54,20 +54,18 @@ class Answer(Job):
         finish = self._finish(chosen)
         if finish and not self.writer.stopped:
             text += self.writer.rest()
-        self._tell(text, (chosen.told,) if chosen.told and not chosen.ends else (), finish)
-        return finish
+        return self._piece(text, (chosen.told,) if chosen.told and not chosen.ends else (), finish)
 
     def end(self, finish: str, error: SoupmixError | None = None) -> None:
-        """The answer ends without a further token: "cancelled" or "error"."""
-        self._tell("", (), finish, error)
+        """Tell that the answer ends without a further token: "cancelled" or "error"."""
+        self.sink(self._piece("", (), finish, error))
 
     def _finish(self, chosen: Chosen) -> str | None:
         if chosen.ends or self.writer.stopped:
             return "stop"
         return "length" if self._taken >= self.request.sampling.max_new_tokens else None
 
-    def _tell(
+    def _piece(
         self, text: str, tokens: tuple[Token, ...], finish: str | None, error: SoupmixError | None = None
-    ) -> None:
-        if text or tokens or finish:
-            self.sink(Piece(text, tokens, finish, len(self.prompt), self.cached, len(self.answer), error))
+    ) -> Piece:
+        return Piece(text, tokens, finish, len(self.prompt), self.cached, len(self.answer), error)

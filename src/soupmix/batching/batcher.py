@@ -216,9 +216,13 @@ class Batcher:
         if chosen is None:
             problem = "the model's output for this soup is not finite; choose smaller weights"
             self._fail([answer], SoupmixError(problem, reason="not-finite"))
-        elif answer.accept(chosen):
+            return
+        piece = answer.accept(chosen)
+        if piece.finish:  # it has left before anybody is told that it has ended
             with self._changed:
                 self._scheduler.leave(answer)
+        if piece.text or piece.tokens or piece.finish:
+            answer.sink(piece)
 
     def _fail(self, jobs: list[Answer], error: SoupmixError) -> None:
         for job in jobs:

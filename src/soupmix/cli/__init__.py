@@ -14,6 +14,7 @@ _COMMANDS = (
     "adapters",
     "approve",
     "audit",
+    "batch",
     "chat",
     "clamp",
     "doctor",

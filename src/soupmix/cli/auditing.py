@@ -72,10 +72,20 @@ class Witness:
             self.refusal(error, requested, attributes, policy)
             raise
 
-    def _append(self, entry: Entry) -> None:
-        with AuditLog.open(self.folder or Path(), signer=signer_of(self.key)) as log:
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[Entry], object] | None]:
+        """Hold the log for many records: what appends one, or None without `--audit`."""
+        if self.folder is None:
+            yield None
+            return
+        with AuditLog.open(self.folder, signer=signer_of(self.key)) as log:
             tell_cut(log)
-            log.append(entry)
+            yield log.append
+
+    def _append(self, entry: Entry) -> None:
+        with self.opened() as append:
+            if append is not None:
+                append(entry)
 
 
 def audit_option(command: _Command) -> _Command:

@@ -1,5 +1,6 @@
 """Progress of long work on stderr: bars for people, a line per piece of work for logs."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["stages"]
+__all__ = ["rates", "stages"]
 
 
 @contextmanager
@@ -32,5 +33,27 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
             if stage not in known:
                 known[stage] = bars.add_task(stage, total=total)
             bars.update(known[stage], completed=done)
+
+        yield advance
+
+
+@contextmanager
+def rates(total: int, done: int) -> Iterator[Callable[[int, int], None]]:
+    """Give a function (done, tokens since the start) that shows how far answers are, how fast, and how long it will take.
+
+    It shows nothing where there is no terminal.
+    """
+    console, begin, before = Console(stderr=True), time.monotonic(), done
+    if not console.is_terminal:
+        yield lambda done, tokens: None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console) as bars:
+        task = bars.add_task("", total=total, completed=done)
+
+        def advance(done: int, tokens: int) -> None:
+            seconds = max(time.monotonic() - begin, 1e-3)
+            speed = f"{(done - before) / seconds:.3g} answers/s, {tokens / seconds:.3g} tokens/s"
+            bars.update(task, completed=done, description=speed)
 
         yield advance

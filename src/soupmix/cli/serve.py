@@ -66,6 +66,7 @@ def _database_option(command: _Command) -> _Command:
 @click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")
 @click.option("--chunk", default=512, show_default=True, type=click.IntRange(1), help="Prompt tokens per step.")
 @click.option("--answers", default=8, show_default=True, type=click.IntRange(1, 128), help="Answers per request.")
+@click.option("--share", type=click.IntRange(1), help="Answers of one tenant at once.  [default: no limit]")
 @click.option("--body", default=1 << 20, show_default=True, type=click.IntRange(1024), help="Bytes per request.")
 @click.option("--profiles", default=100_000, show_default=True, type=click.IntRange(1), help="Profiles per tenant.")
 @click.option("--patience", default=30.0, show_default=True, help="Seconds for a client to send or to read.")
@@ -161,8 +162,8 @@ def _serve(options: dict[str, Any]) -> None:
     from soupmix.serve.opening import open_house
     from soupmix.serve.server import Server
 
-    set_up()
     with open_house(_plan(options)) as house:
+        set_up()  # what is refused before is told as every command tells it
         Server(house, options["host"], options["port"]).run()
 
 
@@ -175,7 +176,10 @@ def _plan(options: dict[str, Any]) -> "Plan":
     from soupmix.store import Store
 
     base = resolve(options["base"])
-    shared = {name: options[name] for name in ("method", "no_auth", "body", "answers", "profiles", "patience", "drain")}
+    shared = {
+        name: options[name]
+        for name in ("method", "no_auth", "body", "answers", "share", "profiles", "patience", "drain")
+    }
     return Plan(
         settings=Settings(model=options["model"] or base.name, origins=options["origins"], **shared),
         base=base,

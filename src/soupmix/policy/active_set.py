@@ -99,7 +99,7 @@ def _solution(weights: Sequence[Exact], sides: Sequence[Side], multipliers: Mapp
     by_row: dict[int, Exact] = {}
     for side, value in multipliers.items():
         by_row[sides[side].row] = by_row.get(sides[side].row, 0) - sides[side].sign * value
-    return Solution(tuple(weights), {row: value for row, value in by_row.items() if value})
+    return Solution.of(weights, {row: value for row, value in by_row.items() if value})
 
 
 def _in_rationals(target: Quadratic, sides: Sequence[Side]) -> Solution | None:

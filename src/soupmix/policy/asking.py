@@ -1,6 +1,6 @@
 """What a request says of itself, checked: names of adapters, attributes, sources of its weights."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 from soupmix.errors import RecipeError, WeightError
@@ -26,7 +26,7 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
             raise RecipeError(f"attribute {key}: {error}", reason="bad-attribute") from error
 
 
-def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+def check_names(names: Iterable[str], known: Collection[str]) -> None:
     """Raise WeightError (reason "unknown-adapter") for a name that is not known."""
     for name in names:
         if name not in known:
@@ -36,17 +36,18 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
             raise WeightError(f"unknown adapter {name!r}{hint}; known are: {listed}", reason="unknown-adapter")
 
 
-def by_index(sources: Sources, names: Sequence[str]) -> dict[int, str]:
-    """Sources by adapter index, of those that are said.
+def by_index(sources: Sources, place: Mapping[str, int]) -> dict[int, str]:
+    """Sources by adapter index, of those that are said; `place` is the index by name.
 
     Raises:
         RecipeError: no such source (reason "unknown-source"). WeightError: no such adapter.
     """
-    given = dict.fromkeys(names, sources) if isinstance(sources, str) else sources
-    for source in given.values() if not isinstance(sources, str) else (sources,):
+    for source in (sources,) if isinstance(sources, str) else sources.values():
         if source not in SOURCES:
             raise RecipeError(
                 f"unknown source {source!r:.80} of weights; known are {', '.join(SOURCES)}", reason="unknown-source"
             )
-    check_names(given, names)
-    return {index: given[name] for index, name in enumerate(names) if name in given}
+    if isinstance(sources, str):
+        return dict.fromkeys(place.values(), sources)
+    check_names(sources, place)
+    return {place[name]: source for name, source in sources.items()}

@@ -14,7 +14,7 @@ from soupmix.policy.known import AdapterRef, Known
 from soupmix.policy.pieces import Piece, RuleRef, Setting, place
 from soupmix.policy.quadratic import Matrix
 from soupmix.policy.region import Space
-from soupmix.policy.rules import Approve, Scope
+from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.translate import translate
 
 __all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "total_budget", "unproved"]
@@ -24,15 +24,15 @@ _METRIC_DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A rule with the scopes that decide whether it applies, and its pieces."""
+    """A rule, for whom it holds, and its pieces."""
 
     ref: RuleRef
-    scopes: tuple[Scope, ...]
+    within: Within
     pieces: tuple[Piece, ...]
 
     def applies(self, attributes: Mapping[str, str]) -> bool:
         """Whether the rule holds for a request with these attributes."""
-        return all(scope.applies(attributes) for scope in self.scopes)
+        return applies(self.within, attributes)
 
 
 def check_order(documents: Sequence[tuple[str, Document]]) -> None:
@@ -52,7 +52,7 @@ def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple
     for source, document in documents:
         for rule, ref in place(document, source):
             found = tuple(translate(rule, ref, setting))
-            rules.append(Placed(ref, (document.scope, rule.scope), found))
+            rules.append(Placed(ref, within(document.scope, rule.scope), found))
             if not found and not isinstance(rule, Approve):
                 notes.append(f"{ref} concerns no known adapter, so it has no effect")
     return tuple(rules), notes

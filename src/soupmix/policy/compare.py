@@ -92,11 +92,10 @@ def idle_rules(policy: Policy) -> tuple[RuleRef, ...]:
 
 def requests(policies: Sequence[Policy]) -> Iterator[tuple[dict[str, str], str]]:
     """One request of every kind: attributes as said, and one source for all weights ("" if not said)."""
-    scopes = [scope for policy in policies for placed in policy.placed for scope in placed.scopes]
+    limits = [limit for policy in policies for placed in policy.placed for limit in placed.within]
     values: dict[str, list[str | None]] = {key: [None] for key in ATTRIBUTES}
-    for scope in scopes:
-        for key, listed in scope.given().items():
-            values[key] += [value for value in listed if value not in values[key]]
+    for key, listed in limits:
+        values[key] += [value for value in listed if value not in values[key]]
     for known in values.values():
         known += [_ELSEWHERE] if len(known) > 1 else []
     seen = set()

@@ -71,7 +71,7 @@ class _Search:
         solution = Face(rows, face.ball, None).project([0] * len(self.inner.space.names), None)
         if solution is None:
             return None
-        found = round_inside(solution.weights, rows)
+        found = round_inside(solution, rows)
         if found is None or not face.holds(found) or self.outer.holds(found):
             self.doubts.add("where groups overlap without nesting, or a norm is bounded, no whole point was found")
             return None
@@ -101,7 +101,7 @@ class _Search:
         for _ in range(2 * size):
             far = [10**9 * value for value in direction]
             solution = Face(rows, face.ball, None).project(far, None)
-            found = None if solution is None else round_inside(solution.weights, rows)
+            found = None if solution is None else round_inside(solution, rows)
             if found is None or not face.holds(found):
                 return None
             if not ball.holds(found):

@@ -6,12 +6,13 @@ leaves up, the multipliers are read from the roots down. For one sum this is the
 quadratic knapsack problem (survey of methods: Condat 2016, doi 10.1007/s10107-015-0946-6).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
+from itertools import repeat
 from math import lcm
+from operator import mul, sub
 
-from soupmix.policy.rows import Exact, Row, Solution
+from soupmix.policy.rows import Row, Solution
 
 __all__ = ["Forest", "forest"]
 
@@ -29,72 +30,89 @@ class Forest:
 
     Everything is computed in integers, in units of 1 / scale: a multiplier is a quotient whose divisor counts weights, and every
     level of nesting divides once more, so with scale = lcm(1..K) ** depth every division comes out even.
+
+    Attributes:
+        rows: as given. box: of every adapter, the row that bounds it alone. roots: the sums that no other one holds.
+        lows, highs: the bounds of the box. empty: whether a row alone has none between its ends.
     """
 
     rows: tuple[Row, ...]
     box: tuple[int, ...] = field(repr=False)
     roots: tuple[_Node, ...] = field(repr=False)
     scale: int = field(repr=False)
+    lows: tuple[int, ...] = field(repr=False)
+    highs: tuple[int, ...] = field(repr=False)
+    empty: bool = field(repr=False)
 
     def project(self, requested: Sequence[int]) -> Solution | None:
         """The nearest point of the set to `requested` (millionths), or None if the set is empty."""
-        if any(row.low is not None and row.high is not None and row.low > row.high for row in self.rows):
+        if self.empty:
             return None
-        scaled = [self.scale * asked for asked in requested]
-        lows = [self.scale * (self.rows[row].low or 0) for row in self.box]
-        highs = [self.scale * (self.rows[row].high or 0) for row in self.box]
+        asked = list(map(mul, requested, repeat(self.scale)))
+        weights, pulling, shift = self._clipped(asked), dict[int, int](), [0] * len(asked)
+        for root in self.roots:
+            if root.children:
+                if not self._nested(root, asked, pulling, shift):
+                    return None
+            elif (moved := self._plain(root, asked, weights)) is None:
+                return None
+            elif moved:
+                pulling[root.row] = moved
+                for leaf in root.leaves:
+                    shift[leaf] = moved
+        if pulling:
+            asked = list(map(sub, asked, shift))
+            weights = self._clipped(asked)
+        for row, free, weight in zip(self.box, asked, weights, strict=True):
+            if free != weight:
+                pulling[row] = free - weight
+        return Solution(tuple(weights), pulling, self.scale)
+
+    def _clipped(self, free: Sequence[int]) -> list[int]:
+        bounded = zip(free, self.lows, self.highs, strict=True)
+        return [low if value < low else high if value > high else value for value, low, high in bounded]
+
+    def _plain(self, node: _Node, asked: Sequence[int], clipped: Sequence[int]) -> int | None:
+        """The multiplier of a sum of weights alone, 0 if it needs none; None if none brings it into its interval."""
+        row, lows, highs = self.rows[node.row], self.lows, self.highs
+        total = row.value(clipped)
+        if row.high is not None and total > self.scale * row.high:
+            spans = [(asked[leaf] - highs[leaf], asked[leaf] - lows[leaf]) for leaf in node.leaves]
+            return _until(total - self.scale * row.high, spans)
+        if row.low is not None and total < self.scale * row.low:
+            spans = [(lows[leaf] - asked[leaf], highs[leaf] - asked[leaf]) for leaf in node.leaves]
+            moved = _until(self.scale * row.low - total, spans)
+            return None if moved is None else -moved
+        return 0
+
+    def _nested(self, root: _Node, asked: Sequence[int], pulling: dict[int, int], shift: list[int]) -> bool:
+        """Put down the multipliers of a sum and of all sums inside it; False if they cannot all be in their intervals."""
         clamps: dict[int, tuple[int | None, int | None]] = {}
-        if any(self._sum(node, scaled, lows, highs, clamps) is None for node in self.roots):
-            return None
-        multipliers, shift = self._multipliers(clamps, len(requested))
-        weights = []
-        for asked, moved, low, high, row in zip(scaled, shift, lows, highs, self.box, strict=True):
-            free = asked - moved
-            weight = low if free < low else high if free > high else free
-            weights.append(weight)
-            multipliers[row] = free - weight
-        return Solution(
-            tuple(self._exact(weight) for weight in weights),
-            {row: self._exact(value) for row, value in multipliers.items() if value},
-        )
-
-    def _exact(self, value: int) -> Exact:
-        whole, rest = divmod(value, self.scale)
-        return Fraction(value, self.scale) if rest else whole
-
-    def _multipliers(
-        self, clamps: dict[int, tuple[int | None, int | None]], adapters: int
-    ) -> tuple[dict[int, int], list[int]]:
-        """The multiplier of every sum, and what all sums together pull at every weight, from the roots down."""
-        multipliers: dict[int, int] = {}
-        shift = [0] * adapters
-        stack: list[tuple[_Node, int]] = [(node, 0) for node in self.roots]
+        if self._sum(root, asked, clamps) is None:
+            return False
+        stack = [(root, 0)]
         while stack:
             node, above = stack.pop()
             first, last = clamps[node.row]
             here = first if first is not None and above < first else above
             here = last if last is not None and here > last else here
-            multipliers[node.row] = here - above
+            if here != above:
+                pulling[node.row] = here - above
             for leaf in node.leaves:
                 shift[leaf] = here
             stack += [(child, here) for child in node.children]
-        return multipliers, shift
+        return True
 
     def _sum(
-        self,
-        node: _Node,
-        asked: Sequence[int],
-        lows: Sequence[int],
-        highs: Sequence[int],
-        clamps: dict[int, tuple[int | None, int | None]],
+        self, node: _Node, asked: Sequence[int], clamps: dict[int, tuple[int | None, int | None]]
     ) -> "_Sum | None":
         value = 0
         bends: list[tuple[int, int]] = []
         for leaf in node.leaves:
-            value += highs[leaf]
-            bends += ((asked[leaf] - highs[leaf], -1), (asked[leaf] - lows[leaf], 1))
+            value += self.highs[leaf]
+            bends += ((asked[leaf] - self.highs[leaf], -1), (asked[leaf] - self.lows[leaf], 1))
         for child in node.children:
-            part = self._sum(child, asked, lows, highs, clamps)
+            part = self._sum(child, asked, clamps)
             if part is None:
                 return None
             value += part.value
@@ -108,6 +126,26 @@ class Forest:
             return None
         clamps[node.row] = made[1:]
         return made[0]
+
+
+def _until(distance: int, spans: Iterable[tuple[int, int]]) -> int | None:
+    """The first t > 0 by which weights, each of which moves while t is in its span, have come so far in sum."""
+    gone = moving = at = 0
+    bends: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if stop > 0:
+            bends.append((stop, -1))
+            if start > 0:
+                bends.append((start, 1))
+            else:
+                moving += 1
+    bends.sort()
+    for bend, change in bends:
+        after = gone + moving * (bend - at)
+        if after >= distance:
+            return at + (distance - gone) // moving
+        gone, at, moving = after, bend, moving + change
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +208,13 @@ def forest(rows: Sequence[Row], adapters: int) -> Forest | None:
         roots = [root for root in roots if root not in inside] + [(members, node)]
     nodes = tuple(node for _, node in roots)
     scale = lcm(*range(1, adapters + 1)) ** max(map(_depth, nodes), default=0)
-    return Forest(tuple(rows), tuple(box[leaf] for leaf in range(adapters)), nodes, scale)
+    bounds = [rows[box[leaf]] for leaf in range(adapters)]
+    return Forest(
+        tuple(rows),
+        tuple(box[leaf] for leaf in range(adapters)),
+        nodes,
+        scale,
+        tuple(scale * (row.low or 0) for row in bounds),
+        tuple(scale * (row.high or 0) for row in bounds),
+        any(row.low is not None and row.high is not None and row.low > row.high for row in rows),
+    )

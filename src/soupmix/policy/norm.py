@@ -6,7 +6,7 @@ holds exactly, and what that costs is known exactly too: m (limit - w' G w), by 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from math import sqrt
 
@@ -26,18 +26,22 @@ class Ellipsoid:
     gram: Matrix
     limit: int
 
-    def holds(self, weights: Sequence[int | Fraction]) -> bool:
-        """Whether a point is inside."""
+    def holds(self, weights: Sequence[int]) -> bool:
+        """Whether a point in whole millionths is inside."""
         return form(self.gram, weights) <= self.limit
+
+    def norm(self, solution: Solution) -> Fraction:
+        """w' gram w of a solution."""
+        return Fraction(form(self.gram, solution.scaled), solution.scale**2)
 
 
 def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> Solution | None:
     """The point of rows and ball where `target` is least, up to `gap`, or None if there is none."""
     free = minimise(target, rows)
-    if free is None or ball.holds(free.weights):
+    if free is None or ball.norm(free) <= ball.limit:
         return free
     low, high = (0.0, free), (1.0 / max(row[index] for index, row in enumerate(ball.gram)), free)
-    while not ball.holds((high := (high[0], _at(high[0], target, rows, ball)))[1].weights):
+    while ball.norm((high := (high[0], _at(high[0], target, rows, ball)))[1]) > ball.limit:
         low, high = high, (high[0] * 16, high[1])
         if high[0] > 1e30:
             return None
@@ -50,7 +54,7 @@ def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> 
         if not low[0] < middle < high[0]:
             middle = (low[0] + high[0]) / 2
         tried = (middle, _at(middle, target, rows, ball))
-        low, high = (low, tried) if ball.holds(tried[1].weights) else (tried, high)
+        low, high = (low, tried) if ball.norm(tried[1]) <= ball.limit else (tried, high)
     return high[1]
 
 
@@ -59,7 +63,7 @@ def _between(low: tuple[float, Solution], high: tuple[float, Solution], ball: El
 
     Differences of almost equal numbers are taken exactly, before anything is a float.
     """
-    below, above = (form(ball.gram, each.weights) for _, each in (low, high))
+    below, above = (ball.norm(each) for _, each in (low, high))
     if above >= below or aim <= 0:
         return (low[0] + high[0]) / 2
     wide, small, here = sqrt(below), sqrt(above), sqrt(aim)
@@ -73,5 +77,6 @@ def _at(multiplier: float, target: Quadratic, rows: Sequence[Row], ball: Ellipso
     found = minimise(penalised, rows)
     if found is None:
         raise ArithmeticError("a set that is not empty for one target is empty for another")
-    unscaled = {row: Fraction(value) / penalised.scale for row, value in found.multipliers.items()}
-    return replace(found, multipliers=unscaled, share=share, gap=share * (ball.limit - form(ball.gram, found.weights)))
+    scaled = tuple(penalised.scale * value for value in found.scaled)  # the target was, so its multipliers are
+    gap = share * (ball.limit - ball.norm(found))
+    return Solution(scaled, found.pulling, penalised.scale * found.scale, share, gap)

@@ -1,54 +1,59 @@
-"""What is told of a clamp: which rules bound and how hard, how far it moved, and whether one of them refuses."""
+"""What is told of a clamp, ready for every grant of the same request: what is let through, what bound, how far it moved."""
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from math import isqrt
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from soupmix.errors import PolicyRefusal
 from soupmix.policy.grant import Binding
 from soupmix.policy.known import Known
-from soupmix.policy.pieces import RuleRef
-from soupmix.policy.region import Pull, Space
-from soupmix.policy.rows import Exact
-from soupmix.weights import decimal_text
+from soupmix.policy.region import Clamped, Pull
+from soupmix.weights import Weights, decimal_text
 
-__all__ = ["bindings", "check_refusal", "root_text"]
+__all__ = ["Outcome"]
 
 
-def check_refusal(pulls: Sequence[Pull], binding: Sequence[Binding]) -> None:
-    """Raise PolicyRefusal (reason "refused-by-rule") if a rule that refuses would have changed the request."""
-    refusing = {(pull.rule.source, pull.rule.id) for pull in pulls if pull.rule.refuses}
-    for each in binding:
-        if (each.source, each.rule) in refusing:
-            names = ", ".join(each.adapters)
-            raise PolicyRefusal(f"refused, not clamped ({names}): {each}", reason="refused-by-rule", rules=binding)
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a `Grant` says of a clamp; see there.
+
+    Attributes:
+        refused: the first binding of a rule that refuses instead of clamping, or None.
+    """
+
+    granted: Weights
+    adapter_digests: tuple[tuple[str, str], ...]
+    binding: tuple[Binding, ...]
+    distance: str
+    refused: Binding | None
+
+    @classmethod
+    def of(cls, clamped: Clamped, known: Sequence[Known]) -> "Outcome":
+        """A clamp over these adapters, in words."""
+        used = {adapter.name: micro for adapter, micro in zip(known, clamped.granted, strict=True) if micro}
+        digests = sorted([(adapter.name, adapter.digest) for adapter in known if adapter.name in used])
+        binding = tuple([_binding(pull, known) for pull in clamped.pulls])
+        refusing = {(pull.rule.source, pull.rule.id) for pull in clamped.pulls if pull.rule.refuses}
+        refused = next((each for each in binding if (each.source, each.rule) in refusing), None) if refusing else None
+        return cls(Weights.unchecked(used), tuple(digests), binding, decimal_text(clamped.distance), refused)
+
+    def check(self) -> None:
+        """Raise PolicyRefusal (reason "refused-by-rule") if a rule that refuses would have changed the request."""
+        if self.refused is not None:
+            names = ", ".join(self.refused.adapters)
+            raise PolicyRefusal(
+                f"refused, not clamped ({names}): {self.refused}", reason="refused-by-rule", rules=self.binding
+            )
 
 
-def bindings(pulls: Iterable[Pull], known: Sequence[Known], changed: set[str]) -> tuple[Binding, ...]:
-    """One binding per rule and text, over the adapters that changed; outer tiers first."""
-    names: dict[tuple[RuleRef, str], set[str]] = {}
-    hardest: dict[tuple[RuleRef, str], Exact] = {}
-    for pull in pulls:
-        key = pull.rule, pull.text
-        names.setdefault(key, set()).update({known[index].name for index in pull.adapters} & changed)
-        hardest[key] = max(hardest.get(key, 0), pull.multiplier)
-    return tuple(
-        Binding(
-            tuple(sorted(found)),
-            ref.id,
-            ref.issuer,
-            ref.tier,
-            ref.source,
-            text,
-            ref.public_reason,
-            decimal_text(round(hardest[ref, text])),
-        )
-        for (ref, text), found in sorted(names.items())
+def _binding(pull: Pull, known: Sequence[Known]) -> Binding:
+    rule = pull.rule
+    return Binding(
+        tuple(sorted({known[index].name for index in pull.adapters})),
+        rule.id,
+        rule.issuer,
+        rule.tier,
+        rule.source,
+        pull.text,
+        rule.public_reason,
+        decimal_text(pull.multiplier),
     )
-
-
-def root_text(square: Exact, space: Space) -> str:
-    """The root of a squared distance, in units of weight with six digits, rounded down."""
-    unit = 1 if space.metric is None else max(row[index] for index, row in enumerate(space.metric))
-    value = Fraction(square) / unit
-    return decimal_text(isqrt(value.numerator // value.denominator))

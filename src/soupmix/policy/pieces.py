@@ -22,6 +22,7 @@ class RuleRef:
         scope: for whom it holds, as words; "" for everybody.
         refuses: whether a request that it would change is refused instead of clamped.
         internal_reason: for the issuer's own people; never part of a grant.
+        key: all that tells rules apart and sorts them, ready to compare.
     """
 
     rank: tuple[int, str, int]
@@ -33,6 +34,10 @@ class RuleRef:
     refuses: bool = field(default=False, compare=False)
     public_reason: str | None = field(default=None, compare=False)
     internal_reason: str | None = field(default=None, compare=False)
+    key: tuple[object, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.rank, self.tier, self.issuer, self.source, self.id))
 
     def __str__(self) -> str:
         return f"{self.source} ({self.tier}) {self.id}" if self.tier != BUILT_IN else f"{BUILT_IN} {self.id}"
@@ -55,6 +60,11 @@ class Constraint:
     rule: RuleRef
     text: str
     unless: tuple[str, ...] = ()
+
+    @property
+    def minds(self) -> int | None:
+        """The index of the adapter on whose source it depends whether this holds, if it does."""
+        return self.coefs.index(1) if self.unless and 1 in self.coefs else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import lcm
+from operator import mul
 
 from soupmix.policy.exact import inverse
 from soupmix.policy.rows import Exact
@@ -15,23 +15,16 @@ Matrix = tuple[tuple[int, ...], ...]
 """A symmetric matrix of integers [adapters, adapters]."""
 
 
-def times(matrix: Matrix | None, vector: Sequence[Exact]) -> list[Exact]:
+def times(matrix: Matrix | None, vector: Sequence[int]) -> list[int]:
     """matrix @ vector; None is the identity."""
     if matrix is None:
         return list(vector)
-    return [sum((a * b for a, b in zip(row, vector, strict=True) if a), start=0) for row in matrix]
+    return [sum([a * b for a, b in zip(row, vector, strict=True) if a]) for row in matrix]
 
 
-def form(matrix: Matrix | None, vector: Sequence[Exact]) -> Exact:
-    """vector' matrix vector; over one denominator, as adding fractions one by one costs a multiple."""
-    common = lcm(*(value.denominator for value in vector))
-    whole = [value.numerator * (common // value.denominator) for value in vector]
-    square = sum(a * a for a in whole) if matrix is None else _square(matrix, whole)
-    return square if common == 1 else Fraction(square, common**2)
-
-
-def _square(matrix: Matrix, vector: Sequence[int]) -> int:
-    return sum(a * sum(b * c for b, c in zip(row, vector, strict=True)) for a, row in zip(vector, matrix, strict=True))
+def form(matrix: Matrix | None, vector: Sequence[int]) -> int:
+    """vector' matrix vector."""
+    return sum(map(mul, vector, vector if matrix is None else times(matrix, vector)))
 
 
 def unit(metric: Matrix | None) -> int:
@@ -56,7 +49,7 @@ class Quadratic:
     @classmethod
     def distance(cls, requested: Sequence[int], metric: Matrix | None) -> "Quadratic":
         """The squared distance from a request (millionths)."""
-        return cls(metric, tuple(int(value) for value in times(metric, requested)), unit=unit(metric))
+        return cls(metric, tuple(times(metric, requested)), unit=unit(metric))
 
     def plus(self, share: Fraction, gram: Matrix) -> "Quadratic":
         """With `share` of the squared norm w' gram w added, as a multiplier of a bound on it does."""

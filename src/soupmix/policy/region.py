@@ -1,9 +1,11 @@
 """The feasible set of one request: all pieces in scope, compiled, with the clamp onto it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import repeat
 from math import isqrt
+from operator import mul, sub
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.active_set import minimise
@@ -12,9 +14,9 @@ from soupmix.policy.faces import faces
 from soupmix.policy.laminar import Forest, forest
 from soupmix.policy.norm import Ellipsoid, minimise_inside
 from soupmix.policy.pieces import BUILT_IN, Ball, Choice, Constraint, Piece, RuleRef
-from soupmix.policy.quadratic import Matrix, Quadratic, form
+from soupmix.policy.quadratic import Matrix, Quadratic, form, unit
 from soupmix.policy.rounding import round_inside
-from soupmix.policy.rows import Exact, Row, Solution, gather
+from soupmix.policy.rows import Row, Solution, gather
 
 __all__ = ["Clamped", "Pull", "Region", "Space", "minimal_conflict"]
 
@@ -39,20 +41,30 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """A rule that holds a request back: what it limits, for which adapters, and how hard it pulls (its multiplier)."""
+    """What a rule limits that held a request back.
+
+    Attributes:
+        rule, text: whose limit it is, and what it says. adapters: those whose weight it changed, some perhaps twice.
+        multiplier: how hard it pulls where it pulls hardest, to the nearest millionth.
+    """
 
     rule: RuleRef
     text: str
     adapters: tuple[int, ...]
-    multiplier: Exact
+    multiplier: int
 
 
 @dataclass(frozen=True, slots=True)
 class Clamped:
-    """What became of a request: the granted millionths, their squared distance from it, and what held it back."""
+    """What became of a request.
+
+    Attributes:
+        granted: millionths. distance: how far they are from the request in the metric, in millionths, rounded down.
+        pulls: what held it back, one per rule and text, outer tiers first; none where nothing changed.
+    """
 
     granted: tuple[int, ...]
-    distance: Exact
+    distance: int
     pulls: tuple[Pull, ...]
 
 
@@ -73,7 +85,7 @@ class Face:
         """The nearest point of this part, or None if it is empty."""
         if self.forest and metric is None:
             found = self.forest.project(requested)
-            if found is None or self.ball is None or self.ball.holds(found.weights):
+            if found is None or self.ball is None or self.ball.norm(found) <= self.ball.limit:
                 return found
         target = Quadratic.distance(requested, metric)
         return minimise(target, self.rows) if self.ball is None else minimise_inside(target, self.rows, self.ball)
@@ -86,8 +98,8 @@ class Face:
 
     def round(self, solution: Solution) -> tuple[int, ...] | None:
         """The nearest point in whole millionths beside a solution, or None."""
-        granted = round_inside(solution.weights, self.rows)
-        return None if granted is None or (self.ball is not None and not self.ball.holds(granted)) else granted
+        granted = round_inside(solution, self.rows)
+        return None if granted is None or (self.ball is not None and not self.holds(granted)) else granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +141,27 @@ class Region:
             PolicyRefusal: the result could not be certified (reason "uncertified"), or no integer point lies beside
                 the projection (reason "no-integer-point"; possible only where groups overlap without nesting).
         """
-        metric, found = self.space.metric, []
-        for index, face in enumerate(self.faces):
-            solution = face.project(requested, metric)
-            if solution is None or not certified(requested, face.rows, solution, metric, face.ball):
-                raise PolicyRefusal(
-                    "the clamped weights could not be certified, so nothing is granted; this is a defect of soupmix, "
-                    "please report it with the policy and the request",
-                    reason="uncertified",
-                )
-            found.append((*_away(requested, solution, metric), index, solution))
-        distance, _, index, solution = found[0] if len(found) == 1 else min(found, key=lambda each: each[:3])
-        face = self.faces[index]
+        metric = self.space.metric
+        found = [(self._certified(face, requested), face) for face in self.faces]
+        solution, face = (
+            found[0] if len(found) == 1 else min(found, key=lambda each: _ahead(requested, each[0], metric))
+        )
         granted = self._rounded(face, requested, solution)
-        pulls = () if granted == tuple(requested) else tuple(self._pulls(face, requested, granted, solution))
-        return Clamped(granted, distance, pulls)
+        if granted == tuple(requested):
+            return Clamped(granted, 0, ())
+        distance = isqrt(form(metric, _away(requested, solution)) // (solution.scale**2 * unit(metric)))
+        return Clamped(granted, distance, self._pulls(face, requested, granted, solution))
+
+    def _certified(self, face: Face, requested: Sequence[int]) -> Solution:
+        metric = self.space.metric
+        solution = face.project(requested, metric)
+        if solution is None or not certified(requested, face.rows, solution, metric, face.ball):
+            raise PolicyRefusal(
+                "the clamped weights could not be certified, so nothing is granted; this is a defect of soupmix, "
+                "please report it with the policy and the request",
+                reason="uncertified",
+            )
+        return solution
 
     def _rounded(self, face: Face, requested: Sequence[int], solution: Solution) -> tuple[int, ...]:
         granted = face.round(solution)
@@ -162,29 +180,50 @@ class Region:
 
     def _pulls(
         self, face: Face, requested: Sequence[int], granted: Sequence[int], solution: Solution
-    ) -> Iterable[Pull]:
-        for index, multiplier in sorted(solution.multipliers.items()):
+    ) -> tuple[Pull, ...]:
+        found: dict[tuple[tuple[object, ...], str], tuple[RuleRef, tuple[int, ...], int]] = {}
+        for index, multiplier in solution.pulling.items():
             row = face.rows[index]
-            alone, kept = len(row.coefs) == 1, row.holds(row.value(requested))
-            if all(requested[adapter] == granted[adapter] for adapter, _ in row.coefs):
+            if row.alone is None:
+                changed = tuple([adapter for adapter in row.adapters if requested[adapter] != granted[adapter]])
+                pushed = False
+            else:  # A weight that another rule pushed against 0 or 1 is explained by that rule.
+                asked = requested[row.alone]
+                changed = row.adapters if asked != granted[row.alone] else ()
+                pushed = row.holds(asked)
+            if not changed:
                 continue
-            for constraint in row.high_from if multiplier > 0 else row.low_from:
-                # A weight that another rule pushed against 0 or 1 is explained by that rule.
-                if not (alone and kept and constraint.rule.tier == BUILT_IN):
-                    concerned = tuple(adapter for adapter, _ in row.coefs)
-                    yield Pull(
-                        constraint.rule, constraint.text, concerned, multiplier if multiplier > 0 else -multiplier
-                    )
+            for each in row.high_from if multiplier > 0 else row.low_from:
+                if not (pushed and each.rule.tier == BUILT_IN):
+                    key = each.rule.key, each.text
+                    _, others, hardest = found.get(key, (each.rule, (), 0))
+                    found[key] = each.rule, others + changed, max(hardest, abs(multiplier))
+        pulls = {
+            key: Pull(rule, key[1], adapters, _nearest(hardest, solution.scale))
+            for key, (rule, adapters, hardest) in found.items()
+        }
         if solution.share and self.ball is not None:
-            yield Pull(self.ball.rule, self.ball.text, tuple(range(len(requested))), solution.share)
+            every = tuple([index for index, asked in enumerate(requested) if asked != granted[index]])
+            ball = Pull(self.ball.rule, self.ball.text, every, round(solution.share))
+            pulls[ball.rule.key, ball.text] = ball
+        return tuple([pulls[key] for key in sorted(pulls)])
 
 
-def _away(requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[Exact, int]:
-    """The squared distance of a solution from what was requested, and how many weights differ."""
-    weights, _, scale = solution.whole()
-    away = [scale * asked - given for asked, given in zip(requested, weights, strict=True)]
-    square = form(metric, away)
-    return square if scale == 1 else Fraction(square, scale**2), len(away) - away.count(0)
+def _nearest(value: int, scale: int) -> int:
+    """round(value / scale), half to even."""
+    whole, rest = divmod(value, scale)
+    return whole + (2 * rest > scale or (2 * rest == scale and whole % 2))
+
+
+def _away(requested: Sequence[int], solution: Solution) -> list[int]:
+    """What was requested without the solution, in the solution's units."""
+    return list(map(sub, map(mul, requested, repeat(solution.scale)), solution.scaled))
+
+
+def _ahead(requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[Fraction, int]:
+    """What makes a face's solution win: its squared distance from what was requested, then how many weights differ."""
+    away = _away(requested, solution)
+    return Fraction(form(metric, away), solution.scale**2), len(away) - away.count(0)
 
 
 def _assembled(pieces: Sequence[Piece], space: Space) -> Region:

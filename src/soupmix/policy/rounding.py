@@ -1,33 +1,26 @@
 """From the exact projection to integer millionths that are still inside."""
 
 from collections.abc import Sequence
-from math import lcm
 
-from soupmix.policy.rows import Exact, Row
+from soupmix.policy.rows import Row, Solution
 
 __all__ = ["round_inside"]
 
 
-def round_inside(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ...] | None:
-    """The nearest integer point inside all rows among those that round every weight down or up, or None.
+def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | None:
+    """The nearest integer point inside all rows beside a solution that is, every weight rounded down or up, or None.
 
     For bounds and nested or disjoint groups there is always one (their matrix is totally unimodular). Found by dynamic
     programming over the weights that are not integers, with what they add to each row that could be violated as
     state. Among equally near points the smallest total wins, then the one that rounds up the adapter that comes first;
     adapters are ordered by digest.
     """
-    scale = lcm(*(weight.denominator for weight in weights))
-    if scale == 1:
-        exact = tuple(int(weight) for weight in weights)
-        return exact if all(row.holds(row.value(exact)) for row in rows) else None
-    floors, rests = [], {}
-    for index, weight in enumerate(weights):
-        low, rest = divmod(weight.numerator * (scale // weight.denominator), scale)
-        floors.append(low)
-        if rest:
-            rests[index] = rest
-    tight = [row for row in rows if not _safe(row, floors, rests)]
-    if len(tight) == 1 and len(set(rests.values())) == 1 and all(coef == 1 for _, coef in tight[0].coefs):
+    scale = solution.scale
+    parts = [divmod(weight, scale) for weight in solution.scaled]
+    floors, rests = [low for low, _ in parts], {index: rest for index, (_, rest) in enumerate(parts) if rest}
+    # bounds are whole, so where one is on a weight alone, that can be rounded either way
+    tight = [row for row in rows if row.alone is None and not _safe(row, floors, rests)] if rests else []
+    if len(tight) == 1 and tight[0].plain and len(set(rests.values())) == 1:
         return _one_sum(tight[0], floors, rests, scale)
     spans = [_Span(row, floors, rests) for row in tight]
     # state -> (distance, total, -mask): the mask puts the first adapter at its highest bit
@@ -53,25 +46,24 @@ def round_inside(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ..
 
 def _one_sum(row: Row, floors: list[int], rests: dict[int, int], scale: int) -> tuple[int, ...] | None:
     """One sum is all that could be violated, and every weight misses the same: only how many round up matters, the first do."""
-    inside = [index for index, _ in row.coefs if index in rests]
-    outside = [index for index in rests if index not in inside]
+    within = [index for index, _ in row.coefs if index in rests]
+    outside = [index for index in rests if index not in within]
     base, up = row.value(floors), 2 * next(iter(rests.values())) > scale
-    least = 0 if row.low is None else max(row.low - int(base), 0)
-    most = len(inside) if row.high is None else min(row.high - int(base), len(inside))
+    least = 0 if row.low is None else max(row.low - base, 0)
+    most = len(within) if row.high is None else min(row.high - base, len(within))
     if least > most:
         return None
-    for index in [*inside[: most if up else least], *(outside if up else ())]:
+    for index in [*within[: most if up else least], *(outside if up else ())]:
         floors[index] += 1
     return tuple(floors)
 
 
 def _safe(row: Row, floors: Sequence[int], rests: dict[int, int]) -> bool:
     """Whether a row holds however its weights are rounded."""
-    base = up = down = 0
+    base, up, down = row.value(floors), 0, 0
     for index, coef in row.coefs:
-        base += coef * floors[index]
         if index in rests:
-            up, down = up + max(coef, 0), down + min(coef, 0)
+            up, down = (up + coef, down) if coef > 0 else (up, down + coef)
     return (row.high is None or base + up <= row.high) and (row.low is None or base + down >= row.low)
 
 

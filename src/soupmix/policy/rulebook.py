@@ -12,12 +12,12 @@ from soupmix.policy.assembly import Placed, check_order, digest_of, measured, pl
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import SEAL, Grant
 from soupmix.policy.known import AdapterRef, Known, know
-from soupmix.policy.obligations import united
-from soupmix.policy.outcome import bindings, check_refusal, root_text
+from soupmix.policy.obligations import Obligation, united
+from soupmix.policy.outcome import Outcome
 from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
 from soupmix.policy.reading import check_window, parse_document, read_text
-from soupmix.policy.region import Clamped, Region, Space
-from soupmix.policy.rules import Approve
+from soupmix.policy.region import Region, Space
+from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.translate import built_in
 from soupmix.weights import MILLION, Weights
 
@@ -39,21 +39,34 @@ class Policy:
         digest: "sha256:..." over what the documents say and the built-in defaults, whatever the files are called.
         notes: remarks for the author, for example a rule that concerns no known adapter.
         metric: what the clamp keeps small, "weights" or "delta".
+        is_open: whether there are no documents, only the built-in defaults.
         last_day: the last day (UTC) on which everything that these documents rest on still counts, or None.
     """
 
     digest: str
     notes: tuple[str, ...]
     metric: Metric
+    is_open: bool
     last_day: date | None
     _space: Space = field(repr=False)
     _known: tuple[Known, ...] = field(repr=False)
     _defaults: tuple[Constraint, ...] = field(repr=False)
     _rules: tuple[Placed, ...] = field(repr=False)
-    _documents: tuple[Document, ...] = field(repr=False)
+    _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
     _now: Callable[[], datetime] = field(repr=False)
-    _compiled: dict[object, Region] = field(repr=False, default_factory=dict)
-    _remembered: dict[object, Clamped] = field(repr=False, default_factory=dict)
+    # What every request needs, ready.
+    _place: dict[str, int] = field(repr=False, init=False)
+    _scoped: tuple[Placed, ...] = field(repr=False, init=False)
+    _minded: frozenset[int] = field(repr=False, init=False)
+    _compiled: dict[object, Region] = field(repr=False, init=False, default_factory=dict)
+    _obliged: dict[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=dict)
+    _remembered: dict[object, Outcome] = field(repr=False, init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        minded = {each.minds for rule in self._rules for each in rule.pieces if isinstance(each, Constraint)}
+        object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
+        object.__setattr__(self, "_scoped", tuple(rule for rule in self._rules if rule.within))
+        object.__setattr__(self, "_minded", frozenset(minded - {None}))
 
     @classmethod
     def load(
@@ -120,21 +133,19 @@ class Policy:
             digest=digest_of(said, budget, space if metric == "delta" else None),
             notes=tuple(notes),
             metric=metric,
+            is_open=not documents,
             last_day=min(days, default=None),
             _space=space,
             _known=known,
             _defaults=tuple(built_in(known, budget)),
             _rules=rules,
-            _documents=tuple(said),
+            _duties=tuple(
+                (within(said_by.scope, each.scope), each) for said_by in said for each in said_by.obligations
+            ),
             _now=_clock if now is None else lambda: now,
         )
         made.region({}, {})
         return made
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there are no documents, only the built-in defaults."""
-        return not self._documents
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,7 +170,7 @@ class Policy:
     def without(self, rule: RuleRef) -> "Policy":
         """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
         kept = tuple(each for each in self._rules if each.ref != rule)
-        return replace(self, _rules=kept, _compiled={}, _remembered={})
+        return replace(self, _rules=kept)
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
@@ -167,7 +178,7 @@ class Policy:
         A box around all grants that this policy can give, for whoever multiplies by weights and wants to check once more.
         """
         box = {adapter.name: [0, MILLION] for adapter in self._known}
-        always = [rule for rule in self._rules if not any(scope.given() for scope in rule.scopes)]
+        always = [rule for rule in self._rules if not rule.within]
         for each in (*self._defaults, *(found for rule in always for found in rule.pieces)):
             if not isinstance(each, Constraint) or each.unless:
                 continue
@@ -203,38 +214,32 @@ class Policy:
         """
         weights = Weights.parse(requested)
         check_attributes(attributes)
-        check_names(weights, self._space.names)
+        check_names(weights, self._place)
         self._check_day()
-        stated = by_index(sources, self._space.names)
-        asked = tuple(weights.get(adapter.name, 0) for adapter in self._known)
-        found = self._clamped(asked, attributes, stated)
-        changed = {adapter.name for adapter, a, g in zip(self._known, asked, found.granted, strict=True) if a != g}
-        binding = bindings(found.pulls, self._known, changed)
-        check_refusal(found.pulls, binding)
-        used = [(adapter, micro) for adapter, micro in zip(self._known, found.granted, strict=True) if micro]
+        outcome = self._outcome(weights.along(self._space.names), attributes, by_index(sources, self._place))
+        outcome.check()
         return Grant(
             requested=weights,
-            granted=Weights.from_micro({adapter.name: micro for adapter, micro in used}),
-            adapter_digests=tuple(sorted((adapter.name, adapter.digest) for adapter, _ in used)),
-            binding=binding,
+            granted=outcome.granted,
+            adapter_digests=outcome.adapter_digests,
+            binding=outcome.binding,
             policy_digest=self.digest,
             scope=tuple(sorted(attributes.items())),
             is_open=self.is_open,
-            distance=root_text(found.distance, self._space) if changed else "0",
+            distance=outcome.distance,
             metric=self.metric,
-            sources=tuple(sorted({"*": sources}.items() if isinstance(sources, str) else sources.items())),
+            sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
             seal=SEAL,
         )
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """What all documents in scope of these attributes oblige to, united."""
-        return united(
-            each
-            for document in self._documents
-            for each in document.obligations
-            if document.scope.applies(attributes) and each.scope.applies(attributes)
-        )
+        key = tuple([applies(limits, attributes) for limits, _ in self._duties])
+        found = self._obliged.get(key)
+        if found is None:
+            found = self._obliged[key] = united(each for limits, each in self._duties if applies(limits, attributes))
+        return found
 
     def internal_reasons(self, grant: Grant) -> dict[str, str]:
         """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
@@ -257,25 +262,19 @@ class Policy:
         return [*self._defaults, *(each for each in chosen if not _exempt(each, sources))]
 
     def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> tuple[object, ...]:
-        """Which rules apply to a request, and from which: requests of one kind have one feasible set."""
-        return tuple(rule.applies(attributes) for rule in self._rules), tuple(sorted(self._minded(sources).items()))
+        """Which rules apply to a request, and from which sources: requests of one kind have one feasible set."""
+        applying = tuple([rule.applies(attributes) for rule in self._scoped])
+        return applying, tuple(sorted([each for each in sources.items() if each[0] in self._minded])) if sources else ()
 
-    def _clamped(self, asked: tuple[int, ...], attributes: Mapping[str, str], sources: Mapping[int, str]) -> Clamped:
-        key = self.kind(attributes, sources), asked
-        found = self._remembered.get(key)
+    def _outcome(self, asked: tuple[int, ...], attributes: Mapping[str, str], sources: Mapping[int, str]) -> Outcome:
+        kind = self.kind(attributes, sources)
+        found = self._remembered.get((kind, asked))
         if found is None:
-            found = self.region(attributes, sources).clamp(asked)
+            found = Outcome.of(self.region(attributes, sources).clamp(asked), self._known)
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            self._remembered[key] = found
+            self._remembered[kind, asked] = found
         return found
-
-    def _minded(self, sources: Mapping[int, str]) -> dict[int, str]:
-        """Sources of those adapters that a rule on sources concerns."""
-        if not sources:
-            return {}
-        minded = {_source_of(each) for rule in self._rules for each in rule.pieces}
-        return {index: source for index, source in sources.items() if index in minded}
 
     def _check_day(self) -> None:
         if self.last_day is not None and self._now().astimezone(UTC).date() > self.last_day:
@@ -286,11 +285,8 @@ class Policy:
             )
 
 
-def _source_of(piece: Piece) -> int | None:
-    """The index of the adapter whose weight depends on its source by this piece."""
-    return piece.coefs.index(1) if isinstance(piece, Constraint) and piece.unless and 1 in piece.coefs else None
-
-
 def _exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
-    index = _source_of(piece)
-    return index is not None and isinstance(piece, Constraint) and sources.get(index) in piece.unless
+    if not isinstance(piece, Constraint):
+        return False
+    index = piece.minds
+    return index is not None and sources.get(index) in piece.unless

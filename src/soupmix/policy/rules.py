@@ -29,6 +29,9 @@ __all__ = [
     "Rule",
     "Scope",
     "Source",
+    "Within",
+    "applies",
+    "within",
 ]
 
 SOURCES: Final = ("explicit", "stored", "inferred")
@@ -43,10 +46,6 @@ class Scope(Edge):
     purpose: Values | None = None
     tenant: Values | None = None
 
-    def applies(self, attributes: Mapping[str, str]) -> bool:
-        """True unless a known attribute has a value that is not listed: what is not known counts as "applies"."""
-        return all(attributes.get(key, values[0]) in values for key, values in self.given().items())
-
     def given(self) -> dict[str, tuple[str, ...]]:
         """The keys that restrict, in the order of the schema."""
         return {key: values for key in ATTRIBUTES if (values := getattr(self, key)) is not None}
@@ -54,6 +53,19 @@ class Scope(Edge):
 
 ATTRIBUTES: Final = tuple(Scope.model_fields)
 """What a request may say about itself."""
+
+Within = tuple[tuple[str, tuple[str, ...]], ...]
+"""(attribute, values): for whom something applies, laid out to be asked at every request; nothing stands for everybody."""
+
+
+def within(*scopes: Scope) -> Within:
+    """For whom all of these scopes apply."""
+    return tuple((key, values) for scope in scopes for key, values in scope.given().items())
+
+
+def applies(limits: Within, attributes: Mapping[str, str]) -> bool:
+    """True unless a known attribute has a value that is not listed: what is not known counts as "applies"."""
+    return all(attributes.get(key, values[0]) in values for key, values in limits)
 
 
 class Report(Edge):

@@ -148,8 +148,8 @@ def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> R
 
 def _named_in_scopes(held: Policy) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
-    for scope in (scope for placed in held.placed for scope in placed.scopes):
-        for key, values in scope.given().items():
+    for within in (each.within for each in held.placed):
+        for key, values in within:
             found.setdefault(key, set()).update(values)
     return {key: sorted(values) for key, values in sorted(found.items())}
 

@@ -19,13 +19,13 @@ from starlette.types import ASGIApp
 from soupmix import __version__
 from soupmix.errors import SoupmixError
 from soupmix.serve import about, chat, clamping, completions, soups
-from soupmix.serve.errors import error_response, refusal_response, validation_response
 from soupmix.serve.frontdoor import FrontDoor
 from soupmix.serve.house import House
 from soupmix.serve.logs import LOGGER
 from soupmix.serve.page import add_page
 from soupmix.serve.policy_watch import watch
 from soupmix.serve.profiles import PREFIX
+from soupmix.serve.responses import error_response, refusal_response, validation_response
 
 __all__ = ["application", "schema"]
 

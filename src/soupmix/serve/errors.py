@@ -1,15 +1,12 @@
 """Every refusal as OpenAI's clients expect it: a status, and `{"error": {"message", "type", "param", "code"}}`."""
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
-from starlette.responses import JSONResponse
 
 from soupmix.errors import Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
 
-__all__ = ["ErrorAnswer", "HttpError", "error_response", "refusal_response", "status_of", "validation_response"]
+__all__ = ["ErrorAnswer", "HttpError", "error_body", "status_of"]
 
 _TYPES: Final = {
     401: "authentication_error",
@@ -18,8 +15,7 @@ _TYPES: Final = {
     500: "server_error",
     503: "server_error",
 }
-_BUSY: Final = ("queue-full",)
-_WAIT: Final = 5.0
+_BUSY: Final = ("queue-full", "share-full")
 
 
 class HttpError(SoupmixError):
@@ -64,32 +60,3 @@ def error_body(message: str, status: int, reason: str, param: str | None = None)
     """The JSON of a refusal."""
     kind = _TYPES.get(status, "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": reason or None}}
-
-
-def error_response(
-    message: str, status: int, reason: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """A refusal."""
-    return JSONResponse(error_body(message, status, reason, param), status, headers)
-
-
-def refusal_response(error: SoupmixError) -> JSONResponse:
-    """The answer to a request that raised."""
-    status, headers = status_of(error), {}
-    if status in (429, 503):
-        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", _WAIT)))
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return error_response(str(error), status, error.reason, param=getattr(error, "param", None), headers=headers)
-
-
-def validation_response(errors: Sequence[Mapping[str, Any]]) -> JSONResponse:
-    """The answer to a request that is not of the right form: its last fault, without quoting what was sent."""
-    first = errors[-1]  # of a choice of forms the last one says most
-    where = [str(each)[:80] for each in first["loc"][1:]] or [str(first["loc"][0])]
-    # a key may be anything; as the message of an error it is printable
-    field, problem = (
-        HttpError(text, status=400, reason=str(first["type"]))
-        for text in (where[0], f"{'.'.join(where)}: {first['msg']}")
-    )
-    return error_response(str(problem), 400, problem.reason, param=str(field))

@@ -10,9 +10,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soupmix.errors import Overloaded, SoupmixError
-from soupmix.serve.errors import HttpError, error_response, refusal_response
+from soupmix.serve.errors import HttpError
 from soupmix.serve.house import OPEN_PATHS, House
 from soupmix.serve.logs import LOGGER, tell
+from soupmix.serve.responses import error_response, refusal_response
 
 __all__ = ["FrontDoor"]
 

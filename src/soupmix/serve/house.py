@@ -10,6 +10,7 @@ from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import Policies
 from soupmix.serve.profiles import Profiles
 from soupmix.serve.settings import Settings
+from soupmix.serve.shares import Shares
 from soupmix.serve.tenants import Keys
 from soupmix.store.manifest import Entry
 
@@ -37,4 +38,5 @@ class House:
     metrics: Metrics
     audit: AuditLog | None
     started: int
+    shares: Shares
     closing: threading.Event = field(default_factory=threading.Event)

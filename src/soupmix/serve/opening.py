@@ -19,6 +19,7 @@ from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.profiles import Profiles
 from soupmix.serve.settings import Settings
+from soupmix.serve.shares import Shares
 from soupmix.serve.tables import open_database
 from soupmix.serve.tenants import Keys
 from soupmix.store import Store
@@ -89,6 +90,7 @@ def open_house(plan: Plan) -> Iterator[House]:
             metrics=metrics,
             audit=audit,
             started=int(time()),
+            shares=Shares(plan.settings.share),
         )
 
 

@@ -31,6 +31,11 @@ class Answers:
         self._open = set(range(len(requests)))
         self._left = self._too_slow = False
 
+    @property
+    def count(self) -> int:
+        """How many answers."""
+        return len(self._requests)
+
     def submit(self) -> None:
         """Queue all of them, or none; from a thread of its own. Raises as `Batcher.submit` does."""
         for number, request in enumerate(self._requests):

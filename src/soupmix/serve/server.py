@@ -48,7 +48,17 @@ class Server(uvicorn.Server):
         """Listen."""
         await super().startup(sockets)
         if self.started:
-            tell("listening", host=self.config.host, port=self.port, model=self._house.settings.model)
+            held = self._house.policies.held
+            tell(
+                "listening",
+                host=self.config.host,
+                port=self.port,
+                model=self._house.settings.model,
+                policy=held.policy.digest,
+                open=held.policy.is_open,
+                signed=held.signed,
+                notes=list(held.policy.notes),
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new requests, give running answers their time, then close."""

@@ -12,7 +12,7 @@ class EventStream(StreamingResponse):
     """Events, and what is to be done when they end: all sent, the client gone, or nobody reading."""
 
     def __init__(self, events: AsyncIterator[bytes], over: Callable[[], None]) -> None:
-        """`over` is called exactly once."""
+        """`over` is called at the end; it may have been called before."""
         super().__init__(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )

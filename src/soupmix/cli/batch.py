@@ -1,0 +1,247 @@
+"""`soupmix batch`: a file of requests, each with its own soup, answered in order; a stopped run goes on where it was."""
+
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from soupmix.cli.auditing import Witness, audit_option
+from soupmix.cli.options import (
+    attribute_option,
+    json_option,
+    load_policy,
+    parse_attributes,
+    parse_sources,
+    policy_option,
+    source_option,
+    store_option,
+    trust_option,
+    weight_option,
+)
+from soupmix.policy.asking import by_index, check_attributes, check_names
+from soupmix.weights import Weights
+
+if TYPE_CHECKING:
+    from soupmix.base import Base
+    from soupmix.policy import Policy
+    from soupmix.serve.batch import Defaults, Journal, Source
+    from soupmix.store import Store
+
+__all__ = ["command"]
+
+
+@click.command("batch")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="TARGET=COLUMN",
+    help="Of CSV and Parquet: which column says what. Targets are prompt, system, custom_id, user, seed, max_tokens, "
+    "temperature, top_p, weights.NAME, attributes.KEY and sources.NAME; repeatable.  [default: prompt=prompt]",
+)
+@weight_option()
+@policy_option
+@trust_option
+@attribute_option
+@source_option
+@store_option
+@audit_option
+@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@click.option("--model", help="What lines call the base model.  [default: its own name]")
+@click.option("--system", help="System prompt of chats that have none.")
+@click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: that of the base]")
+@click.option(
+    "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
+)
+@click.option("--temperature", default=1.0, show_default=True, help="Where a line is silent; 0 is greedy.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**61), help="Line i draws from SEED + i.")
+@click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
+@click.option(
+    "--length", default=2048, show_default=True, type=click.IntRange(2), help="Most tokens of prompt and answer."
+)
+@click.option(
+    "--line-bytes",
+    default=1 << 20,
+    show_default=True,
+    type=click.IntRange(1024, 1 << 28),
+    help="Most bytes of a line, and of a table's row.",
+)
+@click.option("--force", is_flag=True, help="Begin anew, and replace OUT.")
+@json_option
+def command(
+    source: Path,
+    out: Path,
+    columns: tuple[str, ...],
+    weights: tuple[str, ...],
+    policies: tuple[Path, ...],
+    trust: tuple[str, ...],
+    attributes: tuple[str, ...],
+    sources: tuple[str, ...],
+    store: Path | None,
+    witness: Witness,
+    base: str,
+    model: str | None,
+    system: str | None,
+    method: str,
+    dtype: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    rows: int,
+    length: int,
+    line_bytes: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Answer every line of IN (OpenAI's batch JSONL, CSV or Parquet) into OUT, in order.
+
+    Results are gathered in OUT.part; the same command again goes on behind the last of them.
+    """
+    from soupmix.base import resolve
+    from soupmix.serve.batch import (
+        Columns,
+        Defaults,
+        check_free,
+        check_new,
+        finish,
+        open_journal,
+        open_source,
+        settings_of,
+    )
+    from soupmix.store import Store
+
+    asked, stated = Weights.parse(weights), parse_attributes(attributes)
+    held, found = Store(store) if store else Store.shipped(), resolve(base)
+    with witness.refusals(asked, stated):
+        policy = load_policy(policies, held, trust)
+    name, said = model or found.label, parse_sources(sources)
+    check_attributes(stated)
+    check_names(asked, policy.names)
+    by_index(said, {name: index for index, name in enumerate(policy.names)})
+    defaults = Defaults(name, method, stated, said, asked, system, max_new_tokens, temperature, seed)
+    check_new(out, force=force)
+    file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
+    work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, witness, bool(trust))
+    settings = settings_of(
+        file,
+        work.lines,
+        defaults,
+        {"base": found.digest, "policy": policy.digest, "signed": work.signed, "dtype": dtype, "length": length}
+        | {f"adapter {each.name}": each.digest for each in held},
+    )
+    with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
+        check_free(out, journal, work.lines)
+        _tell_resumed(journal, work.lines)
+        if journal.done < work.lines:
+            work.answer(journal)
+        seen = finish(file, journal, out, digest=settings["input"])
+    _tell(seen, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Everything that answering needs."""
+
+    source: "Source"
+    lines: int
+    base: "Base"
+    store: "Store"
+    policy: "Policy"
+    defaults: "Defaults"
+    dtype: str | None
+    rows: int
+    length: int
+    witness: Witness
+    signed: bool
+
+    def answer(self, journal: "Journal") -> None:
+        """Answer what the journal does not hold; KeyboardInterrupt if somebody stops it."""
+        from soupmix.batching import Batcher, Limits
+        from soupmix.cli.progress import rates
+        from soupmix.engine import Engine
+        from soupmix.serve.batch import MOST_ANSWERS, Desk, answer_lines, record, waiting_room
+
+        engine = Engine.load(self.base, self.store, policy=self.policy, dtype=self.dtype)
+        limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
+        batcher = Batcher(engine, limits, method=self.defaults.method)
+        with _stopping() as stop, self.witness.opened() as append, batcher, rates(self.lines, journal.done) as advance:
+            desk = Desk(
+                engine,
+                self.policy,
+                self.defaults,
+                length=self.length,
+                signed=self.signed,
+                append=append,
+                who=self.witness.person,
+            )
+            answer_lines(
+                self.source,
+                journal,
+                desk.begin,
+                batcher,
+                lambda result: record(result, journal.digest, self.defaults, signed=self.signed),
+                advance=lambda done: advance(done, batcher.state().generated_tokens),
+                stopping=stop.is_set,
+            )
+        if journal.done < self.lines:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _stopping() -> Iterator[Event]:
+    """Set by the first Ctrl-C; a second one does not wait. Where it is ignored, it stays so."""
+    stop, before = Event(), signal.getsignal(signal.SIGINT)
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    if before is signal.SIG_IGN:
+        yield stop
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interrupted(journal: "Journal", lines: int) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"soupmix: interrupted; {journal.path} keeps {journal.done} of {lines} results, and the same command goes "
+            "on behind them",
+            err=True,
+        )
+        sys.exit(130)
+
+
+def _tell_resumed(journal: "Journal", lines: int) -> None:
+    if journal.cut:
+        click.echo(f"soupmix: note: {journal.cut} bytes of an unfinished result were cut off {journal.path}", err=True)
+    if journal.done:
+        click.echo(f"soupmix: going on behind {journal.done} of {lines} results in {journal.path}", err=True)
+
+
+def _tell(seen: Counter[int], *, as_json: bool) -> None:
+    counts = {"answered": seen[200], "refused": seen[403], "bad": seen[400], "failed": seen[503]}
+    click.echo(
+        f"soupmix: {seen.total()} lines: " + ", ".join(f"{count} {name}" for name, count in counts.items()), err=True
+    )
+    if as_json:
+        click.echo(json.dumps({"lines": seen.total(), **counts}, indent=2, sort_keys=True))

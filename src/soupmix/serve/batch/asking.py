@@ -1,0 +1,174 @@
+"""From a line to requests: checked as the server checks one, granted by the policy, and on record before anything is made."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from soupmix.audit import Entry
+from soupmix.engine import Engine
+from soupmix.errors import RecipeError, SoupmixError
+from soupmix.merge.identity import merge_identity
+from soupmix.policy import Grant, Policy
+from soupmix.serve.batch.line import CHAT, Line
+from soupmix.serve.batch.result import Begun
+from soupmix.serve.prompts import Prompted, chat_prompted, completion_prompted
+from soupmix.serve.requests import planned, requests
+from soupmix.serve.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
+from soupmix.weights import Weights
+
+__all__ = ["MOST_ANSWERS", "Defaults", "Desk"]
+
+_Ask = TypeVar("_Ask", bound=Ask)
+
+MOST_ANSWERS = 16
+"""Answers of one line, its prompts times its `n`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for every line.
+
+    Attributes:
+        model: the name that lines call the base by. method: how adapters are merged.
+        attributes, sources: what no line may contradict.
+        weights, system, max_tokens, temperature: of lines that say nothing themselves.
+        seed: line i draws from seed + i, unless it says otherwise.
+    """
+
+    model: str
+    method: str = "delta"
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    sources: str | Mapping[str, str] = field(default_factory=dict)
+    weights: Weights = field(default_factory=Weights)
+    system: str | None = None
+    max_tokens: int = 256
+    temperature: float = 1.0
+    seed: int = 0
+
+
+class Desk:
+    """Takes lines in.
+
+    Args:
+        engine, policy: who answers, and who allows it. length: tokens of prompt and answer that fit.
+        signed: whether the policy came with good signatures.
+        append: writes an audit record, and returns when the disk has it. who: the person, where a line names no `user`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        defaults: Defaults,
+        *,
+        length: int,
+        signed: bool = False,
+        append: Callable[[Entry], object] | None = None,
+        who: str | None = None,
+    ) -> None:
+        self._engine, self._policy, self._defaults, self._length = engine, policy, defaults, length
+        self._signed, self._append, self._who = signed, append, who
+
+    def begin(self, line: Line) -> Begun:
+        """What a line asks, as requests.
+
+        Raises:
+            RecipeError, WeightError: it makes no sense. PolicyRefusal: the policy says no.
+            AuditError, OutputError: it cannot be recorded.
+        """
+        if line.error is not None:
+            raise line.error
+        ask, prompted = self._read(line)
+        plans = planned(ask, prompted, length=self._length, tokens=self._defaults.max_tokens, answers=MOST_ANSWERS)
+        grant = self._grant(ask)
+        salt = grant.attributes.get("tenant", "")
+        merge = self._identity(grant, salt)
+        if self._append is not None:
+            self._append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
+        asked = requests(
+            ask,
+            plans,
+            grant,
+            logprobs=prompted.logprobs,
+            salt=salt,
+            seed=self._defaults.seed + line.number if ask.seed is None else ask.seed,
+            temperature=self._defaults.temperature,
+        )
+        return Begun(line, ask, grant, merge, tuple(asked))
+
+    def _read(self, line: Line) -> tuple[Ask, Prompted]:
+        """The request of a line, and its token ids."""
+        if line.url == CHAT:
+            chat = self._checked(_parsed(ChatAsk, line.body))
+            system = self._defaults.system
+            if system is not None and chat.messages[0].role not in ("system", "developer"):
+                said = [ChatMessage(role="system", content=system), *chat.messages]
+                chat = chat.model_copy(update={"messages": said})
+            return chat, chat_prompted(self._engine, chat)
+        plain = self._checked(_parsed(CompletionAsk, line.body))
+        return plain, completion_prompted(self._engine, plain)
+
+    def _checked(self, ask: _Ask) -> _Ask:
+        if ask.model != self._defaults.model:
+            raise RecipeError(
+                f"model {ask.model!r:.80} is not here; this batch is answered by {self._defaults.model!r}",
+                reason="no-such-model",
+            )
+        if ask.stream:
+            raise RecipeError("a batch is not streamed; leave `stream` out", reason="stream")
+        return ask
+
+    def _grant(self, ask: Ask) -> Grant:
+        soup = ask.soup or SoupAsk()
+        weights = Weights.parse(soup.weights) if "weights" in soup.model_fields_set else self._defaults.weights
+        attributes = {**soup.attributes, **self._defaults.attributes}
+        contradicted = [each for each, value in soup.attributes.items() if attributes[each] != value]
+        if contradicted:
+            raise RecipeError(
+                f"attribute {contradicted[0]!r} is {attributes[contradicted[0]]!r:.80} for the whole batch",
+                reason="bad-attribute",
+            )
+        if self._defaults.sources and soup.sources and soup.sources != self._defaults.sources:
+            raise RecipeError("the sources of weights are given for the whole batch", reason="bad-source")
+        sources = self._defaults.sources or soup.sources
+        try:
+            return self._policy.clamp(weights, sources=sources, **attributes)
+        except SoupmixError as error:
+            self._refused(error, ask, weights, attributes)
+            raise
+
+    def _refused(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> None:
+        if self._append is not None:
+            self._append(
+                Entry(
+                    "refusal",
+                    person=ask.user or self._who,
+                    requested=weights,
+                    attributes=attributes,
+                    policy=self._policy.digest,
+                    is_open=self._policy.is_open,
+                    is_signed=self._signed,
+                    reason=error.reason,
+                )
+            )
+
+    def _identity(self, grant: Grant, salt: str) -> str:
+        return merge_identity(
+            base_digest=self._engine.base_digest,
+            weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+            method=self._defaults.method,
+            dtype=str(self._engine.model.dtype),
+            policy_digest=grant.policy_digest,
+            tenant_salt=salt,
+        )
+
+
+def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        last = error.errors(include_url=False)[-1]  # of a choice of forms the last one says most
+        place = ".".join(str(each)[:80] for each in last["loc"])
+        raise RecipeError(f"body.{place}: {last['msg']}", reason=str(last["type"])) from None

@@ -1,0 +1,80 @@
+"""CSV with a header line, commas and RFC 4180 quotes, in UTF-8."""
+
+import csv
+import io
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from soupmix.errors import RecipeError
+from soupmix.serve.batch.columns import ADDED, Columns, added, bad_row
+from soupmix.serve.batch.line import Line, bounded_lines
+
+__all__ = ["CsvTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """A CSV file; every row has a result, and blank lines are no rows.
+
+    Bytes that are not UTF-8 make their row an error, and stand in the output as they were.
+    """
+
+    path: Path
+    columns: Columns
+
+    def count(self) -> int:
+        """Rows without the header.
+
+        Raises:
+            RecipeError: quotes that do not close, or a line over the limit, after which no row is sure ("bad-input"); no
+                header, or not these columns ("bad-column").
+        """
+        rows = self._rows()
+        self.columns.check(next(rows, []), self.path.name)
+        return sum(1 for _ in rows)
+
+    def lines(self, start: int = 0) -> Iterator[Line]:
+        """The rows from number `start` on."""
+        rows = self._rows()
+        header = next(rows, [])
+        for number, row in enumerate(rows):
+            if number < start:
+                continue
+            if len(row) == len(header):
+                yield self.columns.line(number, dict(zip(header, row, strict=True)))
+            else:
+                yield Line(number, error=bad_row(number, f"it has {len(row)} cells, but the header has {len(header)}"))
+
+    def write(self, file: BinaryIO, results: Iterator[Mapping[str, Any]]) -> None:
+        """Write the columns of the input, and answer, granted, error beside them."""
+        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="", write_through=True)
+        writer, rows = csv.writer(text, lineterminator="\n"), self._rows()
+        header = next(rows, [])
+        writer.writerow([*header, *ADDED])
+        for row, result in zip(rows, results, strict=True):
+            padded = [*row, *[""] * len(header)][: len(header)]
+            writer.writerow([*padded, *(cell or "" for cell in added(result))])
+        text.detach()
+
+    def _rows(self) -> Iterator[list[str]]:
+        csv.field_size_limit(self.columns.limit)
+        with self.path.open("rb") as file:
+            rows = csv.reader(self._texts(file), strict=True)
+            try:
+                yield from filter(None, rows)
+            except csv.Error as error:
+                raise RecipeError(
+                    f"{self.path.name}, line {rows.line_num}: {error}; nothing was answered", reason="bad-input"
+                ) from None
+
+    def _texts(self, file: BinaryIO) -> Iterator[str]:
+        for number, raw in enumerate(bounded_lines(file, self.columns.limit)):
+            if raw is None:
+                raise RecipeError(
+                    f"{self.path.name}, line {number + 1}: it has more than {self.columns.limit} bytes; nothing was answered",
+                    reason="bad-input",
+                )
+            yield (raw.removeprefix(BOM_UTF8) if number == 0 else raw).decode("utf-8", "surrogateescape") + "\n"

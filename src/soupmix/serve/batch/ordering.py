@@ -1,0 +1,147 @@
+"""Many answers at once, and their results in the order of the lines, whichever ends first."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from soupmix.batching import Batcher, Piece, Ticket
+from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
+from soupmix.serve.batch.line import Line
+from soupmix.serve.batch.result import Answered, Begun, Result
+from soupmix.serve.forms import Made
+
+__all__ = ["in_order", "waiting_room"]
+
+_AHEAD = 2  # answers that run or wait for a row, per row: a row that becomes free finds the next one waiting
+_WINDOW = 16  # lines per row that one long answer may hold back
+_PATIENCE = 0.2  # seconds after which to look whether to stop
+
+
+def waiting_room(rows: int, answers: int) -> int:
+    """How many requests `in_order` may have waiting at once, for `Limits`, if a line has at most so many answers."""
+    return _AHEAD * rows + answers
+
+
+def in_order(
+    lines: Iterator[Line], begin: Callable[[Line], Begun], batcher: Batcher, *, stopping: Callable[[], bool]
+) -> Iterator[Result]:
+    """Answer lines as rows become free, and give their results in order.
+
+    Args:
+        begin: what a line asks, checked and allowed; WeightError, RecipeError and PolicyRefusal are the line's result.
+        stopping: asked now and then; once it says so nothing further is given.
+
+    Raises:
+        SoupmixError: the engine stopped (reason "stopped"); whatever else `begin` raises, and `Batcher.submit`.
+    """
+    flow, more = _Flow(begin, batcher), True
+    while not stopping():
+        while more and flow.has_room:
+            line = next(lines, None)
+            if line is None:
+                more = False
+            else:
+                flow.start(line)
+        yield from flow.ready()
+        if flow.is_idle and not more:
+            return
+        flow.wait()
+
+
+@dataclass(slots=True)
+class _Row:
+    """A line that is being answered."""
+
+    begun: Begun
+    answers: tuple[Made, ...]
+    left: int
+    tickets: list[Ticket] = field(default_factory=list)
+
+
+class _Flow:
+    """Lines that are being answered, and results that wait for those before them."""
+
+    def __init__(self, begin: Callable[[Line], Begun], batcher: Batcher) -> None:
+        self._begin, self._batcher = begin, batcher
+        self._inbox: SimpleQueue[tuple[int, int, Piece]] = SimpleQueue()
+        self._rows: dict[int, _Row] = {}
+        self._results: dict[int, Result] = {}
+        self._places: deque[int] = deque()  # numbers of the lines whose results were not given yet, in order
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being answered."""
+        return not self._rows
+
+    @property
+    def has_room(self) -> bool:
+        """Whether to start another line: rows wait for it, and not too much waits for the first one."""
+        rows = self._batcher.limits.rows
+        return sum(row.left for row in self._rows.values()) < _AHEAD * rows and len(self._places) < _WINDOW * rows
+
+    def start(self, line: Line) -> None:
+        """Begin to answer a line, or know at once why not."""
+        self._places.append(line.number)
+        try:
+            begun = self._begin(line)
+        except (WeightError, RecipeError, PolicyRefusal) as error:
+            self._results[line.number] = Result(line, error)
+        else:
+            self._submit(begun)
+
+    def ready(self) -> Iterator[Result]:
+        """Results that are next in order."""
+        while self._places and self._places[0] in self._results:
+            yield self._results.pop(self._places.popleft())
+
+    def wait(self) -> None:
+        """Take in what the engine says, once it says something or some time has passed."""
+        if self._rows:
+            try:
+                self._take(*self._inbox.get(timeout=_PATIENCE))
+            except Empty:
+                self._check_alive()
+        while not self._inbox.empty():
+            self._take(*self._inbox.get())
+
+    def _submit(self, begun: Begun) -> None:
+        number, count = begun.line.number, len(begun.requests)
+        row = _Row(begun, tuple(Made() for _ in range(count)), count)
+        self._rows[number] = row
+        for place, request in enumerate(begun.requests):
+            row.tickets.append(self._batcher.submit(request, self._sink(number, place)))
+
+    def _sink(self, number: int, place: int) -> Callable[[Piece], None]:
+        return lambda piece: self._inbox.put((number, place, piece))
+
+    def _take(self, number: int, place: int, piece: Piece) -> None:
+        row = self._rows.get(number)
+        if row is None:  # another answer of the line has failed
+            return
+        row.answers[place].add(piece)
+        if piece.finish == "cancelled":
+            raise _stopped()
+        if piece.error is not None:
+            self._fail(row, piece.error)
+        elif piece.finish is not None:
+            row.left -= 1
+            if row.left == 0:
+                del self._rows[number]
+                self._results[number] = Result(row.begun.line, Answered(row.begun, row.answers))
+
+    def _fail(self, row: _Row, error: SoupmixError) -> None:
+        if error.reason == "stopped":
+            raise _stopped() from error
+        for ticket in row.tickets:
+            ticket.cancel()
+        del self._rows[row.begun.line.number]
+        self._results[row.begun.line.number] = Result(row.begun.line, error)
+
+    def _check_alive(self) -> None:
+        if not self._batcher.alive:
+            raise _stopped()
+
+
+def _stopped() -> SoupmixError:
+    return SoupmixError("the engine has stopped; start the batch again to go on with it", reason="stopped")

@@ -1,0 +1,124 @@
+"""Answers written down as OpenAI's choices: of a chat, and of a plain completion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from soupmix.batching import Piece, Token
+from soupmix.serve.answers import Usage
+
+__all__ = ["ChatForm", "CompletionForm", "Form", "Made", "usage"]
+
+
+@dataclass(slots=True)
+class Made:
+    """An answer as far as it is known; its counts are those of its last piece."""
+
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    last: Piece | None = None
+
+    def add(self, piece: Piece) -> None:
+        """The next piece."""
+        self.text += piece.text
+        self.tokens += piece.tokens
+        self.last = piece
+
+
+class Form(Protocol):
+    """How an answer is written down."""
+
+    prefix: str
+    whole: str
+    chunk: str
+
+    def choice(self, number: int, made: Made) -> dict[str, Any]:
+        """A whole answer as a choice."""
+
+    def opening(self, number: int) -> dict[str, Any] | None:
+        """The choice that begins a stream, if there is one."""
+
+    def delta(self, number: int, made: Made, piece: Piece) -> dict[str, Any]:
+        """A piece as a choice; `made` is what came before it."""
+
+
+class ChatForm:
+    """Answers as messages."""
+
+    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def choice(self, number: int, made: Made) -> dict[str, Any]:
+        """A whole message."""
+        message = {"role": "assistant", "content": made.text}
+        finish = made.last.finish if made.last else None
+        return {"index": number, "message": message, "logprobs": _chat_told(made.tokens), "finish_reason": finish}
+
+    def opening(self, number: int) -> dict[str, Any]:
+        """Who speaks."""
+        delta = {"role": "assistant", "content": ""}
+        return {"index": number, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def delta(self, number: int, made: Made, piece: Piece) -> dict[str, Any]:
+        """What is added."""
+        delta = {"content": piece.text} if piece.text else {}
+        return {"index": number, "delta": delta, "logprobs": _chat_told(piece.tokens), "finish_reason": piece.finish}
+
+
+class CompletionForm:
+    """Answers as text."""
+
+    prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
+
+    def choice(self, number: int, made: Made) -> dict[str, Any]:
+        """A whole text."""
+        finish = made.last.finish if made.last else None
+        return {"index": number, "text": made.text, "logprobs": _plain_told(made.tokens, 0), "finish_reason": finish}
+
+    def opening(self, number: int) -> None:
+        """Nothing: a text begins with its first piece."""
+
+    def delta(self, number: int, made: Made, piece: Piece) -> dict[str, Any]:
+        """What is added."""
+        offset = sum(len(token.text) for token in made.tokens)
+        told = _plain_told(piece.tokens, offset)
+        return {"index": number, "text": piece.text, "logprobs": told, "finish_reason": piece.finish}
+
+
+def usage(made: Sequence[Made]) -> Usage:
+    """Tokens of all answers of a request."""
+    last = [each.last for each in made if each.last is not None]
+    return Usage.of(
+        sum(piece.prompt_tokens for piece in last),
+        sum(piece.completion_tokens for piece in last),
+        sum(piece.cached_tokens for piece in last),
+    )
+
+
+def _chat_told(tokens: Sequence[Token]) -> dict[str, Any] | None:
+    return {"content": [_token(each) for each in tokens]} if tokens else None
+
+
+def _token(token: Token) -> dict[str, Any]:
+    return {
+        "token": token.text,
+        "logprob": token.logprob,
+        "bytes": list(token.data),
+        "top_logprobs": [
+            {"token": text, "logprob": logprob, "bytes": list(data)} for _, text, data, logprob in token.likeliest
+        ],
+    }
+
+
+def _plain_told(tokens: Sequence[Token], offset: int) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.text)
+    return {
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{text: logprob for _, text, _, logprob in reversed(token.likeliest)} for token in tokens],
+        "text_offset": offsets,
+    }

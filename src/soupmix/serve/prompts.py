@@ -1,0 +1,99 @@
+"""From what is asked to token ids."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2.exceptions import TemplateError
+
+from soupmix.engine import Engine
+from soupmix.errors import RecipeError
+from soupmix.serve.wire import ChatAsk, ChatMessage, CompletionAsk
+
+__all__ = ["Prompted", "chat_prompted", "completion_prompted"]
+
+_TOKENS = 16  # of a plain completion whose length is not said, as OpenAI has it
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """What is to be answered.
+
+    Attributes:
+        prompts: token ids of each prompt. most: tokens of an answer, or None. logprobs: as `Request.logprobs`.
+    """
+
+    prompts: Sequence[tuple[int, ...]]
+    most: int | None
+    logprobs: int | None
+
+
+def chat_prompted(engine: Engine, ask: ChatAsk) -> Prompted:
+    """A conversation, in the form that the model was trained on. Raises `RecipeError`."""
+    return Prompted([_chat_tokens(engine, ask.messages)], _chat_length(ask), _chat_logprobs(ask))
+
+
+def completion_prompted(engine: Engine, ask: CompletionAsk) -> Prompted:
+    """Texts as they stand. Raises `RecipeError`."""
+    return Prompted(_completion_tokens(engine, ask), ask.max_tokens or _TOKENS, ask.logprobs)
+
+
+def _chat_length(ask: ChatAsk) -> int | None:
+    """Most tokens of an answer, if it is said. Raises `RecipeError` if it is said twice (reason "two-lengths")."""
+    if None not in (ask.max_tokens, ask.max_completion_tokens) and ask.max_tokens != ask.max_completion_tokens:
+        raise RecipeError(
+            f"max_tokens = {ask.max_tokens} and max_completion_tokens = {ask.max_completion_tokens} say the same thing "
+            f"differently; give one of them",
+            reason="two-lengths",
+        )
+    return ask.max_completion_tokens or ask.max_tokens
+
+
+def _chat_logprobs(ask: ChatAsk) -> int | None:
+    """How many likely tokens are told of each one, if any are. Raises `RecipeError` (reason "no-logprobs")."""
+    if ask.top_logprobs and not ask.logprobs:
+        raise RecipeError("top_logprobs needs logprobs: true", reason="no-logprobs")
+    return (ask.top_logprobs or 0) if ask.logprobs else None
+
+
+def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    """The conversation as token ids.
+
+    Raises:
+        RecipeError: a message holds a token that marks roles or ends ("special-token"), with which it could pose as
+            somebody else's, or the model's template does not take such a conversation ("bad-conversation").
+    """
+    roles = [{"role": _role(each.role), "content": each.text()} for each in messages]
+    special = sorted({token for token in _special(engine) for each in roles if token in each["content"]})
+    if special:
+        raise RecipeError(
+            f"a message holds {special[0]!r}, which to this model is the end or the beginning of one; leave it out",
+            reason="special-token",
+        )
+    if [each["role"] for each in roles] == ["assistant"]:
+        raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
+    try:
+        return engine.tokens(roles)
+    except TemplateError as error:
+        raise RecipeError(f"this model takes no such conversation: {error}", reason="bad-conversation") from None
+
+
+def _role(role: str) -> str:
+    return "system" if role == "developer" else role
+
+
+def _special(engine: Engine) -> list[str]:
+    added = engine.tokenizer.added_tokens_decoder.values()
+    return [str(token.content) for token in added if token.special and re.search(r"\W", token.content)]
+
+
+def _completion_tokens(engine: Engine, ask: CompletionAsk) -> list[tuple[int, ...]]:
+    """Token ids of the prompts. Raises `RecipeError`: an id that the model does not know (reason "no-such-token")."""
+    found = [engine.plain_tokens(each) if isinstance(each, str) else tuple(each) for each in ask.prompts()]
+    known = int(engine.model.config.vocab_size)
+    for prompt in found:
+        if not prompt:
+            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
+        if max(prompt) >= known:
+            raise RecipeError(f"token {max(prompt)} does not exist; this model has {known}", reason="no-such-token")
+    return found
