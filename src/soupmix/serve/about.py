@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from soupmix.errors import Overloaded, SoupmixError
+from soupmix.policy import Policy
 from soupmix.serve.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -92,6 +93,7 @@ def policy(request: Request, caller: _Caller) -> PolicyAnswer:
         digest=held.policy.digest,
         open=held.policy.is_open,
         signed=held.signed,
+        attributes=_named_in_scopes(held.policy),
         metric=held.policy.metric,
         loaded=int(held.loaded.timestamp()),
         expires=int(held.expires.timestamp()) if held.expires else None,
@@ -142,6 +144,14 @@ def ready(request: Request) -> Status:
 def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
     """Prometheus metrics, for an operator's key."""
     return Response(house_of(request).metrics.text(), media_type=_METRICS)
+
+
+def _named_in_scopes(held: Policy) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for within in (each.within for each in held.placed):
+        for key, values in within:
+            found.setdefault(key, set()).update(values)
+    return {key: sorted(values) for key, values in sorted(found.items())}
 
 
 def _base(house: House) -> ModelAnswer:

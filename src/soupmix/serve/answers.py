@@ -262,8 +262,9 @@ class RuleAnswer(BaseModel):
 
 
 class PolicyAnswer(PolicyName):
-    """`GET /v1/policy`."""
+    """`GET /v1/policy`; `attributes` are the values that scopes of its rules name."""
 
+    attributes: dict[str, list[str]]
     metric: str
     loaded: int
     expires: int | None

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from soupmix import __version__
 from soupmix.errors import SoupmixError
-from soupmix.serve import about, chat, completions, soups
+from soupmix.serve import about, chat, clamping, completions, soups
 from soupmix.serve.frontdoor import FrontDoor
 from soupmix.serve.house import House
 from soupmix.serve.logs import LOGGER
@@ -34,7 +34,7 @@ def application(house: House) -> ASGIApp:
     """The ASGI application of a server."""
     app = FastAPI(lifespan=_lifespan, **_MANNERS)
     app.state.house = house
-    for router in (about.router, chat.router, completions.router, soups.router):
+    for router in (about.router, chat.router, clamping.router, completions.router, soups.router):
         app.include_router(router)
     add_page(app)
     app.add_exception_handler(SoupmixError, _refused)

@@ -14,7 +14,7 @@ from soupmix.serve.tenants import Caller
 from soupmix.serve.wire import SoupAsk
 from soupmix.weights import Weights
 
-__all__ = ["Granted", "draft_of", "look", "no_such_model", "person_of", "serve"]
+__all__ = ["Granted", "attributes_of", "draft_of", "look", "no_such_model", "person_of", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def person_of(caller: Caller, name: str) -> str:
 
 def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
-    grant = held.policy.clamp(draft.weights, sources=draft.sources, **_attributes(draft, caller))
+    grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
     salt = house.keys.salt(caller.tenant)
     identity = house.batcher.engine.identity(grant, house.settings.method, salt)
     answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=house.settings.method, merge=identity)
@@ -107,7 +107,7 @@ def no_such_model(model: str) -> HttpError:
     )
 
 
-def _attributes(draft: Draft, caller: Caller) -> dict[str, str]:
+def attributes_of(draft: Draft, caller: Caller) -> dict[str, str]:
     """What is so of the key counts, whatever the request or its profile says."""
     return {**draft.attributes, **caller.attributes}
 
@@ -117,7 +117,7 @@ def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, p
         "refusal",
         person=person,
         requested=draft.weights,
-        attributes=_attributes(draft, caller),
+        attributes=attributes_of(draft, caller),
         policy=held.policy.digest,
         is_open=held.policy.is_open,
         is_signed=held.signed,

@@ -6,7 +6,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from soupmix.policy import ATTRIBUTES, SOURCES
 
-__all__ = ["Ask", "ChatAsk", "ChatMessage", "CompletionAsk", "ProfileAsk", "SoupAsk", "StreamOptions", "TextPart"]
+__all__ = [
+    "Ask",
+    "ChatAsk",
+    "ChatMessage",
+    "CompletionAsk",
+    "ProfileAsk",
+    "RangesAsk",
+    "SoupAsk",
+    "StreamOptions",
+    "TextPart",
+]
 
 _MOST_ANSWERS = 128  # a server's own limit is lower
 _MOST_SEED = 2**62 - _MOST_ANSWERS - 1
@@ -52,6 +62,12 @@ class SoupAsk(_Edge):
     weights: dict[str, Weight] = {}
     attributes: Attributes = {}
     sources: Source | dict[str, Source] = {}
+
+
+class RangesAsk(_Edge):
+    """Whose ranges: what a request would say about itself."""
+
+    attributes: Attributes = {}
 
 
 class ProfileAsk(SoupAsk):

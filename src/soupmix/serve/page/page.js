@@ -1,0 +1,162 @@
+// The page: who is on it, and one prompt for everybody.
+
+import { keepKey } from "./api.js";
+import { elsewhere } from "./attributes.js";
+import { Base, Person } from "./person.js";
+import { showPolicy } from "./policy.js";
+import { readWorld } from "./world.js";
+
+const MOST_PEOPLE = 4; // with the base one connection less than the six that a browser has; the last one asks the policy
+const STARTERS = [
+  [{ elementary: 0.7, friendly: 1 }, { audience: "minor" }],
+  [{ expert: 1, informative: 0.3 }, {}],
+  [{ concise: 1, unfriendly: 0.9 }, { audience: "public" }],
+];
+
+const at = (id) => document.getElementById(id);
+
+const house = { world: null, announce, granted, fail, remove, ask: () => at("ask").requestSubmit() };
+let columns = [];
+let running = null;
+
+async function open() {
+  try {
+    house.world = await readWorld();
+    fail({ message: "" });
+    draw();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function draw() {
+  at("model").textContent = house.world.model;
+  showPolicy(house.world.policy);
+  columns = [new Base(house), ...startersOf(house.world).map((wish) => new Person(house, wish))];
+  at("columns").replaceChildren(...columns.map((each) => each.element));
+  for (const id of ["facts", "kitchen"]) at(id).hidden = false;
+  at("key-form").hidden = true;
+  count();
+}
+
+/** Whom the page begins with: as far as there are adapters for it, or one person for each of the first two adapters. */
+function startersOf({ adapters, policy }) {
+  const names = adapters.map((each) => each.name);
+  const known = STARTERS.map(([weights, said]) => [only(weights, names), said]);
+  const fitting = known.filter(([weights]) => Object.keys(weights).length);
+  const usual = names.slice(0, 2).map((name) => [{ [name]: 0.9 }, {}]);
+  return (fitting.length ? fitting : usual).map(([weights, said]) => ({ weights, attributes: stated(policy, said) }));
+}
+
+function only(weights, names) {
+  return Object.fromEntries(Object.entries(weights).filter(([name]) => names.includes(name)));
+}
+
+function stated({ attributes }, said) {
+  const known = Object.entries(attributes);
+  return Object.fromEntries(known.map(([name, values]) => [name, values.includes(said[name]) ? said[name] : elsewhere(values)]));
+}
+
+function add() {
+  if (columns.length > MOST_PEOPLE) return;
+  const person = new Person(house, { weights: {}, attributes: {} });
+  columns.push(person);
+  at("columns").append(person.element);
+  person.find(".name").focus();
+  count();
+}
+
+function remove(person) {
+  columns = columns.filter((each) => each !== person);
+  person.element.remove();
+  announce(`${person.name} is removed.`);
+  count();
+  at("add").focus();
+}
+
+function count() {
+  const full = columns.length > MOST_PEOPLE;
+  at("add").ariaDisabled = String(full);
+  at("add").textContent = full ? `${MOST_PEOPLE} people are the most at once` : "Add a person";
+}
+
+async function askEverybody() {
+  running?.abort();
+  const mine = (running = new AbortController());
+  at("stop").ariaDisabled = "false";
+  fail({ message: "" });
+  try {
+    await Promise.all(columns.map((each) => each.ask(asked(), mine.signal)));
+  } catch (error) {
+    fail(error);
+  }
+  if (running === mine) stop();
+}
+
+function asked() {
+  return {
+    messages: [{ role: "user", content: at("prompt").value }],
+    max_tokens: at("tokens").valueAsNumber,
+    temperature: at("temperature").valueAsNumber,
+    seed: at("seed").valueAsNumber,
+  };
+}
+
+function stop() {
+  running?.abort();
+  running = null;
+  at("stop").ariaDisabled = "true";
+}
+
+/** A grant under another policy than the one on the page: read that. */
+async function granted({ policy }) {
+  if (policy.digest === house.world.policy.digest) return;
+  house.world.policy.digest = policy.digest; // once, however many grants come meanwhile
+  try {
+    house.world = await readWorld();
+    showPolicy(house.world.policy);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function fail(problem) {
+  at("problem").textContent = problem.code === "no-key" ? "This server needs an API key." : problem.message;
+  if (problem.status !== 401) return;
+  at("key-form").hidden = false;
+  at("key").focus();
+}
+
+/** The sheet of rules lies over the page: Escape and whatever happens elsewhere close it. */
+function closePolicy(event) {
+  const isOutside = event.type === "click" && !at("policy").contains(event.target);
+  if (isOutside || event.key === "Escape") at("policy").open = false;
+}
+
+function announce(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  at("spoken").append(line);
+  while (at("spoken").childElementCount > 8) at("spoken").firstElementChild.remove();
+}
+
+at("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  askEverybody();
+});
+at("prompt").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  house.ask();
+});
+at("stop").addEventListener("click", stop);
+at("add").addEventListener("click", add);
+for (const kind of ["click", "keydown"]) document.addEventListener(kind, closePolicy);
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepKey(at("key").value.trim());
+  at("key").value = "";
+  open();
+});
+
+open();

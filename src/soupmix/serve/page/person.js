@@ -1,0 +1,153 @@
+// A column: the base model, or a person with wishes, what is granted of them, an answer, and a profile.
+
+import { Answer } from "./answer.js";
+import { call } from "./api.js";
+import { Attributes } from "./attributes.js";
+import { Slider } from "./slider.js";
+import { rangesFor } from "./world.js";
+
+const PAUSE = 120; // milliseconds without a change after which the policy is asked
+
+function cardOf(template) {
+  return document.querySelector(template).content.firstElementChild.cloneNode(true);
+}
+
+export class Base {
+  constructor(house) {
+    this.house = house;
+    this.element = cardOf("#base-column");
+    this.element.ariaLabel = "Base";
+    this.element.querySelector(".answer").ariaLabel = "Answer of the base model";
+    this.answer = new Answer(this.element, () => "Base", house.announce);
+  }
+
+  ask(body, signal) {
+    return this.answer.ask({ ...body, model: this.house.world.model }, signal, (grant) => this.show(grant));
+  }
+
+  /** A policy may require adapters of everybody. */
+  show({ granted }) {
+    const mixed = Object.entries(granted).map(([name, weight]) => `${name} ${weight}`);
+    if (mixed.length) this.element.querySelector(".controls p").textContent = `Required by the policy: ${mixed.join(", ")}.`;
+  }
+}
+
+export class Person {
+  /** `wish` is {weights, attributes}; `house` is {world, announce, ask, remove, fail, changed}. */
+  constructor(house, wish) {
+    this.house = house;
+    this.element = cardOf("#person-column");
+    this.answer = new Answer(this.element, () => this.name, house.announce);
+    this.attributes = new Attributes(this.find(".attributes"), house.world.policy.attributes, wish.attributes, () => this.change());
+    this.sliders = house.world.axes.map((axis) => new Slider(axis, () => this.change()));
+    this.find(".sliders").append(...this.sliders.map((each) => each.element));
+    for (const slider of this.sliders) slider.weights = wish.weights;
+    this.listen();
+    this.rename();
+    this.look();
+  }
+
+  find(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  listen() {
+    this.find(".name").addEventListener("input", () => this.rename(true));
+    this.find(".remove").addEventListener("click", () => this.house.remove(this));
+    this.find(".save").addEventListener("click", () => this.save());
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && event.target.tagName === "INPUT") this.house.ask();
+    });
+  }
+
+  get name() {
+    return this.find(".name").value.trim() || "Somebody";
+  }
+
+  get weights() {
+    return Object.assign({}, ...this.sliders.map((each) => each.weights));
+  }
+
+  get soup() {
+    return { weights: this.weights, attributes: this.attributes.chosen };
+  }
+
+  /** The name follows the wishes until somebody writes another. */
+  rename(byHand = false) {
+    this.named ||= byHand;
+    if (!this.named) this.find(".name").value = described(this.weights);
+    this.find(".title").textContent = this.name;
+    this.element.ariaLabel = this.name;
+    this.find(".remove").ariaLabel = `Remove ${this.name}`;
+    this.find(".save").ariaLabel = `${this.find(".save").textContent}: ${this.name}`;
+    this.find(".sliders").ariaLabel = `Wishes of ${this.name}`;
+    this.find(".answer").ariaLabel = `Answer for ${this.name}`;
+  }
+
+  change() {
+    this.rename();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.look(), PAUSE);
+  }
+
+  /** Ask the policy what it grants of the wishes as they are now. */
+  async look() {
+    this.looking?.abort();
+    this.looking = new AbortController();
+    const { signal } = this.looking;
+    try {
+      const most = await rangesFor(this.house.world, this.attributes.chosen);
+      for (const slider of this.sliders) slider.setRange(most);
+      this.show(await call("/v1/clamp", { method: "POST", body: this.soup, signal }));
+    } catch (error) {
+      if (error.name !== "AbortError") this.refuse(error);
+    }
+  }
+
+  show(grant) {
+    this.find(".refusal").textContent = "";
+    this.attributes.setCounted(grant.attributes);
+    for (const slider of this.sliders) slider.setGrant(grant);
+    this.house.granted(grant);
+  }
+
+  refuse(problem) {
+    if (problem.status === 401 || !("status" in problem)) this.house.fail(problem);
+    else this.find(".refusal").textContent = problem.message;
+  }
+
+  ask(body, signal) {
+    const wanted = { ...body, model: this.house.world.model, soup: this.soup };
+    return this.answer.ask(wanted, signal, (grant) => this.show(grant));
+  }
+
+  async save() {
+    const [path, method] = this.saved ? [`/v1/soups/${this.saved}`, "PUT"] : ["/v1/soups", "POST"];
+    try {
+      const profile = await call(path, { method, body: { name: this.name, ...this.soup } });
+      this.saved = profile.id;
+      this.tell("Saved. Call it as ", `model="${profile.model}"`);
+      this.find(".save").textContent = "Save again";
+      this.rename();
+    } catch (problem) {
+      this.refuseToSave(problem);
+    }
+  }
+
+  refuseToSave(problem) {
+    if (problem.status === 401 || !("status" in problem)) this.house.fail(problem);
+    else this.tell(`Not saved: ${problem.message}.`, "");
+  }
+
+  tell(text, code) {
+    const shown = document.createElement("code");
+    shown.textContent = code;
+    this.find(".saved").replaceChildren(text, shown);
+  }
+}
+
+function described(weights) {
+  const names = Object.keys(weights).sort((a, b) => weights[b] - weights[a]);
+  const text = names.join(", ");
+  return text ? text[0].toUpperCase() + text.slice(1) : "No wishes yet";
+}

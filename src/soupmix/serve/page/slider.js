@@ -1,0 +1,122 @@
+// One dimension: what is asked for, what is allowed, what is granted, and why it is not the same.
+
+import { reasonsFor } from "./world.js";
+
+let made = 0;
+
+export class Slider {
+  constructor(axis, onChange) {
+    this.axis = axis;
+    this.element = document.querySelector("#slider").content.firstElementChild.cloneNode(true);
+    this.input = this.find("input");
+    this.input.min = axis.low ? -100 : 0;
+    this.input.max = 100;
+    this.input.value = 0;
+    this.nameParts();
+    this.input.addEventListener("input", () => {
+      this.grant = null;
+      this.draw();
+      onChange();
+    });
+    this.setRange(new Map());
+  }
+
+  find(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  nameParts() {
+    const id = `slider-${(made += 1)}`;
+    this.input.id = id;
+    this.find("label").htmlFor = id;
+    this.find("label").textContent = this.axis.label;
+    this.find(".ends").id = `${id}-ends`;
+    this.input.setAttribute("aria-describedby", `${id}-ends`);
+  }
+
+  get weights() {
+    const { pole, amount } = this.asked();
+    return amount ? { [pole]: amount } : {};
+  }
+
+  set weights(weights) {
+    const { low, high } = this.axis;
+    this.input.value = Math.round(100 * ((weights[high] ?? 0) - (weights[low] ?? 0)));
+    this.draw();
+  }
+
+  asked() {
+    const value = this.input.valueAsNumber / 100;
+    return { pole: value < 0 ? this.axis.low : this.axis.high, amount: Math.abs(value) };
+  }
+
+  poles() {
+    return [this.axis.low, this.axis.high].filter(Boolean);
+  }
+
+  setRange(most) {
+    const upTo = (name) => most.get(name) ?? 1;
+    const text = (name) => `${name}${limitOf(upTo(name))}`;
+    const { low, high } = this.axis;
+    this.find(".low").textContent = low ? text(low) : "none";
+    this.find(".high").textContent = text(high);
+    this.place(".allowed", low ? -upTo(low) : 0, upTo(high));
+  }
+
+  setGrant(grant) {
+    this.grant = grant;
+    this.draw();
+  }
+
+  draw() {
+    const { pole, amount } = this.asked();
+    const value = this.input.valueAsNumber / 100;
+    const granted = this.grant ? this.grantedValue() : value;
+    const withheld = this.withheld();
+    this.place(".zero", 0, 0);
+    this.place(".fill", 0, granted);
+    this.place(".withheld", granted, withheld.length ? value : granted);
+    this.place(".granted", granted, granted);
+    this.element.classList.toggle("clamped", withheld.length > 0);
+    this.find(".value").textContent = amount ? `${pole} ${amount.toFixed(2)}` : "0";
+    this.find(".why").textContent = withheld.map(({ text }) => text).join(". ");
+    this.input.ariaValueText = [amount ? `${pole} ${amount.toFixed(2)}` : "none", ...spokenOf(withheld)].join(", ");
+  }
+
+  grantedValue() {
+    const of = (name) => Number(this.grant.granted[name] ?? 0);
+    return of(this.axis.high) - of(this.axis.low);
+  }
+
+  /** Every pole whose weight is not as it was asked for. */
+  withheld() {
+    const other = (name) => (name === this.asked().pole ? "" : `${name}: `);
+    return this.grant ? this.poles().flatMap((name) => difference(this.grant, name, other(name))) : [];
+  }
+
+  /** Put a mark of the rail between two values. */
+  place(selector, from, to) {
+    const { min, max } = this.input;
+    const percent = (value) => (100 * (100 * value - min)) / (max - min);
+    const [start, end] = [percent(from), percent(to)].sort((a, b) => a - b);
+    this.find(selector).style.setProperty("left", `${start}%`);
+    this.find(selector).style.setProperty("width", `${end - start}%`);
+  }
+}
+
+function limitOf(most) {
+  if (most >= 1) return "";
+  return most > 0 ? ` \u2264 ${most.toFixed(2)}` : ": not allowed";
+}
+
+function spokenOf(withheld) {
+  return withheld.map(({ spoken }) => spoken);
+}
+
+function difference(grant, name, prefix) {
+  const [asked, granted] = [grant.requested, grant.granted].map((weights) => Number(weights[name] ?? 0));
+  if (asked === granted) return [];
+  const numbers = `asked ${asked.toFixed(2)}, granted ${granted.toFixed(2)}`;
+  const reason = reasonsFor(grant, name);
+  return [{ text: `${prefix}${numbers}: ${reason}`, spoken: `${prefix}granted ${granted.toFixed(2)}: ${reason}` }];
+}
