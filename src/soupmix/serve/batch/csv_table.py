@@ -60,11 +60,15 @@ class CsvTable:
         text.detach()
 
     def _rows(self) -> Iterator[list[str]]:
-        csv.field_size_limit(self.columns.limit)
+        # the limit is one for the whole process, so it is only raised; what is ours is checked row by row
+        csv.field_size_limit(max(csv.field_size_limit(), self.columns.limit))
         with self.path.open("rb") as file:
             rows = csv.reader(self._texts(file), strict=True)
             try:
-                yield from filter(None, rows)
+                for row in filter(None, rows):
+                    if max(map(len, row)) > self.columns.limit:
+                        raise csv.Error(f"a cell of more than {self.columns.limit} characters")
+                    yield row
             except csv.Error as error:
                 raise RecipeError(
                     f"{self.path.name}, line {rows.line_num}: {error}; nothing was answered", reason="bad-input"
