@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupmix.policy.active_set import project
+from soupmix.policy.norm import Ellipsoid
 from soupmix.policy.region import Face, Region
 from soupmix.policy.rounding import round_inside
 from soupmix.policy.rows import Row
@@ -79,13 +80,14 @@ class _Search:
 
     def _beyond_ball(self, face: Face, rows: tuple[Row, ...], other: Face, place: int) -> tuple[int, ...] | None:
         """A point beyond the outer ball, found by walking to where the norm grows; or a proof that there is none."""
-        if other.ball is None or (face.ball is not None and face.ball.limit <= other.ball.limit):
+        ball = other.ball
+        if ball is None or (face.ball is not None and face.ball.limit <= ball.limit):
             return None
         most = [_largest(rows, index) for index in range(len(self.inner.space.names))]
-        if all(value is not None for value in most) and _bound(other, most) <= other.ball.limit:
+        if all(value is not None for value in most) and _bound(ball, most) <= ball.limit:
             return None
         for start in range(_ASCENTS):
-            found = self._climb(face, rows, other, start)
+            found = self._climb(face, rows, ball, start)
             if found is not None and not self.outer.holds(found):
                 return found
         self.doubts.add(
@@ -93,10 +95,8 @@ class _Search:
         )
         return None
 
-    def _climb(self, face: Face, rows: tuple[Row, ...], other: Face, start: int) -> tuple[int, ...] | None:
-        size, ball = len(self.inner.space.names), other.ball
-        if ball is None:
-            return None
+    def _climb(self, face: Face, rows: tuple[Row, ...], ball: Ellipsoid, start: int) -> tuple[int, ...] | None:
+        size = len(self.inner.space.names)
         direction = [1] * size if not start else [int((start * 7 + index * 5) % 3 != 0) for index in range(size)]
         for _ in range(2 * size):
             far = [10**9 * value for value in direction]
@@ -126,8 +126,7 @@ def _largest(rows: Sequence[Row], index: int) -> int | None:
     return max(abs(min(highs)), abs(max(lows))) if highs and lows else None
 
 
-def _bound(face: Face, most: Sequence[int | None]) -> int:
-    gram = face.ball.gram if face.ball else ()
+def _bound(ball: Ellipsoid, most: Sequence[int | None]) -> int:
     return sum(
-        abs(value) * (most[i] or 0) * (most[j] or 0) for i, line in enumerate(gram) for j, value in enumerate(line)
+        abs(value) * (most[i] or 0) * (most[j] or 0) for i, line in enumerate(ball.gram) for j, value in enumerate(line)
     )

@@ -21,7 +21,7 @@ _STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class Ellipsoid:
-    """All w (millionths) with w' gram w <= limit, in integers."""
+    """All w (millionths) with w' gram w <= limit, in integers; the limit of 0 has no multiplier and is for rows to hold."""
 
     gram: Matrix
     limit: int
@@ -57,11 +57,10 @@ def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> 
 def _between(low: tuple[float, Solution], high: tuple[float, Solution], ball: Ellipsoid, aim: Fraction) -> float:
     """Where 1 / norm, which is nearly linear in the multiplier, meets the one that is aimed at.
 
-    Differences of almost equal numbers are taken exactly, before anything is a float.
+    Differences of almost equal numbers are taken exactly, before anything is a float. `low` is outside and `high` inside by
+    more than is aimed for, so below > aim > above; and aim > 0, as the limit is, and more than is missing.
     """
     below, above = (form(ball.gram, each.weights) for _, each in (low, high))
-    if above >= below or aim <= 0:
-        return (low[0] + high[0]) / 2
     wide, small, here = sqrt(below), sqrt(above), sqrt(aim)
     share = float((below - aim) / (below - above)) * (wide + small) / (wide + here) * small / here
     return low[0] + (high[0] - low[0]) * share
@@ -71,7 +70,7 @@ def _at(multiplier: float, target: Quadratic, rows: Sequence[Row], ball: Ellipso
     share = Fraction(multiplier)
     penalised = target.plus(share, ball.gram)
     found = minimise(penalised, rows)
-    if found is None:
+    if found is None:  # pragma: no cover  # the first minimum was found, so the set is not empty
         raise ArithmeticError("a set that is not empty for one target is empty for another")
     unscaled = {row: Fraction(value) / penalised.scale for row, value in found.multipliers.items()}
     return replace(found, multipliers=unscaled, share=share, gap=share * (ball.limit - form(ball.gram, found.weights)))
