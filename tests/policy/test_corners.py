@@ -154,6 +154,23 @@ def test_norms_far_apart_are_no_hindrance(small: float, metric: str) -> None:
     assert grant.granted.get("friendly", 0) == pytest.approx(1e5 * small**0.5, abs=2)
 
 
+def test_the_search_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The curve is followed; bisection alone takes 1056 minimisations for these requests, and this takes 301."""
+    counts = []
+    at = norm._at
+
+    def counted(*given: Any) -> Any:
+        counts[-1] += 1
+        return at(*given)
+
+    monkeypatch.setattr(norm, "_at", counted)
+    for seed in range(12):
+        made = policy(measured(seed), 0.004 + 0.002 * seed)
+        counts.append(0)
+        made.clamp({name: (seed * 7 + index * 3) % 10 / 10 for index, name in enumerate(NAMES)})
+    assert sum(counts) <= 330
+
+
 def test_a_search_that_is_cut_short_grants_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = policy(measured(3), 0.01)
     monkeypatch.setattr(norm, "_STEPS", 0)
@@ -169,6 +186,17 @@ def test_a_point_beyond_a_norm_is_found_where_all_weights_together_have_none() -
     for each in found.widenings:
         assert none.clamp(each.weights).granted == each.weights.nonzero()
         assert tight.clamp(each.weights).clamped
+
+
+def test_a_point_beyond_a_norm_is_found_by_walking_where_the_norm_grows() -> None:
+    """All together cancel, each alone is too short; only two of them reach beyond."""
+    shelf = Measured(SHELF)
+    direction = np.array([{"friendly": 1, "concise": 1, "expert": -2}.get(name, 0) for name in NAMES])
+    shelf.gram = np.outer(direction, direction)
+    free = {"rule": "deny", "adapter": "unfriendly"}
+    half = {"rule": "bounds", "adapter": "expert", "at_most": "0.5"}
+    (found,) = difference(*(policy(shelf, share, "weights", free, half) for share in (0.012, None))).widenings
+    assert found.weights.decimals() == {"concise": "0.75", "friendly": "0.75"}
 
 
 def test_what_is_not_proved_is_said() -> None:

@@ -197,6 +197,13 @@ def test_cases_are_judged_and_rules_that_never_bound_are_named(tmp_path: Path) -
         "granted: expected friendly 0.8, got friendly 0.9",
     )
     assert [ref.id for ref in report.never_bound] == ["budget"]
+    file.write_text(CASES.replace("friendly: 0.9", "friendly: 0.1234567"))
+    with pytest.raises(PolicyError) as caught:
+        read_cases(file)
+    assert str(caught.value) == (
+        "cases.yaml: cases.2.weights.friendly: the number = '0.1234567' is finer than a millionth; round it yourself"
+    )
+    assert caught.value.reason == "bad-cases"
     file.write_text(CASES.replace("clamped: no", "clamped: maybe"))
     with pytest.raises(PolicyError, match=r"cases\.yaml: cases\.1\.expect\.clamped"):
         read_cases(file)

@@ -77,7 +77,8 @@ def test_a_store_with_a_damaged_manifest_is_not_changed(stored: Store, handmade:
 def test_a_budget_makes_a_store_of_an_empty_folder(tmp_path: Path) -> None:
     Store(tmp_path / "new", create=True).set_total_budget(7)
     assert Store(tmp_path / "new").total_budget == 7
-    assert Store(tmp_path / "new", create=True).total_budget == 7
+    Store(tmp_path / "new", create=True).set_total_budget(8)
+    assert Store(tmp_path / "new", create=True).total_budget == 8
 
 
 def test_what_nothing_names_is_swept_and_nothing_else(stored: Store) -> None:
@@ -166,3 +167,11 @@ def test_what_the_disk_cannot_read_is_refused(tmp_path: Path) -> None:
         with pytest.raises(AdapterError, match=f"{path} cannot be read: {words}") as caught:
             read_sealed(path, cap=100)
         assert caught.value.reason == "unreadable"
+
+
+def test_an_adapter_under_another_name_is_the_same_blob(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
+    """A blob that a reader may hold open is not written again."""
+    before = stored.path("expert").stat().st_ino
+    stored.add(handmade(), dimension="d", pole="again", base=tiny_base)
+    assert stored.path("again") == stored.path("expert")
+    assert stored.path("expert").stat().st_ino == before

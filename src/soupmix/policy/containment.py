@@ -86,7 +86,7 @@ class _Search:
         most = [_largest(rows, index) for index in range(len(self.inner.space.names))]
         if all(value is not None for value in most) and _bound(ball, most) <= ball.limit:
             return None
-        for start in range(_ASCENTS):
+        for start in range(_ASCENTS + 1):
             found = self._climb(face, rows, ball, start)
             if found is not None and not self.outer.holds(found):
                 return found
@@ -97,7 +97,8 @@ class _Search:
 
     def _climb(self, face: Face, rows: tuple[Row, ...], ball: Ellipsoid, start: int) -> tuple[int, ...] | None:
         size = len(self.inner.space.names)
-        direction = [1] * size if not start else [int((start * 7 + index * 5) % 3 != 0) for index in range(size)]
+        # all adapters at once, then each alone (of many, several at a time)
+        direction = [1] * size if not start else [int(index % _ASCENTS == start - 1) for index in range(size)]
         for _ in range(2 * size):
             far = [10**9 * value for value in direction]
             solution = Face(rows, face.ball, None).project(far, None)
@@ -107,7 +108,9 @@ class _Search:
             if not ball.holds(found):
                 return found
             pull = [sum(a * b for a, b in zip(line, found, strict=True)) for line in ball.gram]
-            top = max(map(abs, pull), default=0) or 1
+            top = max(map(abs, pull))
+            if not top:
+                return None
             direction = [round(1000 * value / top) for value in pull]
         return None
 

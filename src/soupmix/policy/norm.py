@@ -47,8 +47,6 @@ def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> 
         # aim at half the gap that is allowed, from either side; bisect now and then, should the curve be bent too much
         aim = ball.limit - Fraction(target.unit) / (2 * Fraction(high[0]))
         middle = _between(low, high, ball, aim) if step % 4 < 3 else (low[0] + high[0]) / 2
-        if not low[0] < middle < high[0]:
-            middle = (low[0] + high[0]) / 2
         tried = (middle, _at(middle, target, rows, ball))
         low, high = (low, tried) if ball.holds(tried[1].weights) else (tried, high)
     return high[1]
