@@ -179,10 +179,13 @@ def test_a_search_that_is_cut_short_grants_nothing(monkeypatch: pytest.MonkeyPat
     assert caught.value.reason == "uncertified"
 
 
-def test_a_point_beyond_a_norm_is_found_where_all_weights_together_have_none() -> None:
-    tight, none = (policy(opposed("friendly", "concise"), share) for share in (0.002, None))
+@pytest.mark.parametrize(
+    ("one", "other"), [("friendly", "concise"), ("friendly", "informative"), ("concise", "expert")]
+)
+def test_a_point_beyond_a_norm_is_found_where_all_weights_together_have_none(one: str, other: str) -> None:
+    tight, none = (policy(opposed(one, other), share) for share in (0.002, None))
     found = difference(tight, none)
-    assert not found.contained
+    assert found.widenings
     for each in found.widenings:
         assert none.clamp(each.weights).granted == each.weights.nonzero()
         assert tight.clamp(each.weights).clamped

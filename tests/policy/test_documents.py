@@ -102,6 +102,16 @@ def test_bad_documents(text: str, words: str) -> None:
     assert caught.value.reason in ("bad-yaml", "bad-document")
 
 
+def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted() -> None:
+    text = f"{HEAD}rules: [{{rule: deny}}, {{rule: budget}}, {{rule: king}}]"
+    with pytest.raises(PolicyError) as caught:
+        parse_document(text, "acme.yaml")
+    assert (
+        str(caught.value)
+        == "acme.yaml: rules[0]: say which adapters: give adapter, dimension, pole or tag (and 2 more)"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "micro"), [("0.3", 300_000), ("0.30", 300_000), ("1", 10**6), ("0.000001", 1), ("'0.1'", 100_000)]
 )

@@ -226,6 +226,31 @@ def test_cases_can_expect_refusals_and_mistakes(tmp_path: Path) -> None:
     assert not report.ok
 
 
+def test_a_case_says_where_its_weights_come_from(tmp_path: Path) -> None:
+    file = tmp_path / "cases.yaml"
+    file.write_text(
+        "cases:\n"
+        "  - {name: inferred, weights: {friendly: 0.4}, sources: inferred, expect: {clamped: yes, bound_by: [said]}}\n"
+        "  - {name: said, weights: {friendly: 0.4}, sources: {friendly: explicit}, expect: {clamped: no, obligations: []}}\n"
+        "  - {name: wrong, weights: {}, expect: {clamped: yes, bound_by: [b, a], obligations: [log grants]}}\n"
+    )
+    policy = load({"rule": "source", "adapter": "friendly", "allow": ["explicit"], "id": "said"})
+    report = run(policy, read_cases(file))
+    assert [(each.name, each.failures) for each in report.outcomes] == [
+        ("inferred", ()),
+        ("said", ()),
+        (
+            "wrong",
+            (
+                "clamped: expected yes, got no",
+                "bound_by: expected a, b, got ",
+                "obligations: expected log grants, got ",
+            ),
+        ),
+    ]
+    assert not report.ok
+
+
 def test_a_number_of_days_is_a_number() -> None:
     with pytest.raises(PolicyError, match="is not a number of days"):
         load(obligations=[{"oblige": "retain", "days": "3_0"}])

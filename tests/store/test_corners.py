@@ -39,6 +39,13 @@ def test_a_name_that_the_room_does_not_have() -> None:
         _ = soupmix.store.Shop
 
 
+def test_every_name_of_the_room_is_found_in_its_home() -> None:
+    for name in soupmix.store.__all__:
+        found = getattr(soupmix.store, name)
+        assert found.__name__ == name
+        assert found.__module__.startswith("soupmix.store.")
+
+
 def test_all_linear_targets_every_layer() -> None:
     assert parse(target_modules="all-linear").targeted(["a.b", "c"]) == {"a.b", "c"}
 

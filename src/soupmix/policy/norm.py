@@ -21,7 +21,7 @@ _STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class Ellipsoid:
-    """All w (millionths) with w' gram w <= limit, in integers; the limit of 0 has no multiplier and is for rows to hold."""
+    """All w (millionths) with w' gram w <= limit, in integers; a limit of 0 would have no multiplier, so rows hold it instead."""
 
     gram: Matrix
     limit: int
