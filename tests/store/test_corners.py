@@ -50,6 +50,15 @@ def test_all_linear_targets_every_layer() -> None:
     assert parse(target_modules="all-linear").targeted(["a.b", "c"]) == {"a.b", "c"}
 
 
+def test_what_a_config_does_not_say() -> None:
+    said = parse()
+    assert (said.rslora, said.base, said.layout([]), said.targeted([])) == (False, None, {}, set())
+    assert said.rslora is False
+    assert parse(base_model_name_or_path="a/b", use_rslora=True).base == "a/b"
+    assert parse(rank_pattern={"m": 1}).layout([]) == {}
+    assert parse(target_modules="m.*").targeted([]) == set()
+
+
 def test_patterns_beyond_any_model_are_refused() -> None:
     patterns = {f"m{number}": 1 for number in range(4096)}
     assert parse(rank_pattern=patterns).layout(["m7", "other"]) == {"m7": (1, 4.0), "other": (2, 2.0)}
