@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from fractions import Fraction
 from typing import Any
 
@@ -117,6 +118,29 @@ def test_points_anywhere_are_rounded_to_the_nearest_neighbour_inside_if_there_is
 ) -> None:
     rows = rows_of(problem[1])
     assert round_inside(point, rows) == nearest_neighbour(point, rows)
+
+
+def test_every_tie_and_every_tight_sum_is_rounded_as_by_trying_all() -> None:
+    """Points inside, groups that nest and cross with little room: most have an answer, and many round up later weights."""
+    draw, answers, later = random.Random(11), 0, 0
+    for _ in range(600):
+        size, parts = draw.randrange(2, 6), draw.choice((2, 3, 6, 7))
+        point = [Fraction(draw.randrange(0, 5 * parts), parts) for _ in range(size)]
+        halves: list[Half] = []
+        for _ in range(draw.randrange(0, 4)):
+            coefs = tuple(draw.choice((0, 1, 1, 2) if draw.random() < 0.2 else (0, 1)) for _ in range(size))
+            total = sum((coef * weight for coef, weight in zip(coefs, point, strict=True)), Fraction(0))
+            halves.append((coefs, total.__ceil__() + draw.randrange(0, 2)))
+            if draw.random() < 0.5:
+                halves.append((tuple(-coef for coef in coefs), -total.__floor__() + draw.randrange(0, 2)))
+        rows = rows_of(halves)
+        found = round_inside(point, rows)
+        assert found == nearest_neighbour(point, rows)
+        if found is not None:
+            answers += 1
+            later += any(up > weight for up, weight in list(zip(found, point, strict=True))[1:])
+    assert answers > 500
+    assert later > 300
 
 
 # --- bounds on a norm

@@ -133,6 +133,12 @@ def test_obligations_are_united_and_the_strictest_hold() -> None:
     assert "obliged to: disclose ai" in policy.clamp({}).explain()
 
 
+def test_an_obligation_holds_where_its_document_does() -> None:
+    policy = load(obligations=[{"oblige": "disclose", "what": "ai"}], scope={"audience": ["minor"]})
+    assert policy.clamp({}).obligations == policy.clamp({}, audience="minor").obligations == ("disclose ai",)
+    assert policy.clamp({}, audience="adult").obligations == ()
+
+
 def test_internal_reasons_stay_inside() -> None:
     policy = load(
         {
