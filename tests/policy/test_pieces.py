@@ -155,6 +155,10 @@ def test_the_defaults_become() -> None:
         ("+friendly +unfriendly <= 1000000: the poles of style together at most 1", "built-in one-dimension"),
         (f"{TOTAL} <= 1500000: all weights together at most 1.5", "built-in total-budget"),
     ]
+    assert {(each.rule.tier, each.rule.issuer, each.rule.source) for each in pieces} == {
+        ("built-in", "soupmix", "built-in")
+    }
+    assert sorted({each.rule.rank for each in pieces}) == [(-1, "", 0), (-1, "", 1), (-1, "", 2)]
     assert Policy.open(Shelf()).pieces({}, {}) == []
 
 
