@@ -10,7 +10,7 @@ OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu mutants soak laws check bench adapters clean
+.PHONY: run test test-slow test-gpu coverage mutants mutants-policy soak laws check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -27,9 +27,20 @@ test-slow: .venv/dev.done .venv/older-triton.done mutants
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
 
+# every branch of the two rooms that refuse; their own tests alone must reach it
+coverage: .venv/dev.done
+	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/store
+	$(BIN)/coverage report
+
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
 mutants: .venv/dev.done
 	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
+
+# the same rooms with one thing changed at a time; all takes hours, or a tenth with: make mutants-policy SHARE=0.1 SEED=1
+SHARE ?= 1
+SEED ?= 0
+mutants-policy: .venv/mutants.done
+	$(BIN)/python tests/policy/mutants.py $(SHARE) $(SEED)
 
 # what the tests do a little of, done often; an hour, or less with fewer: make soak PAIRS=50000 FILES=50000 KILLS=200
 PAIRS ?= 1000000
@@ -84,10 +95,14 @@ adapters: .venv/dev.done
 	$(PIP) --editable ".[audit,gpu,parquet,plot,postgres,serve,train,trust]" --group test --group lint
 	touch $@
 
+.venv/mutants.done: .venv/dev.done
+	$(PIP) --group mutants
+	touch $@
+
 .venv/older-triton.done: .venv/dev.done
 	rm -rf .venv/older-triton
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv/older-triton $(OLDER_TRITON)
 	touch $@
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv out mutants .coverage

@@ -102,6 +102,16 @@ def test_bad_documents(text: str, words: str) -> None:
     assert caught.value.reason in ("bad-yaml", "bad-document")
 
 
+def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted() -> None:
+    text = f"{HEAD}rules: [{{rule: deny}}, {{rule: budget}}, {{rule: king}}]"
+    with pytest.raises(PolicyError) as caught:
+        parse_document(text, "acme.yaml")
+    assert (
+        str(caught.value)
+        == "acme.yaml: rules[0]: say which adapters: give adapter, dimension, pole or tag (and 2 more)"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "micro"), [("0.3", 300_000), ("0.30", 300_000), ("1", 10**6), ("0.000001", 1), ("'0.1'", 100_000)]
 )
@@ -123,18 +133,23 @@ def test_the_digest_is_of_the_content_not_of_its_spelling() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"cannot read policy .*gone\.yaml: No such file"):
-        Policy.load(tmp_path / "gone.yaml")
-    with pytest.raises(PolicyError, match="cannot read policy"):
-        Policy.load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"issuer: \xff")
-    with pytest.raises(PolicyError, match="not UTF-8"):
-        Policy.load(tmp_path / "latin.yaml")
     (tmp_path / "huge.yaml").write_bytes(b"#" * ((1 << 20) + 1))
-    with pytest.raises(PolicyError, match="larger than 1 MiB"):
-        Policy.load(tmp_path / "huge.yaml")
-    with pytest.raises(PolicyError, match=r"Policy.open\(adapters\)"):
+    for name, words in (
+        ("gone.yaml", r"cannot read policy .*gone\.yaml: No such file"),
+        (".", "cannot read policy .*: Is a directory"),
+        ("latin.yaml", r"policy .*latin\.yaml is not UTF-8"),
+        ("huge.yaml", r"huge\.yaml is larger than 1 MiB"),
+    ):
+        with pytest.raises(PolicyError, match=words) as caught:
+            Policy.load(tmp_path / name)
+        assert caught.value.reason == "unreadable"
+    largest = f"{HEAD}rules: []\n"
+    (tmp_path / "large.yaml").write_text(largest + "#" * ((1 << 20) - len(largest)))
+    Policy.load(tmp_path / "large.yaml")
+    with pytest.raises(PolicyError, match=r"Policy.open\(adapters\)") as caught:
         Policy.load()
+    assert caught.value.reason == "empty"
 
 
 def test_a_wrong_order_of_tiers(tmp_path: Path) -> None:

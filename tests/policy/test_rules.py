@@ -133,6 +133,12 @@ def test_obligations_are_united_and_the_strictest_hold() -> None:
     assert "obliged to: disclose ai" in policy.clamp({}).explain()
 
 
+def test_an_obligation_holds_where_its_document_does() -> None:
+    policy = load(obligations=[{"oblige": "disclose", "what": "ai"}], scope={"audience": ["minor"]})
+    assert policy.clamp({}).obligations == policy.clamp({}, audience="minor").obligations == ("disclose ai",)
+    assert policy.clamp({}, audience="adult").obligations == ()
+
+
 def test_internal_reasons_stay_inside() -> None:
     policy = load(
         {
@@ -197,6 +203,13 @@ def test_cases_are_judged_and_rules_that_never_bound_are_named(tmp_path: Path) -
         "granted: expected friendly 0.8, got friendly 0.9",
     )
     assert [ref.id for ref in report.never_bound] == ["budget"]
+    file.write_text(CASES.replace("friendly: 0.9", "friendly: 0.1234567"))
+    with pytest.raises(PolicyError) as caught:
+        read_cases(file)
+    assert str(caught.value) == (
+        "cases.yaml: cases.2.weights.friendly: the number = '0.1234567' is finer than a millionth; round it yourself"
+    )
+    assert caught.value.reason == "bad-cases"
     file.write_text(CASES.replace("clamped: no", "clamped: maybe"))
     with pytest.raises(PolicyError, match=r"cases\.yaml: cases\.1\.expect\.clamped"):
         read_cases(file)
@@ -216,6 +229,31 @@ def test_cases_can_expect_refusals_and_mistakes(tmp_path: Path) -> None:
     assert report.outcomes[2].failures[0].startswith("refused (refused-by-rule)")
     assert report.outcomes[3].failures[0].startswith("not a request (unknown-adapter)")
     assert report.never_bound == ()
+    assert not report.ok
+
+
+def test_a_case_says_where_its_weights_come_from(tmp_path: Path) -> None:
+    file = tmp_path / "cases.yaml"
+    file.write_text(
+        "cases:\n"
+        "  - {name: inferred, weights: {friendly: 0.4}, sources: inferred, expect: {clamped: yes, bound_by: [said]}}\n"
+        "  - {name: said, weights: {friendly: 0.4}, sources: {friendly: explicit}, expect: {clamped: no, obligations: []}}\n"
+        "  - {name: wrong, weights: {}, expect: {clamped: yes, bound_by: [b, a], obligations: [log grants]}}\n"
+    )
+    policy = load({"rule": "source", "adapter": "friendly", "allow": ["explicit"], "id": "said"})
+    report = run(policy, read_cases(file))
+    assert [(each.name, each.failures) for each in report.outcomes] == [
+        ("inferred", ()),
+        ("said", ()),
+        (
+            "wrong",
+            (
+                "clamped: expected yes, got no",
+                "bound_by: expected a, b, got ",
+                "obligations: expected log grants, got ",
+            ),
+        ),
+    ]
     assert not report.ok
 
 

@@ -149,11 +149,10 @@ def _add(
         multiplier += length
         if gain:
             weights[:] = [weight + length * change for weight, change in zip(weights, step, strict=True)]
-        if length == full:
+        if blocked is None or length == full:
             active[new] = multiplier
             return True
-        if blocked:
-            del active[blocked[1]]
+        del active[blocked[1]]
 
 
 def _dot(sparse: _Sparse, dense: Sequence[Exact]) -> Exact:

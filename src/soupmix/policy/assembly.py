@@ -20,6 +20,7 @@ from soupmix.policy.translate import translate
 __all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "total_budget", "unproved"]
 
 _METRIC_DIGITS = 6
+_GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ def measured(known: Sequence[Known], adapters: Iterable[AdapterRef], metric: str
             )
         return Space(names)
     exact = [[_exact(product(a, b)) for b in names] for a in names]
-    scale = 10 ** max((_digits(value) for row in exact for value in row), default=0)
+    values = [abs(value) for row in exact for value in row] or [Fraction(0)]
+    scale = Fraction(10) ** min(max(map(_digits, values)), _GRAM_DIGITS - _exponent(max(values)))
     gram = tuple(tuple(int(value * scale) for value in row) for row in exact)
     base = None if norm is None else _exact(norm) ** 2 * scale
     return Space(names, _metric(gram) if metric == "delta" else None, gram, base)
@@ -124,6 +126,11 @@ def _digits(value: Fraction) -> int:
     while value.denominator > 1:
         value, digits = value * 10, digits + 1
     return digits
+
+
+def _exponent(value: Fraction) -> int:
+    """About how many digits a number has before its point; negative if it is small."""
+    return len(str(value.numerator)) - len(str(value.denominator))
 
 
 def digest_of(documents: Sequence[Document], budget: int | None, space: Space | None) -> str:

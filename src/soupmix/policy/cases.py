@@ -74,7 +74,7 @@ def read_cases(path: Path) -> tuple[Case, ...]:
     try:
         return Cases.model_validate(read_yaml(read_text(path), path.name)).cases
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         said = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
         raise PolicyError(f"{path.name}: {place}: {said}", reason="bad-cases") from error

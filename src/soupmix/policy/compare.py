@@ -163,7 +163,7 @@ def _moved(piece: Piece, place: Sequence[int], size: int) -> Piece:
             return replace(
                 piece, supports=tuple((frozenset(place[i] for i in each), most) for each, most in piece.supports)
             )
-        case Ball():
+        case Ball():  # pragma: no branch  # mypy knows that there is no other piece
             return piece
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupmix.policy.active_set import project
+from soupmix.policy.norm import Ellipsoid
 from soupmix.policy.region import Face, Region
 from soupmix.policy.rounding import round_inside
 from soupmix.policy.rows import Row
@@ -79,13 +80,14 @@ class _Search:
 
     def _beyond_ball(self, face: Face, rows: tuple[Row, ...], other: Face, place: int) -> tuple[int, ...] | None:
         """A point beyond the outer ball, found by walking to where the norm grows; or a proof that there is none."""
-        if other.ball is None or (face.ball is not None and face.ball.limit <= other.ball.limit):
+        ball = other.ball
+        if ball is None or (face.ball is not None and face.ball.limit <= ball.limit):
             return None
         most = [_largest(rows, index) for index in range(len(self.inner.space.names))]
-        if all(value is not None for value in most) and _bound(other, most) <= other.ball.limit:
+        if all(value is not None for value in most) and _bound(ball, most) <= ball.limit:
             return None
-        for start in range(_ASCENTS):
-            found = self._climb(face, rows, other, start)
+        for start in range(_ASCENTS + 1):
+            found = self._climb(face, rows, ball, start)
             if found is not None and not self.outer.holds(found):
                 return found
         self.doubts.add(
@@ -93,11 +95,10 @@ class _Search:
         )
         return None
 
-    def _climb(self, face: Face, rows: tuple[Row, ...], other: Face, start: int) -> tuple[int, ...] | None:
-        size, ball = len(self.inner.space.names), other.ball
-        if ball is None:
-            return None
-        direction = [1] * size if not start else [int((start * 7 + index * 5) % 3 != 0) for index in range(size)]
+    def _climb(self, face: Face, rows: tuple[Row, ...], ball: Ellipsoid, start: int) -> tuple[int, ...] | None:
+        size = len(self.inner.space.names)
+        # all adapters at once, then each alone (of many, several at a time)
+        direction = [1] * size if not start else [int(index % _ASCENTS == start - 1) for index in range(size)]
         for _ in range(2 * size):
             far = [10**9 * value for value in direction]
             solution = Face(rows, face.ball, None).project(far, None)
@@ -107,7 +108,9 @@ class _Search:
             if not ball.holds(found):
                 return found
             pull = [sum(a * b for a, b in zip(line, found, strict=True)) for line in ball.gram]
-            top = max(map(abs, pull), default=0) or 1
+            top = max(map(abs, pull))
+            if not top:
+                return None
             direction = [round(1000 * value / top) for value in pull]
         return None
 
@@ -126,8 +129,7 @@ def _largest(rows: Sequence[Row], index: int) -> int | None:
     return max(abs(min(highs)), abs(max(lows))) if highs and lows else None
 
 
-def _bound(face: Face, most: Sequence[int | None]) -> int:
-    gram = face.ball.gram if face.ball else ()
+def _bound(ball: Ellipsoid, most: Sequence[int | None]) -> int:
     return sum(
-        abs(value) * (most[i] or 0) * (most[j] or 0) for i, line in enumerate(gram) for j, value in enumerate(line)
+        abs(value) * (most[i] or 0) * (most[j] or 0) for i, line in enumerate(ball.gram) for j, value in enumerate(line)
     )

@@ -160,7 +160,7 @@ class Grant:
                 seal=SEAL,
             )
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
+            first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise PolicyError(f"damaged grant record: {place}: {first['msg']}", reason="bad-record") from error
         except (WeightError, ValueError) as error:

@@ -171,8 +171,6 @@ def _clamped(total: _Sum, low: int | None, high: int | None) -> tuple[_Sum, int 
             kept, over = [(first, slope)], False
         if low is not None and after < low:
             last = at + (low - value) // slope
-            if first is not None and last < first:
-                return None
             return _Sum(_start(total, high), [*kept, (last, -slope)]), first, last
         if not over:
             kept.append((bend, change))

@@ -21,7 +21,7 @@ _STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class Ellipsoid:
-    """All w (millionths) with w' gram w <= limit, in integers."""
+    """All w (millionths) with w' gram w <= limit, in integers; a limit of 0 would have no multiplier, so rows hold it instead."""
 
     gram: Matrix
     limit: int
@@ -51,8 +51,6 @@ def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> 
         # aim at half the gap that is allowed, from either side; bisect now and then, should the curve be bent too much
         aim = ball.limit - Fraction(target.unit) / (2 * Fraction(high[0]))
         middle = _between(low, high, ball, aim) if step % 4 < 3 else (low[0] + high[0]) / 2
-        if not low[0] < middle < high[0]:
-            middle = (low[0] + high[0]) / 2
         tried = (middle, _at(middle, target, rows, ball))
         low, high = (low, tried) if ball.norm(tried[1]) <= ball.limit else (tried, high)
     return high[1]
@@ -61,11 +59,10 @@ def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> 
 def _between(low: tuple[float, Solution], high: tuple[float, Solution], ball: Ellipsoid, aim: Fraction) -> float:
     """Where 1 / norm, which is nearly linear in the multiplier, meets the one that is aimed at.
 
-    Differences of almost equal numbers are taken exactly, before anything is a float.
+    Differences of almost equal numbers are taken exactly, before anything is a float. `low` is outside and `high` inside by
+    more than is aimed for, so below > aim > above; and aim > 0, as the limit is, and more than is missing.
     """
     below, above = (ball.norm(each) for _, each in (low, high))
-    if above >= below or aim <= 0:
-        return (low[0] + high[0]) / 2
     wide, small, here = sqrt(below), sqrt(above), sqrt(aim)
     share = float((below - aim) / (below - above)) * (wide + small) / (wide + here) * small / here
     return low[0] + (high[0] - low[0]) * share
@@ -75,7 +72,7 @@ def _at(multiplier: float, target: Quadratic, rows: Sequence[Row], ball: Ellipso
     share = Fraction(multiplier)
     penalised = target.plus(share, ball.gram)
     found = minimise(penalised, rows)
-    if found is None:
+    if found is None:  # pragma: no cover  # the first minimum was found, so the set is not empty
         raise ArithmeticError("a set that is not empty for one target is empty for another")
     scaled = tuple(penalised.scale * value for value in found.scaled)  # the target was, so its multipliers are
     gap = share * (ball.limit - ball.norm(found))

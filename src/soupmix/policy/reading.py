@@ -99,7 +99,7 @@ def check_window(document: Document, source: str, now: datetime) -> None:
 
 
 def _sentence(error: ValidationError, source: str) -> str:
-    found = error.errors(include_url=False)
+    found = error.errors()
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{source}: {_explained(found[0])}{more}"
 

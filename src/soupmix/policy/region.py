@@ -164,13 +164,11 @@ class Region:
         return solution
 
     def _rounded(self, face: Face, requested: Sequence[int], solution: Solution) -> tuple[int, ...]:
-        granted = face.round(solution)
-        for step in range(_STEPS if face.ball and granted is None else 0):  # rounding may leave the ball by a hair
+        granted, step = face.round(solution), 0
+        while granted is None and face.ball is not None and step < _STEPS:  # rounding may leave the ball by a hair
             inner = Face(face.rows, _smaller(face.ball, step), face.forest)
-            again = inner.project(requested, self.space.metric)
+            again, step = inner.project(requested, self.space.metric), step + 1
             granted = None if again is None else face.round(again)
-            if granted is not None:
-                break
         if granted is None:
             raise PolicyRefusal(
                 "the rules leave no weights in whole millionths near this request; widen one of the overlapping groups",
@@ -235,6 +233,8 @@ def _assembled(pieces: Sequence[Piece], space: Space) -> Region:
         (piece for piece in pieces if isinstance(piece, Ball)), key=lambda each: (each.share, each.rule), default=None
     )
     ellipsoid = None if ball is None else _ellipsoid(ball, space)
+    if ball is not None and ellipsoid is not None and not ellipsoid.limit:
+        linear, ellipsoid = linear + _nothing(ball, ellipsoid.gram), None
     found = []
     for extra in faces(choices, len(space.names)):
         rows = gather([*linear, *extra])
@@ -254,10 +254,14 @@ def _ellipsoid(ball: Ball, space: Space) -> Ellipsoid:
     return Ellipsoid(space.gram, int(ball.share**2 * space.base))
 
 
-def _smaller(ball: Ellipsoid | None, step: int) -> Ellipsoid | None:
+def _nothing(ball: Ball, gram: Matrix) -> list[Constraint]:
+    """A bound of 0 on the norm as constraints: w' G w = 0 where G w = 0. It has no inside, so no multiplier to search for."""
+    signed = [tuple(sign * value for value in row) for row in gram if any(row) for sign in (1, -1)]
+    return [Constraint(coefs, 0, ball.rule, ball.text) for coefs in signed]
+
+
+def _smaller(ball: Ellipsoid, step: int) -> Ellipsoid:
     """A ball with a smaller radius: less by an eighth of what a millionth of the longest delta adds, doubled at every step."""
-    if ball is None:
-        return None
     longest = max((row[index] for index, row in enumerate(ball.gram)), default=0)
     return Ellipsoid(ball.gram, max(isqrt(ball.limit) - ((isqrt(longest) + 1) << step) // 8, 0) ** 2)
 

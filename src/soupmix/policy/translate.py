@@ -83,7 +83,7 @@ def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[Piece]:
             return [*_exclusive(rule, ref, known)]
         case Combinations():
             return [*_combinations(rule, ref, setting)]
-        case Norm():
+        case Norm():  # pragma: no branch  # mypy knows that there is no other rule
             share = decimal_text(rule.at_most)
             return [Ball(rule.at_most, ref, f"the merged delta has at most {share} of the base's norm{ref.scope}")]
 

@@ -14,7 +14,7 @@ from soupmix.store.adapter import Factors
 from soupmix.store.blobs import exclusive, write_blob
 from soupmix.store.gram import grams
 from soupmix.store.loading import load_entry
-from soupmix.store.manifest import Entry, Manifest, read_manifest, write_manifest
+from soupmix.store.manifest import Entry, Manifest, manifest_if_any, write_manifest
 from soupmix.store.norms import base_norm
 from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
 from soupmix.store.sealed import read_sealed
@@ -68,12 +68,8 @@ def set_budget(store: Path, millionths: int | None) -> Manifest:
 
 
 def _current(store: Path) -> Manifest:
-    try:
-        return read_manifest(store)
-    except AdapterError as error:
-        if error.reason == "no-manifest":
-            return Manifest()
-        raise
+    found = manifest_if_any(store)
+    return Manifest() if found is None else found
 
 
 def _check_place(store: Path, manifest: Manifest, name: str, base: Base, *, force: bool) -> None:

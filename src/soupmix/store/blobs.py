@@ -10,7 +10,7 @@ from pathlib import Path
 from soupmix.errors import AdapterError, OutputError
 from soupmix.files import new_folder
 from soupmix.scratch import remove, sweep
-from soupmix.store.manifest import read_manifest
+from soupmix.store.manifest import manifest_if_any
 
 __all__ = ["BLOBS", "blob_path", "exclusive", "write_blob"]
 
@@ -75,12 +75,10 @@ def _sweep(store: Path) -> None:
         raise AdapterError(f"{store / BLOBS} is a symbolic link: put the folder itself there", reason="symlink")
     sweep(store)
     sweep(store / BLOBS)
-    try:
-        named = {blob_path(store, entry.digest) for entry in read_manifest(store)}
-    except AdapterError as error:
-        if error.reason == "no-manifest":
-            return
-        raise
+    manifest = manifest_if_any(store)
+    if manifest is None:
+        return
+    named = {blob_path(store, entry.digest) for entry in manifest}
     for path in (store / BLOBS).iterdir() if (store / BLOBS).is_dir() else ():
         if _HEX.fullmatch(path.name) and path not in named:
             remove(path)

@@ -32,6 +32,7 @@ __all__ = [
     "Manifest",
     "adapter_digest",
     "find_entry",
+    "manifest_if_any",
     "read_manifest",
     "shipped_root",
     "write_manifest",
@@ -217,6 +218,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise AdapterError(f"{path} is not a manifest: {place}: {first['msg']}", reason="bad-manifest") from None
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path} is not a manifest: {error}", reason="bad-manifest") from None
+
+
+def manifest_if_any(folder: Path) -> Manifest | None:
+    """The manifest of a store, or None where there is none yet. Raises AdapterError for one that is damaged."""
+    try:
+        return read_manifest(folder)
+    except AdapterError as error:
+        if error.reason == "no-manifest":
+            return None
+        raise
 
 
 def find_entry(manifest: Manifest, name: str) -> Entry:

@@ -66,7 +66,7 @@ def open_adapter(folder: Path) -> Iterator[AdapterFiles]:
     """Read the two files of an adapter folder into sealed memory.
 
     Raises:
-        AdapterError: reason "missing", "pickle", or those of `sealed`.
+        AdapterError: reason "missing", "symlink", "unreadable", "pickle", or those of `sealed`.
     """
     _check_folder(folder)
     config, config_sha256 = read_sealed(folder / CONFIG, cap=_MAX_CONFIG)
@@ -81,11 +81,7 @@ def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]] | None = No
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.is_symlink():
-        raise AdapterError(f"adapter folder {folder} is a symbolic link: give the folder itself", reason="symlink")
-    if not folder.is_dir():
-        raise AdapterError(f"there is no adapter folder {folder}", reason="missing")
-    for path in sorted(folder.iterdir()):
+    for path in _entries(folder):
         if path.suffix.lower() in _PICKLES:
             raise AdapterError(
                 f"adapter folder {folder} holds a pickle ({path.name!a}), which other tools would run: remove it",
@@ -95,6 +91,17 @@ def _check_folder(folder: Path) -> None:
             raise AdapterError(
                 f"{path} is a symbolic link, and links may point anywhere: put the file itself there", reason="symlink"
             )
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        if folder.is_symlink():
+            raise AdapterError(f"adapter folder {folder} is a symbolic link: give the folder itself", reason="symlink")
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        raise AdapterError(f"there is no adapter folder {folder}", reason="missing") from None
+    except OSError as error:
+        raise AdapterError(f"adapter folder {folder} cannot be read: {error.strerror}", reason="unreadable") from None
 
 
 def _check_ranks(found: Mapping[str, FactorShapes], layout: Mapping[str, tuple[int, float]], where: str) -> None:

@@ -4,6 +4,7 @@ A file that is mapped while somebody can still write to it is not a checked file
 reads, a truncation kills the process. So the bytes go to an anonymous memory file, which is then sealed.
 """
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -81,7 +82,7 @@ def _open(path: Path) -> int:
     except FileNotFoundError:
         raise AdapterError(f"{path} is missing", reason="missing") from None
     except OSError as error:
-        if path.is_symlink():
+        if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
             raise AdapterError(
                 f"{path} is a symbolic link, and links may point anywhere: put the file itself there", reason="symlink"
             ) from None

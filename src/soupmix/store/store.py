@@ -9,7 +9,7 @@ from soupmix.store.adapter import Adapter
 from soupmix.store.adding import Addition, add_adapter, set_budget
 from soupmix.store.blobs import blob_path
 from soupmix.store.loading import load_entry
-from soupmix.store.manifest import Entry, Manifest, find_entry, read_manifest, shipped_root
+from soupmix.store.manifest import Entry, Manifest, find_entry, manifest_if_any, read_manifest, shipped_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,8 @@ class Store:
         """
         self.folder = Path(folder)
         self._loaded: dict[str, Adapter] = {}
-        self._manifest = _manifest_or_empty(self.folder, create)
+        found = manifest_if_any(self.folder) if create else read_manifest(self.folder)
+        self._manifest = Manifest() if found is None else found
 
     @classmethod
     def shipped(cls) -> "Store":
@@ -151,12 +152,3 @@ class Store:
     def set_total_budget(self, millionths: int | None) -> None:
         """Record the most that the weights may sum to, as measured for this set."""
         self._manifest = set_budget(self.folder, millionths)
-
-
-def _manifest_or_empty(folder: Path, create: bool) -> Manifest:
-    try:
-        return read_manifest(folder)
-    except AdapterError as error:
-        if create and error.reason == "no-manifest":
-            return Manifest()
-        raise

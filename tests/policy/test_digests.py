@@ -1,0 +1,77 @@
+"""Digests stand in grants and records: what they are of, and that they stay what they were."""
+
+import json
+from hashlib import sha256
+
+from oracle import SHELF, Shelf
+from test_norm import measured, policy
+from test_rules import load
+
+from soupmix.files import canonical_json
+from soupmix.policy import Policy, parse_document
+from soupmix.policy.documents import Document
+
+TEXT = """
+tier: law
+issuer: EU
+version: 2
+scope: {audience: [minor]}
+rules:
+  - {rule: bounds, adapter: friendly, at_most: 0.5}
+obligations:
+  - {oblige: retain, days: 30}
+"""
+DIGEST = "777739d234ade4708a6dfeef8f845de7eb96c7a1587d50dddefdb78bfc828380"
+
+
+def test_the_digest_of_a_document_is_that_of_what_it_says() -> None:
+    document = parse_document(TEXT, "x")
+    assert document.content() == {
+        "issuer": "EU",
+        "obligations": [{"days": 30, "oblige": "retain"}],
+        "rules": [{"adapter": "friendly", "at_most": 500_000, "rule": "bounds"}],
+        "scope": {"audience": ["minor"]},
+        "tier": "law",
+        "version": "2",
+    }
+    assert document.digest() == sha256(canonical_json(document.content())).hexdigest() == DIGEST
+    spelt_out = TEXT.replace("at_most: 0.5", "at_most: 0.50, mode: clamp, scope: {}") + "valid: {}\n"
+    assert parse_document(spelt_out, "y").digest() == DIGEST, "a default that is written is still the default"
+
+
+def test_the_digest_of_a_policy() -> None:
+    content = {"documents": [[0, DIGEST]], "schema": 1, "total_budget": 1_500_000}
+    expected = f"sha256:{sha256(canonical_json(content)).hexdigest()}"
+    assert Policy.assemble([("x", parse_document(TEXT, "x"))], SHELF).digest == expected
+    no_budget = Shelf(SHELF)
+    no_budget.total_budget = None
+    assert Policy.assemble([("x", parse_document(TEXT, "x"))], no_budget).digest != expected
+
+
+def test_a_metric_counts_only_where_it_is_used() -> None:
+    plain, one, other = SHELF, measured(1), measured(2)
+    assert len({policy(shelf, None).digest for shelf in (plain, one, other)}) == 1
+    assert len({policy(plain, None).digest, *(policy(shelf, None, "delta").digest for shelf in (one, other))}) == 3
+
+
+def test_of_two_bounds_on_a_norm_the_tighter_holds_and_of_equal_ones_the_outer_is_named() -> None:
+    def said(tier: str, share: str) -> tuple[str, Document]:
+        rules = [{"rule": "norm", "at_most": share, "id": f"{tier}-norm"}]
+        return tier, parse_document(json.dumps({"tier": tier, "issuer": "A", "version": "1", "rules": rules}), tier)
+
+    shelf = measured(3)
+    for law, organisation, named in (
+        ("0.02", "0.01", "organisation"),
+        ("0.01", "0.02", "law"),
+        ("0.01", "0.01", "law"),
+    ):
+        made = Policy.assemble([said("law", law), said("organisation", organisation)], shelf)
+        grant = made.clamp("friendly=1,expert=1")
+        assert grant.granted == policy(shelf, 0.01).clamp("friendly=1,expert=1").granted
+        assert [each.rule for each in grant.binding if "norm" in each.rule] == [f"{named}-norm"]
+
+
+def test_what_ends_first_is_the_last_day() -> None:
+    assert load().last_day is None
+    assert str(load(valid={"until": "2027-01-31"}).last_day) == "2027-01-31"
+    assert str(load(valid={"from": "2026-01-01", "until": "2026-11-24"}).last_day) == "2026-11-24"

@@ -1,0 +1,88 @@
+"""What is written of a grant, key by key, and read back as the same grant."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from oracle import SHELF, digest_of
+from test_norm import measured, policy
+from test_rules import load
+
+from soupmix.errors import PolicyError
+from soupmix.policy import Grant, Policy
+
+RULES: list[dict[str, Any]] = [
+    {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap", "public_reason": "not too much",
+     "internal_reason": "the lawsuit", "scope": {"audience": ["minor"]}},
+    {"rule": "group", "adapters": ["concise", "expert"], "at_most": "0.4", "internal_reason": "a study"},
+    {"rule": "source", "adapter": "unfriendly", "allow": ["explicit"], "id": "said"},
+]  # fmt: skip
+DUTIES = [{"oblige": "log", "level": "requests"}, {"oblige": "offer", "what": "erasure"}]
+
+
+def test_a_record_word_for_word() -> None:
+    made = load(*RULES, obligations=DUTIES)
+    grant = made.clamp(
+        "friendly=0.8,concise=0.3,expert=0.3,unfriendly=0.1",
+        sources={"friendly": "stored", "concise": "explicit"},
+        audience="minor",
+        tenant="acme",
+    )
+    issued = {"issuer": "A", "source": "x.yaml", "tier": "organisation"}
+    record = grant.to_dict()  # distance: the root of 0.09 + 0.01 + 0.01 + 0.01
+    assert record == {
+        "attributes": {"audience": "minor", "tenant": "acme"},
+        "binding": [
+            {"adapters": ["friendly"], "rule": "cap", "limit": "at most 0.5 for audience minor",
+             "public_reason": "not too much", "multiplier": "0.3", **issued},
+            {"adapters": ["concise", "expert"], "rule": "rules[1]", "limit": "concise + expert at most 0.4",
+             "public_reason": None, "multiplier": "0.1", **issued},
+            {"adapters": ["unfriendly"], "rule": "said", "limit": "a weight that is not explicit is 0",
+             "public_reason": None, "multiplier": "0.1", **issued},
+        ],
+        "clamped": True,
+        "digests": {name: digest_of(name) for name in ("concise", "expert", "friendly")},
+        "distance": "0.34641",
+        "granted": {"concise": "0.2", "expert": "0.2", "friendly": "0.5"},
+        "metric": "weights",
+        "obligations": ["log requests", "offer erasure"],
+        "open": False,
+        "policy_digest": made.digest,
+        "requested": {"concise": "0.3", "expert": "0.3", "friendly": "0.8", "unfriendly": "0.1"},
+        "schema": 1,
+        "sources": {"concise": "explicit", "friendly": "stored"},
+    }  # fmt: skip
+    assert Grant.from_record(record) == grant
+    assert str(grant.binding[0]) == "x.yaml (organisation): at most 0.5 for audience minor; not too much"
+    assert made.internal_reasons(grant) == {"x.yaml cap": "the lawsuit", "x.yaml rules[1]": "a study"}
+    assert grant.explain().splitlines()[-1] == "obliged to: log requests, offer erasure"
+
+
+def test_what_is_open_or_measured_is_read_back_too() -> None:
+    for grant in (
+        Policy.open(SHELF).clamp("friendly=1.5", sources="inferred"),
+        policy(measured(4), 0.02, "delta").clamp("friendly=1,expert=0.7"),
+        load().clamp({}),
+    ):
+        again = Grant.from_record(grant.to_dict())
+        assert again == grant
+        assert dataclasses.asdict(again) == dataclasses.asdict(grant)
+    assert Policy.open(SHELF).clamp("friendly=1", sources="inferred").to_dict()["sources"] == {"*": "inferred"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"metric": "miles"}, "metric: Input should be 'weights' or 'delta'"),
+        ({"binding": [{"adapters": []}]}, "binding.0.rule: Field required"),
+        ({"policy_digest": "x"}, "'x' is not a digest; write sha256: and 64 lower-case hex digits"),
+        ({"clamped": True}, "it contradicts itself"),
+        ({"granted": {"friendly": "0.50"}}, "it contradicts itself"),
+    ],
+)
+def test_a_damaged_record_in_words(change: dict[str, Any], words: str) -> None:
+    record = Policy.open(SHELF).clamp("friendly=0.5").to_dict()
+    with pytest.raises(PolicyError) as caught:
+        Grant.from_record(record | change)
+    assert str(caught.value) == f"damaged grant record: {words}"
+    assert caught.value.reason == "bad-record"
