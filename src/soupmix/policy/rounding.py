@@ -44,15 +44,16 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
     return tuple(floors)
 
 
-def _one_sum(row: Row, floors: list[int], rests: dict[int, int], scale: int) -> tuple[int, ...] | None:
-    """One sum is all that could be violated, and every weight misses the same: only how many round up matters, the first do."""
+def _one_sum(row: Row, floors: list[int], rests: dict[int, int], scale: int) -> tuple[int, ...]:
+    """One sum is all that could be violated, and every weight misses the same: only how many round up matters, the first do.
+
+    As the solution is inside and the bounds are whole, there is room for one number of them at least.
+    """
     within = [index for index, _ in row.coefs if index in rests]
     outside = [index for index in rests if index not in within]
     base, up = row.value(floors), 2 * next(iter(rests.values())) > scale
     least = 0 if row.low is None else max(row.low - base, 0)
     most = len(within) if row.high is None else min(row.high - base, len(within))
-    if least > most:
-        return None
     for index in [*within[: most if up else least], *(outside if up else ())]:
         floors[index] += 1
     return tuple(floors)
