@@ -54,6 +54,7 @@ soak: .venv/dev.done
 	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
 	$(BIN)/python tests/soak/kills_batch.py $(KILLS)
 	$(BIN)/python tests/batching/simulate.py $(ROWS) 1
+	$(BIN)/python tests/soak/overload.py
 
 # the laws of the policy on examples that nobody has drawn before
 laws: .venv/dev.done

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -52,13 +53,15 @@ def decode(
     rows = list(range(len(ids)))
     live = torch.ones(len(ids), dtype=torch.bool)
     cache = roomy_cache(model.config)
+    # transformers 5.24 calls it by another name
+    held = {"cache" if "cache" in signature(model.forward).parameters else "past_key_values": cache}
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     for step in range(sampling.max_new_tokens):
         # an index tensor, not 1: the slice that 1 takes is strided, and torch would then copy lm_head once per row
         last = torch.tensor([ids.shape[1] - 1], device=ids.device)
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=last
-        ).logits[:, -1]
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=last, **held).logits[
+            :, -1
+        ]
         chosen = choose(logits, samplings, uniform[:, step])
         for slot, token in enumerate(chosen.tolist()):
             if live[slot]:
