@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Own", "add_soup", "coefficients", "merge_into", "own", "soup_into"]
+__all__ = ["Factors", "Own", "add_soup", "coefficients", "factors", "merge_into", "own", "soup_into"]
 
 
 class _Scratch(threading.local):
@@ -83,27 +83,40 @@ def own(c: Tensor, rows: Tensor) -> Own | None:
     return Own(mine, bare, not bool(mine.all()))
 
 
+class Factors(NamedTuple):
+    """A pool's factors as the products read them, viewed once: A^T [in, slices R], and B^T [R, width] of every slice."""
+
+    A: Tensor
+    B: tuple[Tensor, ...]
+    widths: tuple[int, ...]
+
+
+def factors(A: Tensor, B: Tensor, widths: Sequence[int]) -> Factors:
+    """Views of A [slices R, in] and B [out, R]."""
+    return Factors(A.t(), tuple(part.t() for part in B.split(list(widths))), tuple(widths))
+
+
 def soup_into(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
 ) -> None:
     """y [rows, out] += the soup of every row. `rank` 0 means `delta`, else `factor`."""
-    add_soup(y, x, A, B, own(c, rows), widths, rank)
+    add_soup(y, x, factors(A, B, widths), own(c, rows), rank)
 
 
-def add_soup(y: Tensor, x: Tensor, A: Tensor, B: Tensor, seated: Own | None, widths: Sequence[int], rank: int) -> None:
-    """`soup_into` for rows that are seated already. A and B may be fp32 where x and y are not: rounded once, into y."""
-    if seated is None or y.numel() == 0 or A.numel() == 0:
+def add_soup(y: Tensor, x: Tensor, held: Factors, seated: Own | None, rank: int) -> None:
+    """`soup_into` for rows that are seated already. Factors may be fp32 where x and y are not: rounded once, into y."""
+    if seated is None or y.numel() == 0 or held.A.numel() == 0:
         return
     bare = seated.bare
     kept = None if bare is None else y.index_select(0, bare)
-    if x.dtype != A.dtype:
-        x = _scratch.matrix("x", x.shape[0], x.shape[1], A).copy_(x)
-    h = torch.mm(x, A.t(), out=_scratch.matrix("h", x.shape[0], A.shape[0], x))
+    if x.dtype != held.A.dtype:
+        x = _scratch.matrix("x", x.shape[0], x.shape[1], held.A).copy_(x)
+    h = torch.mm(x, held.A, out=_scratch.matrix("h", x.shape[0], held.A.shape[1], x))
     if rank:
-        _mix(h, seated.c, B.shape[1], rank)
+        _mix(h, seated.c, h.shape[1] // len(held.B), rank)
     else:
         _scale(h, seated)
-    _expand(y, h, B, widths)
+    _expand(y, h, held)
     if bare is not None and kept is not None:  # adding a zero would turn -0 into 0
         y.index_copy_(0, bare, kept)
 
@@ -132,13 +145,14 @@ def _mix(h: Tensor, mine: Tensor, R: int, rank: int) -> None:
     h.view(h.shape[0], -1, R)[..., whole:] = 0
 
 
-def _expand(y: Tensor, h: Tensor, B: Tensor, widths: Sequence[int]) -> None:
-    first, R = 0, B.shape[1]
-    for s, width in enumerate(widths):
-        last = first + width
-        mine, weight = h[:, s * R : (s + 1) * R], B[first:last].t()
-        if y.dtype == h.dtype:
-            y[:, first:last].addmm_(mine, weight)
-        else:
-            y[:, first:last].add_(torch.mm(mine, weight, out=_scratch.matrix("y", y.shape[0], width, h)))
-        first = last
+def _expand(y: Tensor, h: Tensor, held: Factors) -> None:
+    """y += h_s B_s^T for every slice s."""
+    total = y if y.dtype == h.dtype else _scratch.matrix("y", y.shape[0], y.shape[1], h).copy_(y)
+    if len(held.B) == 1:
+        total.addmm_(h, held.B[0])
+    else:
+        parts = zip(total.split_with_sizes(held.widths, 1), h.chunk(len(held.B), 1), held.B, strict=True)
+        for part, mine, B in parts:
+            part.addmm_(mine, B)
+    if total is not y:
+        y.copy_(total)

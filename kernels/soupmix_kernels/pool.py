@@ -7,6 +7,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from soupmix_kernels import cpu
 from soupmix_kernels import ops as _ops  # noqa: F401  # registers torch.ops.soupmix
 from soupmix_kernels.packed import prefers_fp32
 
@@ -70,7 +71,7 @@ class Pool:
         scale: scaling of every column [slices R] fp32. root: its square root, which `factor` needs.
         widths: out-features of every slice, one to three.
         rank: the common rank of all parts; 0 where there is no method `factor`, as ranks differ or a scaling is negative.
-        wide: A and B in fp32, on processors that multiply thin fp32 matrices faster than those of `dtype`; else None.
+        factors: what the CPU multiplies by: A and B, in fp32 on processors that multiply thin fp32 matrices faster.
     """
 
     A: Tensor
@@ -80,7 +81,7 @@ class Pool:
     root: Tensor
     widths: tuple[int, ...]
     rank: int
-    wide: tuple[Tensor, Tensor] | None
+    factors: cpu.Factors
 
     @classmethod
     def stack(
@@ -121,8 +122,9 @@ class Pool:
                 factor.t().contiguous().t() for factor in (A, B)
             )  # BLAS reads both faster so: A up to twice in fp32
         A, B, columns, scale, root = (t.to(device) for t in (A, B, columns, scale, scale.clamp(min=0).sqrt()))
-        wide = (_by_columns(A.float()), _by_columns(B.float())) if prefers_fp32(dtype, device) else None
-        return cls(A, B, columns, scale, root, tuple(widths), ranks.pop() if len(ranks) == 1 else 0, wide)
+        thin = (_by_columns(A.float()), _by_columns(B.float())) if prefers_fp32(dtype, device) else (A, B)
+        rank = ranks.pop() if len(ranks) == 1 else 0
+        return cls(A, B, columns, scale, root, tuple(widths), rank, cpu.factors(*thin, widths))
 
     def coefficients(self, weights: Tensor, lo: Tensor, hi: Tensor, method: Method = "delta") -> Coefficients:
         """Coefficients of people over the columns of this pool; for `factor` a column counts sqrt(scaling).

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import soupmix_kernels as kernels
-from soupmix_kernels import Part, Pool, backend_for, reference
+from soupmix_kernels import Part, Pool, backend_for, cpu, reference
 
 OPS = torch.ops.soupmix
 CPU = torch.device("cpu")
@@ -165,8 +165,6 @@ def test_packed_projection_is_linear(dtype: torch.dtype) -> None:
 
 
 def test_a_step_allocates_nothing_for_its_rank_columns() -> None:
-    from soupmix_kernels import cpu
-
     first = cpu._scratch.matrix("h", 4, 6, torch.zeros(1))
     again = cpu._scratch.matrix("h", 2, 3, torch.zeros(1))
     assert first.data_ptr() == again.data_ptr()
@@ -188,7 +186,8 @@ def test_wide_factors_round_once(dtype: torch.dtype, method: Literal["delta", "f
     exact = reference.soup_linear_factor(*given, made.rank) if factor else reference.soup_linear(*given)
     rounding = (exact.to(dtype).double() - exact).norm()
     add = kernels.soup_linear_factor_ if factor else kernels.soup_linear_
-    for each in (made, replace(made, wide=None), replace(made, wide=(made.A.float(), made.B.float()))):
+    narrow, wide = (cpu.factors(made.A.to(t), made.B.to(t), made.widths) for t in (dtype, torch.float32))
+    for each in (made, replace(made, factors=narrow), replace(made, factors=wide)):
         got = add(y.clone(), x, each, kernels.Seats(c, rows))
         assert torch.equal(got[[1, 3]], y[[1, 3]])
-        assert (got.double() - exact).norm() <= (1.01 if each.wide else 4) * rounding
+        assert (got.double() - exact).norm() <= (1.01 if each.factors.A.dtype == torch.float32 else 4) * rounding

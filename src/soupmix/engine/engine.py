@@ -1,6 +1,7 @@
 """Request time: one model, one bank of adapters, and a soup per row."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,16 @@ class Engine:
             RecipeError: unknown dtype.
         """
         found = resolve(base) if isinstance(base, str) else base
+        with ThreadPoolExecutor(1) as alone:
+            return alone.submit(cls._load, found, store, policy, dtype, device, fused).result()
+
+    @classmethod
+    def _load(
+        cls, found: Base, store: Store | None, policy: Policy | None, dtype: str | None, device: str, fused: bool
+    ) -> "Engine":
+        """In a thread that ends: OpenMP keeps workers for every thread that ever computed, and libgomp's stop spinning as
+        soon as there are more than processors. A loading thread that lives on costs a running batch half of its speed.
+        """
         adapters = [store.load(name) for name in store.names] if store else []
         for adapter in adapters:
             if adapter.base_digest != found.digest:

@@ -94,8 +94,7 @@ class SoupGroup:
             factor = self._rows.method == "factor"
             add = soupmix_kernels.soup_linear_factor_ if factor else soupmix_kernels.soup_linear_
             add(y, flat, self.pool, seats)
-        shares: tuple[Tensor, ...] = y.view(*x.shape[:-1], y.shape[-1]).split(self._projection.widths, -1)
-        return shares
+        return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self._projection.widths, -1))
 
 
 class Member(nn.Module):
