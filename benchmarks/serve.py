@@ -6,6 +6,7 @@ SmolLM2-135M-Instruct and the six shipped adapters. Every client sends its next 
 8 to 96 tokens of prompt, 4 to 64 of answer, the same for all variants. Interleaved round by round in one process:
 
     base, one, different   `soupmix.batching`: nobody, the same soup for all, everybody their own
+    http                   as different, streamed by `soupmix serve`, a process of its own on loopback
     padded                 `generate` of transformers, bare base, in waves of one request per client
     continuous             continuous batching of transformers, bare base
     peft                   as padded, PEFT's mixed batch (`adapter_names`) with one adapter per person, merged in advance
@@ -23,19 +24,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from decode import processor, quartiles, spinning
+from serve_http import served
 from serve_peers import Server, Told, Work, continuous, mixed, padded
 
 DATA, PAGE = Path(__file__).parent / "data" / "serve.jsonl", Path(__file__).parents[1] / "docs" / "serve_bench.md"
 EACH = {1: 6, 8: 4, 64: 3}  # requests per client
-PATIENCE = 8  # clients; with more, PEFT serves the first request of each in one round only, as it takes seconds per step
+PATIENCE = 8  # clients; with more, PEFT serves the first request of each in one round only: it takes seconds per step
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -95,7 +99,7 @@ def people(count: int) -> list[dict[str, float]]:
     return [{names[n % 6]: (1 + n % 9) / 10, names[(n + 2) % 6]: (1 + n % 4) / 8} for n in range(count)]
 
 
-def servers(clients: int, dtype: str) -> dict[str, Server]:
+def servers(clients: int, dtype: str, stack: ExitStack) -> dict[str, Server]:
     from transformers import AutoModelForCausalLM
 
     from soupmix import Engine, Policy, Store
@@ -113,6 +117,9 @@ def servers(clients: int, dtype: str) -> dict[str, Server]:
         "base": ours(engine, [policy.clamp({})] * clients, clients),
         "one": ours(engine, [granted[0]] * clients, clients),
         "different": ours(engine, granted, clients),
+        "http": stack.enter_context(
+            served(base.folder, Path(stack.enter_context(TemporaryDirectory())), dtype, clients, wanted)
+        ),
         "padded": padded(bare),
         "continuous": continuous(bare, clients),
         "peft": mixed(base.folder, TYPES[dtype], {name: str(store.path(name)) for name in store.names}, merged),
@@ -128,7 +135,9 @@ def apart(work: Callable[[], Any]) -> Any:
 def gate() -> None:
     """Greedy tokens of eight clients in fp32: ours of the base are those of transformers, ours of people those of PEFT."""
     asked = works(8, 1)
-    found = {name: apart(partial(server, asked)) for name, server in apart(lambda: servers(8, "fp32")).items()}
+    with ExitStack() as stack:
+        made = apart(lambda: servers(8, "fp32", stack))
+        found = {name: apart(partial(server, asked)) for name, server in made.items()}
     for mine, theirs in (("base", "padded"), ("base", "continuous"), ("different", "peft")):
         first = sorted(tuple(each.tokens) for each in found[mine])
         if first != sorted(tuple(each.tokens) for each in found[theirs]):
@@ -149,19 +158,26 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
 
 
-def measure(clients: int, dtype: str, rounds: int) -> dict[str, Any]:
-    served, asked = apart(lambda: servers(clients, dtype)), works(clients, EACH.get(clients, 2))
+def timed(made: dict[str, Server], asked: Sequence[Sequence[Work]], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """A summary for every variant and round, interleaved."""
     first = [client[:1] for client in asked]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in served}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in made}
     for each in range(-1, rounds):  # the first round is for warming up
-        for name, server in served.items():
-            short = name == "peft" and clients > PATIENCE
+        for name, server in made.items():
+            short = name == "peft" and len(asked) > PATIENCE
             if short and each:
                 continue
             started = time.perf_counter()
             told = apart(partial(server, first if short or each < 0 else asked))
             if each >= 0:
                 found[name].append(summary(told, time.perf_counter() - started))
+    return found
+
+
+def measure(clients: int, dtype: str, rounds: int) -> dict[str, Any]:
+    asked = works(clients, EACH.get(clients, 2))
+    with ExitStack() as stack:
+        found = timed(apart(lambda: servers(clients, dtype, stack)), asked, rounds)
     rates = {name: [each["tokens_per_s"] for each in rows] for name, rows in found.items()}
     return {
         "clients": clients,
@@ -189,8 +205,9 @@ def table() -> str:
         "Generated by `python benchmarks/serve.py` from `benchmarks/data/serve.jsonl`: SmolLM2-135M-Instruct, the six shipped adapters,",
         "prompts of 8 to 96 tokens and answers of 4 to 64, every client asking again when it is answered. Interleaved; medians over",
         "rounds, ratios with quartiles within a round. `base`, `one`, `different`: our running batch with nobody, one soup for all,",
-        "and everybody their own. `padded`, `continuous`: transformers, bare base. `peft`: a mixed batch with a merged adapter per person;",
-        f"with more than {PATIENCE} clients it serves the first request of each, in one round, as it takes seconds per step.",
+        "and everybody their own; `http`: the last, streamed by `soupmix serve`, a process of its own on the same two cores.",
+        "`padded`, `continuous`: transformers, bare base. `peft`: a mixed batch with a merged adapter per person; with more than",
+        f"{PATIENCE} clients it serves the first request of each, in one round, as it takes seconds per step.",
         "",
         f"{run['date']}, {run['processor']}, {run['threads']} threads, GOMP_SPINCOUNT={run['spin']}, torch {run['versions']['torch']}, "
         f"transformers {run['versions']['transformers']}, peft {run['versions']['peft']}, {run['rounds']} rounds, {run['dtype']}.",

@@ -8,20 +8,21 @@ new log is begun, so that beginning one is interrupted too. Prints one line of J
 This is a crash of a process: the machine, and what it holds in memory for the disk, live on.
 """
 
-import argparse
 import itertools
-import json
 import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from killing import main
 
 from soupmix.audit import AuditLog, Entry, pseudonym, read_records, verify
 from soupmix.errors import AuditError
@@ -119,16 +120,5 @@ def run(kills: int, seed: int, home: Path) -> dict[str, int]:
     return {"kills": kills, **seen}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kills", nargs="?", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        found = run(given.kills, given.seed, Path(home))
-    print(json.dumps(found))
-    sys.exit(any(found[name] for name in ("lost", "torn", "not forgotten", "failed children")))
-
-
 if __name__ == "__main__":
-    main()
+    main(run, __doc__ or "", ("lost", "torn", "not forgotten", "failed children"))

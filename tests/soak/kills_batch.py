@@ -9,25 +9,24 @@ JSONL, CSV and Parquet by turns; every other batch replaces an output that stand
 This is a crash of a process: the machine, and what it holds in memory for the disk, live on.
 """
 
-import argparse
 import csv
 import io
-import json
 import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "batch"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from batch_shop import Shop, mixed, policy_text
+from killing import main
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -164,16 +163,5 @@ def run(kills: int, seed: int, home: Path) -> dict[str, int]:
     return dict(seen)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kills", nargs="?", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        found = run(given.kills, given.seed, Path(home))
-    print(json.dumps(found))
-    sys.exit(any(found[name] for name in ("torn", "wrong", "left over", "other bytes")))
-
-
 if __name__ == "__main__":
-    main()
+    main(run, __doc__ or "", ("torn", "wrong", "left over", "other bytes"))

@@ -14,21 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soupmix.cli.auditing import Witness, audit_option
-from soupmix.cli.options import (
-    attribute_option,
-    json_option,
-    load_policy,
-    parse_attributes,
-    parse_sources,
-    policy_option,
-    source_option,
-    store_option,
-    trust_option,
-    weight_option,
-)
+from soupmix.cli.asking import Asking, asking_options
+from soupmix.cli.options import json_option
 from soupmix.policy.asking import by_index, check_attributes, check_names
-from soupmix.weights import Weights
 
 if TYPE_CHECKING:
     from soupmix.base import Base
@@ -50,13 +38,7 @@ __all__ = ["command"]
     help="Of CSV and Parquet: which column says what. Targets are prompt, system, custom_id, user, seed, max_tokens, "
     "temperature, top_p, weights.NAME, attributes.KEY and sources.NAME; repeatable.  [default: prompt=prompt]",
 )
-@weight_option()
-@policy_option
-@trust_option
-@attribute_option
-@source_option
-@store_option
-@audit_option
+@asking_options()
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
 @click.option("--model", help="What lines call the base model.  [default: its own name]")
 @click.option("--system", help="System prompt of chats that have none.")
@@ -84,13 +66,7 @@ def command(
     source: Path,
     out: Path,
     columns: tuple[str, ...],
-    weights: tuple[str, ...],
-    policies: tuple[Path, ...],
-    trust: tuple[str, ...],
-    attributes: tuple[str, ...],
-    sources: tuple[str, ...],
-    store: Path | None,
-    witness: Witness,
+    asking: Asking,
     base: str,
     model: str | None,
     system: str | None,
@@ -122,23 +98,21 @@ def command(
     )
     from soupmix.store import Store
 
-    asked, stated = Weights.parse(weights), parse_attributes(attributes)
-    held, found = Store(store) if store else Store.shipped(), resolve(base)
-    with witness.refusals(asked, stated):
-        policy = load_policy(policies, held, trust)
-    name, said = model or found.label, parse_sources(sources)
+    held, found = Store(asking.store) if asking.store else Store.shipped(), resolve(base)
+    policy = asking.policy(held)
+    stated, said, name = asking.attributes, asking.sources, model or found.label
     check_attributes(stated)
-    check_names(asked, policy.names)
+    check_names(asking.weights, policy.names)
     by_index(said, {name: index for index, name in enumerate(policy.names)})
-    defaults = Defaults(name, method, stated, said, asked, system, max_new_tokens, temperature, seed)
+    defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
     check_new(out, force=force)
     file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
-    work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, witness, bool(trust))
+    work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking)
     settings = settings_of(
         file,
         work.lines,
         defaults,
-        {"base": found.digest, "policy": policy.digest, "signed": work.signed, "dtype": dtype, "length": length}
+        {"base": found.digest, "policy": policy.digest, "signed": asking.signed, "dtype": dtype, "length": length}
         | {f"adapter {each.name}": each.digest for each in held},
     )
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
@@ -163,8 +137,7 @@ class _Work:
     dtype: str | None
     rows: int
     length: int
-    witness: Witness
-    signed: bool
+    asking: Asking
 
     def answer(self, journal: "Journal") -> None:
         """Answer what the journal does not hold; KeyboardInterrupt if somebody stops it."""
@@ -176,22 +149,27 @@ class _Work:
         engine = Engine.load(self.base, self.store, policy=self.policy, dtype=self.dtype)
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
         batcher = Batcher(engine, limits, method=self.defaults.method)
-        with _stopping() as stop, self.witness.opened() as append, batcher, rates(self.lines, journal.done) as advance:
+        with (
+            _stopping() as stop,
+            self.asking.witness.opened() as append,
+            batcher,
+            rates(self.lines, journal.done) as advance,
+        ):
             desk = Desk(
                 engine,
                 self.policy,
                 self.defaults,
                 length=self.length,
-                signed=self.signed,
+                signed=self.asking.signed,
                 append=append,
-                who=self.witness.person,
+                who=self.asking.witness.person,
             )
             answer_lines(
                 self.source,
                 journal,
                 desk.begin,
                 batcher,
-                lambda result: record(result, journal.digest, self.defaults, signed=self.signed),
+                lambda result: record(result, journal.digest, self.defaults, signed=self.asking.signed),
                 advance=lambda done: advance(done, batcher.state().generated_tokens),
                 stopping=stop.is_set,
             )

@@ -1,24 +1,11 @@
 """`soupmix chat`: one prompt or a conversation with a person's soup."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from soupmix.cli.auditing import Witness, audit_option
-from soupmix.cli.options import (
-    attribute_option,
-    load_policy,
-    parse_attributes,
-    parse_sources,
-    policy_option,
-    source_option,
-    store_option,
-    trust_option,
-    weight_option,
-)
-from soupmix.weights import Weights
+from soupmix.cli.asking import Asking, asking_options
 
 if TYPE_CHECKING:
     from soupmix.engine import Engine, Sampling
@@ -29,13 +16,7 @@ __all__ = ["command"]
 
 @click.command("chat")
 @click.argument("prompt", required=False)
-@weight_option()
-@policy_option
-@trust_option
-@attribute_option
-@source_option
-@store_option
-@audit_option
+@asking_options()
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
 @click.option("--system", help="System prompt.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
@@ -45,13 +26,7 @@ __all__ = ["command"]
 @click.option("--seed", default=0, show_default=True)
 def command(
     prompt: str | None,
-    weights: tuple[str, ...],
-    policies: tuple[Path, ...],
-    trust: tuple[str, ...],
-    attributes: tuple[str, ...],
-    sources: tuple[str, ...],
-    store: Path | None,
-    witness: Witness,
+    asking: Asking,
     base: str,
     system: str | None,
     method: str,
@@ -64,13 +39,9 @@ def command(
     from soupmix.engine import Engine, Sampling
     from soupmix.store import Store
 
-    held = Store(store) if store else Store.shipped()
-    requested, stated = Weights.parse(weights), parse_attributes(attributes)
-    with witness.refusals(requested, stated):
-        policy = load_policy(policies, held, trust)
-    with witness.refusals(requested, stated, policy):
-        grant = policy.clamp(requested, sources=parse_sources(sources), **stated)
-    witness.grant(grant, signed=bool(trust))
+    held = Store(asking.store) if asking.store else Store.shipped()
+    grant = asking.clamp(asking.policy(held))
+    asking.witness.grant(grant, signed=asking.signed)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(base, held, dtype=dtype)

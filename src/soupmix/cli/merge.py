@@ -2,27 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from soupmix.cli.auditing import Witness, audit_option
-from soupmix.cli.options import (
-    attribute_option,
-    json_option,
-    load_policy,
-    parse_attributes,
-    parse_sources,
-    policy_option,
-    read_adapters,
-    source_option,
-    store_option,
-    trust_option,
-    weight_option,
-)
+from soupmix.cli.asking import Asking, asking_options
+from soupmix.cli.options import json_option, read_adapters
 from soupmix.errors import PolicyError
-from soupmix.weights import Weights
 
 if TYPE_CHECKING:
     from soupmix.base import Base
@@ -35,13 +23,7 @@ __all__ = ["command"]
 
 @click.command("merge")
 @click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=click.Path(path_type=Path))
-@weight_option()
-@policy_option
-@trust_option
-@attribute_option
-@source_option
-@store_option
-@audit_option
+@asking_options()
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), help="How to merge; delta (exact) if not given.")
@@ -68,18 +50,12 @@ __all__ = ["command"]
 @json_option
 def command(
     paths: tuple[Path, ...],
-    weights: tuple[str, ...],
-    policies: tuple[Path, ...],
-    trust: tuple[str, ...],
-    attributes: tuple[str, ...],
-    sources: tuple[str, ...],
-    store: Path | None,
+    asking: Asking,
     sign: Path | None,
     sign_model: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
-    witness: Witness,
     **options: Any,
 ) -> None:
     """Merge adapters by weights into OUT: a PEFT adapter, or with --as model a full model.
@@ -91,26 +67,28 @@ def command(
 
     source, out = _paths(paths, dry_run)
     given: dict[str, Any] = {
-        "weights": Weights.parse(weights) if weights else None,
-        "policies": tuple(map(str, policies)),
-        "attributes": parse_attributes(attributes),
-        "sources": parse_sources(sources),
-        "store": None if store is None else str(store),
+        "weights": asking.weights or None,
+        "policies": tuple(map(str, asking.policies)),
+        "attributes": asking.attributes,
+        "sources": asking.sources,
+        "store": None if asking.store is None else str(asking.store),
         **options,
     }
     recipe = with_options(read_recipe(source) if source else None, given)
-    with witness.refusals(recipe.weights, recipe.attributes):
-        adapters = read_adapters(None if recipe.store == "shipped" else Path(recipe.store))
-        policy = _policy(recipe, adapters, trust)
-    with witness.refusals(recipe.weights, recipe.attributes, policy):
-        grant = policy.clamp(recipe.weights, sources=recipe.sources, **recipe.attributes)
+    asking = _asked(recipe, asking)
+    with asking.refusals():
+        adapters = read_adapters(asking.store)
+    policy = asking.policy(adapters)
+    with asking.refusals():
+        _check_unchanged(recipe, policy)
+    grant = asking.clamp(policy)
     if dry_run or out is None:
-        witness.grant(grant, signed=bool(trust))
+        asking.witness.grant(grant, signed=asking.signed)
         click.echo(grant.explain(), err=True)
         click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
         return
     base = _base(recipe, adapters)
-    witness.grant(grant, merge=_identity(recipe, grant, adapters, base), signed=bool(trust))
+    asking.witness.grant(grant, merge=_identity(recipe, grant, adapters, base), signed=asking.signed)
     click.echo(grant.explain(), err=True)
     soup, saved = _carry_out(recipe, grant, base, out, sign=sign, sign_model=sign_model, force=force)
     if sign is None:
@@ -133,8 +111,19 @@ def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | 
     return None, paths[0] if paths else None
 
 
-def _policy(recipe: "Recipe", adapters: "Manifest", trust: tuple[str, ...]) -> "Policy":
-    policy = load_policy([Path(path) for path in recipe.policies], adapters, trust)
+def _asked(recipe: "Recipe", given: Asking) -> Asking:
+    """What a recipe asks for, on the same record."""
+    return replace(
+        given,
+        weights=recipe.weights,
+        attributes=recipe.attributes,
+        sources=recipe.sources,
+        policies=tuple(map(Path, recipe.policies)),
+        store=None if recipe.store == "shipped" else Path(recipe.store),
+    )
+
+
+def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
     recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
     if recorded is not None and recorded != policy.digest:
         raise PolicyError(
@@ -142,7 +131,6 @@ def _policy(recipe: "Recipe", adapters: "Manifest", trust: tuple[str, ...]) -> "
             f"{policy.digest}: name the same documents with --policy or --trust, or take the part `record` out of the recipe",
             reason="policy-changed",
         )
-    return policy
 
 
 def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":

@@ -1,14 +1,12 @@
 """The files of a store's adapters, in folders named by digest: a name never becomes a path. No torch here."""
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from soupmix.errors import AdapterError, OutputError
-from soupmix.files import new_folder
+from soupmix.files import holding, new_folder
 from soupmix.scratch import remove, sweep
 from soupmix.store.manifest import manifest_if_any
 
@@ -45,7 +43,8 @@ def exclusive(store: Path) -> Iterator[None]:
         AdapterError: its blobs are a symbolic link ("symlink"), which could lead a sweep anywhere.
     """
     try:
-        with _locked(store):
+        store.mkdir(parents=True, exist_ok=True)
+        with holding(store):
             _sweep(store)
             try:
                 yield
@@ -56,17 +55,6 @@ def exclusive(store: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write to store {store}: {error.strerror or error}", reason="write-failed") from error
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    store.mkdir(parents=True, exist_ok=True)
-    handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _sweep(store: Path) -> None:

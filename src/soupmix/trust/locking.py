@@ -1,12 +1,11 @@
-"""One at a time: a lock on a folder itself, so that nothing is left behind in it."""
+"""One at a time: a lock on a folder itself."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from soupmix.errors import PolicyError
+from soupmix.files import holding
 
 __all__ = ["locked"]
 
@@ -18,12 +17,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         PolicyError: there is no such folder ("missing").
     """
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise PolicyError(f"{folder} cannot be opened as a folder: {error.strerror}", reason="missing") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(holding(folder))
+        except OSError as error:
+            raise PolicyError(f"{folder} cannot be opened as a folder: {error.strerror}", reason="missing") from error
         yield
-    finally:
-        os.close(handle)

@@ -1,0 +1,92 @@
+"""The server of benchmarks/serve.py: `soupmix serve` as a process of its own on loopback, and clients that stream from it."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from serve_peers import Server, Told, Work
+
+COMMAND = [sys.executable, "-c", "from soupmix.cli import main; main()", "serve", "--open", "--no-auth", "--port", "0"]
+
+
+def endless(base: Path, folder: Path) -> Path:
+    """A base model whose answers are as long as they are asked to be: no token ends them."""
+    for each in base.iterdir():
+        (folder / each.name).symlink_to(each.resolve())
+    settings = folder / "generation_config.json"
+    content = json.loads(settings.read_text()) if settings.exists() else {}
+    settings.unlink(missing_ok=True)
+    settings.write_text(json.dumps(content | {"eos_token_id": -1}))
+    return folder
+
+
+@contextmanager
+def served(base: Path, home: Path, dtype: str, rows: int, people: Sequence[dict[str, float]]) -> Iterator[Server]:
+    """Everybody their own soup, over HTTP."""
+    model = home / "base"
+    model.mkdir()
+    log, options = home / "log", ["--dtype", dtype, "--rows", str(rows), "--length", "256", "--model", "base"]
+    with log.open("w") as file:
+        child = subprocess.Popen(
+            [*COMMAND, *options, "--base", str(endless(base, model)), "--database", str(home / "serve.db")],
+            stderr=file,
+            env=os.environ | {"SOUPMIX_CACHE": str(home / "cache")},
+        )
+    try:
+        address = _address(child, log)
+        yield lambda clients: asyncio.run(_all(address, clients, people))
+    finally:
+        child.terminate()
+        child.wait(60)
+
+
+def _address(child: "subprocess.Popen[bytes]", log: Path) -> str:
+    while child.poll() is None:
+        if found := re.search(r'"port": ?(\d+)', log.read_text()):
+            return f"http://127.0.0.1:{found[1]}"
+        time.sleep(0.2)
+    raise SystemExit(f"the server did not start: {log.read_text()}")
+
+
+async def _all(address: str, clients: Sequence[Sequence[Work]], people: Sequence[dict[str, float]]) -> list[Told]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits, trust_env=False) as http:
+
+        async def client(works: Sequence[Work]) -> list[Told]:
+            return [await _one(http, work, people[work.person]) for work in works]
+
+        return [each for some in await asyncio.gather(*map(client, clients)) for each in some]
+
+
+async def _one(http: httpx.AsyncClient, work: Work, weights: dict[str, float]) -> Told:
+    body: dict[str, Any] = {
+        "model": "base",
+        "prompt": list(work.prompt),
+        "max_tokens": work.tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "soup": {"weights": weights},
+    }
+    told, count = Told(time.perf_counter()), 0
+    async with http.stream("POST", "/v1/completions", json=body) as answer:
+        answer.raise_for_status()
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                if any(choice["text"] or choice["finish_reason"] for choice in event["choices"]):
+                    told.came.append(time.perf_counter())
+                count = (event.get("usage") or {}).get("completion_tokens", count)
+    if count != work.tokens:
+        raise SystemExit(f"the server answered {count} tokens of {work.tokens}")
+    told.came = (told.came + [told.came[-1]] * count)[:count]  # some events hold several tokens, or none
+    return told
