@@ -15,8 +15,9 @@ INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
 
+# most tests use one processor, so that two run side by side; a file's tests stay together and in order
 test: .venv/dev.done .venv/older-triton.done
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
 	$(INTERPRETED)
 	$(OLDER) $(INTERPRETED)
 
