@@ -151,11 +151,17 @@ def test_whoever_does_not_read_leaves_the_batch(start: Start) -> None:
             assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
+def _grants(server: Running) -> list[str]:
+    return [line for line in server.house.metrics.text().decode().splitlines() if line.startswith("soupmix_grants")]
+
+
 def test_too_many_at_once_are_told_when_to_come_back(start: Start) -> None:
     with start(limits=Limits(rows=1, length=256, waiting=1)) as server, busy(server, 2), server.http() as http:
         assert _until(lambda: server.house.batcher.state().waiting == 1)
+        granted = _grants(server)
         answer = http.post("/v1/chat/completions", json=CHAT)
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue-full")
+        assert _grants(server) == granted  # nothing was done in vain
         assert 1 <= int(answer.headers["retry-after"]) <= 60
         with pytest.raises(openai.RateLimitError):
             server.openai().chat.completions.create(**CHAT)  # type: ignore[call-overload]

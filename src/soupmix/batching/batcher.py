@@ -103,17 +103,15 @@ class Batcher:
         """
         answer = self._answer(request, sink)
         with self._changed:
-            if self._deadline is not None or not self.alive:
-                raise Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
-            if len(self._scheduler.waiting) >= self.limits.waiting:
-                raise Overloaded(
-                    f"{len(self._scheduler.waiting)} requests are waiting already; ask again later",
-                    reason="queue-full",
-                    retry_after=self._expected_wait(),
-                )
+            self._check_room()
             self._scheduler.add(answer)
             self._changed.notify()
         return Ticket(self, answer)
+
+    def check_room(self) -> None:
+        """Raise `Overloaded` where `submit` would now, for whoever would otherwise work in vain before it."""
+        with self._changed:
+            self._check_room()
 
     def state(self) -> State:
         """How things stand."""
@@ -149,6 +147,16 @@ class Batcher:
             writer=Writer(self.engine.tokenizer, request.stop),
             sink=sink,
         )
+
+    def _check_room(self) -> None:
+        if self._deadline is not None or not self.alive:
+            raise Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
+        if len(self._scheduler.waiting) >= self.limits.waiting:
+            raise Overloaded(
+                f"{len(self._scheduler.waiting)} requests are waiting already; ask again later",
+                reason="queue-full",
+                retry_after=self._expected_wait(),
+            )
 
     def _expected_wait(self) -> float:
         """Seconds until the queue has gone round once, roughly: what the answers before took on average."""
