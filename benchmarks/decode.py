@@ -143,6 +143,19 @@ def quartiles(values: list[float]) -> list[float]:
     return [round(value, 4) for value in statistics.quantiles(values * 2, n=4)]
 
 
+def about() -> dict[str, Any]:
+    """When and where a run was made, and with what."""
+    import torch
+
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "spin": os.environ["GOMP_SPINCOUNT"],
+        "versions": {name: version(name) for name in ("soupmix", "torch", "transformers", "peft")},
+    }
+
+
 def processor() -> str:
     match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return match[1] if match else platform.processor()
@@ -185,17 +198,11 @@ def main() -> None:
     given = parser.parse_args()
     if not given.table:
         spinning()
-        import torch
-
         cells = [
             measure(people, dtype, given.tokens, given.rounds) for dtype in given.dtypes for people in given.people
         ]
         run = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "spin": os.environ["GOMP_SPINCOUNT"],
-            "versions": {name: version(name) for name in ("soupmix", "torch", "transformers", "peft")},
+            **about(),
             "rounds": given.rounds,
             "tokens": given.tokens,
             "cells": cells,

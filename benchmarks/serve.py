@@ -17,7 +17,6 @@ for the base, and those of PEFT for the different people, wherever no tie is nea
 
 import argparse
 import json
-import os
 import random
 import statistics
 import threading
@@ -25,15 +24,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from decode import processor, quartiles, spinning
+from decode import about, quartiles, spinning
 from serve_http import served
 from serve_peers import Server, Told, Work, continuous, mixed, padded
 
@@ -240,11 +237,7 @@ def main() -> None:
         gate()
         cells = [measure(clients, given.dtype, given.rounds) for clients in given.clients]
         run = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "spin": os.environ["GOMP_SPINCOUNT"],
-            "versions": {name: version(name) for name in ("soupmix", "torch", "transformers", "peft")},
+            **about(),
             "rounds": given.rounds,
             "dtype": given.dtype,
             "cells": cells,
