@@ -12,7 +12,8 @@ SmolLM2-135M-Instruct and the six shipped adapters. Every client sends its next 
     peft                   as padded, PEFT's mixed batch (`adapter_names`) with one adapter per person, merged in advance
 
 Throughput is tokens per second of wall clock. Before anything is timed, greedy tokens in fp32 must be those of transformers
-for the base, and those of PEFT for the different people, wherever no tie is near. Rows go to benchmarks/data/serve.jsonl.
+for the base, and those of PEFT for the different people, token for token;
+`http` is held to its numbers of tokens. Rows go to benchmarks/data/serve.jsonl.
 """
 
 import argparse

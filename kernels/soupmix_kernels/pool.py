@@ -118,11 +118,9 @@ class Pool:
                 columns[s * R + at : s * R + end], scale[s * R + at : s * R + end] = part.adapter, part.scaling
                 at = end
         if device.type == "cpu":
-            A, B = (
-                factor.t().contiguous().t() for factor in (A, B)
-            )  # BLAS reads both faster so: A up to twice in fp32
+            A, B = _by_columns(A), _by_columns(B)  # BLAS reads both faster so: A up to twice in fp32
         A, B, columns, scale, root = (t.to(device) for t in (A, B, columns, scale, scale.clamp(min=0).sqrt()))
-        thin = (_by_columns(A.float()), _by_columns(B.float())) if prefers_fp32(dtype, device) else (A, B)
+        thin = (A.float(), B.float()) if prefers_fp32(dtype, device) else (A, B)
         rank = ranks.pop() if len(ranks) == 1 else 0
         return cls(A, B, columns, scale, root, tuple(widths), rank, cpu.factors(*thin, widths))
 

@@ -85,7 +85,7 @@ class Engine:
         cls, found: Base, store: Store | None, policy: Policy | None, dtype: str | None, device: str, fused: bool
     ) -> "Engine":
         """In a thread that ends: OpenMP keeps workers for every thread that ever computed, and libgomp's stop spinning as
-        soon as there are more than processors. A loading thread that lives on costs a running batch half of its speed.
+        soon as there are more than processors. A loading thread that lives on costs a running batch two fifths of its speed.
         """
         adapters = [store.load(name) for name in store.names] if store else []
         for adapter in adapters:
