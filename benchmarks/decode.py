@@ -17,8 +17,6 @@ Before anything is timed, the first logits of the bare engine must agree with tr
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import sys
 import time
@@ -28,6 +26,8 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from machine import processor
 
 SPIN = "100000"
 DATA, PAGE = Path(__file__).parent / "data" / "decode.jsonl", Path(__file__).parents[1] / "docs" / "decode.md"
@@ -154,11 +154,6 @@ def about() -> dict[str, Any]:
         "spin": os.environ["GOMP_SPINCOUNT"],
         "versions": {name: version(name) for name in ("soupmix", "torch", "transformers", "peft")},
     }
-
-
-def processor() -> str:
-    match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return match[1] if match else platform.processor()
 
 
 def table() -> str:

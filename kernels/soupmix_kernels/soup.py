@@ -79,7 +79,7 @@ def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tenso
 def _add(y: Tensor, x: Tensor, pool: Pool, seats: Seats, rank: int) -> None:
     """The CPU's own path, past the dispatcher, whose work would cost as much as a small layer's products."""
     check(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, rank)
-    cpu.add_soup(y, x, pool.factors, seats.own, rank)
+    cpu.add_soup(y, x, pool.factors_for(x.shape[0]), seats.own, rank)
 
 
 def _values(c: Coefficients) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+import soupmix_kernels
 from soupmix.engine.bank import parts
 from soupmix.engine.layers import Member, SoupGroup
 from soupmix.engine.rows import Rows
@@ -38,9 +39,10 @@ def insert(model: nn.Module, adapters: Sequence[Adapter], rows: Rows, *, fused: 
     held = {path: parts(adapters, path, linear) for path, linear in linears.items()}
     made = {}
     for paths in _groups(held, fused=fused):
-        everything = fused and linears[paths[0]].weight.device.type == "cpu"
+        chosen = [linears[path] for path in paths]
+        weight = chosen[0].weight
+        everything = (fused and weight.device.type == "cpu") or soupmix_kernels.wide_weight(weight) is not weight
         if everything or any(held[path] for path in paths):
-            chosen = [linears[path] for path in paths]
             group = made[paths] = SoupGroup(chosen, [held[path] for path in paths], rows, fused=fused)
             for number, path in enumerate(paths):
                 parent, _, name = path.rpartition(".")
