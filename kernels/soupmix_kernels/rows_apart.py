@@ -2,7 +2,8 @@
 
 On tile units (AMX) oneDNN's products of half precision read beyond the end of a row where the inner dimension is no multiple
 of 32, and multiply what lies there by zero. That does not help against NaN: the next row's becomes this row's, and the last
-row takes what lies behind the tensor. So inner dimensions are filled up with zeros of our own. docs/row_leaks.md has the sweep.
+row takes what lies behind the tensor (github.com/uxlfoundation/oneDNN/issues/5717; torch 2.13 has an older oneDNN than its
+remedy). So inner dimensions are filled up with zeros of our own. docs/row_leaks.md has the sweep.
 """
 
 import functools

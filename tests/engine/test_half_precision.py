@@ -44,3 +44,13 @@ def test_a_row_of_nan_infects_none(
             made = engine.logits(IDS, who)
     assert made[[0, 1, 3, 4]].isfinite().all()
     assert made[2].isnan().all()
+
+
+@pytest.mark.parametrize("length", [1, 7, 31, 33, 65, 80])
+def test_on_this_processor_too(tiny_base: Base, pico_store: Store, grant: Granter, length: int) -> None:
+    """Attention included: it is transformers' own here, over a cache of this length."""
+    engine = Engine.load(tiny_base, pico_store, dtype="bf16")
+    ids = torch.randint(5, 200, (20, length), generator=torch.Generator().manual_seed(length))
+    with third_row_is_nan(engine.model):
+        made = engine.logits(ids, [grant(calm=1, plain=0.5)] * 20)
+    assert made[[row for row in range(20) if row != 2]].isfinite().all()
