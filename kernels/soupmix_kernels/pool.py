@@ -9,6 +9,7 @@ from torch import Tensor
 
 from soupmix_kernels import cpu
 from soupmix_kernels import ops as _ops  # noqa: F401  # registers torch.ops.soupmix
+from soupmix_kernels.checks import check_pool
 from soupmix_kernels.packed import prefers_fp32
 
 __all__ = ["Coefficients", "Part", "Pool", "coefficients"]
@@ -82,6 +83,9 @@ class Pool:
     widths: tuple[int, ...]
     rank: int
     factors: cpu.Factors
+
+    def __post_init__(self) -> None:
+        check_pool(self.A, self.B, (self.columns, self.scale, self.root), self.widths, self.rank)
 
     @classmethod
     def stack(

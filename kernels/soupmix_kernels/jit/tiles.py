@@ -37,6 +37,13 @@ class Tile:
             "enable_fp_fusion": True,
         }
 
+    def loose(self) -> "Tile":
+        """The same for arguments of which nothing is known to be a multiple of 16: loads are narrow and many, and as many
+        registers hold their addresses; so more threads share a tile of fewer outputs. Sums are taken in the same order.
+        """
+        narrow = tuple((name, min(size, 64) if name == "BLOCK_O" else size) for name, size in self.constants)
+        return Tile(narrow, 8, 1)
+
 
 def _tile(num_warps: int, num_stages: int, **constants: int) -> Tile:
     return Tile(tuple(constants.items()), num_warps, num_stages)
