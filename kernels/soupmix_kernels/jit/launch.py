@@ -8,6 +8,8 @@ and *loose*, nothing is known.
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,7 +25,6 @@ from soupmix_kernels.jit.tiles import Tile
 
 __all__ = ["coefficients", "merge_into", "soup_into"]
 
-_Grid = Callable[[Tile], tuple[int, ...]]
 _ALIGNMENT = 16  # bytes of an address, and whatever a stride or a size counts
 _CALLS = frozenset({"K", "P", "T", "UNITS", "s_wp"})  # numbers that change from call to call: no variant knows them
 
@@ -62,7 +63,7 @@ def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale
             lambda tile: (people, max(triton.cdiv(count, tile["BLOCK_C"]), 1)),  # one counts, even without columns
             (weights, *(each.contiguous() for each in (lo, hi, columns, scale)), c, rejected),
             (adapters, count, weights.stride(0), c.stride(0)),
-            tiles.coefficients_tile(),
+            tiles.coefficients_tile,
         )
     return c, rejected
 
@@ -83,7 +84,7 @@ def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
         lambda tile: (triton.cdiv(height, tile["BLOCK_O"]) * triton.cdiv(width, tile["BLOCK_I"]),),
         (W, A, B, c, out),
         (*(height, width, A.shape[0], people), *(each.stride(0) for each in (W, A, B, c, out)), out.stride(1)),
-        tiles.merge_tile(W.dtype, people),
+        partial(tiles.merge_tile, W.dtype, people),
         PRECISION=_PRECISION,
     )
 
@@ -102,44 +103,49 @@ def soup_into(
     x, A, B, c = (_inner(tensor) for tensor in (x, A, B, c))
     h = _shrink(x, A)
     count, R = x.shape[0], B.shape[1]
-    tile = tiles.expand_factor_tile(x.dtype, count, rank) if rank else tiles.expand_tile(x.dtype, count)
-    extra = (rank // tile["UNIT"],) if rank else ()
+    given = (x.dtype, count, rank) if rank else (x.dtype, count)
+    choose = partial(tiles.expand_factor_tile if rank else tiles.expand_tile, *given)
+    extra = (rank // choose()["UNIT"],) if rank else ()
     _launch(
         expand_factor_kernel if rank else expand_kernel,
         lambda tile: (sum(triton.cdiv(w, tile["BLOCK_O"]) for w in widths), triton.cdiv(count, tile["BLOCK_T"])),
         (h, B, y, _packed(rows), c),
         (*(count, *[*widths, 0, 0][:3], R, c.shape[0], *extra, *h.stride()[:2]), *(t.stride(0) for t in (B, y, c))),
-        tile,
+        choose,
         PRECISION=_PRECISION,
     )
 
 
 def _shrink(x: Tensor, A: Tensor) -> Tensor:
     """x [rows, in] -> shares of x A^T, [shares, rows, columns] fp32."""
-    tile = tiles.shrink_tile(x.dtype, x.shape[0])
-    h = torch.empty(tile["SPLIT"], x.shape[0], A.shape[0], dtype=torch.float32, device=x.device)
+    choose = partial(tiles.shrink_tile, x.dtype, x.shape[0])
+    h = torch.empty(choose()["SPLIT"], x.shape[0], A.shape[0], dtype=torch.float32, device=x.device)
     _launch(
         shrink_kernel,
         lambda tile: (triton.cdiv(A.shape[0], tile["BLOCK_C"]), triton.cdiv(len(x), tile["BLOCK_T"]), tile["SPLIT"]),
         (x, A, h),
         (*x.shape, A.shape[0], x.stride(0), A.stride(0), *h.stride()[:2]),
-        tile,
+        choose,
         PRECISION=_PRECISION,
     )
     return h
 
 
 def _launch(
-    kernel: Any, grid: _Grid, tensors: Sequence[Tensor], numbers: Sequence[int], tile: Tile, **constants: str
+    kernel: Any,
+    grid: Callable[[Tile], tuple[int, ...]],
+    tensors: Sequence[Tensor],
+    numbers: Sequence[int],
+    choose: Callable[[bool], Tile],
+    **constants: str,
 ) -> None:
     """One launch of the variant that these arguments allow, on the device where the tensors lie."""
-    known = zip(kernel.arg_names[len(tensors) :], numbers, strict=False)
-    if any(tensor.data_ptr() % _ALIGNMENT for tensor in tensors) or any(
-        number % _ALIGNMENT for name, number in known if name not in _CALLS
-    ):
-        kernel, tile = _LOOSE[kernel.fn.__name__], tile.loose()
+    named = zip(kernel.arg_names[len(tensors) :], numbers, strict=False)
+    known = chain((tensor.data_ptr() for tensor in tensors), (number for name, number in named if name not in _CALLS))
+    aligned = not any(each % _ALIGNMENT for each in known)
+    variant, tile = kernel if aligned else _LOOSE[kernel.fn.__name__], choose(aligned)
     with _on(tensors[0].device):
-        kernel[grid(tile)](*tensors, *numbers, **constants, **tile.options())
+        variant[grid(tile)](*tensors, *numbers, **constants, **tile.options())
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
