@@ -9,9 +9,20 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["check_coefficients", "check_merge", "check_no_gradient", "check_pool", "check_rows", "check_soup"]
+__all__ = [
+    "FLOATS",
+    "check_coefficients",
+    "check_device",
+    "check_merge",
+    "check_no_gradient",
+    "check_pool",
+    "check_pool_dtype",
+    "check_rows",
+    "check_soup",
+]
 
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+"""What weights, factors and activations may be: a kernel multiplies, and a factor that is rounded to integers is none."""
 _COEFFICIENTS = "coefficients needs weights [people, K], lo [K], hi [K], columns [columns] and scale [columns]"
 _MERGE = "merge needs W [out, in], A [R, in], B [out, R], c [people, R] and, where one is given, out [people, out, in]"
 _SOUP = (
@@ -24,11 +35,13 @@ def check_coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor,
     """Raise ValueError or TypeError where arguments of `coefficients` do not fit each other."""
     given = {"weights": weights, "lo": lo, "hi": hi, "columns": columns, "scale": scale}
     adapters = weights.shape[1:]
-    if not (weights.dim() == 2 and lo.shape == hi.shape == adapters and columns.dim() == 1 and scale.shape == columns.shape):
+    if not (
+        weights.dim() == 2 and lo.shape == hi.shape == adapters and columns.dim() == 1 and scale.shape == columns.shape
+    ):
         raise ValueError(f"{_COEFFICIENTS}; got {_shapes(given)}")
     if not (weights.dtype == lo.dtype == hi.dtype == scale.dtype == torch.float32 and columns.dtype == torch.int32):
         raise TypeError(f"coefficients needs columns in int32 and all else in float32; got {_dtypes(given)}")
-    _check_device(given)
+    check_device(given)
 
 
 def check_merge(out: Tensor | None, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
@@ -43,14 +56,19 @@ def check_merge(out: Tensor | None, W: Tensor, A: Tensor, B: Tensor, c: Tensor) 
     )
     if not right:
         raise ValueError(f"{_MERGE}; got {_shapes(given)}")
-    if not (W.dtype in _FLOATS and c.dtype == torch.float32 and all(given[n].dtype == W.dtype for n in given if n != "c")):
+    if not (
+        W.dtype in FLOATS and c.dtype == torch.float32 and all(given[n].dtype == W.dtype for n in given if n != "c")
+    ):
         raise TypeError(
             f"merge needs W, A, B and out of one dtype, fp32, fp16 or bf16, and c in float32; got {_dtypes(given)}"
         )
-    _check_device(given)
+    check_device(given)
     if out is not None:
         beside = {"A": A, "B": B, "c": c}
-        _check_written("out", out, beside if _one_place(out, W) else beside | {"W": W})
+        if _one_place(out, W):
+            _check_written("W", out, beside)
+        else:
+            _check_written("out", out, beside | {"W": W})
 
 
 def check_soup(
@@ -72,13 +90,13 @@ def check_soup(
     )
     if not right:
         raise ValueError(f"{_SOUP}; got {_shapes(given)}, widths {list(widths)}, rank {rank}")
-    floats = y.dtype in _FLOATS and x.dtype == A.dtype == B.dtype == y.dtype
+    floats = y.dtype in FLOATS and x.dtype == A.dtype == B.dtype == y.dtype
     if not (floats and c.dtype == torch.float32 and rows.dtype == torch.int32):
         raise TypeError(
             "soup_linear needs y, x, A and B of one dtype, fp32, fp16 or bf16, c in float32 and rows in int32; "
             f"got {_dtypes(given)}"
         )
-    _check_device(given)
+    check_device(given)
     _check_written("y", y, {"x": x, "A": A, "B": B, "c": c, "rows": rows})
 
 
@@ -88,16 +106,24 @@ def check_pool(A: Tensor, B: Tensor, columns: Sequence[Tensor], widths: Sequence
     shapes = A.dim() == B.dim() == 2 and 1 <= len(widths) <= 3 and min(widths) >= 0 and B.shape[0] == sum(widths)
     if not (shapes and count == len(widths) * R and all(each.shape == (count,) for each in columns) and 0 <= rank <= R):
         raise ValueError(
-            f"a pool needs A [slices R, in], B [sum of widths, R], one to three widths and a number for every column; "
+            "a pool needs A [slices R, in], B [sum of widths, R], one to three widths and a number for every column; "
             f"got A {list(A.shape)}, B {list(B.shape)}, widths {list(widths)}, "
             f"columns {[list(each.shape) for each in columns]}"
         )
-    if A.dtype not in _FLOATS or B.dtype != A.dtype:
-        raise TypeError(f"a pool is held in fp32, fp16 or bf16, not {A.dtype} and {B.dtype}")
-    _check_device({"A": A, "B": B} | {f"columns {number}": each for number, each in enumerate(columns)})
+    for factor in (A, B):
+        check_pool_dtype(factor.dtype)
+    check_device({"A": A, "B": B} | {f"columns {number}": each for number, each in enumerate(columns)})
 
 
-def check_rows(y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int) -> None:
+def check_pool_dtype(dtype: torch.dtype) -> None:
+    """Raise TypeError where factors would be rounded to integers, or to what no kernel multiplies in."""
+    if dtype not in FLOATS:
+        raise TypeError(f"a pool is held in fp32, fp16 or bf16, not in {dtype}")
+
+
+def check_rows(
+    y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
+) -> None:
     """`check_soup`, cheaply, for a pool and seats that were checked when they were made; for every layer of every step."""
     count = len(rows)
     fits = x.shape == (count, A.shape[1]) and y.shape == (count, B.shape[0]) and c.shape[1] == A.shape[0]
@@ -114,12 +140,13 @@ def check_no_gradient(op: str, given: Mapping[str, Tensor]) -> None:
     wanting = [name for name, tensor in given.items() if tensor.requires_grad]
     if wanting and torch.is_grad_enabled():
         raise RuntimeError(
-            f"{op} computes no gradients, and {', '.join(wanting)} requires them; call it under torch.no_grad() or "
+            f"{op} computes no gradients, and {', '.join(wanting)} would need them; call it under torch.no_grad() or "
             "torch.inference_mode(), detach, or train with an implementation that has gradients, such as peft"
         )
 
 
-def _check_device(given: Mapping[str, Tensor]) -> None:
+def check_device(given: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where tensors lie on several devices; torch itself would ask one of them, whichever."""
     devices = {tensor.device for tensor in given.values()}
     if len(devices) > 1:
         found = ", ".join(f"{name} {tensor.device}" for name, tensor in given.items())
@@ -135,7 +162,9 @@ def _check_written(name: str, written: Tensor, given: Mapping[str, Tensor]) -> N
         )
     for other, tensor in given.items():
         if not (_after(written, tensor) or _side_by_side(written, tensor)):
-            raise ValueError(f"{name} is written while {other} is read, so they must not share memory; clone one of them")
+            raise ValueError(
+                f"{name} is written while {other} is read, so they must not share memory; clone one of them"
+            )
 
 
 def _lies_over_itself(tensor: Tensor) -> bool:

@@ -59,7 +59,7 @@ def _merge_out(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
 
 
 def _merge_in_place(W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
-    if c.shape[0] != 1:
+    if c.dim() == 2 and c.shape[0] != 1:
         raise ValueError(f"one person can be merged in place, not {c.shape[0]}")
     _merge_out(W[None], W, A, B, c)
 
@@ -93,12 +93,26 @@ def _fake_nothing(*_: object) -> None:
     return None
 
 
+def _named(op: OpOverload, given: Sequence[object]) -> dict[str, Tensor]:
+    named = zip(op._schema.arguments, given, strict=True)
+    return {argument.name: each for argument, each in named if isinstance(each, Tensor)}
+
+
+def _traced(op: OpOverload, fake: Callable[..., object]) -> Callable[..., object]:
+    """A tensor without memory among others that have some is a mistake, not a trace: nothing would be computed."""
+
+    def trace(*given: object) -> object:
+        checks.check_device(_named(op, given))
+        return fake(*given)
+
+    return trace
+
+
 def _refuse_gradients(op: OpOverload) -> Callable[..., object]:
     """For the key Autograd: without it a gradient would silently be that of the base alone."""
-    names = [argument.name for argument in op._schema.arguments]
 
     def refuse(keys: torch._C.DispatchKeySet, *given: Any) -> object:
-        checks.check_no_gradient(op._schema.name, {n: t for n, t in zip(names, given, strict=False) if isinstance(t, Tensor)})
+        checks.check_no_gradient(op.__name__.partition(".")[0], _named(op, given))
         with torch._C._AutoDispatchBelowAutograd():
             return op.redispatch(keys & torch._C._after_autograd_keyset, *given)
 
@@ -133,7 +147,7 @@ for _schema, _kernel, _fake in (
     _name = _LIBRARY.define(_schema)
     for _key in ("CPU", "CUDA"):
         _LIBRARY.impl(_name, _kernel, _key)
-    torch.library.register_fake(f"soupmix::{_name}", _fake, lib=_LIBRARY)
     _op = getattr(torch.ops.soupmix, _name).default
+    torch.library.register_fake(f"soupmix::{_name}", _traced(_op, _fake), lib=_LIBRARY)
     _LIBRARY.impl(_name, _refuse_gradients(_op), "Autograd", with_keyset=True)
     _LIBRARY.impl(_name, _tell_writes(_op), "ADInplaceOrView", with_keyset=True)

@@ -3,7 +3,8 @@
     python -m soupmix_kernels.jit.aot [--target sm_90] [--json | --write kernels/aot.json]
 
 Arguments are specialised as the JIT does for the two variants that `launch` knows: *aligned*, for tensors that are aligned to 16
-bytes and strides and widths that are multiples of 16, and *loose*, for all others; both for fewer than 2 GiB a tensor. Triton ships the assemblers and disassemblers that are used. Nothing is run, nothing is timed.
+bytes and strides and widths that are multiples of 16, and *loose*, for all others; both for fewer than 2 GiB a tensor. Triton
+ships the assemblers and disassemblers that are used. Nothing is run, nothing is timed.
 """
 
 import argparse
@@ -52,7 +53,7 @@ _WIDTHS = {r"\.256|\.128|x4": 16, "x3": 12, r"\.64|x2": 8, "16|short": 2, r"\.[U
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One kernel in one dtype ("fp32", "fp16", "bf16") with one tile, for arguments that are all aligned or of which nothing is known."""
+    """One kernel in one dtype ("fp32", "fp16", "bf16") with one tile, and whether all its arguments are aligned."""
 
     kernel: str
     dtype: str
