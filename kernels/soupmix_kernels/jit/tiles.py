@@ -18,7 +18,7 @@ __all__ = ["DECODE_ROWS", "Tile", "coefficients_tile", "expand_factor_tile", "ex
 
 DECODE_ROWS = 64
 _SHARES = 8
-_LOOSE = (8, 1)  # warps and stages that no kernel spills with, whatever its arguments
+_LOOSE = (8, 1)  # warps and stages of most loose tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,14 @@ def shrink_tile(dtype: torch.dtype, rows: int, aligned: bool = True) -> Tile:
 
 
 def expand_tile(dtype: torch.dtype, rows: int, aligned: bool = True) -> Tile:
-    """For `expand_kernel`; a loose tile has fewer outputs, which leaves the order of sums as it is."""
+    """For `expand_kernel`; a loose tile is smaller, which leaves the order of sums as it is."""
     decode, full = rows <= DECODE_ROWS, dtype == torch.float32
     split, high = (_SHARES, 16) if decode else (1, 64)
     wide = 64 if decode or full else 128
     deep = 16 if full and not decode else 32
     threads = (8, 2) if wide == 128 else (4, 2)
     if not aligned:
-        wide, threads = 32, (4, 1) if decode else _LOOSE
+        high, wide, threads = min(high, 32), 32, threads if decode else _LOOSE
     return _tile(*threads, SPLIT=split, BLOCK_T=high, BLOCK_O=wide, BLOCK_R=deep)
 
 

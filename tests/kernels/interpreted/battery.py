@@ -101,21 +101,35 @@ def soup_linear(
     rows: int, inputs: int, widths: Sequence[int], ranks: Sequence[int], people: int, *, dtype: torch.dtype
 ) -> None:
     """Delta: windows, unknown people and neighbours are left alone; the rest is near the truth."""
-    R = sum(ranks)
-    y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
-    c = (c.view(people, -1, R) * _dead(people, ranks)[:, None]).flatten(1)
-    exact = reference.soup_linear(y.double(), x, A, B, c, persons, widths)
-    _judge(y, exact, c, persons, (x, A, B, widths), 0)
+    soup(rows, inputs, widths, ranks, people, dtype=dtype, rank=0)
 
 
 def soup_linear_factor(
     rows: int, inputs: int, widths: Sequence[int], adapters: int, rank: int, people: int, *, dtype: torch.dtype
 ) -> None:
     """Factor: the same; columns after the last whole block are padding."""
-    R = adapters * rank + min(3, rank - 1)
+    padding = min(3, rank - 1)
+    soup(rows, inputs, widths, [rank] * adapters + [padding] * (padding > 0), people, dtype=dtype, rank=rank)
+
+
+def soup(
+    rows: int,
+    inputs: int,
+    widths: Sequence[int],
+    ranks: Sequence[int],
+    people: int,
+    *,
+    dtype: torch.dtype,
+    rank: int,
+) -> None:
+    """Both, on tensors that fill their memory and on windows; `rank` 0 means delta."""
+    R = sum(ranks)
     y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
-    c = (c.view(people, -1, R) * _dead(people, [rank] * adapters + [R - adapters * rank])[:, None]).flatten(1)
-    exact = reference.soup_linear_factor(y.double(), x, A, B, c, persons, widths, rank)
+    c = (c.view(people, -1, R) * _dead(people, ranks)[:, None]).flatten(1)
+    if rank:
+        exact = reference.soup_linear_factor(y.double(), x, A, B, c, persons, widths, rank)
+    else:
+        exact = reference.soup_linear(y.double(), x, A, B, c, persons, widths)
     _judge(y, exact, c, persons, (x, A, B, widths), rank)
 
 
@@ -134,6 +148,7 @@ def merge(out: int, inputs: int, ranks: Sequence[int], people: int, *, dtype: to
     before = W.clone()
     OPS.merge_out(target, W, A, B, c)
     _near(target, exact, plain)
+    _near(OPS.merge(*(tensor.contiguous() for tensor in (W, A, B, c))), exact, plain)
     _same_bits(W, before)
     if people == 1:
         OPS.merge_(W, A, B, c)
@@ -367,6 +382,7 @@ def _judge(
     around = got._base.clone() if got._base is not None else got
     _soup_op(got, window(x), window(A), window(B), window(c), persons, widths, rank)
     _near(got, exact, plain)
+    _near(_run(y, x, A, B, c, persons, widths, rank), exact, plain)
     nobody = (persons < 0) | (persons >= c.shape[0])
     _same_bits(got[nobody], y[nobody])
     kept = got.clone()
