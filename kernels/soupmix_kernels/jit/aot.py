@@ -110,7 +110,7 @@ def configurations() -> tuple[Configuration, ...]:
             for dtype in _DTYPES if "dtype" in wanted else ("fp32",):
                 values = [(_DTYPES[dtype],) if one == "dtype" else _SAMPLES[one] for one in wanted]
                 for arguments in itertools.product(*values):
-                    aligned = dict(zip(wanted, arguments, strict=True))["aligned"]
+                    aligned = bool(arguments[wanted.index("aligned")])
                     found[Configuration(name.removesuffix("_tile"), dtype, choose(*arguments), aligned)] = None
     return tuple(found)
 

@@ -36,7 +36,7 @@ def insert(model: nn.Module, adapters: Sequence[Adapter], rows: Rows, *, fused: 
     held = _held(model, adapters)
     made = {}
     for paths in _groups(model, held, fused=fused):
-        linears = [model.get_submodule(path) for path in paths]  # what the group before was made of is gone by now
+        linears = _linears(model, paths)  # what the group before was made of is gone by now
         everything = fused and linears[0].weight.device.type == "cpu"
         if everything or any(held[path] for path in paths):
             made[paths] = _replaced(model, paths, SoupGroup(linears, [held[path] for path in paths], rows, fused=fused))
@@ -57,6 +57,10 @@ def _held(model: nn.Module, adapters: Sequence[Adapter]) -> dict[str, tuple[Part
             reason="quantised",
         )
     return {path: parts(adapters, path, linear) for path, linear in linears.items() if path not in odd}
+
+
+def _linears(model: nn.Module, paths: Paths) -> list[nn.Linear]:
+    return [module for path in paths if isinstance(module := model.get_submodule(path), nn.Linear)]
 
 
 def _oddity(linear: nn.Linear) -> str | None:
@@ -81,15 +85,15 @@ def _replaced(model: nn.Module, paths: Paths, group: SoupGroup) -> SoupGroup:
 
 def _groups(model: nn.Module, held: dict[str, tuple[Part, ...]], *, fused: bool) -> list[Paths]:
     """Every path once; paths that share their input together, if their adapters have the same ranks and they one dtype."""
-    left, found = dict(held), []
+    left, found = dict(held), list[Paths]()
     for path in held:
         if path in left:
             parent, _, name = path.rpartition(".")
             names = next((family for family in _SHARED_INPUT if name in family), (name,)) if fused else (name,)
             together = tuple(each for each in (f"{parent}.{one}".lstrip(".") for one in names) if each in left)
             ranks = {part.A.shape[0] for each in together for part in left[each]}
-            weights = [model.get_submodule(each).weight for each in together]
-            alike = len(ranks) <= 1 and len({(weight.dtype, weight.device) for weight in weights}) == 1
+            kinds = {(each.weight.dtype, each.weight.device) for each in _linears(model, together)}
+            alike = len(ranks) <= 1 and len(kinds) == 1
             found += [together] if alike else [(each,) for each in together]
             for each in together:
                 del left[each]
