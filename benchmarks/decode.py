@@ -61,7 +61,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
     policy, names = Policy.open(store), store.names
     wanted = [{names[n % 6]: (1 + n % 9) / 10, names[(n + 2) % 6]: (1 + n % 4) / 8} for n in range(people)]
     grants = [policy.clamp(each) for each in wanted]
-    weights = torch.tensor([engines[True].bank.row(g.granted.floats(), g.digests) for g in grants])
+    weights = torch.tensor([engines[True].bank.row(g) for g in grants])
     batch = engines[True].tokenizer([PROMPT] * people, return_tensors="pt", add_special_tokens=False)
     ids, mask = batch["input_ids"], batch["attention_mask"]
 

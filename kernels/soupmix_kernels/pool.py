@@ -9,6 +9,7 @@ from torch import Tensor
 
 from soupmix_kernels import cpu
 from soupmix_kernels import ops as _ops  # noqa: F401  # registers torch.ops.soupmix
+from soupmix_kernels.checks import check_pool, check_pool_dtype
 from soupmix_kernels.rows_apart import WIDE, has_tiles, inner_step
 
 __all__ = ["Coefficients", "Part", "Pool", "coefficients"]
@@ -87,6 +88,9 @@ class Pool:
     factors: cpu.Factors
     tiled: cpu.Factors | None = None
 
+    def __post_init__(self) -> None:
+        check_pool(self.A, self.B, (self.columns, self.scale, self.root), self.widths, self.rank)
+
     @classmethod
     def stack(
         cls,
@@ -105,7 +109,9 @@ class Pool:
         Raises:
             ValueError: not one to three slices, shapes that do not fit, a rank of zero, or a factor that is not finite
                 in `dtype`, which would reach rows that do not use it.
+            TypeError: `dtype` is none that kernels multiply in.
         """
+        check_pool_dtype(dtype)
         if not 1 <= len(slices) == len(widths) <= 3:
             raise ValueError(f"a pool has one to three slices with a width each, not {len(slices)} and {len(widths)}")
         ranks = {part.A.shape[0] if part.scaling >= 0 else 0 for parts in slices for part in parts}

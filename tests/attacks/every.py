@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import on_adapter_files
 import on_adapter_headers
 import on_configs
+import on_engines
 import on_policies
 import on_recipes
 import on_results
@@ -30,6 +31,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Weights and attributes": on_weights.ATTACKS,
     "Policy documents": on_policies.ATTACKS,
     "Recipes": on_recipes.ATTACKS,
+    "Engines: grants and layers": on_engines.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,
 }
 ATTACKS = tuple(attack for room in ROOMS.values() for attack in room)

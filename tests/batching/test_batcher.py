@@ -8,12 +8,16 @@ import pytest
 import torch
 from asking import answer, ask
 
+from soupmix.base import Base
 from soupmix.batching import Batcher, Limits, Request
 from soupmix.engine import Engine, Sampling
-from soupmix.errors import AdapterError, Overloaded, RecipeError
-from soupmix.policy import Grant
+from soupmix.errors import AdapterError, Overloaded, PolicyError, RecipeError
+from soupmix.policy import Grant, Policy
+from soupmix.policy.documents import Document
+from soupmix.store import Store
 
 Granter = Callable[..., Grant]
+ACME = {"tier": "organisation", "issuer": "acme", "version": "1", "rules": []}
 SMALL = Limits(rows=5, length=256, waiting=64, chunk=16)
 WORDS = ["why is the sky blue?", "hi", "tell me about tides and the moon, at some length, please", "what is rust?", "é"]
 
@@ -150,6 +154,17 @@ def test_what_cannot_be_answered_is_refused_at_once(batcher: Batcher, engine: En
     assert refused(Request((5,) * 200, grant(), Sampling(max_new_tokens=57))) == "too-long"
     foreign = Grant.from_record({**grant(calm=1).to_dict(), "digests": {"calm": "sha256:" + "0" * 64}})
     assert refused(Request((5,), foreign, Sampling(max_new_tokens=1))) == "digest-mismatch"
+
+
+def test_a_grant_of_another_policy_than_the_engines_is_refused(
+    tiny_base: Base, pico_store: Store, grant: Granter
+) -> None:
+    policy = Policy.assemble([("acme.yaml", Document.model_validate(ACME))], pico_store)
+    with Batcher(Engine.load(tiny_base, pico_store, policy=policy), SMALL) as batcher:
+        assert ask(batcher, Request((5,), policy.clamp({}), Sampling(max_new_tokens=1))).wait()[-1].finish
+        with pytest.raises(PolicyError, match="was loaded under") as caught:
+            batcher.submit(Request((5,), grant(), Sampling(max_new_tokens=1)), lambda _: None)
+    assert caught.value.reason == "other-policy"
 
 
 def test_a_full_queue_says_when_to_ask_again(engine: Engine, grant: Granter) -> None:

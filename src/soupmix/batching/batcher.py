@@ -99,6 +99,7 @@ class Batcher:
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
             AdapterError: the grant is for an adapter that the engine does not hold.
+            PolicyError: the grant is of another policy than the one the engine was loaded under (reason "other-policy").
             Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
         """
         answer = self._answer(request, sink)
@@ -137,12 +138,11 @@ class Batcher:
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
             )
-        weights, digests = request.grant.granted.floats(), dict(request.grant.digests)
         return Answer(
             identity=self.engine.identity(request.grant, self.method, request.tenant),
             prompt=request.prompt,
             request=request,
-            weights=torch.tensor(self.engine.bank.row(weights, digests), device=self.engine.model.device),
+            weights=torch.tensor(self.engine.bank.row(request.grant), device=self.engine.model.device),
             uniform=stream(request.sampling),
             writer=Writer(self.engine.tokenizer, request.stop),
             sink=sink,

@@ -40,11 +40,12 @@ def command(
     from soupmix.store import Store
 
     held = Store(asking.store) if asking.store else Store.shipped()
-    grant = asking.clamp(asking.policy(held))
+    policy = asking.policy(held)
+    grant = asking.clamp(policy)
     asking.witness.grant(grant, signed=asking.signed)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    engine = Engine.load(base, held, dtype=dtype)
+    engine = Engine.load(base, held, policy=policy, dtype=dtype)
     messages = [{"role": "system", "content": system}] if system else []
     if prompt is not None:
         click.echo(_reply(engine, grant, [*messages, {"role": "user", "content": prompt}], sampling, method))

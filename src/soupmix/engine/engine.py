@@ -64,8 +64,9 @@ class Engine:
         Args:
             base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
             store: its adapters are read, checked against the manifest, and held once for everybody; None: no adapters.
-            policy: its bounds that hold in every scope are held again inside the kernels, as the last line, whatever
-                grants come; without one, [0, 1] for every adapter.
+            policy: only its grants are taken, and its upper bounds that hold in every scope are held again inside the
+                kernels, as the last line. Without one, grants of any policy are taken, each weight in [0, 1]: for a server
+                that reads its policy again while the model stays, and grants by the one in force.
             dtype: "fp32", "bf16" or "fp16"; by default the dtype of the base.
             device: a torch device.
             fused: compute projections that share an input together, on the CPU with weights in oneDNN's layout: faster,
@@ -97,7 +98,7 @@ class Engine:
                 )
         model, tokenizer = _load_model(found, dtype)
         model = model.to(device)
-        bank = Bank.of(adapters, policy.bounds() if policy else None)
+        bank = Bank.of(adapters, policy)
         rows = Rows(bank, torch.device(device))
         return cls(model, tokenizer, bank, rows, insert(model, adapters, rows, fused=fused), found.digest)
 
@@ -129,11 +130,12 @@ class Engine:
         Raises:
             RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
             AdapterError: a grant is for an adapter that this engine does not hold.
+            PolicyError: a grant is of another policy than the one the engine was loaded under (reason "other-policy").
         """
         self._check(prompts, grants, method)
-        weights = torch.tensor(
-            [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants], device=self.model.device
-        ).view(len(grants), len(self.bank.names))
+        weights = torch.tensor([self.bank.row(grant) for grant in grants], device=self.model.device).view(
+            len(grants), len(self.bank.names)
+        )
         texts = [self._render(prompt) for prompt in prompts]
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         done: dict[int, Completion] = {}
@@ -205,7 +207,7 @@ class Engine:
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
         """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
-        rows = [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants]
+        rows = [self.bank.row(grant) for grant in grants]
         weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
         with torch.inference_mode(), self.rows.serving(weights, method):
             result: Tensor = self.model(input_ids=ids).logits

@@ -74,7 +74,7 @@ def open_house(plan: Plan) -> Iterator[House]:
             )
         policies = Policies(_loader(plan), audited=plan.audit is not None)
         audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
-        # the bounds of today's policy would hold in the kernels after a reload: a grant is the only bound there
+        # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
         engine = Engine.load(base, plan.store, dtype=plan.dtype)
         batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method))
