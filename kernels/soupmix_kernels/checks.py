@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = [
     "FLOATS",
@@ -136,9 +137,14 @@ def check_rows(
 
 
 def check_no_gradient(op: str, given: Mapping[str, Tensor]) -> None:
-    """Raise RuntimeError where a gradient would have to pass through an op, which computes none."""
-    wanting = [name for name, tensor in given.items() if tensor.requires_grad]
-    if wanting and torch.is_grad_enabled():
+    """Raise RuntimeError where a gradient, backward or forward, would have to pass through an op, which computes none."""
+    back = torch.is_grad_enabled()
+    wanting = [
+        name
+        for name, tensor in given.items()
+        if (back and tensor.requires_grad) or forward_ad.unpack_dual(tensor).tangent is not None
+    ]
+    if wanting:
         raise RuntimeError(
             f"{op} computes no gradients, and {', '.join(wanting)} would need them; call it under torch.no_grad() or "
             "torch.inference_mode(), detach, or train with an implementation that has gradients, such as peft"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import soupmix_kernels as kernels
 from soupmix_kernels import Part, Pool, Seats
@@ -200,6 +201,30 @@ def test_a_gradient_that_nobody_computes_is_refused(op: str, name: str) -> None:
     chained = given | {name: wanting[name] * 1}  # no leaf
     with pytest.raises(RuntimeError, match=r"call it under torch\.no_grad"):
         call(op, chained)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize(("op", "name"), [("merge", "W"), ("soup_linear_", "x"), ("coefficients", "weights")])
+def test_a_tangent_is_a_gradient_too(op: str, name: str) -> None:
+    given = MADE[op]()
+    with forward_ad.dual_level():
+        dual = given | {name: forward_ad.make_dual(given[name], torch.ones_like(given[name]))}
+        with pytest.raises(RuntimeError, match=f"{op} computes no gradients, and {name} would need them"):
+            call(op, dual)
+
+
+def test_a_compiled_layer_refuses_gradients_too() -> None:
+    given = soup_linear_()
+
+    def layer(x: Tensor) -> Tensor:
+        y = torch.zeros(ROWS, OUT)
+        call("soup_linear_", given | {"y": y, "x": x})
+        return y
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="computes no gradients, and x would need them"):
+        compiled(given["x"].clone().requires_grad_())
+    torch.testing.assert_close(compiled(given["x"]), layer(given["x"]))
 
 
 def pool() -> Pool:
