@@ -158,6 +158,14 @@ ATTACKS = (
             {"exp\u0435rt": content["adapters"]["expert"] | {"name": "exp\u0435rt"}}
         ),
     ),
+    _edit(
+        "manifest-digest-twin",
+        "one adapter, two names: 1 + 0.3 where 0.3 is the most",
+        lambda content: (
+            content["adapters"].update(twin=content["adapters"]["expert"] | {"name": "twin"}),
+            content["gram"].update(total="1 0 1 1 0 1"),
+        ),
+    ),
     _edit("manifest-gram-short", "index behind the end", lambda content: content["gram"].update(total="1 0")),
     _edit("manifest-gram-nan", "a norm that bounds nothing", lambda content: content["gram"].update(total="1 nan 1")),
     _edit(

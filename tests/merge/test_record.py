@@ -168,25 +168,43 @@ def test_an_existing_folder_stays_unless_forced(soup: Soup, tmp_path: Path) -> N
 def test_identity_changes_with_everything_that_matters_and_nothing_else() -> None:
     base = {
         "base_digest": "sha256:b",
-        "weights": {"sha256:1": 500_000, "sha256:2": 1},
+        "weights": (("sha256:1", 500_000), ("sha256:2", 1)),
         "method": "delta",
         "dtype": "F32",
         "policy_digest": "sha256:p",
         "tenant_salt": "s",
     }
     first = merge_identity(**base)
-    assert first == merge_identity(**base | {"weights": {"sha256:2": 1, "sha256:1": 500_000, "sha256:3": 0}})
+    assert first == merge_identity(**base | {"weights": [("sha256:2", 1), ("sha256:1", 500_000), ("sha256:3", 0)]})
     changes = {
         "base_digest": "sha256:c",
-        "weights": {"sha256:1": 500_001, "sha256:2": 1},
+        "weights": (("sha256:1", 500_001), ("sha256:2", 1)),
         "method": "factor",
         "dtype": "BF16",
         "policy_digest": "sha256:q",
         "tenant_salt": "",
     }
     others = {merge_identity(**base | {key: value}) for key, value in changes.items()}
-    swapped = merge_identity(**base | {"weights": {"sha256:2": 500_000, "sha256:1": 1}})
+    swapped = merge_identity(**base | {"weights": (("sha256:2", 500_000), ("sha256:1", 1))})
     assert len({first, swapped, *others}) == 2 + len(changes)
+
+
+def test_an_identity_of_an_ordinary_soup_has_the_bytes_it_always_had() -> None:
+    pairs = [("sha256:" + "1" * 64, 900_000), ("sha256:" + "2" * 64, 300_000)]
+    told = {"base_digest": "sha256:" + "b" * 64, "method": "delta", "dtype": "BF16", "policy_digest": "sha256:" + "p"}
+    golden = "sha256:3979ac5384041fba37141b51a878b50b8984dc9d4ab1a758eab35b6fa1759547"
+    assert merge_identity(weights=pairs, **told, tenant_salt="acme") == golden
+    assert merge_identity(weights=reversed(pairs), **told, tenant_salt="acme") == golden
+
+
+def test_what_comes_twice_in_an_identity_counts_as_its_sum_and_is_never_lost() -> None:
+    def identity(*pairs: tuple[str, int]) -> str:
+        return merge_identity(base_digest="b", weights=pairs, method="delta", dtype="F32", policy_digest="p")
+
+    assert identity(("d", 900_000), ("d", 200_000)) == identity(("d", 1_100_000)) == identity(("d", 1), ("d", 1_099_999))
+    assert len({identity(("d", one), ("d", 200_000)) for one in (0, 100_000, 900_000)}) == 3
+    with pytest.raises(TypeError, match="pairs"):
+        merge_identity(base_digest="b", weights={"d": 1}, method="delta", dtype="F32", policy_digest="p")  # type: ignore[arg-type]
 
 
 def test_cut_adapter_and_exact_adapter_have_different_identities(soup: Soup, tmp_path: Path) -> None:

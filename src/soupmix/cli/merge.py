@@ -155,7 +155,7 @@ def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Bas
     dtype = unsaid if recipe.dtype is None else dtype_code(recipe.dtype)
     return merge_identity(
         base_digest=digests[0] if base is None else base.digest,
-        weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+        weights=grant.weighted,
         method=recipe.method,
         dtype=Export(recipe.kind, "", None, rank=recipe.rank, dtype=dtype).form,
         policy_digest=grant.policy_digest,

@@ -7,7 +7,7 @@ from torch import nn
 
 from soupmix.errors import AdapterError, BaseModelError
 from soupmix.store.adapter import Adapter
-from soupmix.weights import MILLION
+from soupmix.weights import MILLION, twins
 from soupmix_kernels import Part
 
 __all__ = ["Bank"]
@@ -28,8 +28,15 @@ class Bank:
 
     @classmethod
     def of(cls, adapters: Sequence[Adapter], bounds: Mapping[str, tuple[int, int]] | None = None) -> "Bank":
-        """Adapters in this order. `bounds`: those of a policy, where a name that is missing is not approved; default [0, 1]."""
+        """Adapters in this order. `bounds`: those of a policy, where a name that is missing is not approved; default [0, 1].
+
+        Raises:
+            AdapterError: two names of one adapter, or two adapters of one name ("same-adapter").
+        """
         names = tuple(adapter.name for adapter in adapters)
+        if (found := twins((each.name, each.digest) for each in adapters)) or len(set(names)) < len(names):
+            said = " and ".join(map(repr, found or names))
+            raise AdapterError(f"{said}: an engine holds each adapter once, under one name", reason="same-adapter")
         held = dict.fromkeys(names, (0, MILLION)) if bounds is None else bounds
         return cls(
             names, tuple(adapter.digest for adapter in adapters), tuple(held.get(name, (0, 0)) for name in names)

@@ -166,7 +166,7 @@ class Engine:
         """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`."""
         return merge_identity(
             base_digest=self.base_digest,
-            weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+            weights=grant.weighted,
             method=method,
             dtype=dtype_code(str(self.model.dtype).removeprefix("torch.")),
             policy_digest=grant.policy_digest,

@@ -60,7 +60,7 @@ class Soup:
         """The merge identity of this soup on a base in a dtype; see `soupmix.merge.identity`."""
         return merge_identity(
             base_digest=base_digest,
-            weights={item.digest: item.micro for item in self.ingredients},
+            weights=[(item.digest, item.micro) for item in self.ingredients],
             method=self.method,
             dtype=dtype,
             policy_digest=self.grant.policy_digest,

@@ -84,6 +84,12 @@ class Grant:
         return dict(self.adapter_digests)
 
     @property
+    def weighted(self) -> tuple[tuple[str, int], ...]:
+        """(digest, millionths) of what was granted: what a merge identity is made of."""
+        digests = self.digests
+        return tuple([(digests[name], micro) for name, micro in self.granted.items()])
+
+    @property
     def attributes(self) -> dict[str, str]:
         """What the request said about itself."""
         return dict(self.scope)
