@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import on_adapter_files
 import on_adapter_headers
 import on_configs
+import on_grants
 import on_policies
 import on_recipes
 import on_results
@@ -29,6 +30,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Stores and manifests": on_stores.ATTACKS,
     "Weights and attributes": on_weights.ATTACKS,
     "Policy documents": on_policies.ATTACKS,
+    "Grants": on_grants.ATTACKS,
     "Recipes": on_recipes.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,
 }

@@ -5,18 +5,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
 import soupmix
 from soupmix.base import Base
-from soupmix.errors import AdapterError, OutputError
+from soupmix.errors import AdapterError, OutputError, PolicyError
 from soupmix.files import sha256_file
 from soupmix.merge import Soup, merge, merge_identity, read_recipe
-from soupmix.policy import Grant, Policy
+from soupmix.merge.soup import repeat_merge
+from soupmix.policy import Grant, Policy, RecordedGrant
 from soupmix.store.store import Store
 from soupmix.weights import Weights
 
@@ -87,7 +90,8 @@ def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path:
 
 def test_the_grant_inside_is_the_grant(soup: Soup, tmp_path: Path) -> None:
     soup.save_adapter(tmp_path / "out")
-    assert Grant.from_record(json.loads((tmp_path / "out/soupmix_grant.json").read_text())) == soup.grant
+    written = json.loads((tmp_path / "out/soupmix_grant.json").read_text())
+    assert RecordedGrant.read(written).to_dict() == soup.grant.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,37 @@ def test_the_report_has_every_module(soup: Soup, tmp_path: Path) -> None:
 def test_only_a_grant_is_merged(three: Store) -> None:
     with pytest.raises(TypeError, match=r"takes a Grant, not dict.*Policy\.clamp"):
         merge(three, {"friendly": 0.5})  # type: ignore[arg-type]
+
+
+def _greedy(three: Store) -> RecordedGrant:
+    """A record that fits itself, of weights that no policy grants."""
+    record = Policy.open(three).clamp("friendly=1,concise=0.5").to_dict()
+    weights = {"friendly": "1000", "concise": "-3", "expert": "0.25"}
+    digests = {each.name: each.digest for each in three}
+    changed = {"granted": weights, "requested": weights, "digests": digests, "clamped": False, "binding": []}
+    return RecordedGrant.read(record | changed)
+
+
+def test_a_record_of_a_grant_is_not_merged(three: Store) -> None:
+    with pytest.raises(PolicyError, match="the record of one") as caught:
+        merge(three, _greedy(three))  # type: ignore[arg-type]
+    assert caught.value.reason == "not-granted"
+
+
+def test_repeating_holds_every_weight_between_0_and_1_and_saves_nothing(
+    three: Store, grant: Callable[..., Grant], tiny_base: Base, tmp_path: Path
+) -> None:
+    """As the kernels do at request time: what is beyond counts as what is at the end."""
+    again = repeat_merge(three, _greedy(three))
+    assert {each.name: each.micro for each in again.ingredients} == {"expert": 250_000, "friendly": 1_000_000}
+    sound = merge(three, grant(three, friendly=1, expert=0.25))
+    for path, stack in again.modules.items():
+        assert torch.equal(stack.c, sound.modules[path].c)
+        assert torch.equal(stack.B, sound.modules[path].B)
+    for save in (again.save_adapter, partial(again.save_model, base=tiny_base)):
+        with pytest.raises(PolicyError, match="saving a soup"):
+            save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_grant_for_another_adapter_of_the_same_name_is_refused(
@@ -201,7 +236,9 @@ def test_what_comes_twice_in_an_identity_counts_as_its_sum_and_is_never_lost() -
     def identity(*pairs: tuple[str, int]) -> str:
         return merge_identity(base_digest="b", weights=pairs, method="delta", dtype="F32", policy_digest="p")
 
-    assert identity(("d", 900_000), ("d", 200_000)) == identity(("d", 1_100_000)) == identity(("d", 1), ("d", 1_099_999))
+    assert (
+        identity(("d", 900_000), ("d", 200_000)) == identity(("d", 1_100_000)) == identity(("d", 1), ("d", 1_099_999))
+    )
     assert len({identity(("d", one), ("d", 200_000)) for one in (0, 100_000, 900_000)}) == 3
     with pytest.raises(TypeError, match="pairs"):
         merge_identity(base_digest="b", weights={"d": 1}, method="delta", dtype="F32", policy_digest="p")  # type: ignore[arg-type]

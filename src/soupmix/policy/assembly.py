@@ -17,7 +17,7 @@ from soupmix.policy.region import Space
 from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.translate import translate
 
-__all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "total_budget", "unproved"]
+__all__ = ["Placed", "check_order", "digest_of", "digest_without", "measured", "placed", "total_budget", "unproved"]
 
 _METRIC_DIGITS = 6
 _GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
@@ -139,4 +139,10 @@ def digest_of(documents: Sequence[Document], budget: int | None, space: Space | 
     content = {"documents": [list(pair) for pair in inside], "schema": 1, "total_budget": budget}
     if space is not None:
         content["metric"] = [list(row) for row in space.metric or ()]
+    return f"sha256:{sha256(canonical_json(content)).hexdigest()}"
+
+
+def digest_without(policy: str, rule: RuleRef) -> str:
+    """Identity of a policy with one rule left out: no document says it, so it is none that anybody signed."""
+    content = {"policy": policy, "without": [list(rule.rank), rule.tier, rule.issuer, rule.source, rule.id]}
     return f"sha256:{sha256(canonical_json(content)).hexdigest()}"

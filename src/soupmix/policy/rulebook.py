@@ -8,14 +8,24 @@ from typing import Literal
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
-from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.assembly import (
+    Placed,
+    check_order,
+    digest_of,
+    digest_without,
+    measured,
+    placed,
+    total_budget,
+    unproved,
+)
 from soupmix.policy.documents import Document
-from soupmix.policy.grant import SEAL, Grant
+from soupmix.policy.grant import Grant
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
 from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
 from soupmix.policy.reading import check_window, parse_document, read_text
+from soupmix.policy.recorded import RecordedGrant
 from soupmix.policy.region import Region, Space
 from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.translate import built_in
@@ -168,9 +178,9 @@ class Policy:
         return self._rules
 
     def without(self, rule: RuleRef) -> "Policy":
-        """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
+        """This policy with one rule left out, to see what the rule does; another policy, so it has another digest."""
         kept = tuple(each for each in self._rules if each.ref != rule)
-        return replace(self, _rules=kept)
+        return replace(self, _rules=kept, digest=digest_without(self.digest, rule))
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
@@ -220,7 +230,7 @@ class Policy:
         outcome.check()
         return Grant(
             requested=weights,
-            granted=outcome.granted,
+            granted=Weights.unchecked(outcome.granted),  # nobody holds what is remembered
             adapter_digests=outcome.adapter_digests,
             binding=outcome.binding,
             policy_digest=self.digest,
@@ -230,7 +240,7 @@ class Policy:
             metric=self.metric,
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
-            seal=SEAL,
+            seal=outcome.seal,
         )
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
@@ -241,11 +251,14 @@ class Policy:
             found = self._obliged[key] = united(each for limits, each in self._duties if applies(limits, attributes))
         return found
 
-    def internal_reasons(self, grant: Grant) -> dict[str, str]:
+    def internal_reasons(self, grant: RecordedGrant) -> dict[str, str]:
         """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
-        held = {(rule.ref.source, rule.ref.id): rule.ref.internal_reason for rule in self._rules}
-        found = {(each.source, each.rule): held.get((each.source, each.rule)) for each in grant.binding}
-        return {f"{source} {rule}": reason for (source, rule), reason in found.items() if reason}
+        bound = {(each.tier, each.issuer, each.source, each.rule) for each in grant.binding}
+        found: dict[str, list[str]] = {}
+        for ref in [each.ref for each in self._rules]:  # several, where files of one name have rules of one id
+            if (ref.tier, ref.issuer, ref.source, ref.id) in bound and ref.internal_reason:
+                found.setdefault(f"{ref.source} {ref.id}", []).append(ref.internal_reason)
+        return {rule: "; ".join(reasons) for rule, reasons in found.items()}
 
     def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
         """The feasible set for these attributes, and sources by adapter index."""
