@@ -110,7 +110,7 @@ class Weights(Mapping[str, int]):
 
     __slots__ = ("_micro",)
 
-    _micro: Mapping[str, int]
+    _micro: MappingProxyType[str, int]
 
     def __init__(self) -> None:
         object.__setattr__(self, "_micro", MappingProxyType({}))
@@ -177,6 +177,16 @@ class Weights(Mapping[str, int]):
     def nonzero(self) -> "Weights":
         """These weights without the zeros."""
         return Weights.unchecked({name: micro for name, micro in self._micro.items() if micro})
+
+    def copy(self) -> "Weights":
+        """The same weights, sharing nothing with these."""
+        made = Weights.__new__(Weights)
+        object.__setattr__(made, "_micro", MappingProxyType(self._micro.copy()))
+        return made
+
+    def pairs(self) -> tuple[tuple[str, int], ...]:
+        """(name, millionths), sorted by name."""
+        return tuple(self._micro.items())
 
     def along(self, names: Sequence[str]) -> tuple[int, ...]:
         """The millionths of these names in their order, 0 where none are given."""

@@ -125,10 +125,11 @@ def _asked(recipe: "Recipe", given: Asking) -> Asking:
 
 def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
     recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
-    if recorded is not None and recorded != policy.digest:
+    if recorded not in (None, policy.digest, policy.former_digest):
         raise PolicyError(
             f"this recipe was carried out under policy {recorded}, but the policy given is "
-            f"{policy.digest}: name the same documents with --policy or --trust, or take the part `record` out of the recipe",
+            f"{policy.digest}: name the same documents with --policy or --trust and the same store, or take the part `record` "
+            "out of the recipe",
             reason="policy-changed",
         )
 

@@ -11,19 +11,19 @@ from soupmix.policy.asking import Sources, by_index, check_attributes, check_nam
 from soupmix.policy.assembly import (
     Placed,
     check_order,
-    digest_of,
-    digest_without,
+    internal_reasons,
     measured,
     placed,
     total_budget,
     unproved,
 )
+from soupmix.policy.digest import digest_without, digests_of
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import Grant
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
-from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
+from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting, exempt
 from soupmix.policy.reading import check_window, parse_document, read_text
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.policy.region import Region, Space
@@ -46,7 +46,8 @@ class Policy:
     """What may be mixed, how much, for whom. Made by `load` or `open`; immutable, and safe to share between threads.
 
     Attributes:
-        digest: "sha256:..." over what the documents say and the built-in defaults, whatever the files are called.
+        digest: "sha256:..." of what the documents say, the built-in defaults, and all of the store that they rest on.
+        former_digest: what records call this policy that were made before labels and norms were part of its digest.
         notes: remarks for the author, for example a rule that concerns no known adapter.
         metric: what the clamp keeps small, "weights" or "delta".
         is_open: whether there are no documents, only the built-in defaults.
@@ -54,6 +55,7 @@ class Policy:
     """
 
     digest: str
+    former_digest: str
     notes: tuple[str, ...]
     metric: Metric
     is_open: bool
@@ -138,9 +140,12 @@ class Policy:
         if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
         budget, space = total_budget(adapters), measured(known, adapters, metric)
+        pieces, distance = [piece for rule in rules for piece in rule.pieces], space if metric == "delta" else None
+        digest, former = digests_of(said, known, adapters, budget, distance, pieces)
         days = [day for document in said for day in document.days() if day >= today]
         made = cls(
-            digest=digest_of(said, budget, space if metric == "delta" else None),
+            digest=digest,
+            former_digest=former,
             notes=tuple(notes),
             metric=metric,
             is_open=not documents,
@@ -230,7 +235,7 @@ class Policy:
         outcome.check()
         return Grant(
             requested=weights,
-            granted=Weights.unchecked(outcome.granted),  # nobody holds what is remembered
+            granted=outcome.granted.copy(),  # nobody holds what is remembered
             adapter_digests=outcome.adapter_digests,
             binding=outcome.binding,
             policy_digest=self.digest,
@@ -253,12 +258,7 @@ class Policy:
 
     def internal_reasons(self, grant: RecordedGrant) -> dict[str, str]:
         """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
-        bound = {(each.tier, each.issuer, each.source, each.rule) for each in grant.binding}
-        found: dict[str, list[str]] = {}
-        for ref in [each.ref for each in self._rules]:  # several, where files of one name have rules of one id
-            if (ref.tier, ref.issuer, ref.source, ref.id) in bound and ref.internal_reason:
-                found.setdefault(f"{ref.source} {ref.id}", []).append(ref.internal_reason)
-        return {rule: "; ".join(reasons) for rule, reasons in found.items()}
+        return internal_reasons(self._rules, grant)
 
     def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
         """The feasible set for these attributes, and sources by adapter index."""
@@ -272,7 +272,7 @@ class Policy:
     def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
         """Everything that holds for these attributes and sources."""
         chosen = [each for rule in self._rules if rule.applies(attributes) for each in rule.pieces]
-        return [*self._defaults, *(each for each in chosen if not _exempt(each, sources))]
+        return [*self._defaults, *(each for each in chosen if not exempt(each, sources))]
 
     def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> tuple[object, ...]:
         """Which rules apply to a request, and from which sources: requests of one kind have one feasible set."""
@@ -296,10 +296,3 @@ class Policy:
                 "renew it and load the policy again",
                 reason="ended",
             )
-
-
-def _exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
-    if not isinstance(piece, Constraint):
-        return False
-    index = piece.minds
-    return index is not None and sources.get(index) in piece.unless
