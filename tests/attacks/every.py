@@ -12,6 +12,7 @@ import on_adapter_files
 import on_adapter_headers
 import on_configs
 import on_engines
+import on_grants
 import on_policies
 import on_recipes
 import on_results
@@ -30,6 +31,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Stores and manifests": on_stores.ATTACKS,
     "Weights and attributes": on_weights.ATTACKS,
     "Policy documents": on_policies.ATTACKS,
+    "Grants": on_grants.ATTACKS,
     "Recipes": on_recipes.ATTACKS,
     "Engines: grants and layers": on_engines.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,

@@ -49,6 +49,7 @@ def _folder(where: Path) -> None:
 _LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
 )
+_TWINS = ", ".join(f"{{name: {name}, digest: 'sha256:{'1' * 64}'}}" for name in ("calm", "twin"))
 _RUDE = "rule: bounds, adapter: friendly"
 
 ATTACKS = (
@@ -172,6 +173,12 @@ ATTACKS = (
         "approved-twice",
         "one name, two digests",
         f"rule: approve, adapters: [{', '.join(f'{{name: x, digest: sha256:{d * 64}}}' for d in '12')}]",
+    ),
+    _is(
+        "digest-twin",
+        "a second name for an adapter that a rule caps by its first",
+        "bad-adapter",
+        lambda: f"{_HEAD}rules: [{{rule: approve, adapters: [{_TWINS}]}}]\n",
     ),
     _rule("scope-twin", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: [Minor]}}"),
     _rule("scope-empty", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: []}}"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
+from soupmix.engine.bank import Bank
 from soupmix.errors import AdapterError, PolicyError, RecipeError
 from soupmix.policy import Grant, Policy
 from soupmix.policy.documents import Document
@@ -167,6 +169,14 @@ def test_factor_needs_equal_ranks(tiny_base: Base, tmp_path: Path, tiny_adapter:
     grant = Policy.open(tuple(store)).clamp({"a": 0.5})
     with pytest.raises(RecipeError, match=r"not so in 'model.layers.0.self_attn.q_proj'; use method 'delta'"):
         engine.generate(["hello"], [grant], method="factor")
+
+
+def test_an_engine_holds_each_adapter_once(pico_store: Store) -> None:
+    adapters = [pico_store.load(name) for name in pico_store.names]
+    for more in (replace(adapters[0], name="twin"), replace(adapters[1], name=adapters[0].name), adapters[0]):
+        with pytest.raises(AdapterError, match="once, under one name") as caught:
+            Bank.of([*adapters, more])
+        assert caught.value.reason == "same-adapter"
 
 
 def policy_of(store: Store, *rules: dict[str, Any]) -> Policy:

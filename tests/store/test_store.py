@@ -107,6 +107,18 @@ def test_a_name_that_is_taken_needs_force(
     assert Store(stored.folder).load("expert").digest == new.digest
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_one_adapter_has_one_name(stored: Store, handmade: Handmade, tiny_base: Base, force: bool) -> None:
+    """A second name would go round every rule that names the first, and its weight would come on top."""
+    before = _snapshot(stored.folder)
+    with pytest.raises(AdapterError, match="already, as 'expert'") as caught:
+        stored.add(handmade(), name="twin", dimension="other", pole="twin", base=tiny_base, force=force)
+    assert caught.value.reason == "same-adapter"
+    assert _snapshot(stored.folder) == before
+    stored.add(handmade(), dimension="expertise", pole="expert", base=tiny_base, force=True)  # the same, again
+    assert stored.names == ("expert",)
+
+
 def test_one_store_holds_one_base(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
     other = replace(tiny_base, digest="sha256:" + "2" * 64)
     with pytest.raises(AdapterError, match="use another store") as caught:

@@ -17,6 +17,7 @@ from soupmix.batching.writer import Writer
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
+from soupmix.policy.grant import check_grant
 
 __all__ = ["Batcher", "State", "Ticket"]
 
@@ -100,6 +101,7 @@ class Batcher:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
             AdapterError: the grant is for an adapter that the engine does not hold.
             PolicyError: the grant is of another policy than the one the engine was loaded under (reason "other-policy").
+            PolicyError: it is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
             Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
         """
         answer = self._answer(request, sink)
@@ -129,6 +131,7 @@ class Batcher:
         self._thread.join()
 
     def _answer(self, request: Request, sink: Callable[[Piece], None]) -> Answer:
+        check_grant(request.grant, "the running batch")
         if not request.prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
         asked = len(request.prompt) + request.sampling.max_new_tokens

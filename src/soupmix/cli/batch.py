@@ -118,8 +118,8 @@ def command(
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
         check_free(out, journal, work.lines)
         _tell_resumed(journal, work.lines)
-        if journal.done < work.lines:
-            work.answer(journal)
+        if work.lines:
+            work.answer(journal)  # also where all is answered: what the journal holds must be what is granted
         seen = finish(file, journal, out, digest=settings["input"])
     _tell(seen, as_json=as_json)
 
@@ -167,7 +167,7 @@ class _Work:
             answer_lines(
                 self.source,
                 journal,
-                desk.begin,
+                desk,
                 batcher,
                 lambda result: record(result, journal.digest, self.defaults, signed=self.asking.signed),
                 advance=lambda done: advance(done, batcher.state().generated_tokens),

@@ -249,3 +249,16 @@ def contents(files: Sequence[Path]) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in files}
     except OSError as error:
         raise PolicyError(f"{error.filename} cannot be read: {error.strerror}", reason="unreadable") from error
+
+
+def stock(store: Path, files: Sequence[Path]) -> dict[str, bytes]:
+    """What a store says of its adapters, as the file of a set. Raises AdapterError; no other file may have its name."""
+    from soupmix.files import canonical_json
+    from soupmix.policy.inventory import inventory
+    from soupmix.store import read_manifest, shipped_root
+    from soupmix.trust.layout import INVENTORY
+
+    if INVENTORY in [path.name for path in files]:
+        raise click.UsageError(f"{INVENTORY} is written from the store; leave that file out")
+    root = shipped_root() if store == Path("shipped") else store
+    return {INVENTORY: canonical_json(inventory(read_manifest(root)))}

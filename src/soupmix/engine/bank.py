@@ -8,7 +8,7 @@ from torch import nn
 from soupmix.errors import AdapterError, BaseModelError, PolicyError
 from soupmix.policy import Grant, Policy
 from soupmix.store.adapter import Adapter
-from soupmix.weights import MILLION
+from soupmix.weights import MILLION, twins
 from soupmix_kernels import Part
 
 __all__ = ["Bank"]
@@ -32,8 +32,15 @@ class Bank:
 
     @classmethod
     def of(cls, adapters: Sequence[Adapter], policy: Policy | None = None) -> "Bank":
-        """Adapters in this order, under the upper bounds of a policy; a name that it does not know is not approved."""
+        """Adapters in this order, under the upper bounds of a policy; a name that it does not know is not approved.
+
+        Raises:
+            AdapterError: two names of one adapter, or two adapters of one name ("same-adapter").
+        """
         names = tuple(adapter.name for adapter in adapters)
+        if (found := twins((each.name, each.digest) for each in adapters)) or len(set(names)) < len(names):
+            said = " and ".join(map(repr, found or names))
+            raise AdapterError(f"{said}: an engine holds each adapter once, under one name", reason="same-adapter")
         bounds = dict.fromkeys(names, (0, MILLION)) if policy is None else policy.bounds()
         most = tuple(max(bounds.get(name, (0, 0))[1], 0) for name in names)
         return cls(names, tuple(each.digest for each in adapters), most, policy.digest if policy else None)

@@ -20,6 +20,7 @@ from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, Policy
+from soupmix.policy.grant import check_grant
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Message", "Prompt"]
@@ -131,6 +132,7 @@ class Engine:
             RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
             AdapterError: a grant is for an adapter that this engine does not hold.
             PolicyError: a grant is of another policy than the one the engine was loaded under (reason "other-policy").
+            PolicyError: a grant is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
         """
         self._check(prompts, grants, method)
         weights = torch.tensor([self.bank.row(grant) for grant in grants], device=self.model.device).view(
@@ -150,8 +152,7 @@ class Engine:
         if len(prompts) != len(grants):
             raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
         for grant in grants:
-            if not isinstance(grant, Grant):
-                raise TypeError(f"the engine serves grants, not {type(grant).__name__}; ask Policy.clamp for one")
+            check_grant(grant, "the engine")
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
@@ -165,10 +166,11 @@ class Engine:
             factor_ready(self._groups)
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
-        """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`."""
+        """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`. Raises as `complete` does."""
+        check_grant(grant, "the engine")
         return merge_identity(
             base_digest=self.base_digest,
-            weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+            weights=grant.weighted,
             method=method,
             dtype=dtype_code(str(self.model.dtype).removeprefix("torch.")),
             policy_digest=grant.policy_digest,
@@ -207,6 +209,8 @@ class Engine:
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
         """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
+        for grant in grants:
+            check_grant(grant, "the engine")
         rows = [self.bank.row(grant) for grant in grants]
         weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
         with torch.inference_mode(), self.rows.serving(weights, method):

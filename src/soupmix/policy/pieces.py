@@ -1,5 +1,6 @@
 """What rules become: integer linear constraints, choices of supports, bounds on a norm. Each only removes points."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -7,7 +8,7 @@ from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.known import Known
 from soupmix.policy.rules import Rule, Scope
 
-__all__ = ["BUILT_IN", "Ball", "Choice", "Constraint", "Piece", "RuleRef", "Setting", "place"]
+__all__ = ["BUILT_IN", "Ball", "Choice", "Constraint", "Piece", "RuleRef", "Setting", "exempt", "place"]
 
 BUILT_IN = "built-in"
 """Tier and source of the default rules that hold under every policy."""
@@ -100,6 +101,14 @@ class Setting:
     known: tuple[Known, ...]
     today: date
     unproved: frozenset[str] = frozenset()
+
+
+def exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
+    """Whether a piece does not hold because of where the weight that it minds comes from; `sources` by adapter index."""
+    if not isinstance(piece, Constraint):
+        return False
+    index = piece.minds
+    return index is not None and sources.get(index) in piece.unless
 
 
 def place(document: Document, source: str) -> tuple[tuple[Rule, RuleRef], ...]:

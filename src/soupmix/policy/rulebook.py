@@ -8,14 +8,24 @@ from typing import Literal
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
-from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.assembly import (
+    Placed,
+    check_order,
+    internal_reasons,
+    measured,
+    placed,
+    total_budget,
+    unproved,
+)
+from soupmix.policy.digest import digest_without, digests_of
 from soupmix.policy.documents import Document
-from soupmix.policy.grant import SEAL, Grant
+from soupmix.policy.grant import Grant
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
-from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
+from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting, exempt
 from soupmix.policy.reading import check_window, parse_document, read_text
+from soupmix.policy.recorded import RecordedGrant
 from soupmix.policy.region import Region, Space
 from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.translate import built_in
@@ -36,7 +46,8 @@ class Policy:
     """What may be mixed, how much, for whom. Made by `load` or `open`; immutable, and safe to share between threads.
 
     Attributes:
-        digest: "sha256:..." over what the documents say and the built-in defaults, whatever the files are called.
+        digest: "sha256:..." of what the documents say, the built-in defaults, and all of the store that they rest on.
+        former_digest: what records call this policy that were made before labels and norms were part of its digest.
         notes: remarks for the author, for example a rule that concerns no known adapter.
         metric: what the clamp keeps small, "weights" or "delta".
         is_open: whether there are no documents, only the built-in defaults.
@@ -44,6 +55,7 @@ class Policy:
     """
 
     digest: str
+    former_digest: str
     notes: tuple[str, ...]
     metric: Metric
     is_open: bool
@@ -128,9 +140,12 @@ class Policy:
         if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
         budget, space = total_budget(adapters), measured(known, adapters, metric)
+        pieces, distance = [piece for rule in rules for piece in rule.pieces], space if metric == "delta" else None
+        digest, former = digests_of(said, known, adapters, budget, distance, pieces)
         days = [day for document in said for day in document.days() if day >= today]
         made = cls(
-            digest=digest_of(said, budget, space if metric == "delta" else None),
+            digest=digest,
+            former_digest=former,
             notes=tuple(notes),
             metric=metric,
             is_open=not documents,
@@ -168,9 +183,9 @@ class Policy:
         return self._rules
 
     def without(self, rule: RuleRef) -> "Policy":
-        """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
+        """This policy with one rule left out, to see what the rule does; another policy, so it has another digest."""
         kept = tuple(each for each in self._rules if each.ref != rule)
-        return replace(self, _rules=kept)
+        return replace(self, _rules=kept, digest=digest_without(self.digest, rule))
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
@@ -220,7 +235,7 @@ class Policy:
         outcome.check()
         return Grant(
             requested=weights,
-            granted=outcome.granted,
+            granted=outcome.granted.copy(),  # nobody holds what is remembered
             adapter_digests=outcome.adapter_digests,
             binding=outcome.binding,
             policy_digest=self.digest,
@@ -230,7 +245,7 @@ class Policy:
             metric=self.metric,
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
-            seal=SEAL,
+            seal=outcome.seal,
         )
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
@@ -241,11 +256,9 @@ class Policy:
             found = self._obliged[key] = united(each for limits, each in self._duties if applies(limits, attributes))
         return found
 
-    def internal_reasons(self, grant: Grant) -> dict[str, str]:
+    def internal_reasons(self, grant: RecordedGrant) -> dict[str, str]:
         """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
-        held = {(rule.ref.source, rule.ref.id): rule.ref.internal_reason for rule in self._rules}
-        found = {(each.source, each.rule): held.get((each.source, each.rule)) for each in grant.binding}
-        return {f"{source} {rule}": reason for (source, rule), reason in found.items() if reason}
+        return internal_reasons(self._rules, grant)
 
     def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
         """The feasible set for these attributes, and sources by adapter index."""
@@ -259,7 +272,7 @@ class Policy:
     def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
         """Everything that holds for these attributes and sources."""
         chosen = [each for rule in self._rules if rule.applies(attributes) for each in rule.pieces]
-        return [*self._defaults, *(each for each in chosen if not _exempt(each, sources))]
+        return [*self._defaults, *(each for each in chosen if not exempt(each, sources))]
 
     def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> tuple[object, ...]:
         """Which rules apply to a request, and from which sources: requests of one kind have one feasible set."""
@@ -283,10 +296,3 @@ class Policy:
                 "renew it and load the policy again",
                 reason="ended",
             )
-
-
-def _exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
-    if not isinstance(piece, Constraint):
-        return False
-    index = piece.minds
-    return index is not None and sources.get(index) in piece.unless

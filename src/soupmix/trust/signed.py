@@ -1,19 +1,25 @@
 """A policy from signed sets: one repository per tier, each with its own root; the tiers are intersected as ever."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from soupmix.errors import PolicyError
 from soupmix.policy import AdapterRef, Document, Policy, parse_document
+from soupmix.policy.inventory import check_inventory
 from soupmix.policy.reading import check_window, read_text
-from soupmix.trust.layout import DOCUMENT
+from soupmix.trust.layout import DOCUMENT, INVENTORY
 from soupmix.trust.reading import SignedSet, Source, read_set
 
 __all__ = ["SignedPolicy", "load_signed"]
+
+_UNSIGNED_STORE: Final = (
+    f"no signed set says what the store holds ({INVENTORY}), so whoever can write to the store decides which rules concern an "
+    "adapter; publish with --store"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,13 @@ def load_signed(
     Args:
         law, organisation: at least one of them.
         user: files of the innermost tier; they are not signed, and like every document they can only take away.
-        adapters, metric: as for `Policy.load`. now: the time to judge by; the clock's if not given.
+        adapters, metric: as for `Policy.load`; they must be what the sets say of the store, where a set holds an inventory
+            (`soupmix-store.json`). now: the time to judge by; the clock's if not given.
 
     Raises:
         PolicyError: a set is refused (see `read_set`), holds no document ("empty"), a document is of another tier than the
-            set it comes from ("tier-mismatch"), or as `Policy.load` raises.
+            set it comes from ("tier-mismatch"), the adapters are labelled or measured otherwise than was signed
+            ("store-changed"), or as `Policy.load` raises.
     """
     when = now or datetime.now(UTC)
     sources = {"law": law, "organisation": organisation}
@@ -66,7 +74,20 @@ def load_signed(
         check_window(document, source, when)
     expires = min(found.expires for found in sets.values())
     documents = [(source, document) for _, source, document in placed]
-    return SignedPolicy(Policy.assemble(documents, adapters, now=when, metric=metric), MappingProxyType(sets), expires)
+    held = adapters if isinstance(adapters, Sized) else tuple(adapters)
+    notes = (
+        _check_store(sets, held) if len(held) else ()
+    )  # without a store, what is approved says it all, and is signed
+    policy = Policy.assemble(documents, held, now=when, metric=metric)
+    return SignedPolicy(replace(policy, notes=(*policy.notes, *notes)), MappingProxyType(sets), expires)
+
+
+def _check_store(sets: Mapping[str, SignedSet], adapters: Iterable[AdapterRef]) -> tuple[str, ...]:
+    """Hold the store to every set that says what it is; a remark if none does."""
+    pinned = [(tier, found.files[INVENTORY]) for tier, found in sets.items() if INVENTORY in found.files]
+    for tier, data in pinned:
+        check_inventory(data, f"{INVENTORY} of the signed set of the {tier}", adapters)
+    return () if pinned else (_UNSIGNED_STORE,)
 
 
 def _documents(tier: str, folder: Path, found: SignedSet) -> Iterator[tuple[str, Document]]:
