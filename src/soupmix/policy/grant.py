@@ -103,7 +103,7 @@ def _tag_of(grant: Grant, seal: bytes) -> bytes:
     return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations))
 
 
-def _keyed(kind: bytes, before: bytes, said: object) -> bytes:
+def _keyed(kind: bytes, before: bytes, said: Any) -> bytes:
     try:
         text = marshal.dumps(
             said, 2
