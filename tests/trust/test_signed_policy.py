@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy
 from soupmix.trust import load_signed
 
@@ -173,3 +173,38 @@ def test_no_set_is_no_policy() -> None:
     with pytest.raises(PolicyError) as caught:
         load_signed()
     assert caught.value.reason == "empty"
+
+
+def test_a_policy_from_signed_sets_ends_with_the_first_of_them(two: "tuple[Shop, Shop]") -> None:
+    """Signed policies used to keep the instant of their load for ever."""
+    law, organisation = two
+    organisation.publish({"acme.yaml": document("organisation")}, now=NOW - timedelta(days=3))
+    clock, read = [NOW], [0]
+
+    def now() -> datetime:
+        read[0] += 1
+        return clock[0]
+
+    made = load_signed(law=law.source(), organisation=organisation.source(), adapters=ADAPTERS, now=now)
+    assert read == [1], "signatures, windows and reports are judged by one reading"
+    assert made.policy.ends == made.expires == NOW + timedelta(days=4)
+    clock[0] = made.expires - timedelta(seconds=1)
+    assert made.policy.clamp({"friendly": 0.5}).granted
+    clock[0] = made.expires
+    with pytest.raises(PolicyRefusal, match=r"the signed set of the organisation, .* ended at 2027-01-05 12:00:00 UTC"):
+        made.policy.clamp({"friendly": 0.5})
+    clock[0] = NOW
+    with pytest.raises(PolicyRefusal) as caught:
+        made.policy.clamp({"friendly": 0.5})
+    assert caught.value.reason == "ended"
+
+
+def test_a_signed_document_that_ends_before_its_set(two: "tuple[Shop, Shop]") -> None:
+    law, organisation = two
+    organisation.publish({"acme.yaml": document("organisation", valid="{until: 2027-01-02}")})
+    clock = [NOW]
+    policy = load_signed(law=law.source(), organisation=organisation.source(), now=lambda: clock[0]).policy
+    assert policy.ends == datetime(2027, 1, 3, tzinfo=UTC)
+    clock[0] = policy.ends
+    with pytest.raises(PolicyRefusal, match=r"acme\.yaml, .* ended on 2027-01-02"):
+        policy.clamp({})

@@ -98,11 +98,12 @@ def requests(policies: Sequence[Policy]) -> Iterator[tuple[dict[str, str], str]]
         values[key] += [value for value in listed if value not in values[key]]
     for known in values.values():
         known += [_ELSEWHERE] if len(known) > 1 else []
-    seen = set()
+    seen, minded = set(), any(policy.minds_sources for policy in policies)
     for chosen in product(*values.values()):
         attributes = {key: value for key, value in zip(values, chosen, strict=True) if value is not None}
         for source in ("", *SOURCES):
-            kind = tuple(policy.kind(attributes, _everywhere(policy, source)) for policy in policies)
+            # where sources matter they are told apart, so that a reader learns of each one what it lets through
+            kind = tuple(policy.kind(attributes, _everywhere(policy, source)) for policy in policies), minded and source
             if kind not in seen:
                 seen.add(kind)
                 yield attributes, source

@@ -128,6 +128,11 @@ class Region:
             )
         return made
 
+    @property
+    def size(self) -> int:
+        """How many rows it takes in memory."""
+        return sum(len(face.rows) for face in self.faces)
+
     def holds(self, weights: Sequence[int]) -> bool:
         """Whether a point in whole millionths is in the set."""
         return any(face.holds(weights) for face in self.faces)

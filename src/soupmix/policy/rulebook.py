@@ -1,34 +1,35 @@
 """The policy: documents of three tiers, intersected; the one way from weights to a grant."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
 
-from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.errors import PolicyError
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
 from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.clock import Clock, Reading, When
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import SEAL, Grant
+from soupmix.policy.kinds import Kinds
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
 from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
-from soupmix.policy.reading import check_window, parse_document, read_text
+from soupmix.policy.reading import parse_document, read_text
+from soupmix.policy.recent import Recent
 from soupmix.policy.region import Region, Space
 from soupmix.policy.rules import Approve, Within, applies, within
+from soupmix.policy.term import Term
 from soupmix.policy.translate import built_in
 from soupmix.weights import MILLION, Weights
 
 __all__ = ["Metric", "Policy"]
 
 Metric = Literal["weights", "delta"]
-_REMEMBERED = 4096
-
-
-def _clock() -> datetime:
-    return datetime.now(UTC)
+_REMEMBERED, _OBLIGED = 4096, 256
+_ROWS = 50_000  # of all compiled regions: half a kilobyte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,40 +41,38 @@ class Policy:
         notes: remarks for the author, for example a rule that concerns no known adapter.
         metric: what the clamp keeps small, "weights" or "delta".
         is_open: whether there are no documents, only the built-in defaults.
-        last_day: the last day (UTC) on which everything that these documents rest on still counts, or None.
     """
 
     digest: str
     notes: tuple[str, ...]
     metric: Metric
     is_open: bool
-    last_day: date | None
     _space: Space = field(repr=False)
     _known: tuple[Known, ...] = field(repr=False)
     _defaults: tuple[Constraint, ...] = field(repr=False)
     _rules: tuple[Placed, ...] = field(repr=False)
     _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
-    _now: Callable[[], datetime] = field(repr=False)
+    _term: Term = field(repr=False)
+    _clock: Clock = field(repr=False)
     # What every request needs, ready.
     _place: dict[str, int] = field(repr=False, init=False)
-    _scoped: tuple[Placed, ...] = field(repr=False, init=False)
-    _minded: frozenset[int] = field(repr=False, init=False)
-    _compiled: dict[object, Region] = field(repr=False, init=False, default_factory=dict)
-    _obliged: dict[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=dict)
-    _remembered: dict[object, Outcome] = field(repr=False, init=False, default_factory=dict)
+    _kinds: Kinds = field(repr=False, init=False)
+    _compiled: Recent[int, Region] = field(
+        repr=False, init=False, default_factory=lambda: Recent(_ROWS, lambda region: region.size)
+    )
+    _obliged: Recent[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=lambda: Recent(_OBLIGED))
+    _remembered: Recent[object, Outcome] = field(repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED))
 
     def __post_init__(self) -> None:
-        minded = {each.minds for rule in self._rules for each in rule.pieces if isinstance(each, Constraint)}
         object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
-        object.__setattr__(self, "_scoped", tuple(rule for rule in self._rules if rule.within))
-        object.__setattr__(self, "_minded", frozenset(minded - {None}))
+        object.__setattr__(self, "_kinds", Kinds.of(self._rules))
 
     @classmethod
     def load(
         cls,
         *paths: str | Path,
         adapters: Iterable[AdapterRef] = (),
-        now: datetime | None = None,
+        now: When = None,
         metric: Metric = "weights",
     ) -> "Policy":
         """Read documents, outer tier first, and intersect them with the built-in defaults.
@@ -87,7 +86,8 @@ class Policy:
         Args:
             paths: YAML files, one document each; law before organisation before user.
             adapters: usually a store. Without it, the approve rules say which adapters there are.
-            now: the time to judge validity windows and reports by, here and in every clamp; the clock's if not given.
+            now: whose time validity windows and reports are judged by: by one reading here, and anew in every clamp; the
+                machine's if not given. A datetime goes on from there, see `soupmix.policy.clock.When`.
             metric: what the clamp keeps small: the change of the weights, or of the merged delta (Gram matrix of the store).
 
         Raises:
@@ -98,12 +98,7 @@ class Policy:
             raise PolicyError(
                 "no policy documents given; to go without, say so with Policy.open(adapters)", reason="empty"
             )
-        when = now or _clock()
-        documents = []
-        for path in map(Path, paths):
-            document = parse_document(read_text(path), path.name)
-            check_window(document, path.name, when)
-            documents.append((path.name, document))
+        documents = [(path.name, parse_document(read_text(path), path.name)) for path in map(Path, paths)]
         return cls.assemble(documents, adapters, now=now, metric=metric)
 
     @classmethod
@@ -117,24 +112,28 @@ class Policy:
         documents: Sequence[tuple[str, Document]],
         adapters: Iterable[AdapterRef] = (),
         *,
-        now: datetime | None = None,
+        now: When = None,
         metric: Metric = "weights",
+        expiries: Mapping[str, datetime] = {},
     ) -> "Policy":
-        """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does."""
+        """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does.
+
+        Args:
+            expiries: until when the signed sets that documents come from may be believed, by what messages call the set.
+        """
         check_order(documents)
-        said = [document for _, document in documents]
-        known, today = know(adapters, said), (now or _clock()).astimezone(UTC).date()
+        reading = Reading.of(now)
+        term, said = Term.of(documents, expiries, reading), [document for _, document in documents]
+        known, today = know(adapters, said), reading.at.date()
         rules, notes = placed(documents, Setting(known, today, unproved(said, today)))
         if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
         budget, space = total_budget(adapters), measured(known, adapters, metric)
-        days = [day for document in said for day in document.days() if day >= today]
         made = cls(
             digest=digest_of(said, budget, space if metric == "delta" else None),
             notes=tuple(notes),
             metric=metric,
             is_open=not documents,
-            last_day=min(days, default=None),
             _space=space,
             _known=known,
             _defaults=tuple(built_in(known, budget)),
@@ -142,10 +141,26 @@ class Policy:
             _duties=tuple(
                 (within(said_by.scope, each.scope), each) for said_by in said for each in said_by.obligations
             ),
-            _now=_clock if now is None else lambda: now,
+            _term=term,
+            _clock=reading.clock,
         )
         made.region({}, {})
         return made
+
+    @property
+    def ends(self) -> datetime | None:
+        """The first instant (UTC) at which a document, a report or a signed set that it rests on counts no more, or None."""
+        return self._term.ends
+
+    @property
+    def ended(self) -> bool:
+        """Whether that instant has come, by the policy's clock; then it grants nothing any more."""
+        return self._term.over(self._clock())
+
+    @property
+    def last_day(self) -> date | None:
+        """The last day (UTC) on which everything that the documents say still counts, or None."""
+        return self._term.last_day
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -215,8 +230,9 @@ class Policy:
         weights = Weights.parse(requested)
         check_attributes(attributes)
         check_names(weights, self._place)
-        self._check_day()
-        outcome = self._outcome(weights.along(self._space.names), attributes, by_index(sources, self._place))
+        self._term.check(self._clock())
+        kind = self.kind(attributes, by_index(sources, self._place))
+        outcome = self._outcome(weights.along(self._space.names), kind)
         outcome.check()
         return Grant(
             requested=weights,
@@ -238,7 +254,8 @@ class Policy:
         key = tuple([applies(limits, attributes) for limits, _ in self._duties])
         found = self._obliged.get(key)
         if found is None:
-            found = self._obliged[key] = united(each for limits, each in self._duties if applies(limits, attributes))
+            found = united(each for limits, each in self._duties if applies(limits, attributes))
+            self._obliged.keep(key, found)
         return found
 
     def internal_reasons(self, grant: Grant) -> dict[str, str]:
@@ -249,44 +266,32 @@ class Policy:
 
     def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
         """The feasible set for these attributes, and sources by adapter index."""
-        # Keyed by which rules apply, not by what the request says: a stranger cannot grow it with new values.
-        key = self.kind(attributes, sources)
-        region = self._compiled.get(key)
-        if region is None:
-            region = self._compiled[key] = Region.compile(self.pieces(attributes, sources), self._space)
-        return region
+        return self._region(self.kind(attributes, sources))
 
     def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
         """Everything that holds for these attributes and sources."""
-        chosen = [each for rule in self._rules if rule.applies(attributes) for each in rule.pieces]
-        return [*self._defaults, *(each for each in chosen if not _exempt(each, sources))]
+        return [*self._defaults, *self._kinds.chosen(self.kind(attributes, sources))]
 
-    def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> tuple[object, ...]:
-        """Which rules apply to a request, and from which sources: requests of one kind have one feasible set."""
-        applying = tuple([rule.applies(attributes) for rule in self._scoped])
-        return applying, tuple(sorted([each for each in sources.items() if each[0] in self._minded])) if sources else ()
+    def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> int:
+        """Which pieces apply to a request, see `Kinds`: requests of one kind have one feasible set."""
+        return self._kinds.kind(attributes, sources)
 
-    def _outcome(self, asked: tuple[int, ...], attributes: Mapping[str, str], sources: Mapping[int, str]) -> Outcome:
-        kind = self.kind(attributes, sources)
-        found = self._remembered.get((kind, asked))
+    @property
+    def minds_sources(self) -> bool:
+        """Whether any rule asks where weights come from."""
+        return bool(self._kinds.minding)
+
+    # Keyed by which pieces apply, not by what the request says: a stranger cannot grow what is kept with new values.
+    def _region(self, kind: int) -> Region:
+        found = self._compiled.get(kind)
         if found is None:
-            found = Outcome.of(self.region(attributes, sources).clamp(asked), self._known)
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[kind, asked] = found
+            pieces = [*self._defaults, *self._kinds.chosen(kind)]
+            found = self._compiled.keep(kind, Region.compile(pieces, self._space))
         return found
 
-    def _check_day(self) -> None:
-        if self.last_day is not None and self._now().astimezone(UTC).date() > self.last_day:
-            raise PolicyRefusal(
-                f"a policy document, or an evaluation report that it rests on, ended on {self.last_day}; "
-                "renew it and load the policy again",
-                reason="ended",
-            )
-
-
-def _exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
-    if not isinstance(piece, Constraint):
-        return False
-    index = piece.minds
-    return index is not None and sources.get(index) in piece.unless
+    def _outcome(self, asked: tuple[int, ...], kind: int) -> Outcome:
+        found = self._remembered.get((kind, asked))
+        if found is None:
+            found = Outcome.of(self._region(kind).clamp(asked), self._known)
+            self._remembered.keep((kind, asked), found)
+        return found

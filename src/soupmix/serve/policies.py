@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from soupmix.errors import Overloaded, PolicyError
 from soupmix.policy import Policy
@@ -19,18 +19,13 @@ class InForce:
 
     Attributes:
         signed: whether it came from sets with good signatures. loaded: when it was read.
-        expires: until when the signed sets may be believed, or None.
+        expires: until when the signed sets may be believed, or None; the policy ends then by itself.
     """
 
     policy: Policy
     signed: bool
     loaded: datetime
     expires: datetime | None = None
-
-    def ended(self, now: datetime) -> bool:
-        """Whether something that it rests on is over: a signed set, a document, or a report."""
-        day = self.policy.last_day
-        return (self.expires is not None and now >= self.expires) or (day is not None and now.date() > day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +43,9 @@ class Policies:
     A request reads it once and goes on under its grant, whatever is loaded meanwhile.
     """
 
-    def __init__(
-        self, load: Callable[[], InForce], *, audited: bool, clock: Callable[[], datetime] | None = None
-    ) -> None:
+    def __init__(self, load: Callable[[], InForce], *, audited: bool) -> None:
         """Load the first policy. Raises `PolicyError` as `reload` does."""
         self._load, self._audited = load, audited
-        self._clock = clock or (lambda: datetime.now(UTC))
         self._one_reload = threading.Lock()
         self._held = self._checked(load())
 
@@ -69,7 +61,7 @@ class Policies:
             Overloaded: it has ended and nobody has loaded a new one (reason "policy-ended").
         """
         held = self._held
-        if held.ended(self._clock()):
+        if held.policy.ended:
             raise Overloaded(
                 "the policy in force has ended, and nothing is granted until it is renewed and loaded again",
                 reason="policy-ended",

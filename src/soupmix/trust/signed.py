@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from soupmix.errors import PolicyError
 from soupmix.policy import AdapterRef, Document, Policy, parse_document
-from soupmix.policy.reading import check_window, read_text
+from soupmix.policy.clock import Reading, When
+from soupmix.policy.reading import read_text
 from soupmix.trust.layout import DOCUMENT
 from soupmix.trust.reading import SignedSet, Source, read_set
 
@@ -22,7 +23,7 @@ class SignedPolicy:
 
     Attributes:
         policy: to clamp with. sets: tier -> what was read.
-        expires: when to read again; the first expiry of any set. A policy in memory does not notice it by itself.
+        expires: when to read again; the first expiry of any set. The policy ends then, too.
     """
 
     policy: Policy
@@ -36,7 +37,7 @@ def load_signed(
     organisation: Source | None = None,
     user: Iterable[str | Path] = (),
     adapters: Iterable[AdapterRef] = (),
-    now: datetime | None = None,
+    now: When = None,
     metric: Literal["weights", "delta"] = "weights",
 ) -> SignedPolicy:
     """Read the signed sets of the outer tiers and the user's own documents, and intersect them.
@@ -47,26 +48,27 @@ def load_signed(
     Args:
         law, organisation: at least one of them.
         user: files of the innermost tier; they are not signed, and like every document they can only take away.
-        adapters, metric: as for `Policy.load`. now: the time to judge by; the clock's if not given.
+        adapters, metric: as for `Policy.load`. now: whose time, as for `Policy.load`: signatures, windows and reports are judged
+            at one instant, and what ends first of them ends the policy.
 
     Raises:
         PolicyError: a set is refused (see `read_set`), holds no document ("empty"), a document is of another tier than the
             set it comes from ("tier-mismatch"), or as `Policy.load` raises.
     """
-    when = now or datetime.now(UTC)
+    reading = Reading.of(now)
     sources = {"law": law, "organisation": organisation}
     given = {tier: source for tier, source in sources.items() if source is not None}
     if not given:
         raise PolicyError("no signed set is named; give the law's, the organisation's or both", reason="empty")
-    sets = {tier: read_set(source, now=now) for tier, source in given.items()}
+    sets = {tier: read_set(source, now=reading.at) for tier, source in given.items()}
     placed = [(tier, *each) for tier, found in sets.items() for each in _documents(tier, given[tier].folder, found)]
     placed += [("user", path.name, parse_document(read_text(path), path.name)) for path in map(Path, user)]
     for tier, source, document in placed:
         _check_tier(tier, source, document)
-        check_window(document, source, when)
-    expires = min(found.expires for found in sets.values())
+    expiries = {f"the signed set of the {tier}": found.expires for tier, found in sets.items()}
     documents = [(source, document) for _, source, document in placed]
-    return SignedPolicy(Policy.assemble(documents, adapters, now=when, metric=metric), MappingProxyType(sets), expires)
+    policy = Policy.assemble(documents, adapters, now=reading, metric=metric, expiries=expiries)
+    return SignedPolicy(policy, MappingProxyType(sets), min(expiries.values()))
 
 
 def _documents(tier: str, folder: Path, found: SignedSet) -> Iterator[tuple[str, Document]]:
