@@ -29,7 +29,7 @@ __all__ = ["Metric", "Policy"]
 
 Metric = Literal["weights", "delta"]
 _REMEMBERED, _OBLIGED = 4096, 256
-_ROWS = 50_000  # of all compiled regions: half a kilobyte each
+_ROWS = 20_000  # of all compiled regions, under a kilobyte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
