@@ -17,6 +17,7 @@ from soupmix.batching.writer import Writer
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
+from soupmix.policy.linear import check_linear
 
 __all__ = ["Batcher", "State", "Ticket"]
 
@@ -98,6 +99,7 @@ class Batcher:
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
+            PolicyRefusal: `factor` under a rule that bounds the norm ("norm-not-linear").
             AdapterError: the grant is for an adapter that the engine does not hold.
             Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
         """
@@ -137,6 +139,7 @@ class Batcher:
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
             )
+        check_linear(self.method, request.grant.norm_rule)
         weights, digests = request.grant.granted.floats(), dict(request.grant.digests)
         return Answer(
             identity=self.engine.identity(request.grant, self.method, request.tenant),

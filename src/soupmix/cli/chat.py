@@ -37,7 +37,7 @@ def command(
 
     held = Store(asking.store) if asking.store else Store.shipped()
     policy = asking.policy(held)
-    grant = asking.clamp(policy)
+    grant = asking.clamp(policy, method)
     asking.witness.grant(grant, signed=asking.signed)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
@@ -46,7 +46,7 @@ def command(
 
     def reply(messages: list[dict[str, str]]) -> str:
         # granted anew each time: a policy may end while somebody talks
-        (made,) = engine.complete([messages], [asking.clamp(policy)], sampling=sampling, method=method)
+        (made,) = engine.complete([messages], [asking.clamp(policy, method)], sampling=sampling, method=method)
         return made.text
 
     if prompt is not None:

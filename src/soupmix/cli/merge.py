@@ -81,7 +81,7 @@ def command(
     policy = asking.policy(adapters)
     with asking.refusals():
         _check_unchanged(recipe, policy)
-    grant = asking.clamp(policy)
+    grant = asking.clamp(policy, recipe.method)
     if dry_run or out is None:
         asking.witness.grant(grant, signed=asking.signed)
         click.echo(grant.explain(), err=True)

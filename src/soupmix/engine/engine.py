@@ -20,6 +20,7 @@ from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, Policy
+from soupmix.policy.linear import check_linear
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Message", "Prompt"]
@@ -128,6 +129,7 @@ class Engine:
 
         Raises:
             RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
+            PolicyRefusal: `factor` under a rule that bounds the norm (reason "norm-not-linear").
             AdapterError: a grant is for an adapter that this engine does not hold.
         """
         self._check(prompts, grants, method)
@@ -147,13 +149,17 @@ class Engine:
     def _check(self, prompts: Sequence[Prompt], grants: Sequence[Grant], method: str) -> None:
         if len(prompts) != len(grants):
             raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
-        for grant in grants:
-            if not isinstance(grant, Grant):
-                raise TypeError(f"the engine serves grants, not {type(grant).__name__}; ask Policy.clamp for one")
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
+        self._check_grants(grants, method)
+
+    def _check_grants(self, grants: Sequence[Grant], method: str) -> None:
         self.check_method(method)
+        for grant in grants:
+            if not isinstance(grant, Grant):
+                raise TypeError(f"the engine serves grants, not {type(grant).__name__}; ask Policy.clamp for one")
+            check_linear(method, grant.norm_rule)
 
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown, or if it is `factor` and adapters have different ranks."""
@@ -204,7 +210,8 @@ class Engine:
         return Completion(text, len(tokens.ids), tokens.finished)
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
-        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
+        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row. Raises as `complete`."""
+        self._check_grants(grants, method)
         rows = [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants]
         weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
         with torch.inference_mode(), self.rows.serving(weights, method):

@@ -14,6 +14,7 @@ from soupmix.merge.methods import check_method, factor_warnings, merge_modules
 from soupmix.merge.stack import Stack
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant
+from soupmix.policy.linear import check_linear
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
 
@@ -143,6 +144,7 @@ def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
     Raises:
         TypeError: `grant` is no Grant.
         RecipeError: unknown method.
+        PolicyRefusal: "factor" under a rule that bounds the norm (reason "norm-not-linear").
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     if not isinstance(grant, Grant):
@@ -151,6 +153,7 @@ def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
             "Policy.open(store) is the policy without rules"
         )
     check_method(method)
+    check_linear(method, grant.norm_rule)
     weighted = []
     ingredients = []
     for name, micro in sorted(grant.granted.items()):

@@ -57,6 +57,8 @@ class Grant:
         scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
         sources: (adapter or "*", source) pairs the request stated, sorted.
         obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
+        norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then only methods whose merge is the
+            weighted sum of deltas may use the grant, see `soupmix.policy.linear`.
     """
 
     requested: Weights
@@ -70,6 +72,7 @@ class Grant:
     metric: str = "weights"
     sources: tuple[tuple[str, str], ...] = ()
     obligations: tuple[str, ...] = ()
+    norm_rule: str | None = None
     seal: InitVar[object] = None
 
     def __post_init__(self, seal: object) -> None:
@@ -118,7 +121,8 @@ class Grant:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, weights as decimal text; `from_record` reads it back."""
-        return {
+        norm = {} if self.norm_rule is None else {"norm_rule": self.norm_rule}
+        return norm | {
             "attributes": self.attributes,
             "binding": [{**asdict(each), "adapters": list(each.adapters)} for each in self.binding],
             "clamped": self.clamped,
@@ -157,6 +161,7 @@ class Grant:
                 metric=read.metric,
                 sources=tuple(sorted(read.sources.items())),
                 obligations=read.obligations,
+                norm_rule=read.norm_rule,
                 seal=SEAL,
             )
         except ValidationError as error:
@@ -193,6 +198,7 @@ class _Record(BaseModel):
     distance: str
     granted: dict[str, str]
     metric: Literal["weights", "delta"]
+    norm_rule: str | None = None
     obligations: tuple[str, ...]
     open: bool
     policy_digest: str

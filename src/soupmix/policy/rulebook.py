@@ -9,6 +9,7 @@ from typing import Literal
 from soupmix.errors import PolicyError
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
 from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.box import box
 from soupmix.policy.clock import Clock, Reading, When
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import SEAL, Grant
@@ -16,14 +17,14 @@ from soupmix.policy.kinds import Kinds
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
-from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
+from soupmix.policy.pieces import Ball, Constraint, Piece, RuleRef, Setting
 from soupmix.policy.reading import parse_document, read_text
 from soupmix.policy.recent import Recent
 from soupmix.policy.region import Region, Space
 from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.term import Term
 from soupmix.policy.translate import built_in
-from soupmix.weights import MILLION, Weights
+from soupmix.weights import Weights
 
 __all__ = ["Metric", "Policy"]
 
@@ -182,6 +183,11 @@ class Policy:
         """All rules of all documents, in their places."""
         return self._rules
 
+    @property
+    def norm_rules(self) -> tuple[Placed, ...]:
+        """The rules that bound the norm of the merged delta, of whomever."""
+        return tuple(rule for rule in self._rules if any(isinstance(each, Ball) for each in rule.pieces))
+
     def without(self, rule: RuleRef) -> "Policy":
         """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
         kept = tuple(each for each in self._rules if each.ref != rule)
@@ -192,17 +198,8 @@ class Policy:
 
         A box around all grants that this policy can give, for whoever multiplies by weights and wants to check once more.
         """
-        box = {adapter.name: [0, MILLION] for adapter in self._known}
-        always = [rule for rule in self._rules if not rule.within]
-        for each in (*self._defaults, *(found for rule in always for found in rule.pieces)):
-            if not isinstance(each, Constraint) or each.unless:
-                continue
-            match [(adapter.name, coef) for adapter, coef in zip(self._known, each.coefs, strict=True) if coef]:
-                case [(name, 1)]:
-                    box[name][1] = min(box[name][1], each.bound)
-                case [(name, -1)]:
-                    box[name][0] = max(box[name][0], -each.bound)
-        return {name: (least, most) for name, (least, most) in box.items()}
+        always = [each for rule in self._rules if not rule.within for each in rule.pieces]
+        return box(self._space.names, [*self._defaults, *always])
 
     def clamp(
         self,
@@ -234,6 +231,7 @@ class Policy:
         kind = self.kind(attributes, by_index(sources, self._place))
         outcome = self._outcome(weights.along(self._space.names), kind)
         outcome.check()
+        ball = self._kinds.ball(kind)
         return Grant(
             requested=weights,
             granted=outcome.granted,
@@ -246,6 +244,7 @@ class Policy:
             metric=self.metric,
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
+            norm_rule=None if ball is None else str(ball.rule),
             seal=SEAL,
         )
 

@@ -72,7 +72,7 @@ def open_house(plan: Plan) -> Iterator[House]:
                 "or pass --no-auth to answer everybody on this machine",
                 reason="no-keys",
             )
-        policies = Policies(_loader(plan), audited=plan.audit is not None)
+        policies = Policies(_loader(plan), audited=plan.audit is not None, method=plan.settings.method)
         audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
         # the bounds of today's policy would hold in the kernels after a reload: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from soupmix.errors import Overloaded, PolicyError
 from soupmix.policy import Policy
+from soupmix.policy.linear import LINEAR
 
 __all__ = ["InForce", "Policies", "Reload"]
 
@@ -43,9 +44,13 @@ class Policies:
     A request reads it once and goes on under its grant, whatever is loaded meanwhile.
     """
 
-    def __init__(self, load: Callable[[], InForce], *, audited: bool) -> None:
-        """Load the first policy. Raises `PolicyError` as `reload` does."""
-        self._load, self._audited = load, audited
+    def __init__(self, load: Callable[[], InForce], *, audited: bool, method: str = "delta") -> None:
+        """Load the first policy. Raises `PolicyError` as `reload` does.
+
+        Args:
+            audited: whether records are kept. method: how all that is granted will be merged.
+        """
+        self._load, self._audited, self._method = load, audited, method
         self._one_reload = threading.Lock()
         self._held = self._checked(load())
 
@@ -73,8 +78,9 @@ class Policies:
         """Read the policy again, and grant by it from now on.
 
         Raises:
-            PolicyError: it is wrong (reasons of `Policy.load` and `load_signed`), or obliges to keep records where none
-                are kept (reason "not-audited"); the policy before stays in force.
+            PolicyError: it is wrong (reasons of `Policy.load` and `load_signed`), obliges to keep records where none are
+                kept (reason "not-audited"), or bounds a norm that the server's method does not keep (reason
+                "norm-not-linear"); the policy before stays in force.
         """
         with self._one_reload:
             before, self._held = self._held, self._checked(self._load())
@@ -87,4 +93,11 @@ class Policies:
                 f"the policy obliges to {owed[0]}, and this server keeps no audit log; start it with --audit DIR",
                 reason="not-audited",
             )
+        for rule in new.policy.norm_rules:
+            if self._method not in LINEAR:
+                raise PolicyError(
+                    f"{rule.ref} bounds the norm of the merged delta, and this server merges by {self._method}, which no such "
+                    f"rule can bound; start it with --method {LINEAR[0]}, or leave the rule out",
+                    reason="norm-not-linear",
+                )
         return new
