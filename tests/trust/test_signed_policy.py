@@ -208,3 +208,10 @@ def test_a_signed_document_that_ends_before_its_set(two: "tuple[Shop, Shop]") ->
     clock[0] = policy.ends
     with pytest.raises(PolicyRefusal, match=r"acme\.yaml, .* ended on 2027-01-02"):
         policy.clamp({})
+
+
+def test_what_is_no_document_is_told(two: "tuple[Shop, Shop]") -> None:
+    files = {"acme.yaml": document("organisation"), "more.json": document("organisation", bound("friendly", 0))}
+    two[1].publish(files)
+    note = "more.json in the signed set of the organisation is data and no policy document (.yaml); no rule in it holds"
+    assert note in signed(*two).notes

@@ -116,11 +116,13 @@ class Policy:
         now: When = None,
         metric: Metric = "weights",
         expiries: Mapping[str, datetime] = {},
+        remarks: Iterable[str] = (),
     ) -> "Policy":
         """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does.
 
         Args:
             expiries: until when the signed sets that documents come from may be believed, by what messages call the set.
+            remarks: further notes.
         """
         check_order(documents)
         reading = Reading.of(now)
@@ -132,7 +134,7 @@ class Policy:
         budget, space = total_budget(adapters), measured(known, adapters, metric)
         made = cls(
             digest=digest_of(said, budget, space if metric == "delta" else None),
-            notes=tuple(notes),
+            notes=(*notes, *remarks),
             metric=metric,
             is_open=not documents,
             _space=space,

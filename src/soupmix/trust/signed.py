@@ -67,8 +67,16 @@ def load_signed(
         _check_tier(tier, source, document)
     expiries = {f"the signed set of the {tier}": found.expires for tier, found in sets.items()}
     documents = [(source, document) for _, source, document in placed]
-    policy = Policy.assemble(documents, adapters, now=reading, metric=metric, expiries=expiries)
+    policy = Policy.assemble(documents, adapters, now=reading, metric=metric, expiries=expiries, remarks=_data(sets))
     return SignedPolicy(policy, MappingProxyType(sets), min(expiries.values()))
+
+
+def _data(sets: Mapping[str, SignedSet]) -> Iterator[str]:
+    """What is no document and so says nothing, told, as somebody may think that it does."""
+    for tier, found in sets.items():
+        for name in found.files:
+            if not name.endswith(DOCUMENT):
+                yield f"{name} in the signed set of the {tier} is data and no policy document ({DOCUMENT}); no rule in it holds"
 
 
 def _documents(tier: str, folder: Path, found: SignedSet) -> Iterator[tuple[str, Document]]:
