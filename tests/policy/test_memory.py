@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
-from soupmix.policy import SOURCES, Policy, parse_document, rulebook
+from soupmix.policy import SOURCES, Policy, parse_document, regions, rulebook
 from soupmix.policy.recent import Recent
 
 
@@ -34,8 +34,8 @@ def every_source() -> list[dict[str, str]]:
 def test_one_region_for_one_set_of_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """4^6 kinds of sources, of which a rule on one adapter tells two apart, and a rule on two adapters four."""
     compiled = []
-    whole = rulebook.Region.compile
-    monkeypatch.setattr(rulebook.Region, "compile", lambda *given: compiled.append(1) or whole(*given))
+    whole = regions.Region.compile
+    monkeypatch.setattr(regions.Region, "compile", lambda *given: compiled.append(1) or whole(*given))
     one = {"rule": "source", "adapter": "friendly", "allow": ["explicit", "stored"]}
     two = {"rule": "source", "dimension": "length", "allow": ["explicit"]}
     both = {"rule": "source", "dimension": "length", "allow": ["explicit", "inferred"]}
@@ -46,7 +46,7 @@ def test_one_region_for_one_set_of_pieces(monkeypatch: pytest.MonkeyPatch) -> No
         pieces = {tuple(map(id, made.pieces({}, _by_index(made, each)))) for each in asked}
         for each in asked:
             made.clamp("friendly=0.4,concise=0.4", sources=each)
-        assert len(made._compiled) == len(pieces) == most
+        assert len(made._regions.kept) == len(pieces) == most
         assert len(compiled) == most - 1, "the first was compiled when the policy was loaded"
 
 
@@ -56,7 +56,7 @@ def _by_index(made: Policy, sources: dict[str, str]) -> dict[int, str]:
 
 def test_memory_stays_bounded_under_thousands_of_kinds_of_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """20,000 took 172 MiB. 2^16 sets of pieces, nearly all of them different, and none may be kept for ever."""
-    monkeypatch.setattr(rulebook, "_ROWS", 1600)
+    monkeypatch.setattr(regions, "_ROWS", 1600)
     monkeypatch.setattr(rulebook, "_REMEMBERED", 100)
     made, draw = policy({"rule": "source", "allow": ["explicit"]}, shelf=shelf_of(16)), random.Random(0)
     names = list(made.names)
@@ -73,7 +73,7 @@ def test_memory_stays_bounded_under_thousands_of_kinds_of_sources(monkeypatch: p
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 1 << 18
-    assert made._compiled._sum <= rulebook._ROWS
+    assert made._regions.kept._sum <= regions._ROWS
     assert len(made._remembered) <= rulebook._REMEMBERED
 
 
@@ -110,7 +110,7 @@ def test_the_least_recently_used_goes_first(moves: list[tuple[bool, int, int]], 
 
 def test_threads_get_the_answers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rulebook, "_REMEMBERED", 3)
-    monkeypatch.setattr(rulebook, "_ROWS", 20)
+    monkeypatch.setattr(regions, "_ROWS", 20)
     rule = {"rule": "source", "allow": ["explicit"]}
     asked = random.Random(1).sample(every_source(), 60) * 4
     made, alone = policy(rule), policy(rule)

@@ -76,7 +76,7 @@ def test_memory_is_bounded_and_answers_stay(monkeypatch: pytest.MonkeyPatch) -> 
         grant = policy.clamp({"friendly": f"1.{micro:03d}"}, tenant=f"t{micro}")
         assert len(policy._remembered) <= 8
         assert grant == fresh.clamp({"friendly": f"1.{micro:03d}"}, tenant=f"t{micro}")
-    assert len(policy._compiled) == len(policy._obliged) == 1
+    assert len(policy._regions.kept) == len(policy._obliged) == 1
 
 
 def test_obligations_do_not_grow_with_what_strangers_say() -> None:

@@ -1,14 +1,17 @@
 """Kinds of requests: those to which the same pieces apply have one feasible set, whatever else they say of themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Self
 
 from soupmix.policy.assembly import Placed
 from soupmix.policy.pieces import Ball, Constraint, Piece
-from soupmix.policy.rules import Within, applies
+from soupmix.policy.rules import ATTRIBUTES, Within, applies
 
-__all__ = ["Kinds"]
+__all__ = ["Kinds", "stated"]
+
+_ELSEWHERE = "any-other-value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,14 @@ class Kinds:
     def ball(self, kind: int) -> Ball | None:
         """The smallest bound on the norm that applies to requests of a kind."""
         return next((each for bit, each in self.balls if kind & bit), None)
+
+
+def stated(scopes: Iterable[Within]) -> Iterator[dict[str, str]]:
+    """Attributes as requests may state them, one of every kind that these scopes tell apart; the first states none."""
+    values: dict[str, list[str | None]] = {key: [None] for key in ATTRIBUTES}
+    for key, listed in (limit for scope in scopes for limit in scope):
+        values[key] += [value for value in listed if value not in values[key]]
+    for known in values.values():
+        known += [_ELSEWHERE] if len(known) > 1 else []
+    for chosen in product(*values.values()):
+        yield {key: value for key, value in zip(values, chosen, strict=True) if value is not None}

@@ -6,22 +6,24 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
-from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.assembly import Placed, check_order, digest_of, duties, measured, placed, total_budget, unproved
 from soupmix.policy.box import box
 from soupmix.policy.clock import Clock, Reading, When
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import SEAL, Grant
-from soupmix.policy.kinds import Kinds
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
+from soupmix.policy.patience import within as in_time
 from soupmix.policy.pieces import Ball, Constraint, Piece, RuleRef, Setting
 from soupmix.policy.reading import parse_document, read_text
 from soupmix.policy.recent import Recent
-from soupmix.policy.region import Region, Space
-from soupmix.policy.rules import Approve, Within, applies, within
+from soupmix.policy.region import Region
+from soupmix.policy.regions import Regions
+from soupmix.policy.rules import Approve, Within, applies
+from soupmix.policy.space import Space
 from soupmix.policy.term import Term
 from soupmix.policy.translate import built_in
 from soupmix.weights import Weights
@@ -30,7 +32,7 @@ __all__ = ["Metric", "Policy"]
 
 Metric = Literal["weights", "delta"]
 _REMEMBERED, _OBLIGED = 4096, 256
-_ROWS = 20_000  # of all compiled regions, under a kilobyte each
+_SECONDS = 5.0  # of a clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,16 +59,13 @@ class Policy:
     _clock: Clock = field(repr=False)
     # What every request needs, ready.
     _place: dict[str, int] = field(repr=False, init=False)
-    _kinds: Kinds = field(repr=False, init=False)
-    _compiled: Recent[int, Region] = field(
-        repr=False, init=False, default_factory=lambda: Recent(_ROWS, lambda region: region.size)
-    )
+    _regions: Regions = field(repr=False, init=False)
     _obliged: Recent[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=lambda: Recent(_OBLIGED))
     _remembered: Recent[object, Outcome] = field(repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
-        object.__setattr__(self, "_kinds", Kinds.of(self._rules))
+        object.__setattr__(self, "_regions", Regions.of(self._rules, self._defaults, self._space))
 
     @classmethod
     def load(
@@ -141,13 +140,11 @@ class Policy:
             _known=known,
             _defaults=tuple(built_in(known, budget)),
             _rules=rules,
-            _duties=tuple(
-                (within(said_by.scope, each.scope), each) for said_by in said for each in said_by.obligations
-            ),
+            _duties=duties(said),
             _term=term,
             _clock=reading.clock,
         )
-        made.region({}, {})
+        made._regions.check(rules)
         return made
 
     @property
@@ -188,7 +185,7 @@ class Policy:
     @property
     def norm_rules(self) -> tuple[Placed, ...]:
         """The rules that bound the norm of the merged delta, of whomever."""
-        return tuple(rule for rule in self._rules if any(isinstance(each, Ball) for each in rule.pieces))
+        return tuple(rule for rule in self._rules if rule.of(Ball))
 
     def without(self, rule: RuleRef) -> "Policy":
         """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
@@ -223,8 +220,9 @@ class Policy:
             WeightError: a bad number, or a name that the policy does not know (reason "unknown-adapter").
             RecipeError: an attribute or source that does not exist (reasons "unknown-attribute", "unknown-source"), or a
                 value that none can have (reason "bad-attribute").
-            PolicyRefusal: a rule refuses instead of clamping (reason "refused-by-rule"), or something that the documents rest
-                on has ended since they were loaded (reason "ended").
+            PolicyRefusal: a rule refuses instead of clamping (reason "refused-by-rule"), something that the documents rest on
+                has ended since they were loaded ("ended"), it takes more than five seconds ("too-slow"), or the rules for
+                requests of this kind are too much to decide ("too-many-combinations", "too-costly").
         """
         weights = Weights.parse(requested)
         check_attributes(attributes)
@@ -233,7 +231,7 @@ class Policy:
         kind = self.kind(attributes, by_index(sources, self._place))
         outcome = self._outcome(weights.along(self._space.names), kind)
         outcome.check()
-        ball = self._kinds.ball(kind)
+        ball = self._regions.kinds.ball(kind)
         return Grant(
             requested=weights,
             granted=outcome.granted,
@@ -255,8 +253,8 @@ class Policy:
         key = tuple([applies(limits, attributes) for limits, _ in self._duties])
         found = self._obliged.get(key)
         if found is None:
-            found = united(each for limits, each in self._duties if applies(limits, attributes))
-            self._obliged.keep(key, found)
+            owed = united(each for (_, each), holds in zip(self._duties, key, strict=True) if holds)
+            found = self._obliged.keep(key, owed)
         return found
 
     def internal_reasons(self, grant: Grant) -> dict[str, str]:
@@ -267,32 +265,28 @@ class Policy:
 
     def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
         """The feasible set for these attributes, and sources by adapter index."""
-        return self._region(self.kind(attributes, sources))
+        return self._regions.region(self.kind(attributes, sources))
 
     def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
         """Everything that holds for these attributes and sources."""
-        return [*self._defaults, *self._kinds.chosen(self.kind(attributes, sources))]
+        return self._regions.pieces(self.kind(attributes, sources))
 
     def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> int:
         """Which pieces apply to a request, see `Kinds`: requests of one kind have one feasible set."""
-        return self._kinds.kind(attributes, sources)
+        return self._regions.kinds.kind(attributes, sources)
 
     @property
     def minds_sources(self) -> bool:
         """Whether any rule asks where weights come from."""
-        return bool(self._kinds.minding)
-
-    # Keyed by which pieces apply, not by what the request says: a stranger cannot grow what is kept with new values.
-    def _region(self, kind: int) -> Region:
-        found = self._compiled.get(kind)
-        if found is None:
-            pieces = [*self._defaults, *self._kinds.chosen(kind)]
-            found = self._compiled.keep(kind, Region.compile(pieces, self._space))
-        return found
+        return bool(self._regions.kinds.minding)
 
     def _outcome(self, asked: tuple[int, ...], kind: int) -> Outcome:
         found = self._remembered.get((kind, asked))
         if found is None:
-            found = Outcome.of(self._region(kind).clamp(asked), self._known)
-            self._remembered.keep((kind, asked), found)
+            try:
+                with in_time(_SECONDS):
+                    clamped = self._regions.region(kind).clamp(asked)
+            except PolicyError as error:  # of a kind that was not tried when the policy was loaded
+                raise PolicyRefusal(str(error), reason=error.reason) from error
+            found = self._remembered.keep((kind, asked), Outcome.of(clamped, self._known))
         return found
