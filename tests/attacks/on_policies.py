@@ -6,9 +6,11 @@ from pathlib import Path
 from attack import Attack
 from on_stores import store
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.merge import merge
 from soupmix.policy import Policy
-from soupmix.store import Store
+from soupmix.store import Store, read_manifest, write_manifest
+from soupmix.store.manifest import Gram
 
 __all__ = ["ATTACKS"]
 
@@ -39,6 +41,15 @@ def _bound(name: str, tries: str, number: str) -> Attack:
 def _approves(count: int) -> str:
     lines = [f"  - {{name: a{number}, digest: 'sha256:{number:064x}'}}\n" for number in range(count)]
     return f"{_HEAD}rules:\n- rule: approve\n  adapters:\n" + "".join(lines)
+
+
+def _factor(where: Path) -> None:
+    """Deltas without a norm under a bound on the norm, merged by a method that has other terms."""
+    folder = store(where)
+    write_manifest(folder, read_manifest(folder).model_copy(update={"base_norm": 1.0, "gram": Gram(total=(0, 0, 0))}))
+    (where / "0.yaml").write_text(f"{_HEAD}rules:\n- {{rule: norm, at_most: 0.01}}\n")
+    grant = Policy.load(where / "0.yaml", adapters=Store(folder)).clamp("friendly=1,expert=1")
+    merge(Store(folder), grant, method="factor")
 
 
 def _folder(where: Path) -> None:
@@ -183,5 +194,8 @@ ATTACKS = (
     _rule("scope-twin", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: [Minor]}}"),
     _rule("scope-empty", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: []}}"),
     _rule("scope-unknown", "a scope that is skipped", f"{_RUDE}, at_most: 0, scope: {{age: [minor]}}"),
+    Attack(
+        "factor-under-a-norm", "terms that a bound on the norm does not see", _factor, PolicyRefusal, "norm-not-linear"
+    ),
     Attack("folder-as-policy", "an error nobody thought of", _folder, PolicyError, "unreadable"),
 )

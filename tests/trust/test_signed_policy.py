@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.files import canonical_json
 from soupmix.policy import Policy
 from soupmix.policy.inventory import inventory
@@ -258,3 +258,45 @@ def test_what_is_signed_and_no_inventory_is_refused(two: "tuple[Shop, Shop]", da
     with pytest.raises(PolicyError, match="no inventory of a store") as caught:
         signed(*two)
     assert caught.value.reason == "bad-inventory"
+
+
+def test_a_policy_from_signed_sets_ends_with_the_first_of_them(two: "tuple[Shop, Shop]") -> None:
+    """Signed policies used to keep the instant of their load for ever."""
+    law, organisation = two
+    organisation.publish({"acme.yaml": document("organisation")}, now=NOW - timedelta(days=3))
+    clock, read = [NOW], [0]
+
+    def now() -> datetime:
+        read[0] += 1
+        return clock[0]
+
+    made = load_signed(law=law.source(), organisation=organisation.source(), adapters=ADAPTERS, now=now)
+    assert read == [1], "signatures, windows and reports are judged by one reading"
+    assert made.policy.ends == made.expires == NOW + timedelta(days=4)
+    clock[0] = made.expires - timedelta(seconds=1)
+    assert made.policy.clamp({"friendly": 0.5}).granted
+    clock[0] = made.expires
+    with pytest.raises(PolicyRefusal, match=r"the signed set of the organisation, .* ended at 2027-01-05 12:00:00 UTC"):
+        made.policy.clamp({"friendly": 0.5})
+    clock[0] = NOW
+    with pytest.raises(PolicyRefusal) as caught:
+        made.policy.clamp({"friendly": 0.5})
+    assert caught.value.reason == "ended"
+
+
+def test_a_signed_document_that_ends_before_its_set(two: "tuple[Shop, Shop]") -> None:
+    law, organisation = two
+    organisation.publish({"acme.yaml": document("organisation", valid="{until: 2027-01-02}")})
+    clock = [NOW]
+    policy = load_signed(law=law.source(), organisation=organisation.source(), now=lambda: clock[0]).policy
+    assert policy.ends == datetime(2027, 1, 3, tzinfo=UTC)
+    clock[0] = policy.ends
+    with pytest.raises(PolicyRefusal, match=r"acme\.yaml, .* ended on 2027-01-02"):
+        policy.clamp({})
+
+
+def test_what_is_no_document_is_told(two: "tuple[Shop, Shop]") -> None:
+    files = {"acme.yaml": document("organisation"), "more.json": document("organisation", bound("friendly", 0))}
+    two[1].publish(files)
+    note = "more.json in the signed set of the organisation is data and no policy document (.yaml); no rule in it holds"
+    assert note in signed(*two).notes

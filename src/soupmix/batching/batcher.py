@@ -18,6 +18,7 @@ from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.policy.grant import check_grant
+from soupmix.policy.linear import check_linear
 
 __all__ = ["Batcher", "State", "Ticket"]
 
@@ -99,6 +100,7 @@ class Batcher:
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
+            PolicyRefusal: `factor` under a rule that bounds the norm ("norm-not-linear").
             AdapterError: the grant is for an adapter that the engine does not hold.
             PolicyError: the grant is of another policy than the one the engine was loaded under (reason "other-policy").
             PolicyError: it is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
@@ -141,6 +143,7 @@ class Batcher:
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
             )
+        check_linear(self.method, request.grant.norm_rule)
         return Answer(
             identity=self.engine.identity(request.grant, self.method, request.tenant),
             prompt=request.prompt,

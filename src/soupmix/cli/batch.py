@@ -17,6 +17,7 @@ import click
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option
 from soupmix.policy.asking import by_index, check_attributes, check_names
+from soupmix.policy.linear import check_linear
 
 if TYPE_CHECKING:
     from soupmix.base import Base
@@ -100,6 +101,9 @@ def command(
 
     held, found = Store(asking.store) if asking.store else Store.shipped(), resolve(base)
     policy = asking.policy(held)
+    for rule in policy.norm_rules:
+        if not rule.within:  # it holds for every line
+            check_linear(method, str(rule.ref))
     stated, said, name = asking.attributes, asking.sources, model or found.label
     check_attributes(stated)
     check_names(asking.weights, policy.names)

@@ -81,7 +81,7 @@ def command(
     policy = asking.policy(adapters)
     with asking.refusals():
         _check_unchanged(recipe, policy)
-    grant = asking.clamp(policy)
+    grant = asking.clamp(policy, recipe.method)
     if dry_run or out is None:
         asking.witness.grant(grant, signed=asking.signed)
         click.echo(grant.explain(), err=True)
@@ -104,7 +104,7 @@ def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | 
         raise click.UsageError("give OUT, or RECIPE.yaml OUT; see `soupmix merge --help`")
     if len(paths) == 2:
         return paths[0], paths[1]
-    if paths and paths[0].suffix in (".yaml", ".yml"):
+    if paths and paths[0].suffix.lower() in (".yaml", ".yml"):
         if not dry_run:
             raise click.UsageError(f"{paths[0]} looks like a recipe; give the folder to write as well: RECIPE.yaml OUT")
         return paths[0], None

@@ -21,6 +21,7 @@ from soupmix.merge.identity import merge_identity
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import check_grant
+from soupmix.policy.linear import check_linear
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Message", "Prompt"]
@@ -130,6 +131,7 @@ class Engine:
 
         Raises:
             RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
+            PolicyRefusal: `factor` under a rule that bounds the norm (reason "norm-not-linear").
             AdapterError: a grant is for an adapter that this engine does not hold.
             PolicyError: a grant is of another policy than the one the engine was loaded under (reason "other-policy").
             PolicyError: a grant is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
@@ -151,12 +153,16 @@ class Engine:
     def _check(self, prompts: Sequence[Prompt], grants: Sequence[Grant], method: str) -> None:
         if len(prompts) != len(grants):
             raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
-        for grant in grants:
-            check_grant(grant, "the engine")
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
+        self._check_grants(grants, method)
+
+    def _check_grants(self, grants: Sequence[Grant], method: str) -> None:
         self.check_method(method)
+        for grant in grants:
+            check_grant(grant, "the engine")
+            check_linear(method, grant.norm_rule)
 
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown, or if it is `factor` and adapters have different ranks."""
@@ -208,9 +214,8 @@ class Engine:
         return Completion(text, len(tokens.ids), tokens.finished)
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
-        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
-        for grant in grants:
-            check_grant(grant, "the engine")
+        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row. Raises as `complete`."""
+        self._check_grants(grants, method)
         rows = [self.bank.row(grant) for grant in grants]
         weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
         with torch.inference_mode(), self.rows.serving(weights, method):

@@ -15,6 +15,7 @@ from soupmix.merge.stack import Stack
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, RecordedGrant
 from soupmix.policy.grant import check_grant
+from soupmix.policy.linear import check_linear
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
 from soupmix.weights import MILLION
@@ -146,6 +147,7 @@ def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
     Raises:
         TypeError: `grant` is no Grant. PolicyError: it is not as a policy of this process gave it ("not-granted").
         RecipeError: unknown method.
+        PolicyRefusal: "factor" under a rule that bounds the norm (reason "norm-not-linear").
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     check_grant(grant, "merge")
@@ -162,6 +164,7 @@ def repeat_merge(store: Store, record: RecordedGrant, *, method: str = "delta") 
 
 def _merged(store: Store, grant: RecordedGrant, method: str) -> Soup:
     check_method(method)
+    check_linear(method, grant.norm_rule)
     weighted = []
     ingredients = []
     for name, micro in sorted(grant.granted.items()):

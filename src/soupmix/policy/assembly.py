@@ -1,6 +1,6 @@
 """What a policy is assembled from: rules in their places, evidence, measures of a store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
@@ -9,14 +9,15 @@ from itertools import pairwise
 from soupmix.errors import PolicyError
 from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.known import AdapterRef, Known
+from soupmix.policy.obligations import Obligation
 from soupmix.policy.pieces import Piece, RuleRef, Setting, place
 from soupmix.policy.quadratic import Matrix
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.policy.region import Space
-from soupmix.policy.rules import Approve, Within, applies, within
+from soupmix.policy.rules import Approve, Within, within
+from soupmix.policy.space import Space
 from soupmix.policy.translate import translate
 
-__all__ = ["Placed", "check_order", "internal_reasons", "measured", "placed", "total_budget", "unproved"]
+__all__ = ["Placed", "check_order", "duties", "internal_reasons", "measured", "placed", "total_budget", "unproved"]
 
 _METRIC_DIGITS = 6
 _GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
@@ -30,9 +31,9 @@ class Placed:
     within: Within
     pieces: tuple[Piece, ...]
 
-    def applies(self, attributes: Mapping[str, str]) -> bool:
-        """Whether the rule holds for a request with these attributes."""
-        return applies(self.within, attributes)
+    def of(self, kind: type[Piece]) -> bool:
+        """Whether any of its pieces is of this kind."""
+        return any(isinstance(each, kind) for each in self.pieces)
 
 
 def check_order(documents: Sequence[tuple[str, Document]]) -> None:
@@ -56,6 +57,11 @@ def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple
             if not found and not isinstance(rule, Approve):
                 notes.append(f"{ref} concerns no known adapter, so it has no effect")
     return tuple(rules), notes
+
+
+def duties(documents: Sequence[Document]) -> tuple[tuple[Within, Obligation], ...]:
+    """All obligations of all documents, and for whom they hold."""
+    return tuple((within(said.scope, each.scope), each) for said in documents for each in said.obligations)
 
 
 def unproved(documents: Sequence[Document], today: date) -> frozenset[str]:

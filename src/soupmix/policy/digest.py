@@ -9,7 +9,7 @@ from soupmix.files import canonical_json
 from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.known import AdapterRef, Known
 from soupmix.policy.pieces import Ball, Piece, RuleRef
-from soupmix.policy.region import Space
+from soupmix.policy.space import Space
 
 __all__ = ["digest_without", "digests_of", "norms_digest"]
 

@@ -100,14 +100,13 @@ def seal_of(
 
 def _tag_of(grant: Grant, seal: bytes) -> bytes:
     said = (grant.requested.pairs(), grant.policy_digest, grant.scope, grant.is_open, grant.metric)
-    return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations))
+    return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations, grant.norm_rule))
 
 
 def _keyed(kind: bytes, before: bytes, said: Any) -> bytes:
     try:
-        text = marshal.dumps(
-            said, 2
-        )  # four times as fast as JSON; without the references of later versions, so by content
+        # four times as fast as JSON; version 2 has no references, so equal content has equal bytes
+        text = marshal.dumps(said, 2)
     except ValueError:  # a class of its own for a text, such as an enumeration
         text = _encode(said).encode()
     return blake2b(before + text, key=_KEY, person=kind, digest_size=16).digest()

@@ -54,6 +54,8 @@ class RecordedGrant:
         scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
         sources: (adapter or "*", source) pairs the request stated, sorted.
         obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
+        norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then only methods whose merge is the
+            weighted sum of deltas may use the grant, see `soupmix.policy.linear`.
     """
 
     requested: Weights
@@ -67,6 +69,7 @@ class RecordedGrant:
     metric: str = "weights"
     sources: tuple[tuple[str, str], ...] = ()
     obligations: tuple[str, ...] = ()
+    norm_rule: str | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -114,7 +117,8 @@ class RecordedGrant:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, weights as decimal text; `RecordedGrant.read` reads it back."""
-        return {
+        norm = {} if self.norm_rule is None else {"norm_rule": self.norm_rule}
+        return norm | {
             "attributes": self.attributes,
             "binding": [{**asdict(each), "adapters": list(each.adapters)} for each in self.binding],
             "clamped": self.clamped,
@@ -153,6 +157,7 @@ class RecordedGrant:
                 metric=read.metric,
                 sources=tuple(sorted(read.sources.items())),
                 obligations=read.obligations,
+                norm_rule=read.norm_rule,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -188,6 +193,7 @@ class _Record(BaseModel):
     distance: str
     granted: dict[str, str]
     metric: Literal["weights", "delta"]
+    norm_rule: str | None = None
     obligations: tuple[str, ...]
     open: bool
     policy_digest: str

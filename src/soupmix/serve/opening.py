@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from soupmix.batching import Batcher, Limits
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.policy import Policy
+from soupmix.policy.clock import Reading
 from soupmix.serve.house import House
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
@@ -72,7 +72,7 @@ def open_house(plan: Plan) -> Iterator[House]:
                 "or pass --no-auth to answer everybody on this machine",
                 reason="no-keys",
             )
-        policies = Policies(_loader(plan), audited=plan.audit is not None)
+        policies = Policies(_loader(plan), audited=plan.audit is not None, method=plan.settings.method)
         audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
         # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
@@ -98,7 +98,7 @@ def _loader(plan: Plan) -> Callable[[], InForce]:
     """How the policy is read, every time."""
 
     def load() -> InForce:
-        now, expires, documents = datetime.now(UTC), None, plan.policies()
+        reading, expires, documents = Reading.of(None), None, plan.policies()
         if plan.trust:
             from soupmix.trust import load_signed
 
@@ -108,12 +108,13 @@ def _loader(plan: Plan) -> Callable[[], InForce]:
                 user=documents,
                 adapters=plan.store,
                 metric=plan.metric,
+                now=reading,
             )
             policy, expires = made.policy, made.expires
         elif documents:
-            policy = Policy.load(*documents, adapters=plan.store, metric=plan.metric)
+            policy = Policy.load(*documents, adapters=plan.store, metric=plan.metric, now=reading)
         else:
             policy = Policy.open(plan.store, metric=plan.metric)
-        return InForce(policy, bool(plan.trust), now, expires)
+        return InForce(policy, bool(plan.trust), reading.at, expires)
 
     return load

@@ -10,6 +10,7 @@ from soupmix.audit import Entry
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.policy import Grant, Policy
+from soupmix.policy.linear import check_linear
 from soupmix.serve.batch.line import CHAT, Line
 from soupmix.serve.batch.result import Begun
 from soupmix.serve.prompts import Prompted, chat_prompted, completion_prompted
@@ -141,11 +142,13 @@ class Desk:
             raise RecipeError("the sources of weights are given for the whole batch", reason="bad-source")
         sources = self._defaults.sources or soup.sources
         try:
-            return self._policy.clamp(weights, sources=sources, **attributes)
+            grant = self._policy.clamp(weights, sources=sources, **attributes)
+            check_linear(self._defaults.method, grant.norm_rule)
         except SoupmixError as error:
             if append is not None:
                 append(self._refusal(error, ask, weights, attributes))
             raise
+        return grant
 
     def _refusal(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> Entry:
         return Entry(
