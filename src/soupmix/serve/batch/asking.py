@@ -158,6 +158,6 @@ def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        last = error.errors(include_url=False)[-1]  # of a choice of forms the last one says most
+        last = error.errors(include_url=False, include_input=False)[-1]  # of a choice of forms the last one says most
         place = ".".join(str(each)[:80] for each in last["loc"])
         raise RecipeError(f"body.{place}: {last['msg']}", reason=str(last["type"])) from None
