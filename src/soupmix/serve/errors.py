@@ -15,7 +15,7 @@ _TYPES: Final = {
     500: "server_error",
     503: "server_error",
 }
-_BUSY: Final = ("queue-full", "share-full")
+_BUSY: Final = ("bodies-full", "queue-full", "share-full")
 
 
 class HttpError(SoupmixError):

@@ -6,6 +6,7 @@ from typing import Final
 
 from soupmix.audit import AuditLog
 from soupmix.batching import Batcher
+from soupmix.serve.bodies import Bodies
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import Policies
 from soupmix.serve.profiles import Profiles
@@ -39,4 +40,5 @@ class House:
     audit: AuditLog | None
     started: int
     shares: Shares
+    bodies: Bodies
     closing: threading.Event = field(default_factory=threading.Event)

@@ -14,6 +14,7 @@ from soupmix.batching import Batcher, Limits
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.policy import Policy
+from soupmix.serve.bodies import Bodies
 from soupmix.serve.house import House
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
@@ -91,6 +92,7 @@ def open_house(plan: Plan) -> Iterator[House]:
             audit=audit,
             started=int(time()),
             shares=Shares(plan.settings.share),
+            bodies=Bodies(plan.settings.bodies),
         )
 
 

@@ -12,7 +12,8 @@ class Settings:
     Attributes:
         model: name under which the base model is asked for. method: how adapters are merged, "delta" or "factor".
         no_auth: nobody needs a key; only for a server that listens on this machine alone.
-        body: most bytes of a request. answers: most answers of one request (n times prompts).
+        body: most bytes of a request. bodies: of all that are being read, half of them for one tenant.
+        answers: most answers of one request (n times prompts).
         share: most answers of one tenant at once, waiting or running; None is no limit.
         adapters: most weights of one request. tokens: of an answer whose length is not said.
         profiles: most of them per tenant. pieces: of an answer that a reader may be behind.
@@ -25,6 +26,7 @@ class Settings:
     method: str = "delta"
     no_auth: bool = False
     body: int = 1 << 20
+    bodies: int = 64 << 20
     answers: int = 8
     share: int | None = None
     adapters: int = 64

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-import anyio
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -69,7 +70,7 @@ class _StrictRequest(Request):
 
     _understood: BaseModel | None = None
 
-    async def understand(self, kind: type[BaseModel], limit: anyio.CapacityLimiter) -> None:
+    async def understand(self, kind: type[BaseModel], limit: CapacityLimiter) -> None:
         """Read and understand the body, in a thread; an empty one, and one that is no JSON, are left to FastAPI."""
         if _JSON.fullmatch(self.headers.get("content-type", "")) is None:
             return
@@ -106,14 +107,14 @@ class StrictRoute(APIRoute):
         return handle
 
 
-_limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("soupmix_bodies")
+_limiter: RunVar[CapacityLimiter] = RunVar("soupmix_bodies")
 
 
-def _limit() -> anyio.CapacityLimiter:
+def _limit() -> CapacityLimiter:
     """One for each event loop."""
     try:
         return _limiter.get()
     except LookupError:
-        made = anyio.CapacityLimiter(_AT_ONCE)
+        made = CapacityLimiter(_AT_ONCE)
         _limiter.set(made)
         return made
