@@ -7,7 +7,8 @@ reloaded policies, evictions, failures and cancelled answers, and ends at the fi
 import random
 import sys
 from collections import Counter
-from os.path import commonprefix
+from collections.abc import Sequence
+from itertools import takewhile
 
 from soupmix.batching.request import Limits
 from soupmix.batching.schedule import Job, Plan, Scheduler
@@ -115,7 +116,7 @@ class Simulation:
     def _check_told(self, job: Job) -> None:
         """What is told of the cache is what this person was computed before, or what everybody may share, no more."""
         own = self._computed.get(job.identity, set())
-        most = max((len(commonprefix([each, job.prompt])) for each in own), default=0)
+        most = max((_alike(each, job.prompt) for each in own), default=0)
         if job.cached > max(most, job.common):
             raise Foreign(f"{job} is told of {job.cached} tokens, and only {most} were its own")
         self.seen["shared"] += job.cached > most
@@ -132,6 +133,11 @@ class Simulation:
                 job.identity.split(",")[0],
                 [*job.prompt, *job.answer][:60],
             )
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def run(rows: int, seed: int) -> Counter[str]:

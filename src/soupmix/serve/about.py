@@ -21,8 +21,9 @@ from soupmix.serve.answers import (
 from soupmix.serve.auth import authenticate, house_of, operator
 from soupmix.serve.documented import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
 from soupmix.serve.errors import HttpError
-from soupmix.serve.granting import no_such_model, person_of
+from soupmix.serve.granting import no_such_model
 from soupmix.serve.house import House
+from soupmix.serve.people import recorded
 from soupmix.serve.policy_watch import reload_policy
 from soupmix.serve.profiles import PREFIX, Profile
 from soupmix.serve.strict import StrictRoute
@@ -33,7 +34,12 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=StrictRoute)
 _Caller = Annotated[Caller, Depends(authenticate)]
-_User = Annotated[str, Path(alias="user", min_length=1, max_length=200, description="As requests name the person")]
+_User = Annotated[
+    str,
+    Path(
+        alias="user", min_length=1, max_length=200, description="As requests name the person; soup:<id> for a profile"
+    ),
+]
 _MOST_MODELS = 1000
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -118,7 +124,7 @@ def reload(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Re
 def forget(request: Request, caller: Annotated[Caller, Depends(operator)], name: _User) -> None:
     """Destroy the key of one of the tenant's people in the audit log: no record can be linked to them any more."""
     house = house_of(request)
-    if house.audit is None or not house.audit.erase(person_of(caller, name)):
+    if house.audit is None or not house.audit.erase(recorded(caller, name)):
         raise HttpError("nobody of that name is in the audit log", status=404, reason="no-such-person", param="user")
 
 

@@ -19,6 +19,7 @@ from soupmix.serve.house import House
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.profiles import Profiles
+from soupmix.serve.prompts import shared_prefix
 from soupmix.serve.settings import Settings
 from soupmix.serve.shares import Shares
 from soupmix.serve.tables import open_database
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from soupmix.trust import Source
 
 __all__ = ["Plan", "open_house"]
+
+_MOST_PREFIX = 1 << 20  # bytes of a system prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Plan:
         trust: signed sets by tier.
         metric: see `Policy.load`. dtype: see `Engine.load`. limits: of the running batch.
         audit: folder of the audit log, or None. signer: of its checkpoints, or None.
+        shared: files with system prompts that are nobody's secret: each is computed once for a merge, whoever asks.
     """
 
     settings: Settings
@@ -54,6 +58,7 @@ class Plan:
     limits: Limits = Limits()  # noqa: RUF009  # frozen
     audit: Path | None = None
     signer: Signer | None = None
+    shared: tuple[Path, ...] = ()
 
 
 @contextmanager
@@ -78,7 +83,8 @@ def open_house(plan: Plan) -> Iterator[House]:
         # the bounds of today's policy would hold in the kernels after a reload: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
         engine = Engine.load(base, plan.store, dtype=plan.dtype)
-        batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method))
+        shared = [_prefix(engine, path, plan.limits) for path in plan.shared]
+        batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method, shared=shared))
         metrics = Metrics()
         metrics.watch(batcher, policies)
         yield House(
@@ -94,6 +100,23 @@ def open_house(plan: Plan) -> Iterator[House]:
             shares=Shares(plan.settings.share),
             bodies=Bodies(plan.settings.bodies),
         )
+
+
+def _prefix(engine: Engine, path: Path, limits: Limits) -> tuple[int, ...]:
+    """The tokens of a system prompt in a file; the line break at its end is not part of it."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_PREFIX).decode()
+    except (OSError, UnicodeError) as error:
+        raise RecipeError(f"the shared system prompt {path} cannot be read: {error}", reason="bad-prefix") from error
+    found = shared_prefix(engine, text.removesuffix("\n"))
+    if len(found) >= limits.length:
+        raise RecipeError(
+            f"the shared system prompt {path} has {len(found)} tokens, and {limits.length} fit with the answer; shorten it, "
+            "or give --length",
+            reason="too-long",
+        )
+    return found
 
 
 def _loader(plan: Plan) -> Callable[[], InForce]:

@@ -47,6 +47,12 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _no_profile(text: str) -> str:
+    if text.startswith("soup:"):
+        raise ValueError("must not begin with soup:, as profiles do; name the profile as the model")
+    return text
+
+
 def _source(text: str) -> str:
     if text not in SOURCES:
         raise ValueError(f"must be one of {', '.join(SOURCES)}")
@@ -86,6 +92,7 @@ def _prompt_form(value: object) -> str:
 
 Text = Annotated[str, Field(max_length=_MOST_TEXT)]
 Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+User = Annotated[Line, AfterValidator(_no_profile), Field(json_schema_extra={"pattern": "^(?!soup:)"})]
 Name = Annotated[str, Field(max_length=200)]
 Source = Annotated[str, Field(max_length=20), AfterValidator(_source), Field(json_schema_extra={"enum": list(SOURCES)})]
 Weight = Annotated[
@@ -201,7 +208,7 @@ class Ask(Edge):
     seed: Annotated[int, Field(ge=0, le=_MOST_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Line | None = None
+    user: User | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
 

@@ -92,6 +92,7 @@ class Desk:
             grant,
             logprobs=prompted.logprobs,
             salt=salt,
+            person=f"line {line.number}" if ask.user is None else f"user {ask.user}",
             seed=self._defaults.seed + line.number if ask.seed is None else ask.seed,
             temperature=self._defaults.temperature,
         )
