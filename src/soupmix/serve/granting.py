@@ -50,7 +50,8 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
         granted = look(house, caller, draft, profile, held)
     except SoupmixError as error:
         house.metrics.grants.labels("refused").inc()
-        _record(house, _refusal(error, held, draft, caller, who))
+        if house.refusals is not None:
+            house.refusals.record(caller.key, _refusal(error, held, draft, caller, who))
         raise
     house.metrics.grants.labels("clamped" if granted.grant.clamped else "full").inc()
     _record(house, Entry.of_grant(granted.grant, person=who, merge=granted.answer.merge, is_signed=held.signed))
@@ -114,18 +115,15 @@ def attributes_of(draft: Draft, caller: Caller) -> dict[str, str]:
 
 
 def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, person: str | None) -> Entry:
-    return Entry(
-        "refusal",
+    return Entry.of_refusal(
+        error.reason,
         person=person,
         requested=draft.weights,
         attributes=attributes_of(draft, caller),
         policy=held.policy.digest,
         is_open=held.policy.is_open,
         is_signed=held.signed,
-        binding=tuple(sorted({f"{r.tier}/{r.issuer}/{r.rule}" for r in error.rules}))
-        if isinstance(error, PolicyRefusal)
-        else (),
-        reason=error.reason,
+        rules=error.rules if isinstance(error, PolicyRefusal) else (),
     )
 
 

@@ -20,6 +20,7 @@ from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.profiles import Profiles
 from soupmix.serve.prompts import shared_prefix
+from soupmix.serve.refusals import Refusals
 from soupmix.serve.settings import Settings
 from soupmix.serve.shares import Shares
 from soupmix.serve.tables import open_database
@@ -80,6 +81,9 @@ def open_house(plan: Plan) -> Iterator[House]:
             )
         policies = Policies(_loader(plan), audited=plan.audit is not None)
         audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
+        refusals = Refusals(audit.append, plan.settings.refusals) if audit else None
+        if refusals:
+            stack.callback(refusals.flush, everything=True)
         # the bounds of today's policy would hold in the kernels after a reload: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
         engine = Engine.load(base, plan.store, dtype=plan.dtype)
@@ -96,6 +100,7 @@ def open_house(plan: Plan) -> Iterator[House]:
             keys=keys,
             metrics=metrics,
             audit=audit,
+            refusals=refusals,
             started=int(time()),
             shares=Shares(plan.settings.share),
             bodies=Bodies(plan.settings.bodies),

@@ -16,6 +16,7 @@ class Settings:
         answers: most answers of one request (n times prompts).
         share: most answers of one tenant at once, waiting or running; None is no limit.
         adapters: most weights of one request. tokens: of an answer whose length is not said.
+        refusals: of one key that are recorded one by one in a minute; beyond, they are counted on record.
         profiles: most of them per tenant. pieces: of an answer that a reader may be behind.
         patience: seconds that a client may take to send its request, or to take the next part of an answer.
         drain: seconds that running answers have when the server ends.
@@ -31,6 +32,7 @@ class Settings:
     share: int | None = None
     adapters: int = 64
     tokens: int = 256
+    refusals: int = 60
     profiles: int = 100_000
     pieces: int = 256
     patience: float = 30.0

@@ -142,15 +142,14 @@ class Desk:
     def _refused(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> None:
         if self._append is not None:
             self._append(
-                Entry(
-                    "refusal",
+                Entry.of_refusal(
+                    error.reason,
                     person=ask.user or self._who,
                     requested=weights,
                     attributes=attributes,
                     policy=self._policy.digest,
                     is_open=self._policy.is_open,
                     is_signed=self._signed,
-                    reason=error.reason,
                 )
             )
 
