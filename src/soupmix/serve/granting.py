@@ -11,6 +11,7 @@ from soupmix.serve.house import House
 from soupmix.serve.people import person_of, recorded
 from soupmix.serve.policies import InForce
 from soupmix.serve.profiles import PREFIX, Draft
+from soupmix.serve.telling import Telling
 from soupmix.serve.tenants import Caller
 from soupmix.serve.wire import SoupAsk
 from soupmix.weights import Weights
@@ -60,10 +61,21 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
 
 def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
-    grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
+    telling = Telling(held.policy, caller.attributes)
+    try:
+        grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
+    except PolicyRefusal as error:
+        raise telling.refusal(error) from None
     salt = house.keys.salt(caller.tenant)
     identity = house.batcher.engine.identity(grant, house.settings.method, salt)
-    answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=house.settings.method, merge=identity)
+    answer = SoupAnswer.of(
+        grant,
+        profile=profile,
+        signed=held.signed,
+        method=house.settings.method,
+        merge=identity,
+        limit=telling.limit,
+    )
     return Granted(grant, answer, salt)
 
 
