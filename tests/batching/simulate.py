@@ -7,11 +7,14 @@ reloaded policies, evictions, failures and cancelled answers, and ends at the fi
 import random
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
 
 from soupmix.batching.request import Limits
 from soupmix.batching.schedule import Job, Plan, Scheduler
 
-Slot = dict[int, tuple[str, int]]  # position -> (merge identity, token) whose keys and values lie there
+Slot = dict[int, tuple[str, str, int]]  # position -> (person and merge, merge, token) whose keys and values lie there
+OPENING = (1, 2, 3, 4, 5, 6, 7, 8)  # a system prompt that many have, and that the operator lets everybody share
 
 
 class Foreign(Exception):
@@ -30,10 +33,11 @@ class Simulation:
         self._slots: list[Slot] = [{} for _ in range(self._limits.rows)]
         self._policy, self._talks = 0, [self._new_talk() for _ in range(12)]
         self._ends: dict[Job, int] = {}
+        self._computed: dict[str, set[tuple[int, ...]]] = {}  # by person and merge: what was computed for them
         self.seen: Counter[str] = Counter()
 
     def _new_talk(self) -> tuple[str, list[int]]:
-        opening = self._draw.choice([[], [1, 2, 3, 4, 5, 6, 7, 8]])  # a system prompt that many share
+        opening = self._draw.choice([(), OPENING])
         return f"person {self._draw.randrange(5)} of tenant {self._draw.randrange(2)}", [
             *opening,
             self._draw.randrange(9),
@@ -79,8 +83,9 @@ class Simulation:
         tokens += [self._draw.randrange(9) for _ in range(self._draw.randrange(1, 12))]
         if len(tokens) > 60:
             who, tokens = self._talks[number] = self._new_talk()
-        identity = f"{who}, weights {self._draw.randrange(2)}, policy {self._policy}"
-        job = Job(identity, tuple(tokens))
+        merge = f"{who.partition(' of ')[2]}, weights {self._draw.randrange(2)}, policy {self._policy}"
+        common = len(OPENING) if tuple(tokens[: len(OPENING)]) == OPENING and len(tokens) > len(OPENING) else 0
+        job = Job(f"{who}, {merge}", tuple(tokens), merge=merge, common=common)
         self._ends[job] = self._draw.randrange(1, self._limits.length - len(tokens))
         self._scheduler.add(job)
 
@@ -96,12 +101,27 @@ class Simulation:
         """What a forward pass does: write these tokens, read everything before them."""
         slot, whole = self._slots[job.slot], (*job.prompt, *job.answer)
         assert whole[start : start + len(tokens)] == tokens
-        slot.update((start + number, (job.identity, token)) for number, token in enumerate(tokens))
+        slot.update((start + number, (job.identity, job.merge, token)) for number, token in enumerate(tokens))
         for position in range(start + len(tokens)):
-            if slot.get(position) != (job.identity, whole[position]):
+            who, merge, token = slot.get(position, ("", "", -1))
+            shared = merge == job.merge and whole[: position + 1] == OPENING[: position + 1]
+            if token != whole[position] or not (who == job.identity or shared):
                 raise Foreign(f"{job} reads {slot.get(position)} at {position} instead of {whole[position]}")
+        if start == job.cached:
+            self._check_told(job)
+        self._computed.setdefault(job.identity, set()).add(whole[: start + len(tokens)])
         self.seen["rows"] += 1
         self.seen["went on from a prefix"] += start == job.cached > 0
+
+    def _check_told(self, job: Job) -> None:
+        """What is told of the cache is what this person was computed before, or what everybody may share, no more."""
+        own = self._computed.get(job.identity, set())
+        most = max((_alike(each, job.prompt) for each in own), default=0)
+        if job.cached > max(most, job.common):
+            raise Foreign(f"{job} is told of {job.cached} tokens, and only {most} were its own")
+        self.seen["shared"] += job.cached > most
+        own_only = job.common < job.cached <= most
+        self.seen["own"] += own_only
 
     def _choose(self, job: Job) -> None:
         job.answer.append(self._draw.randrange(9))
@@ -113,6 +133,11 @@ class Simulation:
                 job.identity.split(",")[0],
                 [*job.prompt, *job.answer][:60],
             )
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def run(rows: int, seed: int) -> Counter[str]:

@@ -109,27 +109,44 @@ def test_factor_is_that_of_the_engine(engine: Engine, grant: Granter) -> None:
         assert [text.strip() for text in answer(batcher, requests)] == [each.text for each in alone]
 
 
-def test_a_prefix_is_computed_once_for_one_merge_and_one_tenant(
-    batcher: Batcher, engine: Engine, grant: Granter
-) -> None:
+def test_a_prefix_is_computed_once_for_one_merge_and_one_person(engine: Engine, grant: Granter) -> None:
     prompt, few = engine.tokens(WORDS[2]), Sampling(max_new_tokens=2)
     asked = [
-        (grant(calm=0.5), "acme", False),
-        (grant(calm=0.5), "acme", True),
-        (grant(calm=0.5), "zeta", False),
-        (grant(calm=0.500001), "acme", False),
-        (grant(), "acme", False),
-        (grant(calm=0.5), "zeta", True),
+        (grant(calm=0.5), "acme", "ann", False),
+        (grant(calm=0.5), "acme", "ann", True),
+        (grant(calm=0.5), "acme", "bob", False),
+        (grant(calm=0.5), "zeta", "ann", False),
+        (grant(calm=0.500001), "acme", "ann", False),
+        (grant(), "acme", "ann", False),
+        (grant(calm=0.5), "zeta", "ann", True),
+        (grant(calm=0.5), "acme", None, False),
+        (grant(calm=0.5), "acme", None, False),
     ]
-    for who, tenant, hit in asked:
-        last = ask(batcher, Request(prompt, who, few, tenant=tenant)).wait()[-1]
-        assert last.cached_tokens == (len(prompt) - 1 if hit else 0), (who, tenant)
+    with Batcher(engine, Limits(rows=12, length=256, waiting=64, chunk=16)) as batcher:
+        for who, tenant, person, hit in asked:
+            last = ask(batcher, Request(prompt, who, few, tenant=tenant, person=person)).wait()[-1]
+            assert last.cached_tokens == (len(prompt) - 1 if hit else 0), (who, tenant, person)
+
+
+def test_what_the_operator_declares_is_computed_once_for_everybody_of_one_merge(engine: Engine, grant: Granter) -> None:
+    opening = engine.tokens([{"role": "system", "content": "be kind"}, {"role": "user", "content": "x"}])[:8]
+    few, who = Sampling(max_new_tokens=12), grant(calm=0.5)
+    with Batcher(engine, SMALL, shared=[opening[:3], opening]) as batcher:
+        found = []
+        for person, end, given in (("ann", 9, who), ("bob", 10, who), ("cid", 11, grant(calm=0.6)), (None, 12, who)):
+            pieces = ask(batcher, Request((*opening, end), given, few, tenant="acme", person=person)).wait()
+            found.append(pieces[-1].cached_tokens)
+            text = "".join(piece.text for piece in pieces)
+            with Batcher(engine, SMALL) as alone:
+                assert [text] == answer(alone, [Request((*opening, end), given, few)])
+        assert found == [0, len(opening), 0, len(opening)]
+        assert ask(batcher, Request(opening, who, few, tenant="acme", person="dan")).wait()[-1].cached_tokens == 3
 
 
 def test_weights_change_between_turns(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     talk = [{"role": "user", "content": WORDS[0]}]
     for who in (grant(calm=1), grant(calm=1), grant(loud=1), grant(), grant(calm=1)):
-        (text,) = answer(batcher, [Request(engine.tokens(talk), who, Sampling(max_new_tokens=10))])
+        (text,) = answer(batcher, [Request(engine.tokens(talk), who, Sampling(max_new_tokens=10), person="ann")])
         assert text.strip() == engine.complete([talk], [who], sampling=Sampling(max_new_tokens=10))[0].text
         talk += [{"role": "assistant", "content": text}, {"role": "user", "content": "and?"}]
     assert batcher.state().cached_prompts >= 1, "the second turn goes on from the first"

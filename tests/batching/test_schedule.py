@@ -12,6 +12,7 @@ from soupmix.batching.schedule import Job, Scheduler
 def test_no_row_reads_what_is_not_its_own() -> None:
     seen = run(60_000, seed=1)
     assert min(seen[each] for each in ("answers", "cancelled", "copied", "failed steps", "policies")) > 20
+    assert min(seen[each] for each in ("shared", "own")) > 50
     assert seen["went on from a prefix"] > 200
 
 
@@ -28,6 +29,39 @@ def test_the_simulation_sees_a_prefix_of_somebody_else(monkeypatch: pytest.Monke
     monkeypatch.setattr(Scheduler, "_longest", careless)
     with pytest.raises(Foreign):
         run(60_000, seed=1)
+
+
+def test_the_simulation_sees_a_prefix_that_only_one_tenant_may_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Scheduler._longest
+
+    def careless(self: Scheduler[Job], job: Job) -> tuple[int, int]:
+        merge, job.merge = job.merge, next((held.merge for held in self._held if held.tokens), job.merge)
+        try:
+            return honest(self, job)
+        finally:
+            job.merge = merge
+
+    monkeypatch.setattr(Scheduler, "_longest", careless)
+    with pytest.raises(Foreign):
+        run(60_000, seed=1)
+
+
+def test_what_everybody_may_share_is_shared_whole_or_not_at_all() -> None:
+    """Else whoever asks could find out, token by token, how it goes on."""
+    scheduler = Scheduler[Job](Limits(rows=4, length=100))
+
+    def cached(who: str, prompt: tuple[int, ...], common: int, merge: str = "m") -> int:
+        job = Job(f"{who}, {merge}", prompt, merge=merge, common=common)
+        scheduler.add(job)
+        scheduler.computed(scheduler.plan())
+        scheduler.leave(job)
+        return job.cached
+
+    assert cached("ann", (1, 2, 3, 4, 9, 9), 4) == 0
+    assert cached("bob", (1, 2, 3, 4, 9, 9), 4) == 4, "the rest is Ann's own"
+    assert cached("cid", (1, 2, 3, 9), 0) == 0, "a part of it is not what was declared"
+    assert cached("dan", (1, 2, 3, 4, 9, 9), 4, "another merge") == 0
+    assert cached("ann", (1, 2, 3, 4, 9, 9), 4) == 5, "all but the last token, which is always computed"
 
 
 def test_the_simulation_sees_a_copy_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:

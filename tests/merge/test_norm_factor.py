@@ -15,6 +15,7 @@ from soupmix.batching import Batcher, Limits, Request
 from soupmix.engine import Engine, Sampling
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
+from soupmix.merge.soup import repeat_merge
 from soupmix.policy import Grant, Policy
 from soupmix.serve.policies import InForce, Policies
 from soupmix.store import Store
@@ -83,7 +84,7 @@ def test_it_is_refused_wherever_a_grant_is_used(cancelling: Store, grant: Grant,
             "complete": lambda: engine.complete([prompt], [grant], method="factor"),
             "logits": lambda: engine.logits(torch.tensor([[1, 2]]), [grant], method="factor"),
             "submit": lambda: batcher.submit(request, lambda piece: None),
-            "recorded": lambda: merge(cancelling, Grant.from_record(grant.to_dict()), method="factor"),
+            "repeated": lambda: repeat_merge(cancelling, Grant.from_record(grant.to_dict()), method="factor"),
         }
         assert {name: refusal(act) for name, act in acts.items()} == dict.fromkeys(acts, "norm-not-linear")
     assert norm(merge(cancelling, grant).modules) == 0

@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "metric": "delta",
     "sources": (),
     "obligations": (),
+    "norm_rule": "law.yaml (law) small",
     "_tag": bytes(16),
 }
 

@@ -132,3 +132,83 @@ def test_a_database_that_went_is_503_until_it_is_back(
             connection.execute(text("ALTER TABLE away RENAME TO profiles"))
             connection.commit()
         assert http.get("/v1/soups").status_code == 200
+
+
+def _link_lock(home: Path) -> None:
+    (home / "precious").write_text("what somebody else wrote")
+    (home / "serve.db.lock").symlink_to(home / "precious")
+
+
+def _hard_link(home: Path) -> None:
+    open_database(str(home / "serve.db")).dispose()
+    (home / "twin").hardlink_to(home / "serve.db")
+
+
+def _open_to_all(home: Path, name: str = "serve.db", mode: int = 0o666) -> None:
+    open_database(str(home / "serve.db")).dispose()
+    (home / name).touch()
+    (home / name).chmod(mode)
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "its lock is a link": _link_lock,
+    "its lock is a link to nowhere": lambda home: (home / "serve.db.lock").symlink_to(home / "absent"),
+    "its lock is a FIFO": lambda home: os.mkfifo(home / "serve.db.lock"),
+    "its lock is a folder": lambda home: (home / "serve.db.lock").mkdir(),
+    "it is a link": lambda home: (home / "serve.db").symlink_to(home / "absent"),
+    "it is a FIFO": lambda home: os.mkfifo(home / "serve.db"),
+    "it has two names": _hard_link,
+    "everybody may write it": _open_to_all,
+    "its group may write it": lambda home: _open_to_all(home, mode=0o660),
+    "everybody may write its log": lambda home: _open_to_all(home, "serve.db-wal"),
+    "everybody may write its lock": lambda home: _open_to_all(home, "serve.db.lock"),
+    "its log is a link": lambda home: (home / "serve.db-wal").symlink_to(home / "absent"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(SPOILT))
+def test_a_database_that_others_had_their_hands_on_is_not_opened(tmp_path: Path, case: str) -> None:
+    SPOILT[case](tmp_path)
+    with pytest.raises(OutputError) as caught:
+        open_database(str(tmp_path / "serve.db"))
+    assert caught.value.reason == ("database" if case.endswith("folder") else "not-private")
+    assert not (tmp_path / "absent").exists()
+    if (tmp_path / "precious").exists():
+        assert (tmp_path / "precious").read_text() == "what somebody else wrote"
+
+
+def test_a_database_of_another_user_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_database(str(tmp_path / "serve.db")).dispose()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(OutputError) as caught:
+        open_database(str(tmp_path / "serve.db"))
+    assert caught.value.reason == "not-private"
+
+
+def test_a_lock_keeps_what_is_in_it_and_all_files_are_their_users_alone(tmp_path: Path) -> None:
+    home = tmp_path / "made" / "here"
+    before = os.umask(0)
+    try:
+        open_database(str(home / "serve.db")).dispose()
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()}.items() >= {
+        "serve.db": 0o600,
+        "serve.db.lock": 0o600,
+    }.items()
+    assert home.stat().st_mode & 0o777 == 0o700
+    (home / "serve.db.lock").write_text("kept")
+    open_database(str(home / "serve.db")).dispose()
+    assert (home / "serve.db.lock").read_text() == "kept"
+
+
+def test_a_group_that_may_read_is_left_alone(tmp_path: Path) -> None:
+    _open_to_all(tmp_path, mode=0o640)
+    open_database(str(tmp_path / "serve.db")).dispose()
+
+
+@pytest.mark.parametrize("address", ["sqlite:///file:x.db?uri=true", "sqlite:///file:x.db"])
+def test_a_url_within_a_url_is_refused(address: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        open_database(address)
+    assert caught.value.reason == "bad-database"

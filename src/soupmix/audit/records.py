@@ -4,9 +4,10 @@ A record never holds a prompt, an answer or a user id, only the keyed hash of on
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, Protocol, Self
 
 from soupmix.audit.merkle import Tree, leaf_hash
@@ -20,6 +21,8 @@ EVENTS: Final = ("erasure", "grant", "refusal")
 
 MAX_LINE: Final = 1 << 20
 """Most bytes of a line."""
+
+_MOST_NAMES: Final = 8  # that a refusal is recorded with; a grant has them all
 
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 _OUTER = {"entry", "previous", "schema", "sequence", "time", "who"}
@@ -62,6 +65,8 @@ class Entry:
         is_open, is_signed: whether there were no policy documents, and whether they came with good signatures.
         binding: the rules that held the request back, "tier/issuer/rule".
         merge: the merge identity, or None if nothing is merged. reason: the code of a refusal.
+        omitted: names of `requested` and rules of `binding` that are left out, as a refusal could hold any number of them.
+        repeated: refusals that this one stands for, counted and not written one by one.
     """
 
     event: str
@@ -75,6 +80,8 @@ class Entry:
     binding: tuple[str, ...] = ()
     merge: str | None = None
     reason: str | None = None
+    omitted: int = 0
+    repeated: int = 0
 
     def __post_init__(self) -> None:
         if self.event not in EVENTS:
@@ -100,14 +107,49 @@ class Entry:
             merge=merge,
         )
 
+    @classmethod
+    def of_refusal(
+        cls,
+        reason: str,
+        *,
+        person: str | None,
+        requested: Weights,
+        attributes: Mapping[str, str],
+        policy: str | None,
+        is_open: bool,
+        is_signed: bool = False,
+        rules: Iterable[_Rule] = (),
+    ) -> Self:
+        """The entry of a request that was refused for this `reason`, of bounded length, whatever it asked for.
+
+        Args:
+            policy: digest, or None if none could be read. rules: those that refused.
+        """
+        binding = sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in rules})
+        kept = dict(islice(requested.items(), _MOST_NAMES))
+        return cls(
+            event="refusal",
+            person=person,
+            requested=Weights.unchecked(kept),
+            attributes=attributes,
+            policy=policy,
+            is_open=is_open,
+            is_signed=is_signed,
+            binding=tuple(binding[:_MOST_NAMES]),
+            reason=reason,
+            omitted=len(requested) - len(kept) + len(binding[_MOST_NAMES:]),
+        )
+
     def encoded(self) -> bytes:
         """This entry as the inner part of a line.
 
         Raises:
             AuditError: it is longer than a line may be (reason "too-long").
         """
+        counts = {"omitted": self.omitted, "repeated": self.repeated}  # only where they count something
         data = compact_json(
-            {
+            {key: count for key, count in counts.items() if count}
+            | {
                 "attributes": dict(self.attributes),
                 "binding": list(self.binding),
                 "event": self.event,

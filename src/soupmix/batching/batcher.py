@@ -3,8 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Self
 
 import torch
@@ -63,6 +64,8 @@ class Batcher:
     Args:
         engine: a loaded engine; `Engine.complete` may be called meanwhile, steps and calls take turns.
         limits: how much runs and waits at once.
+        shared: token ids with which prompts may begin that are no secret of anybody, such as the operator's own system
+            prompt: computed once for all people of one tenant with one merge.
         method: how adapters are merged, "delta" or "factor".
 
     Raises:
@@ -70,11 +73,19 @@ class Batcher:
         RecipeError: an unknown method, or `factor` with adapters of different ranks.
     """
 
-    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = "delta") -> None:  # noqa: B008  # frozen
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        *,
+        method: str = "delta",
+        shared: Sequence[tuple[int, ...]] = (),
+    ) -> None:
         engine.check_method(method)
         self.limits, self.engine, self.method = limits, engine, method
         self._runner = Runner(engine, limits.rows, limits.length, method)
         self._scheduler = Scheduler[Answer](limits)
+        self._shared, self._strangers = tuple(shared), count()
         self._changed = threading.Condition()
         self._deadline: float | None = None  # set once nothing new is taken
         self._state = State()
@@ -144,14 +155,24 @@ class Batcher:
                 reason="too-long",
             )
         check_linear(self.method, request.grant.norm_rule)
+        merge = self.engine.identity(request.grant, self.method, request.tenant)
+        person = f"request {next(self._strangers)}" if request.person is None else f"person {request.person}"
         return Answer(
-            identity=self.engine.identity(request.grant, self.method, request.tenant),
+            identity=f"{merge} {person}",
+            merge=merge,
+            common=self._common(request.prompt),
             prompt=request.prompt,
             request=request,
             weights=torch.tensor(self.engine.bank.row(request.grant), device=self.engine.model.device),
             uniform=stream(request.sampling),
             writer=Writer(self.engine.tokenizer, request.stop),
             sink=sink,
+        )
+
+    def _common(self, prompt: tuple[int, ...]) -> int:
+        """Tokens of the longest declared beginning of a prompt that is not all of it."""
+        return max(
+            (len(each) for each in self._shared if len(each) < len(prompt) and prompt[: len(each)] == each), default=0
         )
 
     def _check_room(self) -> None:

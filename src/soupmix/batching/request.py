@@ -33,6 +33,7 @@ class Request:
         stop: the answer ends before the first of these texts.
         logprobs: None for none, else with how many of the likeliest tokens beside each chosen one.
         tenant: nothing computed for one tenant is used for another.
+        person: nor what was computed for one person for another; of None nothing is used again at all.
     """
 
     prompt: tuple[int, ...]
@@ -41,6 +42,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     tenant: str = ""
+    person: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Who runs, in which slot, and what is computed next: decisions only, no tensors.
 
-A slot holds the keys and values of a token sequence under one merge identity. When an answer ends its slot keeps them
-until somebody needs the slot, and whoever begins with the same tokens under the same identity goes on from there.
+A slot holds the keys and values of a token sequence under one merge, for one person. When an answer ends its slot keeps
+them until somebody needs the slot, and whoever begins with the same tokens goes on from there: the same person under the
+same merge from any of them, another person from what the operator declared, whole or not at all.
 """
 
 from collections import deque
@@ -20,9 +21,11 @@ class Job:
     """One answer on its way.
 
     Attributes:
-        identity: of the merge; keys and values are shared only within one. prompt: token ids.
+        identity: of person and merge; keys and values are shared only within one. prompt: token ids.
         answer: tokens so far, without the end. computed: how many tokens of both have keys and values in the slot.
         cached: how many of these were there before. slot: where it runs, -1 while it waits. arrived: who came first.
+        merge: identity of the merge alone. common: so many tokens of the prompt, not all of them, may be shared by
+            whoever has the same merge.
     """
 
     identity: str
@@ -32,6 +35,8 @@ class Job:
     cached: int = 0
     slot: int = -1
     arrived: int = 0
+    merge: str = ""
+    common: int = 0
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -67,6 +72,7 @@ class _Held:
     identity: str = ""
     tokens: tuple[int, ...] = ()
     used: int = 0  # the step in which an answer ended here
+    merge: str = ""
 
 
 class Scheduler(Generic[J]):
@@ -100,7 +106,7 @@ class Scheduler(Generic[J]):
         if job.slot < 0:
             self.waiting.remove(job)
             return
-        self._held[job.slot] = _Held(job.identity, job.tokens, self._clock) if keep else _Held()
+        self._held[job.slot] = _Held(job.identity, job.tokens, self._clock, job.merge) if keep else _Held()
         self._jobs[job.slot] = None
         job.slot = -1
 
@@ -128,7 +134,9 @@ class Scheduler(Generic[J]):
         while self.waiting and (free := [slot for slot, job in enumerate(self._jobs) if job is None]):
             job = self.waiting.popleft()
             source, shared = self._longest(job)
-            in_place = source in free and 2 * shared >= len(self._held[source].tokens)  # else it may serve others yet
+            held = self._held[source]
+            own = source in free and held.identity == job.identity
+            in_place = own and 2 * shared >= len(held.tokens)  # else it may serve others yet
             slot = source if in_place else self._emptiest(free, source)
             if shared and slot != source:
                 yield source, slot, shared
@@ -136,16 +144,24 @@ class Scheduler(Generic[J]):
             job.slot, job.computed, job.cached = slot, shared, shared
 
     def _longest(self, job: J) -> tuple[int, int]:
-        """The slot that holds the most of a prompt under the same identity, and how much; never the whole prompt."""
+        """The slot that holds the most of a prompt that this job may use, and how much; never the whole prompt."""
         best, most = -1, 0
         for slot, held in enumerate(runs or held for runs, held in zip(self._jobs, self._held, strict=True)):
-            if held.identity == job.identity:
-                pairs = zip(held.tokens, job.prompt[:-1], strict=False)
-                shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-                if shared > most:
-                    best, most = slot, shared
+            shared = _shared(held, job)
+            if shared > most:
+                best, most = slot, shared
         return best, most
 
     def _emptiest(self, free: list[int], spare: int) -> int:
         """A free slot: one that holds nothing, else the one whose answer ended longest ago; `spare` is taken last."""
         return min(free, key=lambda slot: (slot == spare, bool(self._held[slot].tokens), self._held[slot].used, slot))
+
+
+def _shared(held: Job | _Held, job: Job) -> int:
+    """How many tokens a job may take over from what somebody holds."""
+    if held.identity == job.identity:
+        pairs = zip(held.tokens, job.prompt[:-1], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    if job.common and held.merge == job.merge and held.tokens[: job.common] == job.prompt[: job.common]:
+        return job.common
+    return 0

@@ -50,14 +50,13 @@ class Witness:
         """
         if self.folder is not None:
             self._append(
-                Entry(
-                    "refusal",
+                Entry.of_refusal(
+                    error.reason,
                     person=self.person,
                     requested=requested,
                     attributes=attributes,
                     policy=None if policy is None else policy.digest,
                     is_open=policy is not None and policy.is_open,
-                    reason=error.reason,
                 )
             )
 

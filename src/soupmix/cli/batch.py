@@ -149,10 +149,13 @@ class _Work:
         from soupmix.cli.progress import rates
         from soupmix.engine import Engine
         from soupmix.serve.batch import MOST_ANSWERS, Desk, answer_lines, record, waiting_room
+        from soupmix.serve.prompts import shared_prefix
 
         engine = Engine.load(self.base, self.store, policy=self.policy, dtype=self.dtype)
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
-        batcher = Batcher(engine, limits, method=self.defaults.method)
+        system = self.defaults.system
+        shared = [shared_prefix(engine, system)] if system else []
+        batcher = Batcher(engine, limits, method=self.defaults.method, shared=shared)
         with (
             _stopping() as stop,
             self.asking.witness.opened() as append,

@@ -66,8 +66,23 @@ def _database_option(command: _Command) -> _Command:
 @click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")
 @click.option("--chunk", default=512, show_default=True, type=click.IntRange(1), help="Prompt tokens per step.")
 @click.option("--answers", default=8, show_default=True, type=click.IntRange(1, 128), help="Answers per request.")
+@click.option(
+    "--shared-prefix",
+    "shared",
+    metavar="FILE",
+    type=_PATH,
+    multiple=True,
+    help="System prompt that is no secret: computed once for all people with the same merge; repeatable.",
+)
 @click.option("--share", type=click.IntRange(1), help="Answers of one tenant at once.  [default: no limit]")
 @click.option("--body", default=1 << 20, show_default=True, type=click.IntRange(1024), help="Bytes per request.")
+@click.option(
+    "--bodies",
+    default=64 << 20,
+    show_default=True,
+    type=click.IntRange(1 << 20),
+    help="Bytes of all requests being read.",
+)
 @click.option("--profiles", default=100_000, show_default=True, type=click.IntRange(1), help="Profiles per tenant.")
 @click.option("--patience", default=30.0, show_default=True, help="Seconds for a client to send or to read.")
 @click.option("--drain", default=30.0, show_default=True, help="Seconds for running answers at the end.")
@@ -178,7 +193,7 @@ def _plan(options: dict[str, Any]) -> "Plan":
     base = resolve(options["base"])
     shared = {
         name: options[name]
-        for name in ("method", "no_auth", "body", "answers", "share", "profiles", "patience", "drain")
+        for name in ("method", "no_auth", "body", "bodies", "answers", "share", "profiles", "patience", "drain")
     }
     return Plan(
         settings=Settings(model=options["model"] or base.name, origins=options["origins"], **shared),
@@ -192,6 +207,7 @@ def _plan(options: dict[str, Any]) -> "Plan":
         limits=Limits(**{name: options[name] for name in ("rows", "length", "waiting", "chunk")}),
         audit=options["audit"],
         signer=signer_of(options["audit_key"]),
+        shared=options["shared"],
     )
 
 

@@ -1,6 +1,6 @@
 """What a policy is assembled from: rules in their places, evidence, measures of a store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
@@ -13,7 +13,7 @@ from soupmix.policy.obligations import Obligation
 from soupmix.policy.pieces import Piece, RuleRef, Setting, place
 from soupmix.policy.quadratic import Matrix
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.policy.rules import Approve, Within, within
+from soupmix.policy.rules import Approve, Within, applies, within
 from soupmix.policy.space import Space
 from soupmix.policy.translate import translate
 
@@ -30,6 +30,10 @@ class Placed:
     ref: RuleRef
     within: Within
     pieces: tuple[Piece, ...]
+
+    def applies(self, attributes: Mapping[str, str]) -> bool:
+        """Whether the rule holds for a request with these attributes."""
+        return applies(self.within, attributes)
 
     def of(self, kind: type[Piece]) -> bool:
         """Whether any of its pieces is of this kind."""

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from soupmix.errors import Overloaded, SoupmixError
-from soupmix.policy import Policy
 from soupmix.serve.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -21,11 +20,13 @@ from soupmix.serve.answers import (
 from soupmix.serve.auth import authenticate, house_of, operator
 from soupmix.serve.documented import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
 from soupmix.serve.errors import HttpError
-from soupmix.serve.granting import no_such_model, person_of
+from soupmix.serve.granting import no_such_model
 from soupmix.serve.house import House
+from soupmix.serve.people import recorded
 from soupmix.serve.policy_watch import reload_policy
 from soupmix.serve.profiles import PREFIX, Profile
 from soupmix.serve.strict import StrictRoute
+from soupmix.serve.telling import Telling
 from soupmix.serve.tenants import Caller
 from soupmix.weights import decimal_text
 
@@ -33,7 +34,12 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=StrictRoute)
 _Caller = Annotated[Caller, Depends(authenticate)]
-_User = Annotated[str, Path(alias="user", min_length=1, max_length=200, description="As requests name the person")]
+_User = Annotated[
+    str,
+    Path(
+        alias="user", min_length=1, max_length=200, description="As requests name the person; soup:<id> for a profile"
+    ),
+]
 _MOST_MODELS = 1000
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -86,22 +92,25 @@ def adapters(request: Request, caller: _Caller) -> AdaptersAnswer:
 
 @router.get("/v1/policy", responses=GUARDED)
 def policy(request: Request, caller: _Caller) -> PolicyAnswer:
-    """The policy in force, as far as its issuers tell it, and its obligations for this caller."""
+    """What of the policy in force can concern this caller, as far as its issuers tell it, and what it obliges to."""
     held = house_of(request).policies.held
-    fields = RuleAnswer.model_fields.keys() - {"rule"}
+    telling = Telling(held.policy, caller.attributes)
+    fields = RuleAnswer.model_fields.keys() - {"rule", "scope"}
     return PolicyAnswer(
         digest=held.policy.digest,
         open=held.policy.is_open,
         signed=held.signed,
-        attributes=_named_in_scopes(held.policy),
+        attributes=telling.values(),
         metric=held.policy.metric,
         loaded=int(held.loaded.timestamp()),
         expires=int(held.expires.timestamp()) if held.expires else None,
         last_day=held.policy.last_day.isoformat() if held.policy.last_day else None,
         obligations=list(held.policy.obligations(caller.attributes)),
         rules=[
-            RuleAnswer(rule=each.ref.id, **{name: getattr(each.ref, name) for name in fields})
-            for each in held.policy.placed
+            RuleAnswer(
+                rule=each.ref.id, scope=telling.scope(each), **{name: getattr(each.ref, name) for name in fields}
+            )
+            for each in telling.rules()
         ],
     )
 
@@ -118,7 +127,7 @@ def reload(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Re
 def forget(request: Request, caller: Annotated[Caller, Depends(operator)], name: _User) -> None:
     """Destroy the key of one of the tenant's people in the audit log: no record can be linked to them any more."""
     house = house_of(request)
-    if house.audit is None or not house.audit.erase(person_of(caller, name)):
+    if house.audit is None or not house.audit.erase(recorded(caller, name)):
         raise HttpError("nobody of that name is in the audit log", status=404, reason="no-such-person", param="user")
 
 
@@ -144,14 +153,6 @@ def ready(request: Request) -> Status:
 def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
     """Prometheus metrics, for an operator's key."""
     return Response(house_of(request).metrics.text(), media_type=_METRICS)
-
-
-def _named_in_scopes(held: Policy) -> dict[str, list[str]]:
-    found: dict[str, set[str]] = {}
-    for within in (each.within for each in held.placed):
-        for key, values in within:
-            found.setdefault(key, set()).update(values)
-    return {key: sorted(values) for key, values in sorted(found.items())}
 
 
 def _base(house: House) -> ModelAnswer:

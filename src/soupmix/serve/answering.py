@@ -19,6 +19,7 @@ from soupmix.serve.errors import HttpError, error_body, status_of
 from soupmix.serve.forms import Form, Made, usage
 from soupmix.serve.granting import serve
 from soupmix.serve.house import House
+from soupmix.serve.people import sharer
 from soupmix.serve.prompts import Prompted
 from soupmix.serve.requests import Planned, planned, requests
 from soupmix.serve.running import Answers, failed
@@ -56,7 +57,10 @@ def _prepare(
 ) -> tuple[SoupAnswer, list[Request]]:
     granted = serve(house, caller, ask.model, ask.soup, ask.user)
     seed = secrets.randbelow(2**61) if ask.seed is None else ask.seed
-    return granted.answer, requests(ask, plans, granted.grant, logprobs=logprobs, salt=granted.salt, seed=seed)
+    person = sharer(caller, granted.person)
+    return granted.answer, requests(
+        ask, plans, granted.grant, logprobs=logprobs, salt=granted.salt, person=person, seed=seed
+    )
 
 
 async def _unless_gone(http: HttpRequest, answers: Answers) -> list[Made]:

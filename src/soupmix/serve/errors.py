@@ -15,7 +15,7 @@ _TYPES: Final = {
     500: "server_error",
     503: "server_error",
 }
-_BUSY: Final = ("queue-full", "share-full")
+_BUSY: Final = ("bodies-full", "queue-full", "share-full")
 _NOT_THE_REQUEST: Final = ("ended", "too-slow")
 """What a policy refuses whatever is asked for, or what may be granted if asked again."""
 

@@ -1,7 +1,6 @@
-"""What every request passes first and last: an id, limits of size and time, a line in the log, a count."""
+"""What every request passes first and last: who calls, limits of size and time, an id, a line in the log, a count."""
 
 import asyncio
-import re
 import secrets
 import time
 from typing import Final
@@ -10,14 +9,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soupmix.errors import Overloaded, SoupmixError
-from soupmix.serve.errors import HttpError
+from soupmix.serve.auth import recognise
 from soupmix.serve.house import OPEN_PATHS, House
+from soupmix.serve.incoming import Incoming
 from soupmix.serve.logs import LOGGER, tell
+from soupmix.serve.origins import check_host, check_site
 from soupmix.serve.responses import error_response, refusal_response
+from soupmix.serve.strict import READ
 
 __all__ = ["FrontDoor"]
 
-_LOCAL: Final = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
 _UNKNOWN: Final = "unknown"
 
 
@@ -32,13 +33,14 @@ class FrontDoor:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name, started = f"req_{secrets.token_hex(12)}", time.monotonic()
-        out = _Out(send, name, self._house.settings.patience)
+        name, started, settings = f"req_{secrets.token_hex(12)}", time.monotonic(), self._house.settings
+        incoming = Incoming(scope, receive, most=settings.body, patience=settings.patience)
+        out = _Out(send, name, settings.patience, incoming)
         try:
-            self._check(scope)
-            body = await self._body(Headers(scope=scope), receive)
-            await self._app(scope, _replay(body, receive), out)
+            self._check(scope, incoming)
+            await self._pass(scope, incoming, out)
         except SoupmixError as error:
+            await incoming.skip()
             await refusal_response(error)(scope, receive, out)
         except TimeoutError:
             out.status = out.status or 499  # whoever does not read is not written to
@@ -49,36 +51,26 @@ class FrontDoor:
         finally:
             self._count(scope, name, out.status, time.monotonic() - started)
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope, incoming: Incoming) -> None:
         """Refuse what is not taken at all. Raises `SoupmixError`."""
+        incoming.check()
         if self._house.closing.is_set() and scope["path"] not in OPEN_PATHS:
             raise Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
-        if self._house.settings.no_auth and not _LOCAL.fullmatch(Headers(scope=scope).get("host", "")):
-            # a page whose name leads here could otherwise ask on behalf of whoever reads it
-            raise HttpError(
-                "without API keys this server answers to the name localhost only", status=403, reason="wrong-host"
-            )
+        if self._house.settings.no_auth:
+            headers = Headers(scope=scope)
+            check_host(headers)
+            check_site(scope["method"], headers, self._house.settings.origins)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole request. Raises `HttpError`: 413, it is too large; 408, it takes too long."""
-        most, parts, size = self._house.settings.body, [], 0
-        declared = headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared[:20]) > most:
-            raise _too_large(most)
-        try:
-            async with asyncio.timeout(self._house.settings.patience):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise HttpError("the client has gone", status=499, reason="client-gone")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > most:
-                        raise _too_large(most)
-                    if not message.get("more_body"):
-                        return b"".join(parts)
-        except TimeoutError:
-            raise HttpError("the request took too long to arrive", status=408, reason="slow-request") from None
+    async def _pass(self, scope: Scope, incoming: Incoming, out: Send) -> None:
+        """Read the body of whoever is known, and hold it until it is understood; a stranger has none."""
+        caller = await recognise(self._house, scope)
+        if caller is None:
+            await incoming.skip()
+            await self._app(scope, incoming.replay(b""), out)
+            return
+        with self._house.bodies.part(caller.tenant) as part:
+            scope[READ] = part.give_back
+            await self._app(scope, incoming.replay(await incoming.body(part)), out)
 
     def _count(self, scope: Scope, name: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", _UNKNOWN)
@@ -99,8 +91,8 @@ class FrontDoor:
 class _Out:
     """The way out: every answer has the request's id, and nobody is waited for longer than `patience` seconds."""
 
-    def __init__(self, send: Send, name: str, patience: float) -> None:
-        self._send, self._name, self._patience = send, name, patience
+    def __init__(self, send: Send, name: str, patience: float, incoming: Incoming) -> None:
+        self._send, self._name, self._patience, self._incoming = send, name, patience, incoming
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
@@ -109,19 +101,7 @@ class _Out:
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self._name
             headers["x-content-type-options"] = "nosniff"
+            if not self._incoming.whole:  # what is left of the body is not read, so nothing behind it can be
+                headers["connection"] = "close"
         async with asyncio.timeout(self._patience):
             await self._send(message)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """What was read already, then whatever comes."""
-    read = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return read.pop() if read else await receive()
-
-    return again
-
-
-def _too_large(most: int) -> HttpError:
-    return HttpError(f"the request has more than {most} bytes; send less", status=413, reason="too-large")

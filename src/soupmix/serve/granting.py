@@ -1,6 +1,6 @@
 """From what a request says to a grant: whose weights, which attributes count, and a record before anything else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from soupmix.audit import Entry
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError
@@ -8,22 +8,29 @@ from soupmix.policy import Grant
 from soupmix.serve.answers import SoupAnswer
 from soupmix.serve.errors import HttpError
 from soupmix.serve.house import House
+from soupmix.serve.people import person_of, recorded
 from soupmix.serve.policies import InForce
 from soupmix.serve.profiles import PREFIX, Draft
+from soupmix.serve.telling import Telling
 from soupmix.serve.tenants import Caller
 from soupmix.serve.wire import SoupAsk
 from soupmix.weights import Weights
 
-__all__ = ["Granted", "attributes_of", "draft_of", "look", "no_such_model", "person_of", "serve"]
+__all__ = ["Granted", "attributes_of", "draft_of", "look", "no_such_model", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A grant that may be used: its answer for the client, and the salt of everything computed under it."""
+    """A grant that may be used: its answer for the client, and the salt of everything computed under it.
+
+    Attributes:
+        person: for whom, among the people of the tenant; None if nobody is named.
+    """
 
     grant: Grant
     answer: SoupAnswer
     salt: str
+    person: str | None = None
 
 
 def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: str | None) -> Granted:
@@ -37,31 +44,38 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
         SoupmixError: as `Policy.clamp` and `Policies.current` raise, or the audit log cannot be written.
     """
     profile, draft = _wanted(house, caller, model, soup)
-    who = user or profile
-    person = None if who is None else person_of(caller, who)
+    person = person_of(user, profile)
+    who = None if person is None else recorded(caller, person)
     held = house.policies.current()
     try:
         granted = look(house, caller, draft, profile, held)
     except SoupmixError as error:
         house.metrics.grants.labels("refused").inc()
-        _record(house, _refusal(error, held, draft, caller, person))
+        if house.refusals is not None:
+            house.refusals.record(caller.key, _refusal(error, held, draft, caller, who))
         raise
     house.metrics.grants.labels("clamped" if granted.grant.clamped else "full").inc()
-    _record(house, Entry.of_grant(granted.grant, person=person, merge=granted.answer.merge, is_signed=held.signed))
-    return granted
-
-
-def person_of(caller: Caller, name: str) -> str:
-    """A person as the audit log is told: people of two tenants are two people."""
-    return f"{caller.tenant}/{name}"
+    _record(house, Entry.of_grant(granted.grant, person=who, merge=granted.answer.merge, is_signed=held.signed))
+    return replace(granted, person=person)
 
 
 def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
-    grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
+    telling = Telling(held.policy, caller.attributes)
+    try:
+        grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
+    except PolicyRefusal as error:
+        raise telling.refusal(error) from None
     salt = house.keys.salt(caller.tenant)
     identity = house.batcher.engine.identity(grant, house.settings.method, salt)
-    answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=house.settings.method, merge=identity)
+    answer = SoupAnswer.of(
+        grant,
+        profile=profile,
+        signed=held.signed,
+        method=house.settings.method,
+        merge=identity,
+        limit=telling.limit,
+    )
     return Granted(grant, answer, salt)
 
 
@@ -113,18 +127,15 @@ def attributes_of(draft: Draft, caller: Caller) -> dict[str, str]:
 
 
 def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, person: str | None) -> Entry:
-    return Entry(
-        "refusal",
+    return Entry.of_refusal(
+        error.reason,
         person=person,
         requested=draft.weights,
         attributes=attributes_of(draft, caller),
         policy=held.policy.digest,
         is_open=held.policy.is_open,
         is_signed=held.signed,
-        binding=tuple(sorted({f"{r.tier}/{r.issuer}/{r.rule}" for r in error.rules}))
-        if isinstance(error, PolicyRefusal)
-        else (),
-        reason=error.reason,
+        rules=error.rules if isinstance(error, PolicyRefusal) else (),
     )
 
 

@@ -6,9 +6,11 @@ from typing import Final
 
 from soupmix.audit import AuditLog
 from soupmix.batching import Batcher
+from soupmix.serve.bodies import Bodies
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import Policies
 from soupmix.serve.profiles import Profiles
+from soupmix.serve.refusals import Refusals
 from soupmix.serve.settings import Settings
 from soupmix.serve.shares import Shares
 from soupmix.serve.tenants import Keys
@@ -25,7 +27,7 @@ class House:
     """A server without its HTTP.
 
     Attributes:
-        adapters: entries of the store that the engine holds. audit: None if no log is kept.
+        adapters: entries of the store that the engine holds. audit, refusals: None if no log is kept.
         started: seconds since 1970. closing: set once nothing new is taken.
     """
 
@@ -37,6 +39,8 @@ class House:
     keys: Keys
     metrics: Metrics
     audit: AuditLog | None
+    refusals: Refusals | None
     started: int
     shares: Shares
+    bodies: Bodies
     closing: threading.Event = field(default_factory=threading.Event)

@@ -14,10 +14,13 @@ from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.policy import Policy
 from soupmix.policy.clock import Reading
+from soupmix.serve.bodies import Bodies
 from soupmix.serve.house import House
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.profiles import Profiles
+from soupmix.serve.prompts import shared_prefix
+from soupmix.serve.refusals import Refusals
 from soupmix.serve.settings import Settings
 from soupmix.serve.shares import Shares
 from soupmix.serve.tables import open_database
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from soupmix.trust import Source
 
 __all__ = ["Plan", "open_house"]
+
+_MOST_PREFIX = 1 << 20  # bytes of a system prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Plan:
         trust: signed sets by tier.
         metric: see `Policy.load`. dtype: see `Engine.load`. limits: of the running batch.
         audit: folder of the audit log, or None. signer: of its checkpoints, or None.
+        shared: files with system prompts that are nobody's secret: each is computed once for a merge, whoever asks.
     """
 
     settings: Settings
@@ -53,6 +59,7 @@ class Plan:
     limits: Limits = Limits()  # noqa: RUF009  # frozen
     audit: Path | None = None
     signer: Signer | None = None
+    shared: tuple[Path, ...] = ()
 
 
 @contextmanager
@@ -74,10 +81,14 @@ def open_house(plan: Plan) -> Iterator[House]:
             )
         policies = Policies(_loader(plan), audited=plan.audit is not None, method=plan.settings.method)
         audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
+        refusals = Refusals(audit.append, plan.settings.refusals) if audit else None
+        if refusals:
+            stack.callback(refusals.flush, everything=True)
         # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
         engine = Engine.load(base, plan.store, dtype=plan.dtype)
-        batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method))
+        shared = [_prefix(engine, path, plan.limits) for path in plan.shared]
+        batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method, shared=shared))
         metrics = Metrics()
         metrics.watch(batcher, policies)
         yield House(
@@ -89,9 +100,28 @@ def open_house(plan: Plan) -> Iterator[House]:
             keys=keys,
             metrics=metrics,
             audit=audit,
+            refusals=refusals,
             started=int(time()),
             shares=Shares(plan.settings.share),
+            bodies=Bodies(plan.settings.bodies),
         )
+
+
+def _prefix(engine: Engine, path: Path, limits: Limits) -> tuple[int, ...]:
+    """The tokens of a system prompt in a file; the line break at its end is not part of it."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_PREFIX).decode()
+    except (OSError, UnicodeError) as error:
+        raise RecipeError(f"the shared system prompt {path} cannot be read: {error}", reason="bad-prefix") from error
+    found = shared_prefix(engine, text.removesuffix("\n"))
+    if len(found) >= limits.length:
+        raise RecipeError(
+            f"the shared system prompt {path} has {len(found)} tokens, and {limits.length} fit with the answer; shorten it, "
+            "or give --length",
+            reason="too-long",
+        )
+    return found
 
 
 def _loader(plan: Plan) -> Callable[[], InForce]:

@@ -9,6 +9,7 @@ from soupmix.serve.errors import HttpError
 from soupmix.serve.house import House
 from soupmix.serve.logs import tell
 from soupmix.serve.policies import Reload
+from soupmix.serve.refusals import Refusals
 
 __all__ = ["reload_policy", "reload_quietly", "watch"]
 
@@ -35,6 +36,13 @@ def reload_policy(house: House) -> Reload:
     return done
 
 
+def _flush(refusals: Refusals) -> None:
+    try:
+        refusals.flush()
+    except SoupmixError as error:  # they stay counted, and are tried again
+        tell("refusals not recorded", level=logging.ERROR, reason=error.reason)
+
+
 def reload_quietly(house: House) -> None:
     """Read the policy again; what is wrong with it is in the log."""
     try:
@@ -44,9 +52,11 @@ def reload_quietly(house: House) -> None:
 
 
 async def watch(house: House) -> None:
-    """Read signed sets again in their last hour, once a minute until they are renewed."""
+    """Once a minute: write the counts of refusals that are due; read signed sets again in their last hour until renewed."""
     while True:
         await asyncio.sleep(_EVERY)
+        if house.refusals is not None:
+            await asyncio.to_thread(_flush, house.refusals)
         expires = house.policies.held.expires
         if expires is not None and datetime.now(UTC) >= expires - _BEFORE:
             await asyncio.to_thread(reload_quietly, house)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from jinja2.exceptions import TemplateError
 
@@ -10,7 +11,7 @@ from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.serve.wire import ChatAsk, ChatMessage, CompletionAsk
 
-__all__ = ["Prompted", "chat_prompted", "completion_prompted"]
+__all__ = ["Prompted", "chat_prompted", "completion_prompted", "shared_prefix"]
 
 _TOKENS = 16  # of a plain completion whose length is not said, as OpenAI has it
 
@@ -36,6 +37,19 @@ def chat_prompted(engine: Engine, ask: ChatAsk) -> Prompted:
 def completion_prompted(engine: Engine, ask: CompletionAsk) -> Prompted:
     """Texts as they stand. Raises `RecipeError`."""
     return Prompted(_completion_tokens(engine, ask), ask.max_tokens or _TOKENS, ask.logprobs)
+
+
+def shared_prefix(engine: Engine, system: str) -> tuple[int, ...]:
+    """Token ids with which every conversation under a system prompt begins, up to the first that depends on what is said.
+
+    Raises:
+        RecipeError: it is empty (reason "bad-prefix"), or the model takes no such conversation (reasons of a chat).
+    """
+    if not system.strip():
+        raise RecipeError("a shared system prompt is empty; say something in it", reason="bad-prefix")
+    said = [[ChatMessage(role="system", content=system), ChatMessage(role="user", content=each)] for each in "aZ"]
+    pairs = zip(*(_chat_tokens(engine, each) for each in said), strict=False)
+    return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _chat_length(ask: ChatAsk) -> int | None:

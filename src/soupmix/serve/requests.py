@@ -50,13 +50,15 @@ def requests(
     *,
     logprobs: int | None,
     salt: str,
+    person: str,
     seed: int,
     temperature: float = 1.0,
 ) -> list[Request]:
     """A request for each planned answer.
 
     Args:
-        salt: of everything that is computed under the grant. seed: of the first answer; the next has the next one.
+        salt: of everything that is computed under the grant. person: who may go on from it.
+        seed: of the first answer; the next has the next one.
         temperature: where none is asked for.
     """
     return [
@@ -73,6 +75,7 @@ def requests(
             stop=ask.stops(),
             logprobs=logprobs,
             tenant=salt,
+            person=person,
         )
         for number, each in enumerate(plans)
     ]

@@ -28,6 +28,8 @@ class Server(uvicorn.Server):
                 application(house),
                 host=host,
                 port=port,
+                http="h11",  # one reader of HTTP, whatever else is installed: what it lets through is tested
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -1,6 +1,5 @@
 """The tables: profiles, keys, and one secret; in SQLite (WAL) or in whatever SQLAlchemy has a URL for."""
 
-import fcntl
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from soupmix.errors import OutputError, RecipeError
+from soupmix.serve.private import own_files, sole_opener
 
 __all__ = ["KEYS", "METADATA", "PROFILES", "SECRETS", "open_database"]
 
@@ -89,6 +89,8 @@ def open_database(address: str) -> Engine:
             _migrate(connection)
     except (ArgumentError, ModuleNotFoundError) as error:
         raise RecipeError(f"database {url}: {error}; is its driver installed?", reason="bad-database") from error
+    except OutputError:
+        raise
     except (SQLAlchemyError, OSError) as error:
         raise OutputError(f"database {url} cannot be opened: {_first_line(error)}", reason="database") from error
     return database
@@ -96,9 +98,12 @@ def open_database(address: str) -> Engine:
 
 def _url(address: str) -> URL:
     try:
-        return make_url(address) if "://" in address else URL.create("sqlite", database=str(Path(address).absolute()))
+        url = make_url(address) if "://" in address else URL.create("sqlite", database=str(Path(address).absolute()))
     except ArgumentError as error:
         raise RecipeError(f"{address!r} is neither a file nor the URL of a database", reason="bad-database") from error
+    if url.get_backend_name() == "sqlite" and ("uri" in url.query or (url.database or "").startswith("file:")):
+        raise RecipeError(f"{address!r} is a URL within a URL; give the file itself", reason="bad-database")
+    return url
 
 
 def _durable(connection: Any, _: object) -> None:
@@ -114,10 +119,8 @@ def _alone(database: Engine, url: URL) -> Iterator[Connection]:
     """A transaction in which no other server migrates."""
     if url.get_backend_name() == "sqlite" and url.database:
         path = Path(url.database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # what people prefer is theirs; SQLite's other files take after this one
-        with Path(f"{url.database}.lock").open("w") as lock, database.begin() as connection:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        own_files(path)  # SQLite's other files take after this one
+        with sole_opener(path), database.begin() as connection:
             yield connection
     else:
         with database.begin() as connection:

@@ -29,11 +29,13 @@ class Caller:
         tenant: whose profiles are seen; "" if nobody needs a key.
         attributes: what is so, whatever a request says about itself.
         operator: may reload the policy and read the metrics.
+        key: id of the key that was called with; "" if nobody needs one.
     """
 
     tenant: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     operator: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Keys:
         with self._database.connect() as connection:
             rows = connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))
             return [
-                Key(row.id, Caller(row.tenant, row.attributes, row.operator), row.created, row.revoked) for row in rows
+                Key(row.id, Caller(row.tenant, row.attributes, row.operator, row.id), row.created, row.revoked)
+                for row in rows
             ]
 
     def revoke(self, name: str) -> None:
@@ -113,7 +116,7 @@ class Keys:
         right = hmac.compare_digest(_digest(secret), row.digest if row is not None else _NOBODY)
         if row is None or not right or row.revoked is not None:
             raise HttpError("this API key is not known; ask whoever runs this server", status=401, reason="bad-key")
-        return Caller(row.tenant, row.attributes, row.operator)
+        return Caller(row.tenant, row.attributes, row.operator, row.id)
 
     def salt(self, tenant: str) -> str:
         """What keeps this tenant's caches apart, and its merge identities from being guessed: keyed by a secret."""

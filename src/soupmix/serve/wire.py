@@ -1,8 +1,22 @@
-"""What clients send, in OpenAI's shape: every field that is taken is acted upon, every other one is refused."""
+"""What clients send, in OpenAI's shape: every field that is taken is acted upon, every other one is refused.
 
-from typing import Annotated, Literal
+How much work a body is does not depend on what is in it: every list, map and text has a bound, a list is read up to its
+first fault, and of several forms that a field may have only the one that it seems to have is tried.
+"""
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from soupmix.policy import ATTRIBUTES, SOURCES
 
@@ -11,6 +25,7 @@ __all__ = [
     "ChatAsk",
     "ChatMessage",
     "CompletionAsk",
+    "Edge",
     "ProfileAsk",
     "RangesAsk",
     "SoupAsk",
@@ -18,15 +33,23 @@ __all__ = [
     "TextPart",
 ]
 
-_MOST_ANSWERS = 128  # a server's own limit is lower
-_MOST_SEED = 2**62 - _MOST_ANSWERS - 1
-_MOST_MESSAGES = 1000
-_MOST_TOKENS = 1 << 20
+_MOST_ANSWERS: Final = 128  # a server's own limit is lower
+_MOST_SEED: Final = 2**62 - _MOST_ANSWERS - 1
+_MOST_MESSAGES: Final = 1000
+_MOST_TOKENS: Final = 1 << 20
+_MOST_TEXT: Final = 1 << 22  # characters; a row holds less, and `--body` lets less through
+_MOST_NAMES: Final = 1000  # a server's own limit is lower
 
 
 def _one_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable characters on one line")
+    return text
+
+
+def _no_profile(text: str) -> str:
+    if text.startswith("soup:"):
+        raise ValueError("must not begin with soup:, as profiles do; name the profile as the model")
     return text
 
 
@@ -36,35 +59,101 @@ def _source(text: str) -> str:
     return text
 
 
+def _at_most(most: int) -> BeforeValidator:
+    """Refuse a map by its size before any of it is read; by itself pydantic reads all of it first."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > most:
+            told = {"size": len(value), "most": most}
+            raise PydanticCustomError("too_long", "has {size} entries, and {most} is the most", told)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _form(value: object) -> str:
+    """Which of its forms a value seems to have: text, a list, or anything else."""
+    return "text" if isinstance(value, str) else "list" if isinstance(value, list) else "other"
+
+
+def _one_or_more(value: object) -> str:
+    return "text" if isinstance(value, str) else "more"
+
+
+def _number_or_text(value: object) -> str:
+    return "text" if isinstance(value, str) else "number"
+
+
+def _prompt_form(value: object) -> str:
+    first = value[0] if isinstance(value, list) and value else None
+    form = {"text": "texts", "list": "lists"}.get(_form(first), "ids")
+    return "text" if isinstance(value, str) else form
+
+
+Text = Annotated[str, Field(max_length=_MOST_TEXT)]
 Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
-Source = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"enum": list(SOURCES)})]
-Weight = (
-    Annotated[int, Field(ge=-1000, le=1000)]
-    | Annotated[float, Field(ge=-1000, le=1000)]
-    | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?$")]
-)
+User = Annotated[Line, AfterValidator(_no_profile), Field(json_schema_extra={"pattern": "^(?!soup:)"})]
+Name = Annotated[str, Field(max_length=200)]
+Source = Annotated[str, Field(max_length=20), AfterValidator(_source), Field(json_schema_extra={"enum": list(SOURCES)})]
+Weight = Annotated[
+    Annotated[float, Field(ge=-1000, le=1000), Tag("number")]
+    | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?$"), Tag("text")],
+    Discriminator(_number_or_text),
+]
+Weights = Annotated[dict[Name, Weight], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES)]
+Sources = Annotated[
+    Annotated[Source, Tag("text")]
+    | Annotated[dict[Name, Source], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES), Tag("more")],
+    Discriminator(_one_or_more),
+]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Stops = Annotated[
+    Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=4, fail_fast=True), Tag("more")],
+    Discriminator(_one_or_more),
+]
 Zero = Annotated[float, Field(ge=0, le=0)]
-Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MOST_TOKENS, fail_fast=True)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=_MOST_ANSWERS, fail_fast=True)]
+Lists = Annotated[list[Ids], Field(min_length=1, max_length=_MOST_ANSWERS, fail_fast=True)]
+Prompt = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[Texts, Tag("texts")]
+    | Annotated[Ids, Tag("ids")]
+    | Annotated[Lists, Tag("lists")],
+    Discriminator(_prompt_form),
+]
 Attributes = Annotated[
-    dict[str, Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]],
-    Field(json_schema_extra={"propertyNames": {"enum": list(ATTRIBUTES)}}),
+    dict[Name, Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]],
+    Field(max_length=len(ATTRIBUTES), json_schema_extra={"propertyNames": {"enum": list(ATTRIBUTES)}}),
+    _at_most(len(ATTRIBUTES)),
 ]
 
 
-class _Edge(BaseModel):
+class Edge(BaseModel):
+    """What somebody else sends: by the letter, and without fields that nobody knows."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: Any) -> Any:
+        """Of fields that nobody knows one is enough to refuse."""
+        if isinstance(value, dict) and len(value) > len(cls.model_fields):
+            known = {name: value[name] for name in cls.model_fields if name in value}
+            unknown = next(name for name in value if name not in known)
+            return {**known, unknown: value[unknown]}
+        return value
 
-class SoupAsk(_Edge):
+
+class SoupAsk(Edge):
     """Whose soup: weights by adapter name, what the request says about itself, and where the weights come from."""
 
-    weights: dict[str, Weight] = {}
+    weights: Weights = {}
     attributes: Attributes = {}
-    sources: Source | dict[str, Source] = {}
+    sources: Sources = {}
 
 
-class RangesAsk(_Edge):
+class RangesAsk(Edge):
     """Whose ranges: what a request would say about itself."""
 
     attributes: Attributes = {}
@@ -74,34 +163,38 @@ class ProfileAsk(SoupAsk):
     """A named profile, as it is created or replaced."""
 
     name: Line | None = None
-    weights: dict[str, Weight]
+    weights: Weights
 
 
-class TextPart(_Edge):
+class TextPart(Edge):
     """A part of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
-class ChatMessage(_Edge):
+Parts = Annotated[list[TextPart], Field(min_length=1, max_length=_MOST_MESSAGES, fail_fast=True)]
+Content = Annotated[Annotated[Text, Tag("text")] | Annotated[Parts, Tag("more")], Discriminator(_one_or_more)]
+
+
+class ChatMessage(Edge):
     """A message of a conversation; "developer" is another word for "system"."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=_MOST_MESSAGES)]
+    content: Content
 
     def text(self) -> str:
         """All of its text."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class StreamOptions(_Edge):
+class StreamOptions(Edge):
     """Whether a stream ends with a chunk that counts tokens."""
 
     include_usage: bool = False
 
 
-class Ask(_Edge):
+class Ask(Edge):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
@@ -111,11 +204,11 @@ class Ask(_Edge):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=_MOST_TOKENS)] | None = None
     n: Annotated[int, Field(ge=1, le=_MOST_ANSWERS)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stops | None = None
     seed: Annotated[int, Field(ge=0, le=_MOST_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Line | None = None
+    user: User | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
 
@@ -131,7 +224,7 @@ class Ask(_Edge):
 class ChatAsk(Ask):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -140,7 +233,7 @@ class ChatAsk(Ask):
 class CompletionAsk(Ask):
     """`POST /v1/completions`: text or token ids, as they stand, without the chat template."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)]
+    prompt: Prompt
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: Literal[False] | None = None
 

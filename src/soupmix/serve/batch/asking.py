@@ -101,6 +101,7 @@ class Desk:
             grant,
             logprobs=prompted.logprobs,
             salt=salt,
+            person=f"line {line.number}" if ask.user is None else f"user {ask.user}",
             seed=self._defaults.seed + line.number if ask.seed is None else ask.seed,
             temperature=self._defaults.temperature,
         )
@@ -151,15 +152,14 @@ class Desk:
         return grant
 
     def _refusal(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> Entry:
-        return Entry(
-            "refusal",
+        return Entry.of_refusal(
+            error.reason,
             person=ask.user or self._who,
             requested=weights,
             attributes=attributes,
             policy=self._policy.digest,
             is_open=self._policy.is_open,
             is_signed=self._signed,
-            reason=error.reason,
         )
 
 
@@ -167,6 +167,6 @@ def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        last = error.errors(include_url=False)[-1]  # of a choice of forms the last one says most
+        last = error.errors(include_url=False, include_input=False)[-1]  # of a choice of forms the last one says most
         place = ".".join(str(each)[:80] for each in last["loc"])
         raise RecipeError(f"body.{place}: {last['msg']}", reason=str(last["type"])) from None

@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from soupmix.audit.records import compact_json
 from soupmix.errors import RecipeError
 from soupmix.files import strict_json
 from soupmix.serve.batch.columns import Columns
 from soupmix.serve.batch.line import Line, bounded_lines
+from soupmix.serve.wire import Edge
 
 __all__ = ["JsonLines", "write_results"]
 
 _CHUNK = 1 << 16
 
 
-class _Envelope(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _Envelope(Edge):
     custom_id: Annotated[str, Field(min_length=1, max_length=512)]
     method: Literal["POST"]
     url: Literal["/v1/chat/completions", "/v1/completions"]

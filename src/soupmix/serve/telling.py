@@ -1,0 +1,59 @@
+"""What a caller may hear of a policy: the rules that can apply to it, and of their scopes nothing about anybody else."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from soupmix.errors import PolicyRefusal
+from soupmix.policy import Binding, Policy
+from soupmix.policy.assembly import Placed
+
+__all__ = ["Telling"]
+
+
+class Telling:
+    """A policy as one caller hears of it.
+
+    Args:
+        attributes: what is so of the caller, whatever a request says; what is not known may be anything.
+    """
+
+    def __init__(self, policy: Policy, attributes: Mapping[str, str]) -> None:
+        self._policy, self._attributes = policy, attributes
+
+    def rules(self) -> list[Placed]:
+        """The rules that can apply to a request of this caller, in their places."""
+        return [each for each in self._policy.placed if each.applies(self._attributes)]
+
+    def values(self) -> dict[str, list[str]]:
+        """The values that the scopes of these rules name, by attribute."""
+        found: dict[str, set[str]] = {}
+        for key, values in (limit for rule in self.rules() for limit in rule.within):
+            found.setdefault(key, set()).update(self._own(key, values))
+        return {key: sorted(values) for key, values in sorted(found.items())}
+
+    def scope(self, rule: Placed) -> str:
+        """For whom a rule holds, as `RuleRef.scope` has it."""
+        parts = [f"{key} {' or '.join(self._own(key, values))}" for key, values in rule.within]
+        return f" for {', '.join(parts)}" if parts else ""
+
+    def limit(self, binding: Binding) -> str:
+        """What a rule limits, in words."""
+        text, names = binding.limit, (binding.tier, binding.issuer, binding.source, binding.rule)
+        for rule in self._policy.placed:
+            ref = rule.ref
+            if ref.scope and (ref.tier, ref.issuer, ref.source, ref.id) == names:
+                text = text.replace(ref.scope, self.scope(rule))
+        return text
+
+    def refusal(self, error: PolicyRefusal) -> PolicyRefusal:
+        """A refusal in these words."""
+        refusing = {(rule.ref.source, rule.ref.id) for rule in self._policy.placed if rule.ref.refuses}
+        first = next((each for each in error.rules if (each.source, each.rule) in refusing), None)
+        if first is None:
+            return error
+        said = replace(first, limit=self.limit(first))
+        text = f"refused, not clamped ({', '.join(first.adapters)}): {said}"
+        return PolicyRefusal(text, reason=error.reason, rules=error.rules)
+
+    def _own(self, key: str, values: tuple[str, ...]) -> tuple[str, ...]:
+        return (self._attributes[key],) if key in self._attributes else values
