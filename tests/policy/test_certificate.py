@@ -95,7 +95,7 @@ def metric_of(draw: random.Random, size: int) -> tuple[tuple[int, ...], ...]:
 
 def found_by_floats(target: Quadratic, sides: Sequence[active_set.Side]) -> Solution | None:
     guess = active_in_floats(target, sides)
-    return None if guess is None else active_set._solved(target, sides, guess)
+    return None if guess is None else active_set._solved(target, sides, guess[0])
 
 
 @pytest.mark.parametrize("in_a_metric", [False, True])
