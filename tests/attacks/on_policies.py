@@ -1,14 +1,18 @@
 """Attacks through policy documents. A user's own document is the least trusted of them."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 from attack import Attack
 from on_stores import store
 
+from soupmix.cli.options import policy_files
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
-from soupmix.policy import Policy
+from soupmix.policy import Policy, parse_document
 from soupmix.store import Store, read_manifest, write_manifest
 from soupmix.store.manifest import Gram
 
@@ -50,6 +54,62 @@ def _factor(where: Path) -> None:
     (where / "0.yaml").write_text(f"{_HEAD}rules:\n- {{rule: norm, at_most: 0.01}}\n")
     grant = Policy.load(where / "0.yaml", adapters=Store(folder)).clamp("friendly=1,expert=1")
     merge(Store(folder), grant, method="factor")
+
+
+def _crowd(combinations: int, groups: int, choices: int = 1) -> str:
+    """A document that approves 24 adapters, with combinations of four and groups of three that overlap."""
+    draw, names = Random(0), [f"a{number}" for number in range(24)]
+    listed = ", ".join(f"{{name: {name}, digest: sha256:{n:064x}}}" for n, name in enumerate(names))
+    rules = [f"- {{rule: approve, adapters: [{listed}]}}\n"]
+    report = f"{{report: sha256:{0:064x}, until: 2999-01-01}}"
+    for _ in range(choices):
+        each = [f"{{adapters: [{', '.join(draw.sample(names, 4))}], evidence: {report}}}" for _ in range(combinations)]
+        rules.append(f"- {{rule: combinations, allow: [{', '.join(each)}]}}\n")
+    for _ in range(groups):
+        rules.append(f"- {{rule: group, adapters: [{', '.join(draw.sample(names, 3))}], at_most: 0.5}}\n")
+    return f"{_HEAD}rules:\n{''.join(rules)}"
+
+
+def _costly(*counts: int) -> Callable[[Path], None]:
+    def run(where: Path) -> None:
+        (where / "0.yaml").write_text(_crowd(*counts))
+        Policy.load(where / "0.yaml")
+
+    return run
+
+
+def _set_back(where: Path) -> None:
+    """A policy that ends tonight, a clock that goes on to tomorrow and is then set back."""
+    (where / "0.yaml").write_text(f"{_HEAD}valid: {{until: 2026-11-24}}\nrules: []\n")
+    hands = iter([12, 36, 12])  # hours
+    day = datetime(2026, 11, 24, tzinfo=UTC)
+    policy = Policy.load(where / "0.yaml", adapters=Store(store(where)), now=lambda: day + timedelta(hours=next(hands)))
+    with suppress(PolicyRefusal):
+        policy.clamp("friendly=1")
+    policy.clamp("friendly=1")
+
+
+def _set_that_expires(where: Path) -> None:
+    """Documents of a signed set, whose expiry passes after they were loaded."""
+    hands = iter([0, 1])
+    day = datetime(2026, 11, 24, tzinfo=UTC)
+    expiries = {"the signed set of the law": day + timedelta(seconds=1)}
+    now = lambda: day + timedelta(seconds=next(hands))  # noqa: E731
+    Policy.assemble((), Store(store(where)), now=now, expiries=expiries).clamp("friendly=1")
+
+
+def _assembled(where: Path) -> None:
+    document = parse_document(f"{_HEAD}valid: {{until: 2020-01-01}}\nrules: []\n", "0.yaml")
+    Policy.assemble([("0.yaml", document)], Store(store(where)))
+
+
+def _beside(name: str) -> Callable[[Path], None]:
+    def run(where: Path) -> None:
+        for each in ("0.yaml", name):
+            (where / each).write_text(f"{_HEAD}rules: []\n")
+        policy_files([where])
+
+    return run
 
 
 def _folder(where: Path) -> None:
@@ -194,6 +254,13 @@ ATTACKS = (
     _rule("scope-twin", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: [Minor]}}"),
     _rule("scope-empty", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: []}}"),
     _rule("scope-unknown", "a scope that is skipped", f"{_RUDE}, at_most: 0, scope: {{age: [minor]}}"),
+    Attack("expired-but-assembled", "a policy of last year, past the door", _assembled, PolicyError, "not-valid"),
+    Attack("clock-set-back", "a second life for what has ended", _set_back, PolicyRefusal, "ended"),
+    Attack("set-that-expires", "grants from a set nobody renews", _set_that_expires, PolicyRefusal, "ended"),
+    Attack("five-hundred-by-sixty", "seconds of work a request", _costly(500, 60), PolicyError, "too-costly"),
+    Attack("four-times-two-hundred", "choices that multiply", _costly(200, 0, 4), PolicyError, "too-many-combinations"),
+    Attack("law-as-json", "a document that nobody reads", _beside("10-law.json"), PolicyError, "not-a-document"),
+    Attack("law-without-suffix", "a document that nobody reads", _beside("10-law"), PolicyError, "not-a-document"),
     Attack(
         "factor-under-a-norm", "terms that a bound on the norm does not see", _factor, PolicyRefusal, "norm-not-linear"
     ),

@@ -11,6 +11,7 @@ from soupmix.errors import PolicyError, RecipeError, WeightError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference
 from soupmix.policy.pieces import Ball, Choice, Constraint, Piece
+from soupmix.policy.rules import applies
 
 NAMES = [ref.name for ref in sorted(SHELF, key=lambda ref: ref.digest)]
 ALL = "friendly + informative + unfriendly + expert + concise + elementary"
@@ -121,8 +122,8 @@ def without(*names: str) -> list[str]:
 def test_a_rule_becomes(rule: dict[str, Any], expected: list[str], scope: dict[str, Any]) -> None:
     (placed,) = load(rule | scope).placed
     assert [shown(piece) for piece in placed.pieces] == [each.replace("@", FOR if scope else "") for each in expected]
-    assert placed.applies({"audience": "teen"})
-    assert placed.applies({"audience": "adult"}) == (not scope)
+    assert applies(placed.within, {"audience": "teen"})
+    assert applies(placed.within, {"audience": "adult"}) == (not scope)
     assert placed.ref.id == "rules[0]"
 
 

@@ -8,7 +8,7 @@ from soupmix.policy.rows import Row, Solution
 
 __all__ = ["round_inside"]
 
-_MOST_STATES = 1 << 16
+_MOST_STATES, _MOST_NUMBERS = 1 << 16, 1 << 22
 
 
 def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | None:
@@ -43,7 +43,7 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
             for key, value in ((state, (distance, total, mask)), (up, (distance + cost, total + 1, mask - bit))):
                 if all(span.open(added, index) for span, added in zip(spans, key, strict=True)):
                     after[key] = min(after.get(key, value), value)
-            if len(after) > _MOST_STATES:
+            if len(after) > _MOST_STATES or len(after) * len(spans) > _MOST_NUMBERS:
                 raise PolicyRefusal(
                     "so many groups overlap near these weights that they cannot be rounded to whole millionths; ask for fewer "
                     "adapters, or have the policy's overlapping groups made fewer",

@@ -11,6 +11,7 @@ from soupmix.policy import Policy
 from soupmix.serve.answers import SoupAnswer
 from soupmix.serve.auth import authenticate, house_of
 from soupmix.serve.documented import PROFILE, VALIDATED
+from soupmix.serve.errors import status_of
 from soupmix.serve.granting import attributes_of, draft_of, look
 from soupmix.serve.profiles import Draft
 from soupmix.serve.strict import StrictRoute
@@ -60,5 +61,7 @@ def ranges(ask: RangesAsk, request: Request, caller: _Caller) -> RangesAnswer:
 def _most(policy: Policy, name: str, attributes: dict[str, str]) -> str:
     try:
         return policy.clamp({name: 1}, **attributes).granted.decimals().get(name, "0")
-    except PolicyRefusal:
+    except PolicyRefusal as refusal:
+        if status_of(refusal) == 503:  # it says nothing about the adapter
+            raise
         return "0"
