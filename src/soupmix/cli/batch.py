@@ -16,6 +16,7 @@ import click
 
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option
+from soupmix.cli.stopping import exit_code
 from soupmix.policy.asking import by_index, check_attributes, check_names
 
 if TYPE_CHECKING:
@@ -200,13 +201,13 @@ def _stopping() -> Iterator[Event]:
 def _interrupted(journal: "Journal", lines: int) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         click.echo(
             f"soupmix: interrupted; {journal.path} keeps {journal.done} of {lines} results, and the same command goes "
             "on behind them",
             err=True,
         )
-        sys.exit(130)
+        sys.exit(exit_code(stop))
 
 
 def _tell_resumed(journal: "Journal", lines: int) -> None:

@@ -1,7 +1,8 @@
 """The whole of `soupmix train`: sample, choose, fit. Every finished piece of work is a file: a stopped run goes on."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, P
     todo = chunks(names, len(plan.prompts), variants=plan.variants, seed=plan.recipe.seed)
     left = [chunk for chunk in todo if not (plan.samples / chunk.file).exists()]
     progress("sampling", len(todo) - len(left), len(todo))
-    with workers(plan.jobs) as pool:
+    with _swept(plan), workers(plan.jobs) as pool:
         done = len(todo) - len(left)
         for _ in each(pool, _sample, [(plan.base, chunk, plan.prompts, plan.samples) for chunk in left]):
             progress("sampling", done := done + 1, len(todo))
@@ -81,6 +82,16 @@ def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, P
         for count, _ in enumerate(each(pool, _fit, [(plan, pole) for pole in plan.poles]), start=1):
             progress("training", count, len(plan.poles))
     return {pole: plan.folder / pole for pole in plan.poles}
+
+
+@contextmanager
+def _swept(plan: Plan) -> Iterator[None]:
+    """Workers that are ended leave temporaries behind."""
+    try:
+        yield
+    finally:
+        for folder in (plan.samples, plan.folder):
+            sweep(folder)
 
 
 def left_out_pairs(plan: Plan, pole: str, most: int = 16) -> list[Pair]:
