@@ -1,6 +1,7 @@
 """Base models: from a name, a folder, a GGUF file or a hub id to a clean safetensors folder with a digest."""
 
 from soupmix.base.cache import cache_root
+from soupmix.base.loading import load_model, load_tokenizer
 from soupmix.base.model import Base
 from soupmix.base.resolver import KNOWN, KnownBase, resolve
 from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors, tensors_digest
@@ -12,6 +13,8 @@ __all__ = [
     "TensorInfo",
     "cache_root",
     "linear_shapes",
+    "load_model",
+    "load_tokenizer",
     "read_tensors",
     "resolve",
     "tensors_digest",

@@ -1,16 +1,19 @@
 """Converted base models in the cache: made once, noticed when they break, made again."""
 
+import hashlib
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from soupmix.base.cache import MARKER, locked, read_record, stamp, unchanged, write_record
 from soupmix.base.tensors import tensors_digest
 from soupmix.errors import BaseModelError
-from soupmix.files import canonical_json, new_folder, sha256_file
+from soupmix.files import canonical_json, new_folder, sha256_file, writing
+from soupmix.scratch import scratch, sweep
 
 __all__ = ["converted"]
 
@@ -54,27 +57,56 @@ def _usable(folder: Path, source_sha256: str) -> str | None:
 
 
 def _convert(source: Path, source_sha256: str, folder: Path) -> None:
-    if sha256_file(source) != source_sha256:
-        raise BaseModelError(
-            f"{source} is not the file it should be (sha256 differs from {source_sha256[:16]}...): install it again",
-            reason="digest-mismatch",
-        )
     _log.info("converting %s, once", source.name)
-    with new_folder(folder, force=True) as temporary:
-        _run_converter(source, temporary)
+    with _alone(source, source_sha256, folder) as copy, new_folder(folder, force=True) as temporary:
+        _run_converter(copy, temporary)
         files = {path.name: {"stamp": stamp(path), "sha256": sha256_file(path)} for path in temporary.iterdir()}
         marker = {"source_sha256": source_sha256, "files": files, "digest": tensors_digest(temporary)}
         (temporary / MARKER).write_bytes(canonical_json(marker))
 
 
+@contextmanager
+def _alone(source: Path, source_sha256: str, folder: Path) -> Iterator[Path]:
+    """A copy of the source, hashed as it is copied, in a folder without anything else that could be read with it."""
+    beside = folder.with_name(f"{folder.name}.source")
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, beside.name)
+        with scratch(beside, folder=True) as made:
+            if _copy(source, made.path / source.name) != source_sha256:
+                raise BaseModelError(
+                    f"{source} is not the file it should be (sha256 differs from {source_sha256[:16]}...): install it "
+                    "again",
+                    reason="digest-mismatch",
+                )
+            yield made.path / source.name
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Hex SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    with source.open("rb") as read, target.open("xb") as written:
+        while block := read.read(1 << 20):
+            digest.update(block)
+            written.write(block)
+    return digest.hexdigest()
+
+
 def _run_converter(source: Path, folder: Path) -> None:
     """Fill the empty `folder` from a GGUF file: bf16 safetensors, tokenizer, configs."""
     command = [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder)]
-    done = subprocess.run(command, env=os.environ | _QUIET, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=os.environ | _QUIET,
+        stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise BaseModelError(
-            f"{source} cannot be converted: transformers says {lines[-1]!r}; use a GGUF file of a causal language "
+            f"{source.name} cannot be converted: transformers says {lines[-1]!r}; use a GGUF file of a causal language "
             "model that transformers supports, or a safetensors folder",
             reason="conversion-failed",
         )

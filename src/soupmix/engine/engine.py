@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soupmix.base import Base, resolve
+from soupmix.base import Base, load_model, load_tokenizer, resolve
 from soupmix.engine.bank import Bank
 from soupmix.engine.decode import Tokens, decode
 from soupmix.engine.insert import Paths, factor_ready, insert
@@ -213,13 +213,12 @@ class Engine:
 
 
 def _load_model(base: Base, dtype: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     if dtype is not None and dtype not in _DTYPES:
         raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(_DTYPES)}", reason="dtype")
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=_DTYPES[dtype] if dtype else "auto").eval()
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    model = load_model(base.folder, _DTYPES[dtype] if dtype else "auto").eval()
+    tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "left"
     return model.requires_grad_(False), tokenizer
