@@ -160,9 +160,14 @@ def test_an_existing_folder_stays_unless_forced(soup: Soup, tmp_path: Path) -> N
         soup.save_adapter(tmp_path / "out")
     assert caught.value.reason == "exists"
     assert (tmp_path / "out/mine").read_text() == "precious"
-    soup.save_adapter(tmp_path / "out", force=True)
-    assert not (tmp_path / "out/mine").exists()
-    assert (tmp_path / "out/adapter_config.json").exists()
+    with pytest.raises(OutputError) as caught:
+        soup.save_adapter(tmp_path / "out", force=True)
+    assert caught.value.reason == "not-ours"
+    assert (tmp_path / "out/mine").read_text() == "precious"
+    (tmp_path / "out/mine").unlink()
+    for _ in range(2):  # an empty folder, then a result
+        soup.save_adapter(tmp_path / "out", force=True)
+        assert (tmp_path / "out/adapter_config.json").exists()
 
 
 def test_identity_changes_with_everything_that_matters_and_nothing_else() -> None:

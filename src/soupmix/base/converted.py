@@ -58,11 +58,16 @@ def _usable(folder: Path, source_sha256: str) -> str | None:
 
 def _convert(source: Path, source_sha256: str, folder: Path) -> None:
     _log.info("converting %s, once", source.name)
-    with _alone(source, source_sha256, folder) as copy, new_folder(folder, force=True) as temporary:
+    with _alone(source, source_sha256, folder) as copy, new_folder(folder, force=True, own=_any) as temporary:
         _run_converter(copy, temporary)
         files = {path.name: {"stamp": stamp(path), "sha256": sha256_file(path)} for path in temporary.iterdir()}
         marker = {"source_sha256": source_sha256, "files": files, "digest": tensors_digest(temporary)}
         (temporary / MARKER).write_bytes(canonical_json(marker))
+
+
+def _any(_folder: Path) -> bool:
+    """Under the name of a conversion there is nothing in the cache but conversions, whole or spoilt."""
+    return True
 
 
 @contextmanager

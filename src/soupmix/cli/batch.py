@@ -106,7 +106,7 @@ def command(
     check_names(asking.weights, policy.names)
     by_index(said, {name: index for index, name in enumerate(policy.names)})
     defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
-    check_new(out, force=force)
+    check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files))
     file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
     work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking)
     settings = settings_of(

@@ -12,7 +12,7 @@ from soupmix.merge.card import card
 from soupmix.merge.fold import write_model
 from soupmix.merge.lora import write_adapter
 from soupmix.merge.provenance import PROVENANCE, provenance
-from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, portable, recipe_yaml
+from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Errors
 from soupmix.trust.bundle import MODEL_SIGNATURE
@@ -105,7 +105,8 @@ def save(
         OutputError: the folder exists and `force` is not given, or the disk refuses.
     """
     export = portable(export, folder)
-    with new_folder(folder, force=force) as temporary:
+    reads = [*([] if soup.store == "shipped" else [Path(soup.store)]), *([] if base is None else [base.folder])]
+    with new_folder(folder, force=force, own=is_result, reads=reads) as temporary:
         sink = Sink(temporary)
         identity, errors = produce(soup, sink, export, base, keys or Keys())
         if keys is not None and keys.model is not None:

@@ -10,6 +10,7 @@ from soupmix.base import Base
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
 from soupmix.policy import Policy
+from soupmix.replacing import plain_names
 from soupmix.scratch import sweep
 from soupmix.train.fit import Recipe, fit
 from soupmix.train.pairs import FRAMED_POOLS, Pair, choose_pairs
@@ -20,6 +21,7 @@ from soupmix.train.workers import each, loaded_engine, workers
 
 __all__ = ["Plan", "left_out_pairs", "run"]
 
+_WRITTEN = {"adapter_config.json", "adapter_model.safetensors", "training.json", "effect.json", "README.md"}
 _LEFT_OUT_EVERY = 11  # prompts that no adapter is trained on, for the teacher-forced margin
 
 
@@ -124,11 +126,17 @@ def _fit(plan: Plan, pole: str) -> None:
     record = plan.folder / pole / "training.json"
     if record.exists() and json.loads(record.read_bytes()).get("identity") == wanted:
         return
-    with new_folder(plan.folder / pole, force=True) as folder:
+    with new_folder(plan.folder / pole, force=True, own=_is_trained) as folder:
         summary = fit(plan.base, pairs, plan.recipe, folder)
         tensors = sha256_file(folder / "adapter_model.safetensors")
         training = {**summary, "identity": wanted, "base": plan.base.digest, "pole": pole, "tensors_sha256": tensors}
         write_file(folder / "training.json", canonical_json(training))
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether a folder holds an earlier adapter of this command and nothing else."""
+    present = plain_names(folder)
+    return present is not None and "training.json" in present and present <= _WRITTEN
 
 
 def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
