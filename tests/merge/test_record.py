@@ -68,7 +68,11 @@ def test_digests_name_every_input_and_every_other_file(soup: Soup, tiny_base: Ba
     assert dict(saved.digests) == present
     assert recorded["outputs"] == {name: digest for name, digest in present.items() if name not in own}
     adapters = {f"adapter {name}": digest for name, digest in soup.grant.digests.items()}
-    assert recorded["inputs"] == adapters | {"base": tiny_base.digest, "policy": soup.grant.policy_digest}
+    assert recorded["inputs"] == adapters | {
+        "base": tiny_base.digest,
+        "base files": tiny_base.files_digest(),
+        "policy": soup.grant.policy_digest,
+    }
 
 
 def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path: Path) -> None:

@@ -22,12 +22,15 @@ _QUIET = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": 
 _log = logging.getLogger(__name__)
 
 
-def converted(name: str, source_sha256: str, find: Callable[[], Path], cache: Path) -> tuple[Path, str]:
+def converted(
+    name: str, source_sha256: str, find: Callable[[], Path], cache: Path, *, fresh: bool = False
+) -> tuple[Path, str]:
     """The clean folder made from a GGUF file, and its base digest; made now if it is missing or damaged.
 
     Args:
         name: for people, in the folder's name. source_sha256: hex, of the GGUF file; keys the cache.
         find: called only if the source is needed; returns its path. cache: see `soupmix.base.cache_root`.
+        fresh: believe no digest that is remembered.
 
     Raises:
         BaseModelError: the source is not the file it should be ("digest-mismatch") or cannot be converted.
@@ -35,21 +38,23 @@ def converted(name: str, source_sha256: str, find: Callable[[], Path], cache: Pa
     """
     folder = cache / "bases" / f"{name}-{source_sha256[:16]}-v{_FORMAT}"
     with locked(cache / "locks" / f"{folder.name}.lock"):
-        digest = _usable(folder, source_sha256)
+        digest = _usable(folder, source_sha256, fresh=fresh)
         if digest is None:
             _convert(find(), source_sha256, folder)
-            digest = _usable(folder, source_sha256)
+            digest = _usable(folder, source_sha256, fresh=fresh)
     if digest is None:
         raise BaseModelError(f"the converted base model {folder} changes while it is read", reason="unstable-cache")
     return folder, digest
 
 
-def _usable(folder: Path, source_sha256: str) -> str | None:
+def _usable(folder: Path, source_sha256: str, *, fresh: bool) -> str | None:
     """The recorded base digest, if the folder is what was recorded; stamps of files only touched are renewed."""
     record = read_record(folder / MARKER)
-    if record is None or record.get("source_sha256") != source_sha256 or not unchanged(folder, record.get("files")):
+    if record is None or record.get("source_sha256") != source_sha256:
         return None
-    digest = record.get("digest")
+    if not unchanged(folder, record.get("files"), fresh=fresh):
+        return None
+    digest = tensors_digest(folder) if fresh else record.get("digest")
     fresh = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
     if fresh != record:
         write_record(folder / MARKER, fresh)

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from soupmix.merge.export import Export
     from soupmix.merge.soup import Soup
 
-__all__ = ["DIGESTS", "DTYPE_WORDS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
+__all__ = ["BASE_FILES", "DIGESTS", "DTYPE_WORDS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
 
 RECIPE = "soupmix_recipe.yaml"
 GRANT = "soupmix_grant.json"
 REPORT = "soupmix_report.json"
 DIGESTS = "soupmix_digests.json"
+BASE_FILES = "base files"
 _MAX_RECORD = 4 << 20
 
 DTYPE_WORDS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}

@@ -54,6 +54,7 @@ class Plan:
         systems = json.dumps({name: [POLES[name].systems, POLES[name].cap] for name in sorted(POLES)})
         parts = {
             "base": self.base.digest,
+            "files": self.base.files_digest(),
             "prompts": json.dumps([p.text for p in self.prompts]),
             "seed": str(self.recipe.seed),
             "systems": systems,
@@ -140,7 +141,12 @@ def _is_trained(folder: Path) -> bool:
 
 
 def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
-    parts = {"base": plan.base.digest, "pole": pole, "recipe": json.dumps(asdict(plan.recipe))}
+    parts = {
+        "base": plan.base.digest,
+        "files": plan.base.files_digest(),
+        "pole": pole,
+        "recipe": json.dumps(asdict(plan.recipe)),
+    }
     texts = {
         f"pair-{i}": pair.prompt.text + "\0" + pair.system + "\0" + pair.chosen.text + "\0" + pair.rejected.text
         for i, pair in enumerate(pairs)
