@@ -4,8 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2.exceptions import TemplateError
-
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.serve.wire import ChatAsk, ChatMessage, CompletionAsk
@@ -72,10 +70,7 @@ def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, 
         )
     if [each["role"] for each in roles] == ["assistant"]:
         raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
-    try:
-        return engine.tokens(roles)
-    except TemplateError as error:
-        raise RecipeError(f"this model takes no such conversation: {error}", reason="bad-conversation") from None
+    return engine.tokens(roles)
 
 
 def _role(role: str) -> str:

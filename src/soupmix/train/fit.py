@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soupmix.base import Base, load_model, load_tokenizer
+from soupmix.base import Base, chat_text, load_model, load_tokenizer
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json
 from soupmix.train.pairs import Pair
@@ -129,7 +129,7 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, 
 def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
     """Token ids, and labels that are -100 outside of the answer; an answer that did not end gets no end token."""
     conversation = messages(pair.prompt.text, pair.system)
-    prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    prompt = chat_text(tokenizer, conversation)
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
     answer = ([*answer, tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
