@@ -54,8 +54,8 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
 
     base, store = resolve("smollm2-135m-instruct"), Store.shipped()
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    bare = AutoModelForCausalLM.from_pretrained(base.folder, dtype=kind).eval()
-    one = AutoModelForCausalLM.from_pretrained(base.folder, dtype=kind).eval()
+    bare = AutoModelForCausalLM.from_pretrained(base.folder, dtype=kind, trust_remote_code=False).eval()
+    one = AutoModelForCausalLM.from_pretrained(base.folder, dtype=kind, trust_remote_code=False).eval()
     one = PeftModel.from_pretrained(one, str(store.path(store.names[0])), autocast_adapter_dtype=False).eval()
     engines = {fused: Engine.load(base, store, dtype=dtype, fused=fused) for fused in (True, False)}
     policy, names = Policy.open(store), store.names

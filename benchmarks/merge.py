@@ -97,7 +97,9 @@ def peft_variant(job: dict[str, Any], out: Path, kind: str) -> dict[str, float]:
     names, weights = list(job["weights"]), [float(weight) for weight in job["weights"].values()]
 
     def load(layers: int | None) -> Any:
-        model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=job.get("load_dtype", "auto"))
+        model = AutoModelForCausalLM.from_pretrained(
+            job["base"], dtype=job.get("load_dtype", "auto"), trust_remote_code=False
+        )
         if layers is not None:
             model.model.layers = model.model.layers[:layers]
         first, *others = names

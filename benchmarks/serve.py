@@ -107,7 +107,7 @@ def servers(clients: int, dtype: str, stack: ExitStack) -> dict[str, Server]:
     policy, wanted = Policy.open(store), people(clients)
     engine = Engine.load(base, store, dtype=dtype)
     engine.model.generation_config.eos_token_id = -1  # answers are as long as they are asked to be
-    bare = AutoModelForCausalLM.from_pretrained(base.folder, dtype=TYPES[dtype]).eval()
+    bare = AutoModelForCausalLM.from_pretrained(base.folder, dtype=TYPES[dtype], trust_remote_code=False).eval()
     bare.generation_config.eos_token_id = None
     granted = [policy.clamp(each) for each in wanted]
     merged = [{name: micro / 1_000_000 for name, micro in each.granted.items()} for each in granted]

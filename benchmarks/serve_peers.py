@@ -118,7 +118,7 @@ def mixed(folder: str, dtype: torch.dtype, adapters: dict[str, str], people: Seq
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).eval()
     first, *rest = adapters
     model = PeftModel.from_pretrained(bare, adapters[first], adapter_name=first, autocast_adapter_dtype=False)
     for name in rest:

@@ -5,12 +5,13 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from soupmix.errors import OutputError
+from soupmix.replacing import check_file, check_folder
 from soupmix.scratch import put, scratch, sweep, sync_folder
 
 __all__ = [
@@ -77,7 +78,7 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file of this mode atomically and durably: temporary beside it, fsync, rename, fsync of the folder.
 
     Raises:
-        OutputError: the disk refuses; what was there before is still there.
+        OutputError: the disk refuses, or something else than a file stands there ("not-ours"); it is still there.
     """
     with new_file(path, force=True, mode=mode) as file:
         file.write(data)
@@ -88,44 +89,49 @@ def new_file(target: Path, *, force: bool = False, mode: int = 0o644) -> Iterato
     """Write a temporary file, then move it to `target` in one step; on any failure nothing of it remains.
 
     Args:
-        force: replace what is there (which stays until the new file is complete). mode: of the file.
+        force: replace a regular file that is there (it stays until the new file is complete). mode: of the file.
 
     Raises:
-        OutputError: `target` exists and `force` is not given, or the disk refuses.
+        OutputError: `target` exists ("exists", "not-ours"; see `soupmix.replacing`), or the disk refuses.
     """
     target = Path(target)
     with writing(target):
         sweep(target.parent, target.name)
+        if force:
+            check_file(target, force=True)
         with scratch(target, folder=False) as temporary:
             with open(temporary.handle, "wb", closefd=False) as file:
                 yield file
             os.fchmod(temporary.handle, mode)
             os.fsync(temporary.handle)
-            _check_free(target, force=force)
+            check_file(target, force=force)  # it may have come since
             temporary.path.replace(target)
             sync_folder(target.parent)
 
 
 @contextmanager
-def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(
+    target: Path, *, force: bool = False, own: Callable[[Path], bool] = lambda folder: False, reads: Iterable[Path] = ()
+) -> Iterator[Path]:
     """Fill a temporary folder, then move it to `target` in one step; on any failure nothing of it remains.
 
     Args:
         target: where the folder will stand. Its parents are made.
-        force: replace what is there (which stays until the new folder is complete).
+        force: replace an empty folder that is there, or one that is `own` (it stays until the new one is complete).
+        reads: files and folders that the new one is made from; see `soupmix.replacing`.
 
     Raises:
-        OutputError: `target` exists and `force` is not given, or the disk refuses.
+        OutputError: `target` exists ("exists", "not-ours"), or the disk refuses.
     """
-    target = Path(target)
+    target, reads = Path(target), tuple(reads)
     with writing(target):
         sweep(target.parent, target.name)
-        _check_free(target, force=force)
+        check_folder(target, force=force, own=own, reads=reads)
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch(target, folder=True) as temporary:
             yield temporary.path
             _seal_folder(temporary.path)
-            _check_free(target, force=force)  # it may have come since
+            check_folder(target, force=force, own=own, reads=reads)  # it may have come since
             put(temporary.path, target)
             sync_folder(target.parent)
 
@@ -154,13 +160,6 @@ def writing(target: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}", reason="write-failed") from error
-
-
-def _check_free(target: Path, *, force: bool) -> None:
-    if not force and os.path.lexists(target):
-        raise OutputError(
-            f"{target} exists already; choose another name or pass --force to replace it", reason="exists"
-        )
 
 
 def _seal_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import on_adapter_files
 import on_adapter_headers
+import on_bases
 import on_configs
 import on_engines
 import on_grants
@@ -28,6 +29,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Headers of safetensors files": on_adapter_headers.ATTACKS,
     "Names, types, shapes and values of tensors": on_tensors.ATTACKS,
     "adapter_config.json": on_configs.ATTACKS,
+    "Base models and their chat templates": on_bases.ATTACKS,
     "Stores and manifests": on_stores.ATTACKS,
     "Weights and attributes": on_weights.ATTACKS,
     "Policy documents": on_policies.ATTACKS,

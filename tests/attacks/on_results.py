@@ -12,7 +12,7 @@ from attack import Attack
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import canonical_json, new_folder, write_file
 from soupmix.merge import verify
-from soupmix.merge.record import DIGESTS, GRANT, RECIPE
+from soupmix.merge.record import DIGESTS, GRANT, RECIPE, is_result
 from soupmix.policy import Policy
 
 __all__ = ["ATTACKS"]
@@ -78,6 +78,52 @@ def _into_a_folder(where: Path) -> None:
     write_file(where / "out", b"x")
 
 
+def _photos(where: Path) -> None:
+    (where / "photos").mkdir()
+    (where / "photos" / "one.jpg").touch()
+    _fill(where / "photos", force=True, own=is_result)
+
+
+def _false_record(where: Path) -> None:
+    (where / "photos").mkdir()
+    (where / "photos" / "one.jpg").touch()
+    _sealed()(where / "photos")
+    _fill(where / "photos", force=True, own=is_result)
+
+
+def _over_a_link(where: Path) -> None:
+    (where / "result").mkdir()
+    (where / "out").symlink_to(where / "result")
+    _fill(where / "out", force=True, own=is_result)
+
+
+def _over_a_fifo(where: Path) -> None:
+    os.mkfifo(where / "out")
+    _fill(where / "out", force=True, own=is_result)
+
+
+def _over_the_source(where: Path) -> None:
+    (where / "out" / "store").mkdir(parents=True)
+    _fill(where / "out", force=True, own=lambda folder: True, reads=[where / "out" / "." / "store"])
+
+
+def _over_the_ground(where: Path) -> None:
+    (where / "out" / "here").mkdir(parents=True)
+    os.chdir(where / "out" / "here")
+    _fill(Path(".."), force=True, own=lambda folder: True)
+
+
+def _file_over_a_fifo(where: Path) -> None:
+    os.mkfifo(where / "out")
+    write_file(where / "out", b"x")
+
+
+def _file_over_a_link(where: Path) -> None:
+    (where / "precious").touch()
+    (where / "out").symlink_to(where / "precious")
+    write_file(where / "out", b"x")
+
+
 ATTACKS = (
     _result("no-record", "pass without a record", "no-record", lambda folder: None),
     _result("record-fifo", "wait for a writer for ever", "no-record", lambda folder: os.mkfifo(folder / DIGESTS)),
@@ -127,5 +173,13 @@ ATTACKS = (
     ),
     _writes("target-is-a-link", "write through a link", "exists", _taken),
     _writes("target-taken-meanwhile", "replace what came during the merge", "exists", _taken_meanwhile),
-    _writes("target-is-a-folder", "replace a folder by a file", "write-failed", _into_a_folder),
+    _writes("target-is-a-folder", "replace a folder by a file", "not-ours", _into_a_folder),
+    _writes("forced-into-photos", "delete somebody's folder", "not-ours", _photos),
+    _writes("forced-with-a-false-record", "delete what a record does not list", "not-ours", _false_record),
+    _writes("forced-over-a-link", "replace a link, or what it leads to", "not-ours", _over_a_link),
+    _writes("forced-over-a-fifo", "replace what others wait at", "not-ours", _over_a_fifo),
+    _writes("forced-over-the-source", "delete what is read", "not-ours", _over_the_source),
+    _writes("forced-over-its-own-ground", "delete the folder one stands in", "not-ours", _over_the_ground),
+    _writes("forced-file-over-a-fifo", "replace what others wait at", "not-ours", _file_over_a_fifo),
+    _writes("forced-file-over-a-link", "write through a link", "not-ours", _file_over_a_link),
 )

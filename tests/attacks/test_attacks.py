@@ -12,6 +12,7 @@ import every
 import pytest
 from attack import SHAPES, adapter
 from cage import MEMORY, caged
+from on_bases import base, use
 from on_stores import store
 
 from soupmix.store import Store, read_adapter
@@ -30,10 +31,11 @@ def outcomes() -> dict[str, dict[str, Any]]:
     return {said["name"]: said for said in map(json.loads, done.stdout.splitlines())}
 
 
-def test_the_sound_folder_and_the_sound_store_are_read(tmp_path: Path) -> None:
+def test_the_sound_folder_the_sound_store_and_the_sound_base_are_read(tmp_path: Path) -> None:
     assert set(read_adapter(adapter(tmp_path / "adapter"), SHAPES)) == set(SHAPES)
     opened = Store(store(tmp_path))
     assert set(opened.load("expert", opened["expert"].digest).modules) == set(SHAPES)
+    assert use(base(tmp_path / "base"), tmp_path / "cache") == "hi"
 
 
 @pytest.mark.parametrize("attack", every.ATTACKS, ids=lambda attack: attack.name)

@@ -39,7 +39,7 @@ def _plain(target: Path) -> object:
 
 
 def _fill(target: Path, version: int, *, force: bool) -> None:
-    with new_folder(target, force=force) as folder:
+    with new_folder(target, force=force, own=lambda folder: True) as folder:
         (folder / "config.json").write_text(f"version {version}")
         (folder / "inner").mkdir()
         for number in range(2 + version):

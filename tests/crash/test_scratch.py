@@ -14,6 +14,10 @@ from soupmix.files import new_folder, write_file
 from soupmix.scratch import exchange, scratch, sweep
 
 
+def _ours(_folder: Path) -> bool:
+    return True
+
+
 def _killed_while_writing(target: Path, *, folder: bool) -> None:
     """A child makes a temporary of `target`, fills it and is killed."""
     read, write = os.pipe()
@@ -82,7 +86,7 @@ def test_a_folder_that_was_set_aside_comes_back(tmp_path: Path, monkeypatch: pyt
             return rename(self, target)
 
         Path.rename = kill_at_the_second  # type: ignore[method-assign, assignment]
-        with new_folder(tmp_path / "a", force=True) as made:
+        with new_folder(tmp_path / "a", force=True, own=_ours) as made:
             (made / "x").write_bytes(b"new")
         os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -109,7 +113,7 @@ def test_a_reader_never_misses_a_folder_that_is_replaced(tmp_path: Path) -> None
     reader = threading.Thread(target=look)
     reader.start()
     for number in range(200):
-        with new_folder(target, force=True) as made:
+        with new_folder(target, force=True, own=_ours) as made:
             (made / "x").write_bytes(bytes([number]))
     stop.set()
     reader.join()
@@ -131,7 +135,7 @@ def test_writers_of_one_target_do_not_disturb_each_other(tmp_path: Path) -> None
         try:
             for turn in range(30):
                 write_file(tmp_path / "file", bytes([number]) * 100)
-                with new_folder(tmp_path / "folder", force=True) as made:
+                with new_folder(tmp_path / "folder", force=True, own=_ours) as made:
                     (made / "x").write_bytes(bytes([number, turn]))
                     (made / "y").write_bytes(bytes([number, turn]))
         except BaseException as error:  # noqa: BLE001  # told to the test
@@ -148,21 +152,28 @@ def test_writers_of_one_target_do_not_disturb_each_other(tmp_path: Path) -> None
     assert (tmp_path / "folder" / "x").read_bytes() == (tmp_path / "folder" / "y").read_bytes()
 
 
-@pytest.mark.parametrize("in_turn", [False, True])
 @pytest.mark.parametrize("kind", ["file", "link", "dangling"])
-def test_force_replaces_the_name_and_not_what_it_leads_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, in_turn: bool
-) -> None:
-    if in_turn:
-        monkeypatch.setattr(room, "_renameat2", None)
+def test_force_replaces_neither_a_name_that_is_no_folder_nor_what_it_leads_to(tmp_path: Path, kind: str) -> None:
     target, elsewhere = tmp_path / "out", _made(tmp_path / "elsewhere")
     if kind == "file":
         target.write_text("precious?")
     else:
         target.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
-    with new_folder(target, force=True) as made:
+    with pytest.raises(OutputError) as caught, new_folder(target, force=True, own=_ours) as made:
         (made / "x").write_bytes(b"new")
-    assert target.is_dir()
-    assert not target.is_symlink()
+    assert caught.value.reason == "not-ours"
+    assert target.is_symlink() or target.read_text() == "precious?"
     assert (elsewhere / "x").read_bytes() == b"x"
     assert _names(tmp_path) == ["elsewhere", "out"]
+
+
+def test_what_comes_meanwhile_is_not_replaced_either(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputError) as caught, new_folder(target, force=True):
+        _made(target)
+    assert caught.value.reason == "not-ours"
+    with pytest.raises(OutputError) as caught:
+        write_file(target, b"new")
+    assert caught.value.reason == "not-ours"
+    assert (target / "x").read_bytes() == b"x"
+    assert _names(tmp_path) == ["out"]

@@ -71,7 +71,11 @@ def test_digests_name_every_input_and_every_other_file(soup: Soup, tiny_base: Ba
     assert dict(saved.digests) == present
     assert recorded["outputs"] == {name: digest for name, digest in present.items() if name not in own}
     adapters = {f"adapter {name}": digest for name, digest in soup.grant.digests.items()}
-    assert recorded["inputs"] == adapters | {"base": tiny_base.digest, "policy": soup.grant.policy_digest}
+    assert recorded["inputs"] == adapters | {
+        "base": tiny_base.digest,
+        "base files": tiny_base.files_digest(),
+        "policy": soup.grant.policy_digest,
+    }
 
 
 def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path: Path) -> None:
@@ -195,9 +199,14 @@ def test_an_existing_folder_stays_unless_forced(soup: Soup, tmp_path: Path) -> N
         soup.save_adapter(tmp_path / "out")
     assert caught.value.reason == "exists"
     assert (tmp_path / "out/mine").read_text() == "precious"
-    soup.save_adapter(tmp_path / "out", force=True)
-    assert not (tmp_path / "out/mine").exists()
-    assert (tmp_path / "out/adapter_config.json").exists()
+    with pytest.raises(OutputError) as caught:
+        soup.save_adapter(tmp_path / "out", force=True)
+    assert caught.value.reason == "not-ours"
+    assert (tmp_path / "out/mine").read_text() == "precious"
+    (tmp_path / "out/mine").unlink()
+    for _ in range(2):  # an empty folder, then a result
+        soup.save_adapter(tmp_path / "out", force=True)
+        assert (tmp_path / "out/adapter_config.json").exists()
 
 
 def test_identity_changes_with_everything_that_matters_and_nothing_else() -> None:

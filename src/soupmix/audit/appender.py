@@ -5,12 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from soupmix.audit.plain import open_plain
 from soupmix.errors import AuditError, OutputError
 from soupmix.files import sync_folder
 
 __all__ = ["Appender"]
-
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Appender:
@@ -26,12 +25,12 @@ class Appender:
         """Open the file, or make an empty one with that mode and make its name durable.
 
         Raises:
-            OutputError: the disk refuses (reason "write-failed").
+            OutputError: the disk refuses, or something else than a file stands there (reason "write-failed").
         """
         self.path, self._broken = path, False
         try:
             new = not path.exists()
-            self._handle = os.open(path, _FLAGS, mode)
+            self._handle = open_plain(path, os.O_RDWR | os.O_CREAT, mode)
             try:
                 self.size = os.fstat(self._handle).st_size
                 if new:

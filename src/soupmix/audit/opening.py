@@ -8,6 +8,7 @@ from secrets import token_hex
 
 from soupmix.audit.appender import Appender
 from soupmix.audit.notes import Checkpoint
+from soupmix.audit.plain import check_place, open_plain
 from soupmix.audit.segments import (
     CHECKPOINTS,
     ORIGIN,
@@ -26,13 +27,14 @@ _LOCK = "lock"
 
 def take(folder: Path, stack: ExitStack) -> None:
     """Make the folder, and lock it until the stack is closed."""
+    check_place(folder)
     try:
         if not folder.exists():
             folder.mkdir(mode=0o700, parents=True)
             sync_folder(folder.parent)
         if not {path.name for path in folder.iterdir()} <= {_LOCK, ORIGIN}:
             read_origin(folder)
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = open_plain(folder / _LOCK, os.O_RDWR | os.O_CREAT)
         stack.callback(os.close, handle)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

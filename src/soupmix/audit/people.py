@@ -8,12 +8,14 @@ HMAC-SHA256(secret, user id) and the person's key. A slot of zeros is a person w
 """
 
 import hmac
+import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from soupmix.audit.appender import Appender
+from soupmix.audit.plain import open_plain
 from soupmix.errors import AuditError, OutputError
 
 __all__ = ["FILE", "People", "pseudonym"]
@@ -87,7 +89,8 @@ def pseudonym(folder: Path, person: str) -> str | None:
 def _read(path: Path) -> tuple[bytes, dict[bytes, tuple[int, bytes]]]:
     """The secret, and index -> (offset, key)."""
     try:
-        data = path.read_bytes()
+        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+            data = file.read()
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}", reason="read-failed") from None
     if data[:32] != _MARK or len(data) < _SLOT:

@@ -8,6 +8,7 @@ from typing import Final
 
 from soupmix.audit.appender import Appender
 from soupmix.audit.notes import Checkpoint
+from soupmix.audit.plain import check_place
 from soupmix.audit.records import MAX_LINE, compact_json
 from soupmix.errors import AuditError, OutputError
 from soupmix.files import strict_json
@@ -81,8 +82,9 @@ def read_origin(folder: Path) -> str:
     """The name of a log, "soupmix.audit/" and 32 hex digits.
 
     Raises:
-        AuditError: the folder holds no log (reason "no-log"), or a damaged one ("damaged").
+        AuditError: the folder holds no log (reason "no-log"), a damaged one ("damaged"), or is a link to one ("symlink").
     """
+    check_place(folder)
     if not (folder / ORIGIN).is_file():
         raise AuditError(f"{folder} is no audit log: it has no file named {ORIGIN}", reason="no-log")
     raw = next(_lines(folder / ORIGIN), b"")

@@ -1,8 +1,10 @@
 """Base models: from a name, a folder, a GGUF file or a hub id to a clean safetensors folder with a digest."""
 
 from soupmix.base.cache import cache_root
+from soupmix.base.loading import load_model, load_tokenizer
 from soupmix.base.model import Base
 from soupmix.base.resolver import KNOWN, KnownBase, resolve
+from soupmix.base.template import chat_text, unasked
 from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors, tensors_digest
 
 __all__ = [
@@ -11,8 +13,12 @@ __all__ = [
     "KnownBase",
     "TensorInfo",
     "cache_root",
+    "chat_text",
     "linear_shapes",
+    "load_model",
+    "load_tokenizer",
     "read_tensors",
     "resolve",
     "tensors_digest",
+    "unasked",
 ]

@@ -49,9 +49,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and modification time (nanoseconds) of a file: cheap signs of change, not proof of sameness."""
+    """Size, times (nanoseconds) and inode of a file: cheap signs of change, not proof of sameness.
+
+    Whoever writes to a file can put its size and modification time back, but not the time of its last change.
+    """
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -72,22 +75,23 @@ def write_record(path: Path, value: Mapping[str, Any]) -> None:
         _log.warning("cannot remember a digest: %s", error)
 
 
-def unchanged(folder: Path, files: object) -> bool:
+def unchanged(folder: Path, files: object, *, fresh: bool = False) -> bool:
     """Whether `folder` holds exactly the recorded files ({name: {"stamp", "sha256"}}), the marker aside.
 
-    A file whose stamp differs but whose size does not is hashed again; a touched file is still the same file.
+    A file whose stamp differs but whose size does not is hashed again, and every file if `fresh`; a touched file is still
+    the same file.
     """
     if not isinstance(files, dict) or not folder.is_dir():
         return False
     if {path.name for path in folder.iterdir()} - {MARKER} != set(files):
         return False
-    return all(_same(folder / name, record) for name, record in files.items())
+    return all(_same(folder / name, record, fresh=fresh) for name, record in files.items())
 
 
-def _same(path: Path, record: object) -> bool:
+def _same(path: Path, record: object, *, fresh: bool) -> bool:
     if not isinstance(record, dict) or not path.is_file() or path.is_symlink():
         return False
     now, then = stamp(path), record.get("stamp")
-    if now == then:
+    if now == then and not fresh:
         return True
     return isinstance(then, list) and now[:1] == then[:1] and sha256_file(path) == record.get("sha256")

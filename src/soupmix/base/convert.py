@@ -1,10 +1,13 @@
 """GGUF -> a clean Hugging Face folder; run as `python -m soupmix.base.convert FILE.gguf FOLDER`.
 
+FILE.gguf must stand in a folder of its own: transformers looks at what is beside it, for settings and for code.
+
 A process of its own keeps progress bars, log levels and the peak memory of the conversion out of the caller.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 __all__: list[str] = []
 
@@ -13,20 +16,21 @@ def _main(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    plain: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **plain, trust_remote_code=False)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     # Left padding is not a field that every tokenizer class saves by itself.
     tokenizer.init_kwargs["padding_side"] = "left"
     tokenizer.save_pretrained(folder)
-    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, **plain, dtype=torch.float32, trust_remote_code=False)
     fields = loaded.config.to_dict()
     fields.pop("quantization_config", None)
     config = type(loaded.config).from_dict(fields | {"dtype": "bfloat16"})
     # A model loaded from GGUF refuses save_pretrained, so a fresh one of the same config carries the weights.
     with torch.device("meta"):
-        fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()}
     fresh.load_state_dict(weights, assign=True)
     fresh.tie_weights()

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from soupmix.base.companions import companions
 from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors
+from soupmix.files import digest_parts, sha256_file
 
 __all__ = ["Base"]
 
@@ -29,6 +31,18 @@ class Base:
     def label(self) -> str:
         """The name as it may be written into files that leave this machine: never a path."""
         return self.name if self.source.partition(":")[0] not in {"folder", "gguf"} else self.source.partition(":")[2]
+
+    def files_digest(self) -> str:
+        """ "sha256:<hex>" over all else that is loaded: config.json, tokenizer, chat template, generation config.
+
+        It is no part of `digest`, which adapters name: their weights belong to these tensors, whatever a later version of
+        transformers writes beside them. Computed anew at every call.
+
+        Raises:
+            BaseModelError: as `soupmix.base.companions.companions` does.
+        """
+        parts = {path.name: sha256_file(path) for path in companions(self.folder)}
+        return f"sha256:{digest_parts('soupmix.base.files.v1', parts)}"
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Tensor name -> shape, dtype, file and byte range, sorted by name; read from the headers."""

@@ -46,13 +46,15 @@ KNOWN = MappingProxyType(
 )
 
 
-def resolve(name: str | Path, *, cache: Path | None = None) -> Base:
+def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False) -> Base:
     """Find a base model; convert it to a clean safetensors folder first where that is needed.
 
     Args:
         name: a known name ("smollm2-135m-instruct"), a Hugging Face folder with safetensors weights, a `*.gguf`
             file, or a hub id "org/name" or "org/name@revision". What exists on the disk goes before the hub.
         cache: folder for converted models and digests; default `cache_root()`.
+        fresh: read every byte again instead of believing a digest that is remembered with the size, times and inode of
+            its file.
 
     Raises:
         BaseModelError: nothing of that name, or what is there cannot be read, converted or fetched.
@@ -61,8 +63,8 @@ def resolve(name: str | Path, *, cache: Path | None = None) -> Base:
     cache = cache_root() if cache is None else Path(cache)
     text = str(name)
     if text in KNOWN and not isinstance(name, Path):
-        return _known(text, KNOWN[text], cache)
-    local = _local(text, cache)
+        return _known(text, KNOWN[text], cache, fresh=fresh)
+    local = _local(text, cache, fresh=fresh)
     if local is not None:
         return local
     hub = None if isinstance(name, Path) or text.lower().endswith(".gguf") else _HUB_ID.fullmatch(text)
@@ -73,18 +75,18 @@ def resolve(name: str | Path, *, cache: Path | None = None) -> Base:
             reason="unknown-base",
         )
     folder = snapshot(hub["id"], hub["revision"])
-    return Base(text, folder, folder_digest(folder, cache), hub["revision"], f"hub:{hub['id']}")
+    return Base(text, folder, folder_digest(folder, cache, fresh=fresh), hub["revision"], f"hub:{hub['id']}")
 
 
-def _local(name: str, cache: Path) -> Base | None:
+def _local(name: str, cache: Path, *, fresh: bool) -> Base | None:
     """The folder or GGUF file of that path, or None if nothing is there."""
     found = _probe(name)
     if found is None:
         return None
     if found.is_dir():
-        return _folder(name, found, cache)
+        return _folder(name, found, cache, fresh=fresh)
     if found.is_file() and found.suffix.lower() == ".gguf":
-        return _gguf(name, found, cache)
+        return _gguf(name, found, cache, fresh=fresh)
     raise BaseModelError(f"base model {name!r} is neither a folder nor a .gguf file", reason="unsupported")
 
 
@@ -98,8 +100,8 @@ def _probe(name: str) -> Path | None:
         return None  # not a possible path here: too long, a NUL in it, the home of an unknown user
 
 
-def _known(name: str, known: KnownBase, cache: Path) -> Base:
-    folder, digest = converted(name, known.sha256, lambda: _installed(name, known), cache)
+def _known(name: str, known: KnownBase, cache: Path, *, fresh: bool) -> Base:
+    folder, digest = converted(name, known.sha256, lambda: _installed(name, known), cache, fresh=fresh)
     return Base(name, folder, digest, None, known.source)
 
 
@@ -119,15 +121,17 @@ def _installed(name: str, known: KnownBase) -> Path:
     raise missing
 
 
-def _gguf(name: str, path: Path, cache: Path) -> Base:
-    sha256 = file_sha256(path, cache)
-    folder, digest = converted(re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)[:80], sha256, lambda: path, cache)
+def _gguf(name: str, path: Path, cache: Path, *, fresh: bool) -> Base:
+    sha256 = file_sha256(path, cache, fresh=fresh)
+    folder, digest = converted(
+        re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)[:80], sha256, lambda: path, cache, fresh=fresh
+    )
     return Base(name, folder, digest, None, f"gguf:{path.name}")
 
 
-def _folder(name: str, path: Path, cache: Path) -> Base:
+def _folder(name: str, path: Path, cache: Path, *, fresh: bool) -> Base:
     if not (path / "config.json").is_file():
         raise BaseModelError(
             f"folder {name!r} holds no config.json, so it is no Hugging Face model", reason="no-config"
         )
-    return Base(name, path, folder_digest(path, cache), None, f"folder:{path.name}")
+    return Base(name, path, folder_digest(path, cache, fresh=fresh), None, f"folder:{path.name}")

@@ -10,10 +10,10 @@ from soupmix.base.header import HeaderError, Slot, parse_header
 from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, strict_json
 
-__all__ = ["TensorInfo", "linear_shapes", "read_tensors", "tensors_digest", "weight_files"]
+__all__ = ["INDEX", "TensorInfo", "linear_shapes", "read_tensors", "tensors_digest", "weight_files"]
 
 _SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _MAX_HEADER = 100 << 20
 _MAX_TENSORS = 1_000_000
 _EMBEDDINGS = {"embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "tok_embeddings"}
@@ -38,7 +38,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         BaseModelError: none are there ("no-weights"; "pickle" if only pickles are), a shard is missing
             ("incomplete"), or the index is damaged ("bad-index").
     """
-    single, index = folder / _SINGLE, folder / _INDEX
+    single, index = folder / _SINGLE, folder / INDEX
     if single.is_file():
         return (single,)
     if index.is_file():
@@ -50,7 +50,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             "convert it to safetensors first",
             reason="pickle",
         )
-    raise BaseModelError(f"base model {folder} holds no {_SINGLE} and no {_INDEX}", reason="no-weights")
+    raise BaseModelError(f"base model {folder} holds no {_SINGLE} and no {INDEX}", reason="no-weights")
 
 
 def _shards(folder: Path, index: Path) -> tuple[Path, ...]:

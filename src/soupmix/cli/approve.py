@@ -8,6 +8,7 @@ import click
 
 from soupmix.cli.options import contents, stock, store_option
 from soupmix.errors import RecipeError
+from soupmix.replacing import check_file
 
 __all__ = ["command"]
 
@@ -63,13 +64,12 @@ def command(
     """
     from soupmix.approve import Approval, draft, screen
     from soupmix.approve.screening import check_screened
-    from soupmix.errors import OutputError
     from soupmix.files import write_file
     from soupmix.store import Store
 
     signer = _publisher(folder, out, beside, store, targets, online)
-    if out.exists() and not force:
-        raise OutputError(f"{out} exists already; choose another name or pass --force to replace it", reason="exists")
+    reads = (report, *beside, *(each for each in (store, folder, targets, online) if each is not None))
+    check_file(out, force=force, reads=reads)
     opened = Store(store) if store is not None else Store.shipped()
     groups = tuple(tuple(dict.fromkeys(each.split("+"))) for each in combinations)
     text, _ = draft(opened, Approval(groups, report, _day(until), issuer, version, total))

@@ -16,6 +16,7 @@ from soupmix.cli.options import (
     policy_option,
     source_option,
     store_option,
+    trust_files,
     trust_option,
     weight_option,
 )
@@ -49,6 +50,16 @@ class Asking:
     def signed(self) -> bool:
         """Whether the policy comes from signed sets."""
         return bool(self.trust)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders that the answer is made from or recorded in, which no output may replace."""
+        return (
+            *self.policies,
+            *trust_files(self.trust),
+            *([] if self.store is None else [self.store]),
+            *self.witness.files,
+        )
 
     @contextmanager
     def refusals(self, policy: Policy | None = None) -> Iterator[None]:

@@ -31,6 +31,11 @@ class Witness:
     person: str | None
     key: Path | None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The log and its key, which nothing may replace."""
+        return tuple(each for each in (self.folder, self.key) if each is not None)
+
     def grant(self, grant: Grant, *, merge: str | None = None, signed: bool = False) -> None:
         """Record a grant that is about to be used. Raises `AuditError` or `OutputError` if it cannot be recorded.
 

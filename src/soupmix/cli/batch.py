@@ -16,6 +16,7 @@ import click
 
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option
+from soupmix.cli.stopping import exit_code
 from soupmix.policy.asking import by_index, check_attributes, check_names
 from soupmix.policy.linear import check_linear
 
@@ -109,7 +110,7 @@ def command(
     check_names(asking.weights, policy.names)
     by_index(said, {name: index for index, name in enumerate(policy.names)})
     defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
-    check_new(out, force=force)
+    check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files))
     file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
     work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking)
     settings = settings_of(
@@ -207,13 +208,13 @@ def _stopping() -> Iterator[Event]:
 def _interrupted(journal: "Journal", lines: int) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         click.echo(
             f"soupmix: interrupted; {journal.path} keeps {journal.done} of {lines} results, and the same command goes "
             "on behind them",
             err=True,
         )
-        sys.exit(130)
+        sys.exit(exit_code(stop))
 
 
 def _tell_resumed(journal: "Journal", lines: int) -> None:

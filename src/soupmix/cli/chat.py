@@ -32,6 +32,7 @@ def command(
     seed: int,
 ) -> None:
     """Answer PROMPT, or hold a conversation read from standard input, with the soup that the policy grants."""
+    from soupmix.base import unasked
     from soupmix.engine import Engine, Sampling
     from soupmix.store import Store
 
@@ -42,6 +43,9 @@ def command(
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(base, held, policy=policy, dtype=dtype)
+    added = "" if system else unasked(engine.tokenizer)
+    if added:
+        click.echo(f"soupmix: note: the model's chat template says to it, unasked: {added[:300]!r}", err=True)
     messages = [{"role": "system", "content": system}] if system else []
 
     def reply(messages: list[dict[str, str]]) -> str:

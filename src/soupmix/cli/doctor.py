@@ -71,7 +71,7 @@ def _data() -> dict[str, Any]:
         adapters = f"damaged: {error}"
     try:
         base = resolve("smollm2-135m-instruct")
-        found = f"{base.name} {base.digest}"
+        found = f"{base.name} {base.digest}, files {base.files_digest()}"
     except SoupmixError as error:
         found = f"missing: {error}"
     return {"cache": str(cache_root()), "adapters": adapters, "base": found}

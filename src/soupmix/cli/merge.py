@@ -11,6 +11,7 @@ import click
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option, read_adapters
 from soupmix.errors import PolicyError
+from soupmix.replacing import check_folder
 
 if TYPE_CHECKING:
     from soupmix.base import Base
@@ -76,6 +77,11 @@ def command(
     }
     recipe = with_options(read_recipe(source) if source else None, given)
     asking = _asked(recipe, asking)
+    if out is not None and not dry_run:
+        from soupmix.merge.record import is_result
+
+        read = (source, sign, sign_model, None if recipe.base is None else Path(recipe.base))
+        check_folder(out, force=force, own=is_result, reads=(*asking.files, *(each for each in read if each)))
     with asking.refusals():
         adapters = read_adapters(asking.store)
     policy = asking.policy(adapters)

@@ -28,6 +28,7 @@ __all__ = [
     "read_adapters",
     "source_option",
     "store_option",
+    "trust_files",
     "trust_option",
     "weight_option",
 ]
@@ -263,6 +264,11 @@ def parse_trust(texts: Sequence[str]) -> "dict[str, Source]":
             raise RecipeError(f"--trust {tier} is given twice; every tier has one signed set", reason="bad-trust")
         found[tier] = Source.pinned(folder, root, floor=int(floor or 0))
     return found
+
+
+def trust_files(texts: Sequence[str]) -> list[Path]:
+    """The folders and root files that TIER=DIR,ROOT[,FLOOR] texts name, as far as they are such texts."""
+    return [Path(match[part]) for text in texts if (match := _TRUST.fullmatch(text)) for part in (2, 3)]
 
 
 def contents(files: Sequence[Path]) -> dict[str, bytes]:

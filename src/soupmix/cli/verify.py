@@ -39,6 +39,8 @@ def command(
     else:
         for finding in verdict.findings:
             click.echo("  ".join(_printable(part) for part in (finding.kind, finding.subject, finding.message)))
+    for note in verdict.notes:
+        click.echo(f"soupmix: note: {note}", err=True)
     if not verdict.ok:
         click.echo(f"soupmix: {folder} is not as recorded", err=True)
         sys.exit(1)

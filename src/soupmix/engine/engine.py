@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soupmix.base import Base, resolve
+from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
 from soupmix.engine.bank import Bank
 from soupmix.engine.decode import Tokens, decode
 from soupmix.engine.insert import Paths, factor_ready, insert
@@ -196,7 +196,7 @@ class Engine:
     def _render(self, prompt: Prompt) -> str:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         opener = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
-        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)) + opener
+        return chat_text(self.tokenizer, messages) + opener
 
     def _decode(self, texts: list[str], streams: list[int], sampling: Sampling) -> list[Tokens]:
         batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
@@ -224,13 +224,12 @@ class Engine:
 
 
 def _load_model(base: Base, dtype: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     if dtype is not None and dtype not in _DTYPES:
         raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(_DTYPES)}", reason="dtype")
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=_DTYPES[dtype] if dtype else "auto").eval()
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    model = load_model(base.folder, _DTYPES[dtype] if dtype else "auto").eval()
+    tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "left"
     return model.requires_grad_(False), tokenizer

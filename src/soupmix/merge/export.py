@@ -12,7 +12,7 @@ from soupmix.merge.card import card
 from soupmix.merge.fold import write_model
 from soupmix.merge.lora import write_adapter
 from soupmix.merge.provenance import PROVENANCE, provenance
-from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, portable, recipe_yaml
+from soupmix.merge.record import BASE_FILES, DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Errors
 from soupmix.policy.grant import check_grant
@@ -108,7 +108,8 @@ def save(
     """
     check_grant(soup.grant, "saving a soup")
     export = portable(export, folder)
-    with new_folder(folder, force=force) as temporary:
+    reads = [*([] if soup.store == "shipped" else [Path(soup.store)]), *([] if base is None else [base.folder])]
+    with new_folder(folder, force=force, own=is_result, reads=reads) as temporary:
         sink = Sink(temporary)
         identity, errors = produce(soup, sink, export, base, keys or Keys())
         if keys is not None and keys.model is not None:
@@ -120,13 +121,19 @@ def save(
 
 
 def produce(
-    soup: "Soup", sink: Sink, export: Export, base: Base | None, keys: Keys
+    soup: "Soup", sink: Sink, export: Export, base: Base | None, keys: Keys, *, files: bool = True
 ) -> tuple[str, Mapping[str, Errors]]:
-    """Write all files of an export to a sink; the same inputs and keys give the same bytes."""
+    """Write all files of an export to a sink; the same inputs and keys give the same bytes.
+
+    Args:
+        files: record the digest of the base's files beside its weights, which the records of soupmix 0.1 lack.
+    """
     base_digest = _base_digest(soup, base)
     errors = _payload(soup, sink, export, base)
     identity = soup.identity(base_digest=base_digest, dtype=export.form)
     inputs = {"base": base_digest, "policy": soup.grant.policy_digest}
+    if base is not None and files:
+        inputs[BASE_FILES] = base.files_digest()
     inputs |= {f"adapter {item.name}": item.digest for item in soup.ingredients}
     sink.write(GRANT, canonical_json(soup.grant.to_dict()))
     sink.write(RECIPE, recipe_yaml(soup, export, identity, inputs, errors))

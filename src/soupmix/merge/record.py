@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from soupmix import __version__
+from soupmix.errors import AdapterError
+from soupmix.files import strict_json
+from soupmix.merge.provenance import PROVENANCE
 from soupmix.merge.stack import Errors, short
+from soupmix.replacing import plain_names
+from soupmix.store.sealed import read_sealed
+from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.weights import Weights
 
 if TYPE_CHECKING:
     from soupmix.merge.export import Export
     from soupmix.merge.soup import Soup
 
-__all__ = ["DIGESTS", "DTYPE_WORDS", "GRANT", "RECIPE", "REPORT", "portable", "recipe_yaml"]
+__all__ = ["BASE_FILES", "DIGESTS", "DTYPE_WORDS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
 
 RECIPE = "soupmix_recipe.yaml"
 GRANT = "soupmix_grant.json"
 REPORT = "soupmix_report.json"
 DIGESTS = "soupmix_digests.json"
+BASE_FILES = "base files"
+_MAX_RECORD = 4 << 20
 
 DTYPE_WORDS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
@@ -29,6 +37,17 @@ _HEADING = """\
 # Written by soupmix. `soupmix verify` on this folder checks every file and repeats the merge.
 # `soupmix merge` repeats it under a policy: the upper part is the recipe, `record` is what came of it.
 """
+
+
+def is_result(folder: Path) -> bool:
+    """Whether a folder holds nothing but regular files that its own record lists, so that it may be replaced."""
+    try:
+        outputs = strict_json(read_sealed(folder / DIGESTS, cap=_MAX_RECORD)[0])["outputs"]
+        listed = {*outputs, DIGESTS, PROVENANCE, MODEL_SIGNATURE}
+    except (AdapterError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    present = plain_names(folder)
+    return present is not None and present <= listed
 
 
 def portable(export: "Export", folder: Path) -> "Export":

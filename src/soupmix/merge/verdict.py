@@ -15,6 +15,7 @@ import yaml
 
 from soupmix import __version__
 from soupmix.base import Base, resolve
+from soupmix.base.companions import CONFIG
 from soupmix.errors import AdapterError, BaseModelError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
 from soupmix.merge.export import Export, Keys, produce
@@ -27,7 +28,7 @@ from soupmix.merge.provenance import (
     read_provenance,
 )
 from soupmix.merge.recipe import Recipe, read_recipe
-from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT
+from soupmix.merge.record import BASE_FILES, DIGESTS, GRANT, RECIPE, REPORT
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import SHARD_SIZE, Soup, repeat_merge
 from soupmix.merge.tensors import dtype_code
@@ -52,6 +53,7 @@ class Verdict:
         folder: which. files: how many files were checked. rebuilt: whether the merge was repeated.
         signed: whether the provenance is signed by the key that was given; None if none was given.
         findings: what is wrong; none means that the folder is as recorded.
+        notes: what the record cannot vouch for.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Verdict:
     rebuilt: bool
     signed: bool | None
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -74,6 +77,7 @@ class Verdict:
             "rebuilt": self.rebuilt,
             "signed": self.signed,
             "findings": findings,
+            "notes": list(self.notes),
         }
 
 
@@ -106,7 +110,15 @@ def verify(
     signed = None if key is None else _check_key(envelope, key, findings)
     if rebuild and grant is not None:
         findings += _rebuild(folder, recorded, envelope, grant, (store, base))
-    return Verdict(folder, len(recorded["outputs"]), rebuild, signed, tuple(findings))
+    return Verdict(folder, len(recorded["outputs"]), rebuild, signed, tuple(findings), tuple(_notes(folder, recorded)))
+
+
+def _notes(folder: Path, recorded: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    if (folder / CONFIG).exists() and BASE_FILES not in recorded["inputs"]:
+        yield (
+            "this result was made before soupmix recorded the files of a base beside its weights: that they are still "
+            "those it was made with shows only as far as they were copied into it"
+        )
 
 
 def _check_key(envelope: Envelope | None, key: str | Path, findings: list[Finding]) -> bool:
@@ -171,11 +183,17 @@ def _rebuild(
         message = f"base {found.name} is {found.digest}, the result was made with {recorded['inputs'].get('base')}"
         yield Finding("base-changed", found.name, message)
         return
+    files = recorded["inputs"].get(BASE_FILES)
+    if found is not None and files not in (None, now := found.files_digest()):
+        message = f"config, tokenizer or template of base {found.name} are {now}, the result was made with {files}"
+        yield Finding("base-changed", found.name, message)
+        return
     if not changed:
         written = _written(folder, recorded)
         if envelope is not None:  # signatures need a key, so what is compared is what they are over
             written[PROVENANCE] = f"sha256:{sha256(envelope.unsigned().to_bytes()).hexdigest()}"
-        yield from _compare(folder, written, recipe, repeat_merge(opened, grant, method=recipe.method), found)
+        again = repeat_merge(opened, grant, method=recipe.method)
+        yield from _compare(folder, written, recipe, again, found, files=files is not None)
 
 
 def _grant(path: Path) -> RecordedGrant:
@@ -196,7 +214,7 @@ def _open_store(recipe: Recipe, store: str | Path | None) -> Store:
 def _resolve(recipe: Recipe, base: str | Path | None) -> Base | None:
     if recipe.kind == "adapter":
         return None
-    return resolve(base if base is not None else recipe.base or "")
+    return resolve(base if base is not None else recipe.base or "", fresh=True)
 
 
 def _changed_adapters(store: Store, grant: RecordedGrant) -> Iterator[Finding]:
@@ -208,7 +226,7 @@ def _changed_adapters(store: Store, grant: RecordedGrant) -> Iterator[Finding]:
 
 
 def _compare(
-    folder: Path, written: Mapping[str, str], recipe: Recipe, soup: Soup, base: Base | None
+    folder: Path, written: Mapping[str, str], recipe: Recipe, soup: Soup, base: Base | None, *, files: bool
 ) -> Iterator[Finding]:
     text = yaml.safe_load((folder / RECIPE).read_bytes())
     code = None if recipe.dtype is None else dtype_code(recipe.dtype)
@@ -222,7 +240,7 @@ def _compare(
     )
     sink = Sink(None)
     try:
-        produce(soup, sink, export, base, Keys())
+        produce(soup, sink, export, base, Keys(), files=files)
     except (BaseModelError, RecipeError, OutputError) as error:
         yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {error}")
         return

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from jinja2.exceptions import TemplateError
-
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.serve.wire import ChatAsk, ChatMessage, CompletionAsk
@@ -86,10 +84,7 @@ def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, 
         )
     if [each["role"] for each in roles] == ["assistant"]:
         raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
-    try:
-        return engine.tokens(roles)
-    except TemplateError as error:
-        raise RecipeError(f"this model takes no such conversation: {error}", reason="bad-conversation") from None
+    return engine.tokens(roles)
 
 
 def _role(role: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from soupmix.errors import AdapterError, OutputError
 from soupmix.files import holding, new_folder
+from soupmix.replacing import plain_names
 from soupmix.scratch import remove, sweep
 from soupmix.store.manifest import manifest_if_any
 
@@ -27,9 +28,14 @@ def write_blob(store: Path, digest: str, contents: Mapping[str, bytes]) -> None:
     Raises:
         OutputError: the disk refuses.
     """
-    with new_folder(blob_path(store, digest), force=True) as temporary:
+    with new_folder(blob_path(store, digest), force=True, own=_is_blob) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
+
+
+def _is_blob(folder: Path) -> bool:
+    """Under the name of a digest there is nothing in a store but a blob, whole or spoilt; yet no folders or links."""
+    return plain_names(folder) is not None
 
 
 @contextmanager

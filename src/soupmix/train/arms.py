@@ -98,6 +98,7 @@ def _identity(base: Base, store: Path, arm: Arm, prompts: Sequence[TrainPrompt])
         "adapters": json.dumps({entry.name: entry.digest for entry in Store(store) if entry.name in arm.weights}),
         "arm": json.dumps([arm.weights.decimals(), arm.method, arm.system]),
         "base": base.digest,
+        "files": base.files_digest(),
         "prompts": json.dumps([p.text for p in prompts]),
     }
     return digest_parts("soupmix arm", parts)[:24]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from soupmix.base import chat_text
 from soupmix.engine import Completion, Engine, Sampling
 from soupmix.policy import Grant
 from soupmix.train.metrics import Measures, measure, on_topic
@@ -125,7 +126,7 @@ def margin(engine: Engine, grant: Grant, pairs: Sequence[Pair], *, method: str =
 
 def _answer_log_p(engine: Engine, grant: Grant, method: str, pair: Pair, answer: str, most: int) -> float:
     conversation = messages(pair.prompt.text, pair.system)
-    context = engine.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    context = chat_text(engine.tokenizer, conversation)
     start = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
     ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"][
         :, : start + most

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soupmix.base import Base
+from soupmix.base import Base, chat_text, load_model, load_tokenizer
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json
 from soupmix.train.pairs import Pair
@@ -52,18 +52,18 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
     """
     import torch
     from datasets import disable_progress_bars
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
+    from transformers import PrinterCallback, set_seed
     from transformers.utils import logging
 
     if len(pairs) < recipe.batch:
         raise TrainingError(f"{len(pairs)} usable pairs are too few for a batch of {recipe.batch}", reason="few-pairs")
     logging.disable_progress_bar()
     disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "right"
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.bfloat16)
+    model = load_model(base.folder, torch.bfloat16)
     set_seed(recipe.init_seed)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # so that it goes with the folder if this is killed
         trainer = _trainer(model, tokenizer, pairs, recipe, scratch)
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, where only data goes
         outcome = trainer.train()
@@ -129,7 +129,7 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, 
 def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
     """Token ids, and labels that are -100 outside of the answer; an answer that did not end gets no end token."""
     conversation = messages(pair.prompt.text, pair.system)
-    prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    prompt = chat_text(tokenizer, conversation)
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
     answer = ([*answer, tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]

@@ -1,7 +1,8 @@
 """The whole of `soupmix train`: sample, choose, fit. Every finished piece of work is a file: a stopped run goes on."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from soupmix.base import Base
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
 from soupmix.policy import Policy
+from soupmix.replacing import plain_names
 from soupmix.scratch import sweep
 from soupmix.train.fit import Recipe, fit
 from soupmix.train.pairs import FRAMED_POOLS, Pair, choose_pairs
@@ -19,6 +21,7 @@ from soupmix.train.workers import each, loaded_engine, workers
 
 __all__ = ["Plan", "left_out_pairs", "run"]
 
+_WRITTEN = {"adapter_config.json", "adapter_model.safetensors", "training.json", "effect.json", "README.md"}
 _LEFT_OUT_EVERY = 11  # prompts that no adapter is trained on, for the teacher-forced margin
 
 
@@ -51,6 +54,7 @@ class Plan:
         systems = json.dumps({name: [POLES[name].systems, POLES[name].cap] for name in sorted(POLES)})
         parts = {
             "base": self.base.digest,
+            "files": self.base.files_digest(),
             "prompts": json.dumps([p.text for p in self.prompts]),
             "seed": str(self.recipe.seed),
             "systems": systems,
@@ -73,7 +77,7 @@ def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, P
     todo = chunks(names, len(plan.prompts), variants=plan.variants, seed=plan.recipe.seed)
     left = [chunk for chunk in todo if not (plan.samples / chunk.file).exists()]
     progress("sampling", len(todo) - len(left), len(todo))
-    with workers(plan.jobs) as pool:
+    with _swept(plan), workers(plan.jobs) as pool:
         done = len(todo) - len(left)
         for _ in each(pool, _sample, [(plan.base, chunk, plan.prompts, plan.samples) for chunk in left]):
             progress("sampling", done := done + 1, len(todo))
@@ -81,6 +85,16 @@ def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, P
         for count, _ in enumerate(each(pool, _fit, [(plan, pole) for pole in plan.poles]), start=1):
             progress("training", count, len(plan.poles))
     return {pole: plan.folder / pole for pole in plan.poles}
+
+
+@contextmanager
+def _swept(plan: Plan) -> Iterator[None]:
+    """Workers that are ended leave temporaries behind."""
+    try:
+        yield
+    finally:
+        for folder in (plan.samples, plan.folder):
+            sweep(folder)
 
 
 def left_out_pairs(plan: Plan, pole: str, most: int = 16) -> list[Pair]:
@@ -113,15 +127,26 @@ def _fit(plan: Plan, pole: str) -> None:
     record = plan.folder / pole / "training.json"
     if record.exists() and json.loads(record.read_bytes()).get("identity") == wanted:
         return
-    with new_folder(plan.folder / pole, force=True) as folder:
+    with new_folder(plan.folder / pole, force=True, own=_is_trained) as folder:
         summary = fit(plan.base, pairs, plan.recipe, folder)
         tensors = sha256_file(folder / "adapter_model.safetensors")
         training = {**summary, "identity": wanted, "base": plan.base.digest, "pole": pole, "tensors_sha256": tensors}
         write_file(folder / "training.json", canonical_json(training))
 
 
+def _is_trained(folder: Path) -> bool:
+    """Whether a folder holds an earlier adapter of this command and nothing else."""
+    present = plain_names(folder)
+    return present is not None and "training.json" in present and present <= _WRITTEN
+
+
 def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
-    parts = {"base": plan.base.digest, "pole": pole, "recipe": json.dumps(asdict(plan.recipe))}
+    parts = {
+        "base": plan.base.digest,
+        "files": plan.base.files_digest(),
+        "pole": pole,
+        "recipe": json.dumps(asdict(plan.recipe)),
+    }
     texts = {
         f"pair-{i}": pair.prompt.text + "\0" + pair.system + "\0" + pair.chosen.text + "\0" + pair.rejected.text
         for i, pair in enumerate(pairs)

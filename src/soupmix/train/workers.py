@@ -1,33 +1,46 @@
 """Worker processes of one thread each: the result does not depend on how many there are, and two train faster than one
 process with two threads. What a worker loads it keeps."""
 
-import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from soupmix import children
 from soupmix.base import Base
+from soupmix.errors import TrainingError
 
 __all__ = ["each", "loaded_engine", "workers"]
 
 
-def workers(jobs: int) -> ProcessPoolExecutor:
-    """A pool of fresh one-thread processes."""
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+def workers(jobs: int) -> AbstractContextManager[ProcessPoolExecutor]:
+    """A pool of fresh one-thread processes, see `soupmix.children`."""
+    return children.workers(jobs, _one_thread)
 
 
 def each(
     pool: ProcessPoolExecutor, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any]]:
-    """Results of `work(*call)` as (number of the call, result), as they come; a failure cancels what has not begun."""
+    """Results of `work(*call)` as (number of the call, result), as they come; a failure cancels what has not begun.
+
+    Raises:
+        TrainingError: a process was ended from outside (reason "worker-lost").
+    """
     waiting = {pool.submit(work, *call): number for number, call in enumerate(calls)}
     try:
         for future in as_completed(waiting):
             yield waiting[future], future.result()
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "a worker process was ended from outside, perhaps for want of memory: run again with fewer --jobs; what is "
+            "finished is kept",
+            reason="worker-lost",
+        ) from error
     finally:
         for future in waiting:
             future.cancel()

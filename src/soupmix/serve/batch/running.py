@@ -3,7 +3,7 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ from soupmix.audit.records import compact_json
 from soupmix.batching import Batcher
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
+from soupmix.replacing import check_file
 from soupmix.serve.batch.asking import Defaults, Desk
 from soupmix.serve.batch.holding import check_held
 from soupmix.serve.batch.journal import Journal, check_plain, journal_path
@@ -73,15 +74,15 @@ def answer_lines(
         advance(journal.done)
 
 
-def check_new(out: Path, *, force: bool) -> None:
-    """Refuse an output whose place is taken, before its batch has begun.
+def check_new(out: Path, *, force: bool, reads: Iterable[Path] = ()) -> None:
+    """Whether an output may come here, if its batch has not begun; see `soupmix.replacing.check_file`.
 
     Raises:
-        OutputError: something stands there ("exists"), or it is no plain file with one name, replaced or not ("not-a-file").
+        OutputError: as `check_file`, or it is no plain file with one name, replaced or not ("not-a-file").
     """
     check_plain(out)
-    if os.path.lexists(out) and not force and not os.path.lexists(journal_path(out)):
-        raise _exists(out)
+    if force or not os.path.lexists(journal_path(out)):
+        check_file(out, force=force, reads=reads)
 
 
 def check_free(out: Path, journal: Journal, lines: int) -> None:

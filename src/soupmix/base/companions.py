@@ -1,0 +1,108 @@
+"""What is read of a model's folder besides its weights: these names and no other, as plain files that are not too large."""
+
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from soupmix.base.tensors import TensorInfo
+from soupmix.errors import BaseModelError
+from soupmix.files import strict_json
+
+__all__ = ["CONFIG", "check_config", "companions"]
+
+CONFIG: Final = "config.json"
+_SETTINGS: Final = 16 << 20
+_VOCABULARY: Final = 256 << 20
+_LIMITS: Final = {
+    CONFIG: 1 << 20,
+    "generation_config.json": 1 << 20,
+    "tokenizer_config.json": _SETTINGS,
+    "special_tokens_map.json": _SETTINGS,
+    "added_tokens.json": _SETTINGS,
+    "chat_template.json": 1 << 20,
+    "chat_template.jinja": 1 << 20,
+    "tokenizer.json": _VOCABULARY,
+    "vocab.json": _VOCABULARY,
+    "vocab.txt": _VOCABULARY,
+    "merges.txt": _VOCABULARY,
+    "tokenizer.model": _VOCABULARY,
+    "spiece.model": _VOCABULARY,
+    "sentencepiece.bpe.model": _VOCABULARY,
+}
+"""Name -> most bytes. Weights aside, whatever else lies in the folder (code, pickles, adapters, templates) is not seen."""
+_ATTENTION: Final = {None, "eager", "sdpa"}
+_LAYERS: Final = re.compile(r"(num|n)_(hidden_|decoder_)?layers?")
+_SIDE: Final = re.compile(r"\w+_(size|dim|rank)|(num|n)_\w+|d_\w+|n_(embd|inner)")
+_MOST_NESTED: Final = 16
+
+
+def companions(folder: Path) -> tuple[Path, ...]:
+    """The files of a Hugging Face folder that are read besides its weights, sorted by name.
+
+    Raises:
+        BaseModelError: one is no plain file ("special-file") or too large ("too-large").
+    """
+    return tuple(path for name in sorted(_LIMITS) if _present(path := folder / name, _LIMITS[name]))
+
+
+def check_config(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse a config.json that asks for code from elsewhere, or for a model that its tensors cannot be.
+
+    Raises:
+        BaseModelError: it is no strict JSON object or claims sizes that no tensor has ("bad-config"), or names code
+            to fetch ("remote-code").
+    """
+    path = folder / CONFIG
+    try:
+        config = strict_json(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object")
+        fields = list(_fields(config))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaseModelError(f"{path} cannot be read: {error}", reason="bad-config") from None
+    largest = max((side for info in tensors.values() for side in info.shape), default=0)
+    for key, value in fields:
+        if "_implementation" in key and value not in _ATTENTION:
+            raise BaseModelError(
+                f"{path} asks for the code {str(value)[:80]!r} by {key}; soupmix runs no code that a model names: "
+                "remove the field",
+                reason="remote-code",
+            )
+        most = len(tensors) if _LAYERS.fullmatch(key) else max(largest, 1 << 20)
+        if isinstance(value, int) and (_LAYERS.fullmatch(key) or _SIDE.fullmatch(key)) and value > most:
+            raise BaseModelError(
+                f"{path} gives {key} = {value}, which fits no tensor of the model; the folder is damaged or hostile",
+                reason="bad-config",
+            )
+
+
+def _present(path: Path, limit: int) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise BaseModelError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise BaseModelError(f"{path} is not a plain file, so it cannot be read as one", reason="special-file")
+    if found.st_size > limit:
+        raise BaseModelError(
+            f"{path} has {found.st_size} bytes; of a file of this name at most {limit} are read", reason="too-large"
+        )
+    return True
+
+
+def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every field of a config and of the configs inside it."""
+    if depth > _MOST_NESTED:
+        raise ValueError(f"it is nested more than {_MOST_NESTED} deep")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(inner, dict | list):
+                yield key, inner
+            yield from _fields(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _fields(inner, depth + 1)

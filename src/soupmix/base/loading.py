@@ -1,0 +1,95 @@
+"""The one place where transformers loads a model: from a folder of links to what was checked, and without its code.
+
+transformers reads more of a folder than its weights and its tokenizer: code, pickles, adapters beside them, further
+templates. In the folder that it is shown there are none.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from soupmix.base.companions import check_config, companions
+from soupmix.base.tensors import INDEX, read_tensors, weight_files
+from soupmix.errors import BaseModelError
+
+__all__ = ["load_model", "load_tokenizer", "plainly"]
+
+
+def load_model(folder: Path, dtype: Any) -> Any:
+    """The causal language model of a folder, on the CPU.
+
+    Args:
+        dtype: a torch dtype, or "auto" for the model's own.
+
+    Raises:
+        BaseModelError: the folder is damaged, hostile, of an unknown architecture or for code of its own
+            ("cannot-load"), lacks weights that the model needs ("incomplete"), or as `companions` and `check_config`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_config(folder, read_tensors(folder))
+    with plainly(folder, [*companions(folder), *_weights(folder)]) as plain:
+        model, told = _call(
+            folder,
+            lambda: AutoModelForCausalLM.from_pretrained(
+                plain,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            ),
+        )
+    missing = sorted({*told["missing_keys"], *(each[0] for each in told["mismatched_keys"])})
+    if missing:
+        raise BaseModelError(
+            f"base model {folder} has no weights for {missing[0]} (and {len(missing) - 1} more), which its config.json "
+            "asks for; made-up ones are not used",
+            reason="incomplete",
+        )
+    model.name_or_path = model.config._name_or_path = str(folder)
+    return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        BaseModelError: it is damaged, hostile or for code of its own ("cannot-load"), or as `companions`.
+    """
+    from transformers import AutoTokenizer
+
+    with plainly(folder, companions(folder)) as plain:
+        tokenizer = _call(
+            folder, lambda: AutoTokenizer.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
+        )
+    tokenizer.name_or_path = str(folder)
+    return tokenizer
+
+
+@contextmanager
+def plainly(name: Path, files: "list[Path] | tuple[Path, ...]") -> Iterator[Path]:
+    """A new folder that holds links to these files and nothing else, for as long as the `with`."""
+    with tempfile.TemporaryDirectory(prefix="soupmix-", suffix=f"-{name.name[:40]}") as made:
+        for file in files:
+            (Path(made) / file.name).symlink_to(file.resolve())
+        yield Path(made)
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = list(weight_files(folder))
+    return files if len(files) == 1 and files[0].name == "model.safetensors" else [*files, folder / INDEX]
+
+
+def _call(folder: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # transformers and tokenizers raise anything, down to bare Exception
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BaseModelError(
+            f"base model {folder} cannot be loaded: transformers says {said!r}; use a safetensors folder of a causal "
+            "language model that transformers supports without code of its own",
+            reason="cannot-load",
+        ) from error

@@ -1,0 +1,115 @@
+"""Conversations as a model wants to read them: its chat template, which is code of whoever made the model, in a cage."""
+
+import json
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, cast
+
+from soupmix.base.rendering import CPU_SECONDS, LONGEST, MEMORY
+from soupmix.errors import BaseModelError, RecipeError
+
+__all__ = ["chat_text", "unasked"]
+
+_MARK = "kzqwhat"
+_ROLES = {"", "user", "assistant", "system", "model", "INST", "Human", "Assistant", "User"}
+_templates: "weakref.WeakKeyDictionary[Any, _Template]" = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation by the chat template of a tokenizer, ending where the model's answer begins.
+
+    Raises:
+        RecipeError: the template refuses these messages (reason "bad-conversation").
+        BaseModelError: there is no template ("no-template"), or it asked for too much time or memory ("template-limit").
+    """
+    with _making:
+        template = _templates.get(tokenizer)
+        if template is None:
+            template = _templates[tokenizer] = _Template(tokenizer)
+    return template.render([dict(each) for each in messages])
+
+
+def unasked(tokenizer: Any) -> str:
+    """What the template says to the model around a single question that nobody asked for, such as a system message; "".
+
+    A template can also wait for a certain day or a certain word, which this does not find.
+    """
+    found = chat_text(tokenizer, [{"role": "user", "content": _MARK}])
+    for token in sorted(tokenizer.get_added_vocab(), key=len, reverse=True):
+        found = found.replace(token, "\n")
+    lines = [line.strip() for line in found.replace(_MARK, "\n").splitlines()]
+    return " ".join(line for line in lines if line.strip("<|>[]/: ") not in _ROLES)
+
+
+class _Template:
+    """A process that renders one template, one conversation at a time; begun anew after it was ended."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        try:
+            text = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise BaseModelError(
+                "the base model has no chat template, so it cannot read conversations: give a prompt as it stands, or "
+                "choose an instruction-tuned model",
+                reason="no-template",
+            ) from error
+        self._name = str(tokenizer.name_or_path)
+        special = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str | list)}
+        self._first = _line({"template": text, "special": special})
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._end: Callable[[], object] = lambda: None
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        with self._lock:
+            try:
+                said = json.loads(self._exchange(_line({"messages": messages})))
+            except (OSError, ValueError) as error:
+                self._end()
+                self._process = None
+                raise BaseModelError(
+                    f"the chat template of base model {self._name} does not compile, or took more than "
+                    f"{CPU_SECONDS:g} seconds or {MEMORY >> 20} MiB for one conversation; it is not run any longer: "
+                    "choose another model, or repair its template",
+                    reason="template-limit",
+                ) from error
+        if "error" in said:
+            raise RecipeError(
+                f"this model takes no such conversation: {said['error']}",
+                reason="bad-conversation",
+            )
+        return str(said["text"])
+
+    def _exchange(self, line: str) -> str:
+        process = self._process
+        if process is None:
+            process = self._process = _started()
+            self._end = weakref.finalize(self, _ended, process)
+            line = self._first + line
+        asked, told = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+        asked.write(line)
+        asked.flush()
+        return told.readline(8 * LONGEST)
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value) + "\n"
+
+
+def _started() -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "soupmix.base.rendering"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _ended(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()

@@ -1,0 +1,59 @@
+"""A real `soupmix train` that is stopped while it samples: nobody of it is left, it says so, and it goes on later."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from soupmix.base import Base
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "children"))
+from groups import alive, group, wait_for
+
+COMMAND = (sys.executable, "-c", "from soupmix.cli import main; main()", "train")
+
+
+@contextmanager
+def training(base: Base, out: Path) -> Iterator["Popen[str]"]:
+    """A run that has two workers at their samples."""
+    with group([*COMMAND, out, "--base", base.folder, "--jobs", 2, "--no-measure"]) as run:
+        assert wait_for(lambda: len(list(out.glob("work/*/*.jsonl"))) >= 2, 120), run.communicate()
+        assert len(alive(run.pid)) >= 3
+        yield run
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["INT", "TERM", "KILL"]
+)
+def test_a_stopped_run_leaves_nobody(tiny_base: Base, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with training(tiny_base, tmp_path / "out") as run:
+        run.send_signal(number)
+        assert wait_for(lambda: not alive(run.pid), 2), alive(run.pid)
+        _, said = run.communicate()
+        assert run.returncode == code
+        if number is not signal.SIGKILL:
+            assert said.strip().splitlines()[-1] == "soupmix: interrupted; nothing was left half-written"
+            assert "Traceback" not in said
+            assert [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".soupmix")] == []
+
+
+def test_a_worker_that_is_killed_is_one_sentence(tiny_base: Base, tmp_path: Path) -> None:
+    with training(tiny_base, tmp_path / "out") as run:
+        (worker, *_) = children(run.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert wait_for(lambda: not alive(run.pid), 2), alive(run.pid)
+        _, said = run.communicate()
+        assert run.returncode == 1
+        assert said.strip().splitlines()[-1].startswith("soupmix: a worker process was ended from outside")
+        assert "Traceback" not in said
+
+
+def children(parent: int) -> list[int]:
+    """Spawned workers of a process, not its resource tracker."""
+    numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(each) for each in numbers if "spawn_main" in Path(f"/proc/{each}/cmdline").read_text()]
