@@ -192,3 +192,9 @@ def test_the_bound_is_below_the_distance(seed: int, asked: list[int]) -> None:
     assert bound <= distance
     assert distance - bound <= max(1, distance * Fraction(1, 10**6))
     assert nearest._outside(face.rows, asked) <= distance
+
+
+def test_where_floats_find_nothing_no_face_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soupmix.policy.dual.active_in_floats", lambda target, sides: None)
+    (face,) = load(*OVERLAPPING).region({}, {}).faces
+    assert least(Quadratic.distance([10**7] * len(NAMES), None), face.rows) == 0

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from oracle import NAMES, SHELF, Ref, Shelf, digest_of
 from scipy.optimize import minimize
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Grant, Policy, active_set, parse_document
 from soupmix.policy.certificate import certified
 from soupmix.policy.compare import difference
+from soupmix.policy.linear import check_linear
 from soupmix.policy.quadratic import Quadratic
 from soupmix.weights import MILLION, decimal_text
 
@@ -216,3 +217,26 @@ def test_norms_of_other_adapters_cannot_be_compared() -> None:
     found = difference(policy(fewer, 0.02), policy(shelf, 0.02))
     assert not found.contained
     assert "does not record the norms" in found.undecided[0]
+
+
+def test_a_grant_says_which_rule_bounds_its_norm() -> None:
+    """The tightest that applies; and by it no method may merge whose merge is not the sum of deltas."""
+    shelf = measured(3)
+    minors = {"scope": {"audience": ["minor"]}}
+    rules = [
+        {"rule": "norm", "id": "all", "at_most": "0.02"},
+        {"rule": "norm", "id": "minors", "at_most": "0.01", **minors},
+    ]
+    content = {"tier": "law", "issuer": "x", "version": "1", "rules": rules}
+    made = Policy.assemble([("law.yaml", parse_document(json.dumps(content), "law.yaml"))], shelf)
+    assert [each.ref.id for each in made.norm_rules] == ["all", "minors"]
+    for audience, rule in (("minor", "minors"), ("adult", "all")):
+        grant = made.clamp("friendly=0.1", audience=audience)
+        assert grant.norm_rule == f"law.yaml (law) {rule}"
+        assert Grant.from_record(grant.to_dict()) == grant
+        check_linear("delta", grant.norm_rule)
+        with pytest.raises(PolicyRefusal, match=rf"method factor was asked for, and law\.yaml \(law\) {rule} bounds"):
+            check_linear("factor", grant.norm_rule)
+    free = Policy.open(shelf)
+    assert (free.norm_rules, free.clamp("friendly=0.1").norm_rule) == ((), None)
+    check_linear("factor", None)

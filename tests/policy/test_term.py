@@ -171,3 +171,11 @@ def test_times_of_other_zones_and_of_none_are_read_as_utc() -> None:
     east = MIDNIGHT.astimezone().replace(tzinfo=None)  # naive: the machine's zone
     assert Reading.of(lambda: east).at == MIDNIGHT
     assert Reading.of(lambda: east).at.tzinfo is UTC
+
+
+def test_a_reading_is_not_read_again() -> None:
+    hands = Hands(MIDNIGHT - SECOND, step=2 * SECOND)
+    reading = Reading.of(hands)
+    assert Reading.of(reading) == reading
+    assert Policy.assemble(ends_with_document(), SHELF, now=reading).ends == MIDNIGHT
+    assert hands.read == 1
