@@ -55,9 +55,9 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool) -> str | None:
     if not unchanged(folder, record.get("files"), fresh=fresh):
         return None
     digest = tensors_digest(folder) if fresh else record.get("digest")
-    fresh = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
-    if fresh != record:
-        write_record(folder / MARKER, fresh)
+    renewed = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
+    if renewed != record:
+        write_record(folder / MARKER, renewed)
     return digest if isinstance(digest, str) else None
 
 
