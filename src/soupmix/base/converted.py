@@ -104,15 +104,20 @@ def _copy(source: Path, target: Path) -> str:
 
 def _run_converter(source: Path, folder: Path) -> None:
     """Fill the empty `folder` from a GGUF file: bf16 safetensors, tokenizer, configs."""
-    command = [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder)]
-    done = subprocess.run(
-        command,
-        env=os.environ | _QUIET,
-        stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    watched, held = os.pipe()  # closed when this process ends, however it does, and then the conversion ends too
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder), str(watched)],
+            env=os.environ | _QUIET,
+            stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
+            pass_fds=(watched,),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(watched)
+        os.close(held)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise BaseModelError(

@@ -61,6 +61,7 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
     disable_progress_bars()
     tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "right"
+    chat_text(tokenizer, messages(pairs[0].prompt.text))  # trl renders in this process: not before it is seen to end
     model = load_model(base.folder, torch.bfloat16)
     set_seed(recipe.init_seed)
     folder.mkdir(parents=True, exist_ok=True)
