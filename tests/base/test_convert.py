@@ -15,6 +15,9 @@ from safetensors.torch import load_file
 from soupmix.base import KNOWN, Base, KnownBase, converted, resolve
 from soupmix.errors import BaseModelError, OutputError
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "children"))
+from groups import alive, group, wait_for
+
 
 @pytest.fixture(scope="module")
 def made(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Base, Path]:
@@ -169,3 +172,11 @@ def test_the_known_base_is_the_real_one(smollm2: Base) -> None:
     assert smollm2.tensors()["model.embed_tokens.weight"].dtype == "BF16"
     assert "lm_head.weight" not in smollm2.tensors()
     assert list(KNOWN) == ["smollm2-135m-instruct"]
+
+
+def test_a_conversion_ends_with_its_parent(tiny_gguf: Path, tmp_path: Path) -> None:
+    code = "import sys; from soupmix.base import resolve; from pathlib import Path; resolve(sys.argv[1], cache=Path(sys.argv[2]))"
+    with group([sys.executable, "-c", code, tiny_gguf, tmp_path]) as parent:
+        assert wait_for(lambda: any("soupmix.base.convert" in each for each in alive(parent.pid)), 30)
+        parent.kill()
+        assert wait_for(lambda: not alive(parent.pid), 2), alive(parent.pid)

@@ -33,7 +33,8 @@ def training(base: Base, out: Path) -> Iterator["Popen[str]"]:
 def test_a_stopped_run_leaves_nobody(tiny_base: Base, tmp_path: Path, number: signal.Signals, code: int) -> None:
     with training(tiny_base, tmp_path / "out") as run:
         run.send_signal(number)
-        assert wait_for(lambda: not alive(run.pid), 2), alive(run.pid)
+        assert wait_for(lambda: not working(run.pid), 2), alive(run.pid)
+        assert wait_for(lambda: not alive(run.pid), 30), alive(run.pid)
         _, said = run.communicate()
         assert run.returncode == code
         if number is not signal.SIGKILL:
@@ -46,11 +47,17 @@ def test_a_worker_that_is_killed_is_one_sentence(tiny_base: Base, tmp_path: Path
     with training(tiny_base, tmp_path / "out") as run:
         (worker, *_) = children(run.pid)
         os.kill(worker, signal.SIGKILL)
-        assert wait_for(lambda: not alive(run.pid), 2), alive(run.pid)
+        assert wait_for(lambda: not working(run.pid), 2), alive(run.pid)
+        assert wait_for(lambda: not alive(run.pid), 30), alive(run.pid)
         _, said = run.communicate()
         assert run.returncode == 1
         assert said.strip().splitlines()[-1].startswith("soupmix: a worker process was ended from outside")
         assert "Traceback" not in said
+
+
+def working(leader: int) -> list[str]:
+    """Workers of a run that are alive."""
+    return [each for each in alive(leader) if "spawn_main" in each]
 
 
 def children(parent: int) -> list[int]:

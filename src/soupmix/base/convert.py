@@ -1,6 +1,7 @@
-"""GGUF -> a clean Hugging Face folder; run as `python -m soupmix.base.convert FILE.gguf FOLDER`.
+"""GGUF -> a clean Hugging Face folder; run as `python -m soupmix.base.convert FILE.gguf FOLDER PIPE`.
 
 FILE.gguf must stand in a folder of its own: transformers looks at what is beside it, for settings and for code.
+PIPE is the number of a descriptor at whose end the conversion is not wanted any longer.
 
 A process of its own keeps progress bars, log levels and the peak memory of the conversion out of the caller.
 """
@@ -8,6 +9,8 @@ A process of its own keeps progress bars, log levels and the peak memory of the 
 import sys
 from pathlib import Path
 from typing import Any
+
+from soupmix.children import end_with
 
 __all__: list[str] = []
 
@@ -42,4 +45,5 @@ def _main(source: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[3]))
     _main(Path(sys.argv[1]), Path(sys.argv[2]))

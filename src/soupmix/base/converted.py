@@ -55,9 +55,9 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool) -> str | None:
     if not unchanged(folder, record.get("files"), fresh=fresh):
         return None
     digest = tensors_digest(folder) if fresh else record.get("digest")
-    fresh = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
-    if fresh != record:
-        write_record(folder / MARKER, fresh)
+    renewed = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
+    if renewed != record:
+        write_record(folder / MARKER, renewed)
     return digest if isinstance(digest, str) else None
 
 
@@ -104,15 +104,20 @@ def _copy(source: Path, target: Path) -> str:
 
 def _run_converter(source: Path, folder: Path) -> None:
     """Fill the empty `folder` from a GGUF file: bf16 safetensors, tokenizer, configs."""
-    command = [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder)]
-    done = subprocess.run(
-        command,
-        env=os.environ | _QUIET,
-        stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    watched, held = os.pipe()  # closed when this process ends, however it does, and then the conversion ends too
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder), str(watched)],
+            env=os.environ | _QUIET,
+            stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
+            pass_fds=(watched,),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(watched)
+        os.close(held)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise BaseModelError(

@@ -47,7 +47,7 @@ __all__ = ["command"]
     help="ECDSA P-256 private key for model.sig, which OpenSSF's model_signing verifies.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be granted; OUT is not needed.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is empty or an earlier result.")
 @json_option
 def command(
     paths: tuple[Path, ...],

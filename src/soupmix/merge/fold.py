@@ -21,6 +21,7 @@ __all__ = ["write_model"]
 
 _CARRIED = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 _CARRIED_STEMS = ("LICENSE", "LICENCE", "NOTICE")
+_LARGEST_CARRIED = 256 << 20
 _NOT_CARRIED = {"config.json", "model.safetensors.index.json", "adapter_config.json"}
 
 
@@ -211,6 +212,12 @@ def _carry_over(sink: Sink, base: Base) -> None:
         plain = path.suffix in _CARRIED or path.name.startswith(_CARRIED_STEMS)
         if path.is_file() and plain and path.name not in _NOT_CARRIED and not path.name.startswith("soupmix_"):
             try:
+                if path.stat().st_size > _LARGEST_CARRIED:
+                    raise BaseModelError(
+                        f"base model file {path} is larger than {_LARGEST_CARRIED >> 20} MiB, which no tokenizer and no "
+                        "setting is; move it away",
+                        reason="too-large",
+                    )
                 data = path.read_bytes()
             except OSError as error:
                 raise BaseModelError(

@@ -61,8 +61,10 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
     disable_progress_bars()
     tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "right"
+    chat_text(tokenizer, messages(pairs[0].prompt.text))  # trl renders in this process: not before it is seen to end
     model = load_model(base.folder, torch.bfloat16)
     set_seed(recipe.init_seed)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # so that it goes with the folder if this is killed
         trainer = _trainer(model, tokenizer, pairs, recipe, scratch)
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, where only data goes
