@@ -40,8 +40,9 @@ class Telling:
     def answer(self, answer: SoupAnswer, grant: Grant) -> SoupAnswer:
         """What is said of a grant, in words for this caller."""
         limits, explanation = [self._limit(each) for each in grant.binding], answer.explanation
-        for before, after in zip(grant.binding, limits, strict=True):
-            explanation = explanation.replace(before.limit, after)
+        said = {each.limit: after for each, after in zip(grant.binding, limits, strict=True)}
+        for before in sorted(said, key=len, reverse=True):  # one may begin as another does
+            explanation = explanation.replace(before, said[before])
         told = [each.model_copy(update={"limit": limit}) for each, limit in zip(answer.binding, limits, strict=True)]
         return answer.model_copy(update={"binding": told, "explanation": explanation})
 
