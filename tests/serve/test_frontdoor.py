@@ -136,6 +136,22 @@ def test_a_hostile_body_stalls_nobody(start: Start) -> None:
     assert slowest < 2, "one such body took 8 to 16 seconds of everybody's"
 
 
+def test_a_text_that_cannot_fit_never_becomes_tokens(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty of a megabyte at once would take 3 GiB."""
+
+    def never(_: object) -> None:
+        raise AssertionError("it became tokens")
+
+    for name in ("tokens", "plain_tokens"):
+        monkeypatch.setattr(server.house.batcher.engine, name, never)
+    long = "x" * 1_000_000
+    chat = {**CHAT, "messages": [{"role": "user", "content": long[:500_000]}] * 2}
+    with server.http() as http:
+        for path, body in (("chat/completions", chat), ("completions", {"model": MODEL, "prompt": ["x", long]})):
+            answer = http.post(f"/v1/{path}", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too-long")
+
+
 ELSEWHERE = {
     "another site": {"Origin": "https://evil.example"},
     "another port of this machine": {"Origin": "http://localhost:1"},

@@ -37,12 +37,6 @@ def ask(server: Running) -> Ask:
     return make
 
 
-def asked_by_another(ask: Ask, **who: Any) -> set[tuple[int, int]]:
-    """What guesses of a secret are answered with, right ones and wrong ones of one length."""
-    guesses = [SECRET, "my pin is 4712", "my pin is 0000", "no pin is 4711"]
-    return {ask(guess, **who) for guess in guesses}
-
-
 def test_a_person_goes_on_from_what_they_asked(ask: Ask) -> None:
     _, whole = ask(SECRET + "!", user="annie")
     cached, computed = ask(SECRET + "!", user="annie")

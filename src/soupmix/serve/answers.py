@@ -1,11 +1,10 @@
 """What clients get, in OpenAI's shape, with one field more: `soup`."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel
 
-from soupmix.policy import Binding, Grant
+from soupmix.policy import Grant
 
 __all__ = [
     "AdapterAnswer",
@@ -69,32 +68,19 @@ class SoupAnswer(BaseModel):
     merge: str
 
     @classmethod
-    def of(
-        cls,
-        grant: Grant,
-        *,
-        profile: str | None,
-        signed: bool,
-        method: str,
-        merge: str,
-        limit: Callable[[Binding], str] = lambda each: each.limit,
-    ) -> "SoupAnswer":
-        """A grant as its tenant may see it; `limit` says what a rule limits in words for that tenant."""
-        fields, explanation = BindingAnswer.model_fields.keys() - {"adapters", "limit"}, grant.explain()
-        for each in grant.binding:
-            explanation = explanation.replace(each.limit, limit(each))
+    def of(cls, grant: Grant, *, profile: str | None, signed: bool, method: str, merge: str) -> "SoupAnswer":
+        """A grant as its tenant may see it."""
+        fields = BindingAnswer.model_fields
         return cls(
             profile=profile,
             requested=grant.requested.decimals(),
             granted=grant.granted.decimals(),
             clamped=grant.clamped,
             binding=[
-                BindingAnswer(
-                    adapters=list(each.adapters), limit=limit(each), **{name: getattr(each, name) for name in fields}
-                )
+                BindingAnswer(**{name: getattr(each, name) for name in fields} | {"adapters": list(each.adapters)})
                 for each in grant.binding
             ],
-            explanation=explanation,
+            explanation=grant.explain(),
             attributes=grant.attributes,
             policy=PolicyName(digest=grant.policy_digest, open=grant.is_open, signed=signed),
             obligations=list(grant.obligations),

@@ -27,5 +27,5 @@ async def chat(ask: ChatAsk, http: Request, caller: Annotated[Caller, Depends(au
     """Answer a conversation with a person's soup; a last message of the assistant is continued."""
     house = house_of(http)
     house.batcher.check_room()
-    prompted = await run_in_threadpool(chat_prompted, house.batcher.engine, ask)
+    prompted = await run_in_threadpool(chat_prompted, house.batcher.engine, ask, house.batcher.limits.length)
     return await answer(house, http, caller, ask, prompted, ChatForm())

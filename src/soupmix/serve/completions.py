@@ -27,5 +27,5 @@ async def complete(ask: CompletionAsk, http: Request, caller: Annotated[Caller, 
     """Continue one or several prompts with a person's soup."""
     house = house_of(http)
     house.batcher.check_room()
-    prompted = await run_in_threadpool(completion_prompted, house.batcher.engine, ask)
+    prompted = await run_in_threadpool(completion_prompted, house.batcher.engine, ask, house.batcher.limits.length)
     return await answer(house, http, caller, ask, prompted, CompletionForm())

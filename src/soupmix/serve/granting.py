@@ -68,15 +68,8 @@ def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: 
         raise telling.refusal(error) from None
     salt = house.keys.salt(caller.tenant)
     identity = house.batcher.engine.identity(grant, house.settings.method, salt)
-    answer = SoupAnswer.of(
-        grant,
-        profile=profile,
-        signed=held.signed,
-        method=house.settings.method,
-        merge=identity,
-        limit=telling.limit,
-    )
-    return Granted(grant, answer, salt)
+    answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=house.settings.method, merge=identity)
+    return Granted(grant, telling.answer(answer, grant), salt)
 
 
 def draft_of(house: House, ask: SoupAsk, name: str | None = None) -> Draft:

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
+from typing import Any
 
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
@@ -27,13 +29,16 @@ class Prompted:
     logprobs: int | None
 
 
-def chat_prompted(engine: Engine, ask: ChatAsk) -> Prompted:
-    """A conversation, in the form that the model was trained on. Raises `RecipeError`."""
+def chat_prompted(engine: Engine, ask: ChatAsk, length: int) -> Prompted:
+    """A conversation, in the form that the model was trained on; `length` tokens fit. Raises `RecipeError`."""
+    _check_size(engine, sum(len(each.text()) for each in ask.messages), length)
     return Prompted([_chat_tokens(engine, ask.messages)], _chat_length(ask), _chat_logprobs(ask))
 
 
-def completion_prompted(engine: Engine, ask: CompletionAsk) -> Prompted:
-    """Texts as they stand. Raises `RecipeError`."""
+def completion_prompted(engine: Engine, ask: CompletionAsk, length: int) -> Prompted:
+    """Texts as they stand; `length` tokens fit in each. Raises `RecipeError`."""
+    for each in ask.prompts():
+        _check_size(engine, len(each) if isinstance(each, str) else 0, length)
     return Prompted(_completion_tokens(engine, ask), ask.max_tokens or _TOKENS, ask.logprobs)
 
 
@@ -85,6 +90,22 @@ def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, 
     if [each["role"] for each in roles] == ["assistant"]:
         raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
     return engine.tokens(roles)
+
+
+def _check_size(engine: Engine, characters: int, length: int) -> None:
+    """Refuse text before it becomes tokens if it cannot fit: to find out by making them takes 80 times its size in memory."""
+    most = length * _longest(engine.tokenizer)
+    if characters > most:
+        raise RecipeError(
+            f"{characters} characters of prompt are more than the {length} tokens that fit can be; shorten the prompt",
+            reason="too-long",
+        )
+
+
+@lru_cache(maxsize=4)
+def _longest(tokenizer: Any) -> int:
+    """Characters of the longest token."""
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def _role(role: str) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from soupmix.errors import PolicyRefusal
-from soupmix.policy import Binding, Policy
+from soupmix.policy import Binding, Grant, Policy
 from soupmix.policy.assembly import Placed
+from soupmix.serve.answers import SoupAnswer
 
 __all__ = ["Telling"]
 
@@ -36,7 +37,16 @@ class Telling:
         parts = [f"{key} {' or '.join(self._own(key, values))}" for key, values in rule.within]
         return f" for {', '.join(parts)}" if parts else ""
 
-    def limit(self, binding: Binding) -> str:
+    def answer(self, answer: SoupAnswer, grant: Grant) -> SoupAnswer:
+        """What is said of a grant, in words for this caller."""
+        limits, explanation = [self._limit(each) for each in grant.binding], answer.explanation
+        said = {each.limit: after for each, after in zip(grant.binding, limits, strict=True)}
+        for before in sorted(said, key=len, reverse=True):  # one may begin as another does
+            explanation = explanation.replace(before, said[before])
+        told = [each.model_copy(update={"limit": limit}) for each, limit in zip(answer.binding, limits, strict=True)]
+        return answer.model_copy(update={"binding": told, "explanation": explanation})
+
+    def _limit(self, binding: Binding) -> str:
         """What a rule limits, in words."""
         text, names = binding.limit, (binding.tier, binding.issuer, binding.source, binding.rule)
         for rule in self._policy.placed:
@@ -51,7 +61,7 @@ class Telling:
         first = next((each for each in error.rules if (each.source, each.rule) in refusing), None)
         if first is None:
             return error
-        said = replace(first, limit=self.limit(first))
+        said = replace(first, limit=self._limit(first))
         text = f"refused, not clamped ({', '.join(first.adapters)}): {said}"
         return PolicyRefusal(text, reason=error.reason, rules=error.rules)
 

@@ -115,9 +115,9 @@ class Desk:
             if system is not None and chat.messages[0].role not in ("system", "developer"):
                 said = [ChatMessage(role="system", content=system), *chat.messages]
                 chat = chat.model_copy(update={"messages": said})
-            return chat, chat_prompted(self._engine, chat)
+            return chat, chat_prompted(self._engine, chat, self._length)
         plain = self._checked(_parsed(CompletionAsk, line.body))
-        return plain, completion_prompted(self._engine, plain)
+        return plain, completion_prompted(self._engine, plain, self._length)
 
     def _checked(self, ask: _Ask) -> _Ask:
         if ask.model != self._defaults.model:
