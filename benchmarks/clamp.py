@@ -19,6 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from machine import processor
+
 from soupmix import __version__
 from soupmix.policy import Policy, parse_document
 from soupmix.weights import decimal_text
@@ -145,12 +147,9 @@ def main() -> None:
     given = parser.parse_args()
     if not given.table:
         rows = [measure(name, *kind, given.requests) for name, kind in kinds().items()]
-        cpu = next(
-            (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
-        )
         run = {
             "date": datetime.now(UTC).date().isoformat(),
-            "processor": cpu.partition(": ")[2],
+            "processor": processor(),
             "python": platform.python_version(),
         }
         run |= {"soupmix": __version__, "requests": given.requests, "rows": rows}  # type: ignore[dict-item]

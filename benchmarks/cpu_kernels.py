@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 from cpu_layer import GROUPS, PEOPLE, RANK, SHAPES, K, Work, batch, build, decode, gate, merging
+from machine import processor
 from torch.nn.functional import linear
 
 import soupmix_kernels as kernels
@@ -230,8 +231,7 @@ def main() -> None:
         if os.environ.get("GOMP_SPINCOUNT", "0") == "0":  # read when torch is loaded
             os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"GOMP_SPINCOUNT": "100000"})
         torch.set_num_threads(given.threads)
-        cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-        about = {"run": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": cpu.partition(": ")[2]}
+        about = {"run": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": processor()}
         about |= {"capability": torch.backends.cpu.get_cpu_capability(), "threads": given.threads}
         about |= {"versions": " ".join(f"{n} {version(n)}" for n in ("torch", "peft", "soupmix"))}
         about |= {"python": platform.python_version(), "spincount": os.environ["GOMP_SPINCOUNT"]}

@@ -17,8 +17,6 @@ Before anything is timed, the first logits of the bare engine must agree with tr
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import sys
 import time
@@ -28,6 +26,8 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from machine import processor
 
 SPIN = "100000"
 DATA, PAGE = Path(__file__).parent / "data" / "decode.jsonl", Path(__file__).parents[1] / "docs" / "decode.md"
@@ -61,7 +61,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
     policy, names = Policy.open(store), store.names
     wanted = [{names[n % 6]: (1 + n % 9) / 10, names[(n + 2) % 6]: (1 + n % 4) / 8} for n in range(people)]
     grants = [policy.clamp(each) for each in wanted]
-    weights = torch.tensor([engines[True].bank.row(g.granted.floats(), g.digests) for g in grants])
+    weights = torch.tensor([engines[True].bank.row(g) for g in grants])
     batch = engines[True].tokenizer([PROMPT] * people, return_tensors="pt", add_special_tokens=False)
     ids, mask = batch["input_ids"], batch["attention_mask"]
 
@@ -154,11 +154,6 @@ def about() -> dict[str, Any]:
         "spin": os.environ["GOMP_SPINCOUNT"],
         "versions": {name: version(name) for name in ("soupmix", "torch", "transformers", "peft")},
     }
-
-
-def processor() -> str:
-    match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return match[1] if match else platform.processor()
 
 
 def table() -> str:

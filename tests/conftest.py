@@ -17,6 +17,8 @@ from soupmix.engine import Engine
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
 
+sys.path.insert(0, str(Path(__file__).parent))  # modules that tests of several rooms share
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

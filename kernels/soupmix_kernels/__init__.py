@@ -7,7 +7,7 @@ coefficient per rank column: the clamped weight of the column's adapter for the 
 """
 
 from soupmix_kernels.backends import BACKENDS, backend_for
-from soupmix_kernels.packed import pack, packed_linear
+from soupmix_kernels.packed import pack, packed_linear, wide_linear, wide_weight
 from soupmix_kernels.pool import Coefficients, Part, Pool, coefficients
 from soupmix_kernels.seats import Seats
 from soupmix_kernels.soup import merge, merge_, soup_linear_, soup_linear_factor_
@@ -26,4 +26,6 @@ __all__ = [
     "packed_linear",
     "soup_linear_",
     "soup_linear_factor_",
+    "wide_linear",
+    "wide_weight",
 ]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from soupmix_kernels.rows_apart import inner_step, whole, widen
+
 __all__ = ["Factors", "Own", "add_soup", "coefficients", "factors", "merge_into", "own", "soup_into"]
 
 
@@ -57,7 +59,8 @@ def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
     for row, mine in zip(c, out, strict=True):
         live = row != 0
         a, b, factor = (A, B, row) if bool(live.all()) else (A[live], B[:, live], row[live])
-        torch.addmm(W, (b * factor).to(W.dtype), a, out=mine)
+        inner = whole(b.shape[1], W.dtype, W.device)
+        torch.addmm(W, widen((b * factor).to(W.dtype), inner), widen(a.t(), inner).t(), out=mine)
 
 
 class Own(NamedTuple):
@@ -99,8 +102,20 @@ def factors(A: Tensor, B: Tensor, widths: Sequence[int]) -> Factors:
 def soup_into(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
 ) -> None:
-    """y [rows, out] += the soup of every row. `rank` 0 means `delta`, else `factor`."""
+    """y [rows, out] += the soup of every row, multiplied in the dtype of x. `rank` 0 means `delta`, else `factor`."""
+    step = inner_step(x.dtype, x.device)
+    if x.shape[1] % step or B.shape[1] % step:
+        x, A, B, c = _whole(x, A, B, c, len(widths))
     add_soup(y, x, factors(A, B, widths), own(c, rows), rank)
+
+
+def _whole(x: Tensor, A: Tensor, B: Tensor, c: Tensor, slices: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same soup with zeros up to inner dimensions that keep rows apart."""
+    inputs, R = (whole(size, x.dtype, x.device) for size in (x.shape[1], B.shape[1]))
+    apart = widen(A, inputs).unflatten(0, (slices, B.shape[1]))
+    A = widen(apart.transpose(1, 2), R).transpose(1, 2).flatten(0, 1)
+    c = widen(c.unflatten(1, (slices, B.shape[1])), R).flatten(1)
+    return widen(x, inputs), A, widen(B, R), c
 
 
 def add_soup(y: Tensor, x: Tensor, held: Factors, seated: Own | None, rank: int) -> None:

@@ -4,16 +4,18 @@ Tracing, CUDA graphs and other servers call ops, not functions: these take tenso
 alone and, on a GPU, never wait for the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
-from soupmix_kernels import cpu, reference
+from soupmix_kernels import checks, cpu, reference
 from soupmix_kernels.backends import backend_for
 
-__all__ = ["check"]
+__all__: list[str] = []
 
 _LIBRARY = torch.library.Library("soupmix", "DEF")
 _SOUP = "Tensor(a!) y, Tensor x, Tensor A, Tensor B, Tensor c, Tensor rows, int[] widths"
@@ -30,12 +32,13 @@ def _backend(device: torch.device) -> tuple[str, ModuleType]:
 
 
 def _coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    checks.check_coefficients(weights, lo, hi, columns, scale)
     _, backend = _backend(weights.device)
     found: tuple[Tensor, Tensor] = backend.coefficients(weights, lo, hi, columns, scale)
     return found
 
 
-def _merge_out(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
+def _fold(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
     name, backend = _backend(W.device)
     if name == "reference":
         out.copy_(reference.merge(W, A, B, c))
@@ -44,19 +47,27 @@ def _merge_out(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
 
 
 def _merge(W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> Tensor:
+    checks.check_merge(None, W, A, B, c)
     out = W.new_empty(c.shape[0], *W.shape)
-    _merge_out(out, W, A, B, c)
+    _fold(out, W, A, B, c)
     return out
 
 
+def _merge_out(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
+    checks.check_merge(out, W, A, B, c)
+    _fold(out, W, A, B, c)
+
+
 def _merge_in_place(W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
+    if c.dim() == 2 and c.shape[0] != 1:
+        raise ValueError(f"one person can be merged in place, not {c.shape[0]}")
     _merge_out(W[None], W, A, B, c)
 
 
 def _soup(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int = 0
 ) -> None:
-    check(y, x, A, B, c, rows, widths, rank)
+    checks.check_soup(y, x, A, B, c, rows, widths, rank)
     name, backend = _backend(x.device)
     if name != "reference":
         backend.soup_into(y, x, A, B, c, rows, widths, rank)
@@ -64,34 +75,6 @@ def _soup(
         y.copy_(reference.soup_linear_factor(y, x, A, B, c, rows, widths, rank))
     else:
         y.copy_(reference.soup_linear(y, x, A, B, c, rows, widths))
-
-
-def check(
-    y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
-) -> None:
-    """Raise ValueError or TypeError where arguments of the soup ops do not fit each other."""
-    count, slices, R = x.shape[0], len(widths), B.shape[1]
-    right = (
-        1 <= slices <= 3
-        and x.shape[1] == A.shape[1]
-        and y.shape == (count, B.shape[0])
-        and B.shape[0] == sum(widths)
-        and A.shape[0] == c.shape[1] == slices * R
-        and rows.shape == (count,)
-        and 0 <= rank <= max(R, 1)
-    )
-    if not right:
-        raise ValueError(
-            "soup_linear needs y [rows, out], x [rows, in], A [slices R, in], B [out, R], c [people, slices R], "
-            "rows [rows], one to three widths that sum to out and a rank of at most R; got "
-            f"y {list(y.shape)}, x {list(x.shape)}, A {list(A.shape)}, B {list(B.shape)}, c {list(c.shape)}, "
-            f"rows {list(rows.shape)}, widths {list(widths)}, rank {rank}"
-        )
-    if not (x.dtype == A.dtype == B.dtype == y.dtype and c.dtype == torch.float32 and rows.dtype == torch.int32):
-        raise TypeError(
-            "soup_linear needs y, x, A and B of one dtype, c in float32 and rows in int32; got "
-            f"y {y.dtype}, x {x.dtype}, A {A.dtype}, B {B.dtype}, c {c.dtype}, rows {rows.dtype}"
-        )
 
 
 def _fake_coefficients(
@@ -110,6 +93,45 @@ def _fake_nothing(*_: object) -> None:
     return None
 
 
+def _named(op: OpOverload, given: Sequence[object]) -> dict[str, Tensor]:
+    named = zip(op._schema.arguments, given, strict=True)
+    return {argument.name: each for argument, each in named if isinstance(each, Tensor)}
+
+
+def _traced(op: OpOverload, fake: Callable[..., object]) -> Callable[..., object]:
+    """A tensor without memory among others that have some is a mistake, not a trace: nothing would be computed."""
+
+    def trace(*given: object) -> object:
+        checks.check_device(_named(op, given))
+        return fake(*given)
+
+    return trace
+
+
+def _refuse_gradients(op: OpOverload) -> Callable[..., object]:
+    """For the key Autograd: without it a gradient would silently be that of the base alone."""
+
+    def refuse(keys: torch._C.DispatchKeySet, *given: Any) -> object:
+        checks.check_no_gradient(op.__name__.partition(".")[0], _named(op, given))
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keys & torch._C._after_autograd_keyset, *given)
+
+    return refuse
+
+
+def _tell_writes(op: OpOverload) -> Callable[..., object]:
+    """For the key ADInplaceOrView: whoever kept a tensor for a gradient of their own learns that it was written."""
+    written = [number for number, argument in enumerate(op._schema.arguments) if argument.alias_info]
+
+    def tell(keys: torch._C.DispatchKeySet, *given: Any) -> object:
+        for number in written:
+            torch.autograd.graph.increment_version(given[number])
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            return op.redispatch(keys & torch._C._after_ADInplaceOrView_keyset, *given)
+
+    return tell
+
+
 for _schema, _kernel, _fake in (
     (
         "coefficients(Tensor weights, Tensor lo, Tensor hi, Tensor columns, Tensor scale) -> (Tensor, Tensor)",
@@ -125,4 +147,7 @@ for _schema, _kernel, _fake in (
     _name = _LIBRARY.define(_schema)
     for _key in ("CPU", "CUDA"):
         _LIBRARY.impl(_name, _kernel, _key)
-    torch.library.register_fake(f"soupmix::{_name}", _fake, lib=_LIBRARY)
+    _op = getattr(torch.ops.soupmix, _name).default
+    torch.library.register_fake(f"soupmix::{_name}", _traced(_op, _fake), lib=_LIBRARY)
+    _LIBRARY.impl(_name, _refuse_gradients(_op), "Autograd", with_keyset=True)
+    _LIBRARY.impl(_name, _tell_writes(_op), "ADInplaceOrView", with_keyset=True)

@@ -10,29 +10,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-__all__ = ["pack", "packed_linear", "prefers_fp32"]
+from soupmix_kernels.rows_apart import whole, widen
+
+__all__ = ["pack", "packed_linear", "wide_linear", "wide_weight"]
 
 
 def pack(weight: Tensor) -> Tensor | None:
     """A weight [out, in] reordered for `packed_linear`, or None where that does not work; the original can then be dropped."""
     if weight.device.type != "cpu" or os.environ.get("SOUPMIX_KERNELS") == "reference" or not _right(weight.dtype):
         return None
-    return _reorder(weight)
+    return _reorder(wide_weight(weight))
 
 
 def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x W^T + bias` for x [..., in] of the weight's dtype."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    """`x W^T + bias` for x [..., in] of the weight's dtype. A row depends on itself alone."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(widen(x, packed.shape[1]), packed, bias, "none", [], "")
     return y
 
 
-def prefers_fp32(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether thin products are better done in fp32: on a CPU without tile units (AMX), bf16 and fp16 are slower there.
+def wide_weight(weight: Tensor) -> Tensor:
+    """A weight [out, in] for `wide_linear`: itself, or with columns of zeros where rows would not be kept apart."""
+    return widen(weight, whole(weight.shape[1], weight.dtype, weight.device))
 
-    Measured: [16, 576] x [576, 288] takes four times as long in bf16 (docs/log.md).
-    """
-    half = dtype in (torch.bfloat16, torch.float16)
-    return half and device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
+
+def wide_linear(x: Tensor, wide: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x W^T + bias` for x [..., in] of the weight's dtype. A row depends on itself alone."""
+    return linear(widen(x, wide.shape[1]), wide, bias)
 
 
 def _reorder(weight: Tensor) -> Tensor:

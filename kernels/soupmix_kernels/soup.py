@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from soupmix_kernels import cpu
-from soupmix_kernels.ops import check
+from soupmix_kernels.checks import check_rows
 from soupmix_kernels.pool import Coefficients, Pool
 from soupmix_kernels.seats import Seats
 
@@ -35,10 +35,7 @@ def merge(W: Tensor, A: Tensor, B: Tensor, c: Coefficients, out: Tensor | None =
 
 def merge_(W: Tensor, A: Tensor, B: Tensor, c: Coefficients) -> Tensor:
     """`merge` for one person, into W itself. Raises ValueError for more than one."""
-    values = _values(c)
-    if values.shape[0] != 1:
-        raise ValueError(f"one person can be merged in place, not {values.shape[0]}")
-    torch.ops.soupmix.merge_(W, A, B, values)
+    torch.ops.soupmix.merge_(W, A, B, _values(c))
     return W
 
 
@@ -78,8 +75,8 @@ def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tenso
 
 def _add(y: Tensor, x: Tensor, pool: Pool, seats: Seats, rank: int) -> None:
     """The CPU's own path, past the dispatcher, whose work would cost as much as a small layer's products."""
-    check(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, rank)
-    cpu.add_soup(y, x, pool.factors, seats.own, rank)
+    check_rows(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, rank)
+    cpu.add_soup(y, x, pool.factors_for(x.shape[0]), seats.own, rank)
 
 
 def _values(c: Coefficients) -> Tensor:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from soupmix.policy.grant import Binding
+    from soupmix.policy.recorded import Binding
 
 __all__ = [
     "AdapterError",

@@ -2,15 +2,16 @@
 
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from itertools import repeat
+from types import MappingProxyType
 from typing import Final, NoReturn, Self
 
 from soupmix.errors import WeightError
 
-__all__ = ["MILLION", "Weights", "check_name", "decimal_text", "to_micro"]
+__all__ = ["MILLION", "Weights", "check_name", "decimal_text", "to_micro", "twins"]
 
 MILLION: Final = 1_000_000
 """Millionths in a weight of 1."""
@@ -44,6 +45,16 @@ def check_name(text: str) -> str:
 @lru_cache(_MOST_NAMES)  # of the few adapters that there are, again and again
 def _is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
+
+
+def twins(named: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first two names of one adapter among (name, digest) pairs, or None: what a rule says of one would not hold for both."""
+    first: dict[str, str] = {}
+    for name, digest in named:
+        if digest in first:
+            return first[digest], name
+        first[digest] = name
+    return None
 
 
 def to_micro(value: object, what: str, *, exact: bool = False) -> int:
@@ -94,14 +105,15 @@ def decimal_text(micro: int) -> str:
 
 
 class Weights(Mapping[str, int]):
-    """Adapter names with weights in integer millionths; immutable, hashable, sorted by name."""
+    """Adapter names with weights in integer millionths; immutable, hashable, sorted by name; they hold what was
+    checked, and nothing that anybody else holds."""
 
     __slots__ = ("_micro",)
 
-    _micro: dict[str, int]
+    _micro: MappingProxyType[str, int]
 
     def __init__(self) -> None:
-        object.__setattr__(self, "_micro", {})
+        object.__setattr__(self, "_micro", MappingProxyType({}))
 
     @classmethod
     def from_micro(cls, micro: Mapping[str, int]) -> Self:
@@ -121,10 +133,10 @@ class Weights(Mapping[str, int]):
         return cls.unchecked({check_name(name): int(value) for name, value in micro.items()})
 
     @classmethod
-    def unchecked(cls, micro: dict[str, int]) -> Self:
-        """Weights from names and millionths that were checked before."""
+    def unchecked(cls, micro: Mapping[str, int]) -> Self:
+        """Weights from names and millionths that were checked before; a copy."""
         made = cls.__new__(cls)
-        object.__setattr__(made, "_micro", dict(sorted(micro.items())))
+        object.__setattr__(made, "_micro", MappingProxyType(dict(sorted(micro.items()))))
         return made
 
     @classmethod
@@ -166,6 +178,16 @@ class Weights(Mapping[str, int]):
         """These weights without the zeros."""
         return Weights.unchecked({name: micro for name, micro in self._micro.items() if micro})
 
+    def copy(self) -> "Weights":
+        """The same weights, sharing nothing with these."""
+        made = Weights.__new__(Weights)
+        object.__setattr__(made, "_micro", MappingProxyType(self._micro.copy()))
+        return made
+
+    def pairs(self) -> tuple[tuple[str, int], ...]:
+        """(name, millionths), sorted by name."""
+        return tuple(self._micro.items())
+
     def along(self, names: Sequence[str]) -> tuple[int, ...]:
         """The millionths of these names in their order, 0 where none are given."""
         return tuple(map(self._micro.get, names, repeat(0)))
@@ -191,6 +213,9 @@ class Weights(Mapping[str, int]):
         return hash(frozenset(self._micro.items()))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("weights are immutable; parse new ones instead")
+
+    def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError("weights are immutable; parse new ones instead")
 
     def __reduce__(self) -> tuple[object, tuple[dict[str, int]]]:

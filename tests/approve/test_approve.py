@@ -17,10 +17,13 @@ from soupmix.approve import Approval, draft, screen
 from soupmix.base import Base
 from soupmix.cli import cli
 from soupmix.errors import AdapterError, PolicyError, RecipeError, SoupmixError, WeightError
+from soupmix.files import canonical_json
 from soupmix.policy import Policy, parse_document
+from soupmix.policy.inventory import inventory
 from soupmix.policy.pieces import Choice
 from soupmix.store import Store
 from soupmix.trust import RoleKeys, Source, create, generate_key, read_private, read_set
+from soupmix.trust.layout import INVENTORY
 
 PROBE = "model.layers.0.self_attn.q_proj"
 SMALL = 1e-5  # of everything below, so that no delta is large beside the base
@@ -215,5 +218,5 @@ def test_the_command_signs_what_it_writes(shop: Shop, tmp_path: Path) -> None:
     signed = run(store, out, tmp_path, *group, "--online-key", str(keys["online"]))
     assert signed.exit_code == 0, signed.output
     found = read_set(Source.pinned(folder, folder / "metadata" / "1.root.json", state=tmp_path / "state"))
-    assert dict(found.files) == {"acme.yaml": out.read_bytes()}
+    assert dict(found.files) == {"acme.yaml": out.read_bytes(), INVENTORY: canonical_json(inventory(store))}
     assert run(store, tmp_path / "y.yaml", tmp_path, "--combination", "a", "--online-key", "x").exit_code == 2

@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import on_adapter_files
 import on_adapter_headers
 import on_configs
+import on_engines
+import on_grants
 import on_policies
 import on_recipes
 import on_results
@@ -29,7 +31,9 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Stores and manifests": on_stores.ATTACKS,
     "Weights and attributes": on_weights.ATTACKS,
     "Policy documents": on_policies.ATTACKS,
+    "Grants": on_grants.ATTACKS,
     "Recipes": on_recipes.ATTACKS,
+    "Engines: grants and layers": on_engines.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,
 }
 ATTACKS = tuple(attack for room in ROOMS.values() for attack in room)

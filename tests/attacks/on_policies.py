@@ -6,9 +6,11 @@ from pathlib import Path
 from attack import Attack
 from on_stores import store
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.merge import merge
 from soupmix.policy import Policy
-from soupmix.store import Store
+from soupmix.store import Store, read_manifest, write_manifest
+from soupmix.store.manifest import Gram
 
 __all__ = ["ATTACKS"]
 
@@ -41,6 +43,15 @@ def _approves(count: int) -> str:
     return f"{_HEAD}rules:\n- rule: approve\n  adapters:\n" + "".join(lines)
 
 
+def _factor(where: Path) -> None:
+    """Deltas without a norm under a bound on the norm, merged by a method that has other terms."""
+    folder = store(where)
+    write_manifest(folder, read_manifest(folder).model_copy(update={"base_norm": 1.0, "gram": Gram(total=(0, 0, 0))}))
+    (where / "0.yaml").write_text(f"{_HEAD}rules:\n- {{rule: norm, at_most: 0.01}}\n")
+    grant = Policy.load(where / "0.yaml", adapters=Store(folder)).clamp("friendly=1,expert=1")
+    merge(Store(folder), grant, method="factor")
+
+
 def _folder(where: Path) -> None:
     (where / "policy.yaml").mkdir()
     Policy.load(where / "policy.yaml")
@@ -49,6 +60,7 @@ def _folder(where: Path) -> None:
 _LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
 )
+_TWINS = ", ".join(f"{{name: {name}, digest: 'sha256:{'1' * 64}'}}" for name in ("calm", "twin"))
 _RUDE = "rule: bounds, adapter: friendly"
 
 ATTACKS = (
@@ -173,8 +185,17 @@ ATTACKS = (
         "one name, two digests",
         f"rule: approve, adapters: [{', '.join(f'{{name: x, digest: sha256:{d * 64}}}' for d in '12')}]",
     ),
+    _is(
+        "digest-twin",
+        "a second name for an adapter that a rule caps by its first",
+        "bad-adapter",
+        lambda: f"{_HEAD}rules: [{{rule: approve, adapters: [{_TWINS}]}}]\n",
+    ),
     _rule("scope-twin", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: [Minor]}}"),
     _rule("scope-empty", "a scope that never applies", f"{_RUDE}, at_most: 0, scope: {{audience: []}}"),
     _rule("scope-unknown", "a scope that is skipped", f"{_RUDE}, at_most: 0, scope: {{age: [minor]}}"),
+    Attack(
+        "factor-under-a-norm", "terms that a bound on the norm does not see", _factor, PolicyRefusal, "norm-not-linear"
+    ),
     Attack("folder-as-policy", "an error nobody thought of", _folder, PolicyError, "unreadable"),
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 from attack import CONFIG, TENSORS, Attack, adapter, encode, item, sound
 
-from soupmix.errors import AdapterError
-from soupmix.files import sha256_file
+from soupmix.errors import AdapterError, PolicyError
+from soupmix.files import canonical_json, sha256_file
+from soupmix.policy.inventory import check_inventory, inventory
 from soupmix.store import Entry, Manifest, Store, write_manifest
 from soupmix.store.blobs import BLOBS, blob_path
 from soupmix.store.manifest import MANIFEST, Gram
@@ -106,6 +107,20 @@ def _exchange_digests(opened: Store) -> None:
     path.write_text(json.dumps(content))
 
 
+def _signed(name: str, tries: str, edit: Callable[[dict[str, Any]], object]) -> Attack:
+    """Edit the manifest behind a signature over what it said, then hold the store to that."""
+
+    def run(where: Path) -> None:
+        opened = Store(store(where))
+        signed, path = canonical_json(inventory(opened)), opened.folder / MANIFEST
+        content = json.loads(path.read_bytes())
+        edit(content)
+        path.write_text(json.dumps(content))
+        check_inventory(signed, "the signed set", Store(opened.folder))
+
+    return Attack(name, tries, run, PolicyError, "store-changed")
+
+
 def _move_blob(opened: Store) -> None:
     opened.path("expert").rename(opened.folder.parent / "elsewhere")
     opened.path("expert").symlink_to(opened.folder.parent / "elsewhere")
@@ -158,6 +173,14 @@ ATTACKS = (
             {"exp\u0435rt": content["adapters"]["expert"] | {"name": "exp\u0435rt"}}
         ),
     ),
+    _edit(
+        "manifest-digest-twin",
+        "one adapter, two names: 1 + 0.3 where 0.3 is the most",
+        lambda content: (
+            content["adapters"].update(twin=content["adapters"]["expert"] | {"name": "twin"}),
+            content["gram"].update(total="1 0 1 1 0 1"),
+        ),
+    ),
     _edit("manifest-gram-short", "index behind the end", lambda content: content["gram"].update(total="1 0")),
     _edit("manifest-gram-nan", "a norm that bounds nothing", lambda content: content["gram"].update(total="1 nan 1")),
     _edit(
@@ -176,6 +199,36 @@ ATTACKS = (
     ),
     _edit("manifest-budget-below-zero", "a sum that is never reached", lambda content: content.update(total_budget=-1)),
     _edit("manifest-budget-fraction", "past whole millionths", lambda content: content.update(total_budget=1.5)),
+    _signed(
+        "manifest-dimension-edited",
+        "a dimension that no rule bounds, under a signed policy",
+        lambda content: content["adapters"]["expert"].update(dimension="other"),
+    ),
+    _signed(
+        "manifest-pole-edited",
+        "a pole that no rule denies, under a signed policy",
+        lambda content: content["adapters"]["expert"].update(pole="other"),
+    ),
+    _signed(
+        "manifest-tags-edited",
+        "a tag that no rule denies, under a signed policy",
+        lambda content: content["adapters"]["expert"].update(tags=["mild"]),
+    ),
+    _signed(
+        "manifest-gram-shrunk",
+        "a bound on the norm that is never reached, under a signed policy",
+        lambda content: content["gram"].update(total="0.000001 0 0.000001"),
+    ),
+    _signed(
+        "manifest-base-norm-raised",
+        "a bound on the norm that is never reached, under a signed policy",
+        lambda content: content.update(base_norm=1e9),
+    ),
+    _signed(
+        "manifest-budget-lifted",
+        "a sum without a bound, under a signed policy",
+        lambda content: content.update(total_budget=10**9),
+    ),
     _expert("entry-other-name", "one adapter under another's name", name="friendly"),
     _expert("entry-mixed-bases", "merge what does not fit", base_digest="sha256:" + "1" * 64),
     _expert("entry-rank-true", "true is 1", rank=True),

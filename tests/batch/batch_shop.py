@@ -88,7 +88,7 @@ class Shop:
                 answer_lines(
                     file,
                     journal,
-                    desk.begin,
+                    desk,
                     batcher,
                     lambda result: record(result, journal.digest, defaults, signed=False),
                     stopping=stopping,

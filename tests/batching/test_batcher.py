@@ -3,17 +3,24 @@
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from asking import answer, ask
 
+from soupmix.base import Base
 from soupmix.batching import Batcher, Limits, Request
 from soupmix.engine import Engine, Sampling
-from soupmix.errors import AdapterError, Overloaded, RecipeError
-from soupmix.policy import Grant
+from soupmix.errors import AdapterError, Overloaded, PolicyError, RecipeError
+from soupmix.policy import Grant, Policy, RecordedGrant
+from soupmix.policy.documents import Document
+from soupmix.store import Store
+from soupmix.weights import Weights
 
 Granter = Callable[..., Grant]
+ACME = {"tier": "organisation", "issuer": "acme", "version": "1", "rules": []}
 SMALL = Limits(rows=5, length=256, waiting=64, chunk=16)
 WORDS = ["why is the sky blue?", "hi", "tell me about tides and the moon, at some length, please", "what is rust?", "é"]
 
@@ -22,6 +29,17 @@ WORDS = ["why is the sky blue?", "hi", "tell me about tides and the moon, at som
 def batcher(engine: Engine) -> Iterator[Batcher]:
     with Batcher(engine, SMALL) as made:
         yield made
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An adapter that the engine does not hold."""
+
+    name: str
+    digest: str
+    dimension: str | None = None
+    pole: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 def people(grant: Granter, count: int, seed: int = 0) -> list[Grant]:
@@ -165,8 +183,43 @@ def test_what_cannot_be_answered_is_refused_at_once(batcher: Batcher, engine: En
 
     assert refused(Request((), grant())) == "empty-prompt"
     assert refused(Request((5,) * 200, grant(), Sampling(max_new_tokens=57))) == "too-long"
-    foreign = Grant.from_record({**grant(calm=1).to_dict(), "digests": {"calm": "sha256:" + "0" * 64}})
+    foreign = Policy.open([Foreign("calm", "sha256:" + "0" * 64)]).clamp({"calm": 1})
     assert refused(Request((5,), foreign, Sampling(max_new_tokens=1))) == "digest-mismatch"
+
+
+def test_a_grant_of_another_policy_than_the_engines_is_refused(
+    tiny_base: Base, pico_store: Store, grant: Granter
+) -> None:
+    policy = Policy.assemble([("acme.yaml", Document.model_validate(ACME))], pico_store)
+    with Batcher(Engine.load(tiny_base, pico_store, policy=policy), SMALL) as batcher:
+        assert ask(batcher, Request((5,), policy.clamp({}), Sampling(max_new_tokens=1))).wait()[-1].finish
+        with pytest.raises(PolicyError, match="was loaded under") as caught:
+            batcher.submit(Request((5,), grant(), Sampling(max_new_tokens=1)), lambda _: None)
+    assert caught.value.reason == "other-policy"
+
+
+def test_only_what_a_policy_granted_is_answered(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    """Records, grants that were changed, and other things: each door of engine and batch looks."""
+    record = RecordedGrant.read(grant(calm=0.5).to_dict())
+    raised, renamed = grant(calm=0.5), grant(calm=0.5)
+    object.__setattr__(raised, "granted", Weights.parse("calm=1"))
+    object.__setattr__(renamed, "policy_digest", "sha256:" + "0" * 64)
+    doors: list[Callable[[Any], object]] = [
+        lambda each: batcher.submit(Request((5,), each, Sampling(max_new_tokens=1)), lambda _: None),
+        lambda each: engine.complete(["hi"], [each]),
+        lambda each: engine.generate(["hi", "hi"], [grant(calm=0.5), each]),
+        lambda each: engine.logits(torch.tensor([[5, 6]]), [each]),
+        lambda each: engine.identity(each, "delta"),
+    ]
+    for door in doors:
+        for forged in (record, raised, renamed):
+            with pytest.raises(PolicyError) as caught:
+                door(forged)
+            assert caught.value.reason == "not-granted"
+        for other in ({"calm": 0.5}, None):
+            with pytest.raises(TypeError, match=r"ask Policy.clamp"):
+                door(other)
+        door(grant(calm=0.5))
 
 
 def test_a_full_queue_says_when_to_ask_again(engine: Engine, grant: Granter) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
-from soupmix.errors import AdapterError, RecipeError
+from soupmix.engine.bank import Bank
+from soupmix.errors import AdapterError, PolicyError, RecipeError
 from soupmix.policy import Grant, Policy
 from soupmix.policy.documents import Document
 from soupmix.store import Store
@@ -168,25 +171,76 @@ def test_factor_needs_equal_ranks(tiny_base: Base, tmp_path: Path, tiny_adapter:
         engine.generate(["hello"], [grant], method="factor")
 
 
-def test_the_kernels_hold_the_policys_bounds_whatever_grants_come(
-    tiny_base: Base, pico_store: Store, grant: Granter
-) -> None:
-    digests = {entry.name: entry.digest for entry in pico_store}
+def test_an_engine_holds_each_adapter_once(pico_store: Store) -> None:
+    adapters = [pico_store.load(name) for name in pico_store.names]
+    for more in (replace(adapters[0], name="twin"), replace(adapters[1], name=adapters[0].name), adapters[0]):
+        with pytest.raises(AdapterError, match="once, under one name") as caught:
+            Bank.of([*adapters, more])
+        assert caught.value.reason == "same-adapter"
+
+
+def policy_of(store: Store, *rules: dict[str, Any]) -> Policy:
+    digests = {entry.name: entry.digest for entry in store}
+    approved = [{"name": name, "digest": digests[name]} for name in ("calm", "plain")]
     document = {
         "tier": "organisation",
         "issuer": "acme",
         "version": "1",
-        "rules": [
-            {"rule": "approve", "adapters": [{"name": n, "digest": digests[n]} for n in ("calm", "plain")]},
-            {"rule": "bounds", "adapter": "calm", "at_most": "0.25"},
-        ],
+        "rules": [{"rule": "approve", "adapters": approved}, *rules],
     }
-    policy = Policy.assemble([("acme.yaml", Document.model_validate(document))], pico_store)
-    narrow = Engine.load(tiny_base, pico_store, policy=policy)
+    return Policy.assemble([("acme.yaml", Document.model_validate(document))], store)
+
+
+AT_MOST = {"rule": "bounds", "adapter": "calm", "at_most": "0.25"}
+REQUIRED = {"rule": "require", "adapter": "calm", "at_least": "0.8"}
+
+
+def served(engine: Engine, weights: list[list[float]]) -> torch.Tensor:
+    """Logits under raw weights, past every grant: what is left is the kernels' last line."""
+    with torch.inference_mode(), engine.rows.serving(torch.tensor(weights)):
+        result: torch.Tensor = engine.model(input_ids=IDS).logits
+    return result
+
+
+def test_the_kernels_hold_the_policys_upper_bounds_whatever_weights_come(tiny_base: Base, pico_store: Store) -> None:
+    narrow = Engine.load(tiny_base, pico_store, policy=policy_of(pico_store, AT_MOST))
     wide = Engine.load(tiny_base, pico_store)
-    greedy = [grant(calm=1), grant(loud=1), grant(plain=1), grant(calm=0.2)]  # granted by another policy
-    held = [grant(calm=0.25), grant(), grant(plain=1), grant(calm=0.2)]
-    torch.testing.assert_close(narrow.logits(IDS, greedy), wide.logits(IDS, held), rtol=1e-5, atol=1e-5)
+    assert narrow.bank.names == ("calm", "loud", "plain")
+    greedy = [[1.0, 0, 0], [0, 1, 0], [0, 0, 7], [0.2, 0, 0]]
+    held = [[0.25, 0, 0], [0, 0, 0], [0, 0, 1], [0.2, 0, 0]]
+    torch.testing.assert_close(served(narrow, greedy), served(wide, held), rtol=1e-5, atol=1e-5)
+
+
+def test_the_kernels_last_line_only_lowers(tiny_base: Base, pico_store: Store) -> None:
+    """A policy that requires .8 of calm never makes .8 of what was not granted, and leaves nobody's row the bare base."""
+    strict, wide = (
+        Engine.load(tiny_base, pico_store, policy=policy, fused=False)
+        for policy in (policy_of(pico_store, REQUIRED), None)
+    )
+    assert policy_of(pico_store, REQUIRED).bounds()["calm"] == (800_000, 1_000_000)
+    weights = [[0.0, 0, 1], [0.3, 0, 0], [-0.5, 0, 0], [0, 0, 0]]
+    torch.testing.assert_close(
+        served(strict, weights), served(wide, [[0, 0, 1], [0.3, 0, 0], [0, 0, 0], [0, 0, 0]]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_an_engine_takes_the_grants_of_its_own_policy_alone(tiny_base: Base, pico_store: Store, grant: Granter) -> None:
+    policy = policy_of(pico_store, REQUIRED)
+    engine = Engine.load(tiny_base, pico_store, policy=policy)
+    own, foreign = policy.clamp({"calm": 1}), grant()
+    assert engine.generate(["hi"], [own], max_new_tokens=2)
+    for ask in (
+        lambda: engine.generate(["hi", "hi"], [own, foreign]),
+        lambda: engine.logits(IDS, [foreign] * 4),
+        lambda: engine.generate(["hi"], [policy_of(pico_store, AT_MOST).clamp({})]),
+    ):
+        with pytest.raises(
+            PolicyError, match=r"is of policy sha256:\S+, but the engine was loaded under sha256:"
+        ) as found:
+            ask()
+        assert found.value.reason == "other-policy"
+    again = policy_of(pico_store, REQUIRED)  # read anew, and the same
+    assert engine.logits(IDS, [again.clamp({"calm": 1})] * 4).shape[0] == 4
 
 
 def test_layers_that_share_an_input_are_computed_once_and_nothing_stale_is_taken(plain: Engine, engine: Engine) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from click.testing import CliRunner, Result
 
 from soupmix.base import Base
 from soupmix.cli import cli
-from soupmix.merge import Soup
+from soupmix.merge import Soup, merge
 from soupmix.merge.sink import Sink
+from soupmix.policy import Policy
 from soupmix.store.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
@@ -66,6 +68,20 @@ def test_a_recorded_recipe_does_not_escape_its_policy(run: Run, three: Store, tm
     assert "carried out under policy" in err
     assert run(*again, "--policy", policy)[0] == 0
     assert (tmp_path / "one/README.md").read_bytes() == (tmp_path / "two/README.md").read_bytes()
+
+
+def test_what_was_made_under_a_digest_of_before_is_still_read(run: Run, three: Store, tmp_path: Path) -> None:
+    """Records of schema 1 verify, and their recipes are carried out again; under other documents they are not."""
+    policy = Policy.open(three)
+    soup = merge(three, replace(policy, digest=policy.former_digest).clamp("friendly=0.5"))
+    soup.save_adapter(tmp_path / "old")
+    assert policy.former_digest in (tmp_path / "old/soupmix_recipe.yaml").read_text()
+    assert run("verify", tmp_path / "old")[0] == 0
+    assert run("merge", tmp_path / "old/soupmix_recipe.yaml", tmp_path / "new")[0] == 0
+    assert policy.digest in (tmp_path / "new/soupmix_recipe.yaml").read_text()
+    law = tmp_path / "law.yaml"
+    law.write_text("tier: law\nissuer: EU\nversion: '1'\nrules: []\n")
+    assert run("merge", tmp_path / "old/soupmix_recipe.yaml", tmp_path / "no", "--policy", law)[0] == 1
 
 
 def test_dry_run_writes_nothing(run: Run, three: Store, tmp_path: Path) -> None:

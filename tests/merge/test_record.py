@@ -5,18 +5,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
 import soupmix
 from soupmix.base import Base
-from soupmix.errors import AdapterError, OutputError
+from soupmix.errors import AdapterError, OutputError, PolicyError
 from soupmix.files import sha256_file
 from soupmix.merge import Soup, merge, merge_identity, read_recipe
-from soupmix.policy import Grant, Policy
+from soupmix.merge.soup import repeat_merge
+from soupmix.policy import Grant, Policy, RecordedGrant
 from soupmix.store.store import Store
 from soupmix.weights import Weights
 
@@ -87,7 +90,8 @@ def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path:
 
 def test_the_grant_inside_is_the_grant(soup: Soup, tmp_path: Path) -> None:
     soup.save_adapter(tmp_path / "out")
-    assert Grant.from_record(json.loads((tmp_path / "out/soupmix_grant.json").read_text())) == soup.grant
+    written = json.loads((tmp_path / "out/soupmix_grant.json").read_text())
+    assert RecordedGrant.read(written).to_dict() == soup.grant.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,37 @@ def test_the_report_has_every_module(soup: Soup, tmp_path: Path) -> None:
 def test_only_a_grant_is_merged(three: Store) -> None:
     with pytest.raises(TypeError, match=r"takes a Grant, not dict.*Policy\.clamp"):
         merge(three, {"friendly": 0.5})  # type: ignore[arg-type]
+
+
+def _greedy(three: Store) -> RecordedGrant:
+    """A record that fits itself, of weights that no policy grants."""
+    record = Policy.open(three).clamp("friendly=1,concise=0.5").to_dict()
+    weights = {"friendly": "1000", "concise": "-3", "expert": "0.25"}
+    digests = {each.name: each.digest for each in three}
+    changed = {"granted": weights, "requested": weights, "digests": digests, "clamped": False, "binding": []}
+    return RecordedGrant.read(record | changed)
+
+
+def test_a_record_of_a_grant_is_not_merged(three: Store) -> None:
+    with pytest.raises(PolicyError, match="the record of one") as caught:
+        merge(three, _greedy(three))  # type: ignore[arg-type]
+    assert caught.value.reason == "not-granted"
+
+
+def test_repeating_holds_every_weight_between_0_and_1_and_saves_nothing(
+    three: Store, grant: Callable[..., Grant], tiny_base: Base, tmp_path: Path
+) -> None:
+    """As the kernels do at request time: what is beyond counts as what is at the end."""
+    again = repeat_merge(three, _greedy(three))
+    assert {each.name: each.micro for each in again.ingredients} == {"expert": 250_000, "friendly": 1_000_000}
+    sound = merge(three, grant(three, friendly=1, expert=0.25))
+    for path, stack in again.modules.items():
+        assert torch.equal(stack.c, sound.modules[path].c)
+        assert torch.equal(stack.B, sound.modules[path].B)
+    for save in (again.save_adapter, partial(again.save_model, base=tiny_base)):
+        with pytest.raises(PolicyError, match="saving a soup"):
+            save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_grant_for_another_adapter_of_the_same_name_is_refused(
@@ -168,25 +203,45 @@ def test_an_existing_folder_stays_unless_forced(soup: Soup, tmp_path: Path) -> N
 def test_identity_changes_with_everything_that_matters_and_nothing_else() -> None:
     base = {
         "base_digest": "sha256:b",
-        "weights": {"sha256:1": 500_000, "sha256:2": 1},
+        "weights": (("sha256:1", 500_000), ("sha256:2", 1)),
         "method": "delta",
         "dtype": "F32",
         "policy_digest": "sha256:p",
         "tenant_salt": "s",
     }
     first = merge_identity(**base)
-    assert first == merge_identity(**base | {"weights": {"sha256:2": 1, "sha256:1": 500_000, "sha256:3": 0}})
+    assert first == merge_identity(**base | {"weights": [("sha256:2", 1), ("sha256:1", 500_000), ("sha256:3", 0)]})
     changes = {
         "base_digest": "sha256:c",
-        "weights": {"sha256:1": 500_001, "sha256:2": 1},
+        "weights": (("sha256:1", 500_001), ("sha256:2", 1)),
         "method": "factor",
         "dtype": "BF16",
         "policy_digest": "sha256:q",
         "tenant_salt": "",
     }
     others = {merge_identity(**base | {key: value}) for key, value in changes.items()}
-    swapped = merge_identity(**base | {"weights": {"sha256:2": 500_000, "sha256:1": 1}})
+    swapped = merge_identity(**base | {"weights": (("sha256:2", 500_000), ("sha256:1", 1))})
     assert len({first, swapped, *others}) == 2 + len(changes)
+
+
+def test_an_identity_of_an_ordinary_soup_has_the_bytes_it_always_had() -> None:
+    pairs = [("sha256:" + "1" * 64, 900_000), ("sha256:" + "2" * 64, 300_000)]
+    told = {"base_digest": "sha256:" + "b" * 64, "method": "delta", "dtype": "BF16", "policy_digest": "sha256:" + "p"}
+    golden = "sha256:3979ac5384041fba37141b51a878b50b8984dc9d4ab1a758eab35b6fa1759547"
+    assert merge_identity(weights=pairs, **told, tenant_salt="acme") == golden
+    assert merge_identity(weights=reversed(pairs), **told, tenant_salt="acme") == golden
+
+
+def test_what_comes_twice_in_an_identity_counts_as_its_sum_and_is_never_lost() -> None:
+    def identity(*pairs: tuple[str, int]) -> str:
+        return merge_identity(base_digest="b", weights=pairs, method="delta", dtype="F32", policy_digest="p")
+
+    assert (
+        identity(("d", 900_000), ("d", 200_000)) == identity(("d", 1_100_000)) == identity(("d", 1), ("d", 1_099_999))
+    )
+    assert len({identity(("d", one), ("d", 200_000)) for one in (0, 100_000, 900_000)}) == 3
+    with pytest.raises(TypeError, match="pairs"):
+        merge_identity(base_digest="b", weights={"d": 1}, method="delta", dtype="F32", policy_digest="p")  # type: ignore[arg-type]
 
 
 def test_cut_adapter_and_exact_adapter_have_different_identities(soup: Soup, tmp_path: Path) -> None:

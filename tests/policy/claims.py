@@ -5,7 +5,8 @@ from fractions import Fraction
 
 from checker import Claim, apply, dot, proves
 
-from soupmix.policy.region import Face, Region
+from soupmix.policy.face import Face
+from soupmix.policy.region import Region
 from soupmix.policy.rows import Solution
 
 

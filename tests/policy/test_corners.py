@@ -293,7 +293,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         assert made.clamp({"friendly": 0.5 + number / 100}).granted.decimals() == {"friendly": "0.5"}
         sizes.append(len(made._remembered))
-    assert sizes == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]
+    assert sizes == [1, 2, *[3] * 8]
 
 
 def test_a_record_that_is_no_object_is_damaged() -> None:

@@ -1,9 +1,12 @@
 """Digests stand in grants and records: what they are of, and that they stay what they were."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
-from oracle import SHELF, Shelf
+import pytest
+from oracle import SHELF, Shelf, digest_of
 from test_norm import measured, policy
 from test_rules import load
 
@@ -40,12 +43,49 @@ def test_the_digest_of_a_document_is_that_of_what_it_says() -> None:
 
 
 def test_the_digest_of_a_policy() -> None:
-    content = {"documents": [[0, DIGEST]], "schema": 1, "total_budget": 1_500_000}
+    labels = [
+        [r.name, r.digest, r.dimension, r.pole, list(r.tags), True] for r in sorted(SHELF, key=lambda r: r.digest)
+    ]
+    said = {"documents": [[0, DIGEST]], "total_budget": 1_500_000}
+    content = said | {"adapters": labels, "norms": None, "schema": 2}
     expected = f"sha256:{sha256(canonical_json(content)).hexdigest()}"
-    assert Policy.assemble([("x", parse_document(TEXT, "x"))], SHELF).digest == expected
+    made = Policy.assemble([("x", parse_document(TEXT, "x"))], SHELF)
+    assert made.digest == expected
+    assert made.former_digest == f"sha256:{sha256(canonical_json(said | {'schema': 1})).hexdigest()}"
     no_budget = Shelf(SHELF)
     no_budget.total_budget = None
     assert Policy.assemble([("x", parse_document(TEXT, "x"))], no_budget).digest != expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dimension": "other"}, {"dimension": None}, {"pole": "other"}, {"tags": ("new",)}, {"digest": digest_of("x")}],
+)
+def test_every_label_of_every_adapter_counts(change: dict[str, Any]) -> None:
+    """An edited label loosens rules that go by it, so it is another policy; with it also all that is kept under its digest."""
+    for number in range(len(SHELF)):
+        edited = Shelf([*SHELF[:number], replace(SHELF[number], **change), *SHELF[number + 1 :]])
+        before, after = (Policy.assemble([("x", parse_document(TEXT, "x"))], shelf) for shelf in (SHELF, edited))
+        assert before.digest != after.digest
+        assert before.former_digest == after.former_digest
+
+
+def test_the_order_of_adapters_and_tags_does_not_count() -> None:
+    one, other = replace(SHELF[0], tags=("a", "b")), replace(SHELF[0], tags=("b", "a"))
+    assert Policy.open([one, *SHELF[1:]]).digest == Policy.open([*SHELF[:0:-1], other]).digest
+
+
+def test_every_norm_counts_where_a_rule_or_the_metric_rests_on_it() -> None:
+    shelf = measured(1)
+    for row, column in ((0, 0), (0, 1), (5, 5)):
+        edited = measured(1)
+        edited.gram[row, column] = edited.gram[column, row] = edited.gram[row, column] * 0.5
+        assert policy(shelf, 0.01).digest != policy(edited, 0.01).digest
+        assert policy(shelf, None, "delta").digest != policy(edited, None, "delta").digest
+        assert policy(shelf, None).digest == policy(edited, None).digest
+    edited = measured(1)
+    edited.base_norm = 1000.0
+    assert policy(shelf, 0.01).digest != policy(edited, 0.01).digest
 
 
 def test_a_metric_counts_only_where_it_is_used() -> None:

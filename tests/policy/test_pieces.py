@@ -233,15 +233,19 @@ def test_kinds_of_requests_are_counted() -> None:
     assert difference(plain, minors).kinds == 2
     assert difference(plain, sourced).kinds == 4, "not said, or one of three"
     assert difference(minors, sourced).kinds == 8
+    scoped = load({**spoken, "scope": {"audience": ["minor"]}})
+    assert difference(plain, scoped).kinds == 7, "of explicit weights, minors and others are granted the same"
 
 
 def test_what_is_undecided_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("soupmix.policy.containment._MOST_BRANCHES", 0)
     rule = {"rule": "source", "adapter": "friendly", "allow": ["explicit"], "scope": {"audience": ["minor"]}}
+    sources = ("", ", weights explicit", ", weights stored", ", weights inferred")
     assert difference(load(), load(rule)).undecided == tuple(
         f"{who}{said}: there are too many combinations to decide"
         for who in ("a request that says nothing", "audience any-other-value")
-        for said in ("", ", weights explicit", ", weights stored", ", weights inferred")
+        for said in sources
+        if (who, said) != ("audience any-other-value", ", weights explicit")  # granted as those that say nothing are
     )
 
 

@@ -1,6 +1,7 @@
 """`soupmix policy`: exit codes, what is printed, and that the examples pass their own cases."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,51 @@ def test_merge_and_recipes_say_where_weights_come_from(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, ["merge", str(recipe), "--dry-run"]).stdout.strip() == "friendly=0.4"
     wrong = CliRunner().invoke(cli, [*words, "--source", "explicit", "--source", "friendly=stored"])
     assert "once for each adapter" in str(wrong.exception)
+
+
+@pytest.mark.parametrize("name", ["10-law.YAML", "10-law.Yml", "10-law.yml"])
+def test_a_document_counts_however_its_name_is_spelled(tmp_path: Path, name: str) -> None:
+    document(tmp_path / "20.yaml")
+    document(tmp_path / name, {"rule": "deny", "adapter": "friendly"}, tier="law")
+    assert json.loads(run("check", tmp_path, "--json").stdout)["rules"] == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["law.json", "law.yaml.txt", "law", "README.md", "law.yaml.gpg", "law.toml", "LAW.JSON"]
+)
+def test_what_is_no_document_stops_a_folder(tmp_path: Path, name: str) -> None:
+    document(tmp_path / "20.yaml")
+    document(tmp_path / name)
+    refused = run("check", tmp_path).exception
+    assert isinstance(refused, PolicyError)
+    assert refused.reason == "not-a-document"
+    assert f"{name} in the policy folder" in str(refused)
+
+
+def test_what_is_no_file_stops_a_folder(tmp_path: Path) -> None:
+    made = {
+        "folder.yaml": lambda path: path.mkdir(),
+        "pipe.yaml": os.mkfifo,
+        "nowhere.yaml": lambda path: path.symlink_to("not-there"),
+    }
+    for name, make in made.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        document(folder / "20.yaml")
+        make(folder / name)
+        refused = run("check", folder).exception
+        assert isinstance(refused, PolicyError)
+        assert refused.reason == "not-a-document"
+
+
+def test_what_lies_beside_documents_is_named(tmp_path: Path) -> None:
+    names = [".law.yaml", ".law.yaml.swp", "#law.yaml#", "law.yaml~", "law.yaml.bak", "law.yaml.ORIG"]
+    for name in names:
+        document(tmp_path / name, {"rule": "deny", "adapter": "friendly"})
+    empty = run("check", tmp_path)
+    assert isinstance(empty.exception, PolicyError)
+    assert empty.exception.reason == "empty"
+    document(tmp_path / "20.yaml")
+    shown = run("check", tmp_path, "--json")
+    assert json.loads(shown.stdout)["rules"] == 0
+    assert all(name in shown.stderr for name in names)

@@ -12,9 +12,10 @@ from soupmix.policy.certificate import certified
 from soupmix.policy.laminar import forest
 from soupmix.policy.pieces import Constraint, RuleRef
 from soupmix.policy.quadratic import Quadratic
-from soupmix.policy.region import Space, minimal_conflict
+from soupmix.policy.region import minimal_conflict
 from soupmix.policy.rounding import round_inside
 from soupmix.policy.rows import Exact, Row, Solution, gather
+from soupmix.policy.space import Space
 
 SPACE = Space(("a", "b", "c"))
 Half = tuple[tuple[int, ...], int]  # coefs, bound: coefs . w <= bound

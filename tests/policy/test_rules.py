@@ -57,8 +57,7 @@ def test_a_report_that_ended_takes_its_combination_along() -> None:
 def test_what_ends_while_the_policy_is_in_use_is_refused() -> None:
     content = {"tier": "organisation", "issuer": "A", "version": "1", "rules": [], "valid": {"until": "2026-11-24"}}
     clock = [NOW]
-    policy = Policy.assemble([("x.yaml", parse_document(json.dumps(content), "x.yaml"))], SHELF, now=NOW)
-    object.__setattr__(policy, "_now", lambda: clock[0])
+    policy = Policy.assemble([("x.yaml", parse_document(json.dumps(content), "x.yaml"))], SHELF, now=lambda: clock[0])
     policy.clamp("friendly=0.5")
     clock[0] = datetime(2026, 11, 25, tzinfo=UTC)
     with pytest.raises(PolicyRefusal, match="ended on 2026-11-24") as caught:

@@ -10,8 +10,9 @@ import pytest
 from serving import MODEL, POLICY, Running
 
 from soupmix.audit import read_records
-from soupmix.errors import Overloaded, PolicyError
+from soupmix.errors import Overloaded, PolicyError, PolicyRefusal
 from soupmix.policy import Policy
+from soupmix.serve.errors import status_of
 from soupmix.serve.opening import Plan
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.settings import Settings
@@ -80,27 +81,29 @@ def test_internal_reasons_stay_inside(server: Running) -> None:
     assert most == {"calm": "1", "loud": "1", "plain": "1"}  # rules with a scope hold for some, not for everybody
 
 
-def policies(held: InForce, now: datetime, **given: bool) -> Policies:
-    return Policies(lambda: held, audited=given.get("audited", True), clock=lambda: now)
-
-
 def test_a_policy_that_ended_grants_nothing(pico_store: Store) -> None:
-    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
-    fresh = InForce(Policy.open(pico_store), signed=True, loaded=now, expires=now + timedelta(seconds=1))
-    assert policies(fresh, now).current() is fresh
+    clock = [datetime(2026, 11, 24, 12, tzinfo=UTC)]
+    expires = clock[0] + timedelta(seconds=1)
+    made = Policy.assemble((), pico_store, now=lambda: clock[0], expiries={"the signed set of the law": expires})
+    fresh = InForce(made, signed=True, loaded=clock[0], expires=expires)
+    policies = Policies(lambda: fresh, audited=True)
+    assert policies.current() is fresh
+    clock[0] = expires
     with pytest.raises(Overloaded) as caught:
-        policies(fresh, now + timedelta(seconds=1)).current()
+        policies.current()
     assert caught.value.reason == "policy-ended"
 
 
 def test_a_document_that_ended_grants_nothing(pico_store: Store, document: Path) -> None:
     document.write_text(POLICY + "valid: {until: 2027-01-31}\n")
-    now = datetime(2027, 1, 31, 23, 59, tzinfo=UTC)
-    held = InForce(Policy.load(document, adapters=pico_store, now=now), signed=False, loaded=now)
+    clock = [datetime(2027, 1, 31, 23, 59, tzinfo=UTC)]
+    held = InForce(Policy.load(document, adapters=pico_store, now=lambda: clock[0]), signed=False, loaded=clock[0])
     assert held.policy.last_day == date(2027, 1, 31)
-    assert policies(held, now).current() is held
+    policies = Policies(lambda: held, audited=True)
+    assert policies.current() is held
+    clock[0] += timedelta(minutes=1)
     with pytest.raises(Overloaded):
-        policies(held, now + timedelta(minutes=1)).current()
+        policies.current()
 
 
 def test_a_policy_that_wants_records_is_not_served_without(plan: Callable[..., Plan], start: Start) -> None:
@@ -149,3 +152,37 @@ def test_signed_sets_are_believed_and_reloaded(
         (folder / "metadata" / "timestamp.json").write_text("{}")
         assert http.post("/v1/policy/reload").status_code == 409
         assert http.get("/v1/policy").json()["digest"] == soup["policy"]["digest"]
+
+
+def test_a_server_stops_granting_when_its_signed_sets_expire(
+    start: Start,
+    signed: tuple[Path, Callable[[str], int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from soupmix.policy.clock import Clock
+    from soupmix.trust import Source
+
+    folder, publish = signed
+    publish(POLICY)
+    hands = [datetime.now(UTC)]
+    monkeypatch.setattr("soupmix.policy.clock._MACHINE", Clock(lambda: hands[0], lambda: 0.0))
+    source = Source.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
+    ask = {"weights": {"calm": 0.5}}
+    with start(policies=tuple, trust={"organisation": source}) as server, server.http() as http:
+        assert http.post("/v1/clamp", json=ask).status_code == 200
+        hands[0] += timedelta(days=8)
+        for _ in range(2):
+            answer = http.post("/v1/clamp", json=ask)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "policy-ended")
+            assert answer.headers["Retry-After"] == "30"
+            assert http.post("/v1/chat/completions", json={**ASK, **CALM}).status_code == 503
+            assert http.post("/v1/policy/reload").status_code == 409
+            hands[0] -= timedelta(days=30)  # set back: it stays ended
+
+
+def test_a_policy_that_ends_between_two_looks_is_not_the_requests_fault() -> None:
+    """It was in force when the server looked, and had ended when it clamped."""
+    for reason in ("ended", "too-slow"):
+        assert status_of(PolicyRefusal("", reason=reason)) == 503
+    assert status_of(PolicyRefusal("", reason="refused-by-rule")) == 403

@@ -38,7 +38,7 @@ def test_listing_needs_no_torch(stored: Store) -> None:
 
 
 def test_a_store_is_a_sorted_collection_of_entries(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
-    stored.add(handmade(), dimension="expertise", pole="elementary", base=tiny_base)
+    stored.add(handmade(lora_alpha=5), dimension="expertise", pole="elementary", base=tiny_base)
     for store in (stored, Store(stored.folder)):
         assert (len(store), store.names) == (2, ("elementary", "expert"))
         assert [entry.name for entry in store] == list(store.names)
@@ -107,6 +107,18 @@ def test_a_name_that_is_taken_needs_force(
     assert Store(stored.folder).load("expert").digest == new.digest
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_one_adapter_has_one_name(stored: Store, handmade: Handmade, tiny_base: Base, force: bool) -> None:
+    """A second name would go round every rule that names the first, and its weight would come on top."""
+    before = _snapshot(stored.folder)
+    with pytest.raises(AdapterError, match="already, as 'expert'") as caught:
+        stored.add(handmade(), name="twin", dimension="other", pole="twin", base=tiny_base, force=force)
+    assert caught.value.reason == "same-adapter"
+    assert _snapshot(stored.folder) == before
+    stored.add(handmade(), dimension="expertise", pole="expert", base=tiny_base, force=True)  # the same, again
+    assert stored.names == ("expert",)
+
+
 def test_one_store_holds_one_base(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
     other = replace(tiny_base, digest="sha256:" + "2" * 64)
     with pytest.raises(AdapterError, match="use another store") as caught:
@@ -150,7 +162,7 @@ def test_a_damaged_neighbour_stops_an_addition(stored: Store, handmade: Handmade
     (stored.path("expert") / "adapter_config.json").write_bytes(b"{}")
     before = _snapshot(stored.folder)
     with pytest.raises(AdapterError) as caught:
-        stored.add(handmade(), dimension="d", pole="p", base=tiny_base)
+        stored.add(handmade(lora_alpha=5), dimension="d", pole="p", base=tiny_base)
     assert caught.value.reason == "digest-mismatch"
     assert _snapshot(stored.folder) == before
 
@@ -158,11 +170,13 @@ def test_a_damaged_neighbour_stops_an_addition(stored: Store, handmade: Handmade
 def test_additions_at_the_same_time_are_all_kept(handmade: Handmade, tiny_base: Base, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from soupmix.base import resolve; from soupmix.store import Store; "
-        "store, folder, model, cache, *names = map(Path, sys.argv[1:]); base = resolve(model, cache=cache); "
-        "[Store(store, create=True).add(folder, dimension='d', pole=str(name), base=base) for name in names]"
+        "store, folders, model, cache, *names = map(Path, sys.argv[1:]); base = resolve(model, cache=cache); "
+        "[Store(store, create=True).add(folders / name, dimension='d', pole=str(name), base=base) for name in names]"
     )
-    fixed = [sys.executable, "-c", code, tmp_path / "s", handmade(), tiny_base.folder, tmp_path / "cache"]
+    fixed = [sys.executable, "-c", code, tmp_path / "s", tmp_path, tiny_base.folder, tmp_path / "cache"]
     groups = [[f"{letter}{number}" for number in range(4)] for letter in "ab"]
+    for alpha, name in enumerate(groups[0] + groups[1], 3):
+        shutil.copytree(handmade(lora_alpha=alpha), tmp_path / name)
     children = [subprocess.Popen([*fixed, *names]) for names in groups]
     assert [child.wait(timeout=120) for child in children] == [0, 0]
     store = Store(tmp_path / "s")
@@ -198,7 +212,7 @@ def test_a_card_travels_with_its_adapter(handmade: Handmade, tiny_base: Base, tm
 def test_a_total_budget_is_kept(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
     assert stored.total_budget is None
     stored.set_total_budget(1_500_000)
-    stored.add(handmade(), dimension="d", pole="p", base=tiny_base)
+    stored.add(handmade(lora_alpha=5), dimension="d", pole="p", base=tiny_base)
     assert Store(stored.folder).total_budget == 1_500_000
     with pytest.raises(AdapterError):
         stored.set_total_budget(-1)

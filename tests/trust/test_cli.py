@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,29 @@ def set_up(run: Run, name: str, tier: str, rule: str) -> str:
     Path(f"{name}.yaml").write_text(f"tier: {tier}\nissuer: Example\nversion: '1'\nrules:\n- {rule}\n")
     assert run("trust", "publish", name, f"{name}.yaml", *keys)[0] == 0
     return f"{tier}={name},{name}/metadata/1.root.json"
+
+
+def test_a_store_that_was_edited_after_it_was_signed(run: Run, shelf: Path, tmp_path: Path) -> None:
+    acme = set_up(run, "acme", "organisation", "{rule: group, id: calm, dimension: style, at_most: '0.5'}")
+    mine = tmp_path / "mine"
+    shutil.copytree(shelf, mine)
+    keys = ("--targets-key", "acme-targets.pem", "--online-key", "acme-online.pem")
+    asked = ("clamp", "--store", mine, "-w", "friendly=1,unfriendly=1", "--trust", acme)
+    assert "says what the store holds" in run(*asked)[2]
+    code, _, err = run("trust", "publish", "acme", "acme.yaml", *keys)
+    assert (code, "see --store" in err) == (0, True)
+    code, _, err = run("trust", "publish", "acme", "acme.yaml", "--store", mine, *keys)
+    assert (code, err) == (0, "acme: version 4, 2 files\n")
+    code, _, err = run(*asked)
+    assert (code, "says what the store holds" in err) == (0, False)
+    manifest = mine / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"dimension": "style"', '"dimension": "other"', 1))
+    code, out, err = run(*asked)
+    assert (code, out) == (1, "")
+    assert "dimension of 'friendly' was style and is other" in err
+    assert run("trust", "publish", "acme", "--store", mine, *keys)[0] == 2
+    Path("soupmix-store.json").write_text("{}")
+    assert run("trust", "publish", "acme", "soupmix-store.json", "--store", mine, *keys)[0] == 2
 
 
 def bound(most: str) -> str:

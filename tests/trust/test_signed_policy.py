@@ -1,7 +1,7 @@
 """A policy from signed sets: two repositories, two roots, and what a stolen key of one can and cannot do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.files import canonical_json
 from soupmix.policy import Policy
+from soupmix.policy.inventory import inventory
 from soupmix.trust import load_signed
+from soupmix.trust.layout import INVENTORY
 
 if TYPE_CHECKING:
     from tests.trust.conftest import Shop
@@ -173,3 +176,127 @@ def test_no_set_is_no_policy() -> None:
     with pytest.raises(PolicyError) as caught:
         load_signed()
     assert caught.value.reason == "empty"
+
+
+class Stock(tuple[Ref, ...]):
+    """A store that records norms."""
+
+    total_budget: int | None = 1_500_000
+    base_norm = 100.0
+    cosine = 0.5
+
+    def inner_product(self, one: str, other: str) -> float:
+        return 4.0 if one == other else 4 * self.cosine
+
+
+def relabelled(**fields: object) -> Stock:
+    return Stock([replace(ADAPTERS[0], **fields), ADAPTERS[1]])  # type: ignore[arg-type]
+
+
+def remeasured(**fields: object) -> Stock:
+    made = Stock(ADAPTERS)
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.fixture
+def stocked(two: "tuple[Shop, Shop]") -> "tuple[Shop, Shop]":
+    """The organisation's set says what its store holds."""
+    files = two[1].read().files
+    two[1].publish({**files, INVENTORY: canonical_json(inventory(Stock(ADAPTERS)))})
+    return two
+
+
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        (relabelled(dimension="other"), "dimension of 'friendly' was style and is other"),
+        (relabelled(dimension=None), "dimension of 'friendly'"),
+        (relabelled(pole="other"), "pole of 'friendly'"),
+        (relabelled(tags=("kind",)), "tags of 'friendly'"),
+        (relabelled(digest="sha256:" + "3" * 64), "digest of 'friendly'"),
+        (relabelled(name="amicable"), "'amicable' was not signed"),
+        (Stock(ADAPTERS[:1]), "'unfriendly' is not in it"),
+        (remeasured(total_budget=None), "total_budget was 1500000 millionths and is None"),
+        (remeasured(base_norm=1000.0), "its norms are others"),
+        (remeasured(cosine=0.4), "its norms are others"),
+        (ADAPTERS, "total_budget"),
+    ],
+)
+def test_a_store_that_says_anything_else_than_was_signed_is_refused(
+    stocked: "tuple[Shop, Shop]", edited: Stock, told: str
+) -> None:
+    sound = signed(*stocked, adapters=Stock(ADAPTERS))
+    assert not any("store holds" in note for note in sound.notes)
+    with pytest.raises(PolicyError) as caught:
+        signed(*stocked, adapters=edited)
+    assert caught.value.reason == "store-changed"
+    assert told in str(caught.value)
+
+
+def test_without_a_signed_inventory_the_policy_says_so(two: "tuple[Shop, Shop]") -> None:
+    for adapters in (ADAPTERS, Stock(ADAPTERS), iter(ADAPTERS)):
+        (note,) = [each for each in signed(*two, adapters=adapters).notes if "says what the store holds" in each]
+        assert "--store" in note
+
+
+def test_where_there_is_no_store_what_is_approved_says_it_all(stocked: "tuple[Shop, Shop]") -> None:
+    assert not any("store holds" in note for note in signed(*stocked, adapters=()).notes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[]", b"{}", b"7", b"[" * 100_000, b"\xff", canonical_json(inventory(ADAPTERS) | {"schema": 2}),
+        canonical_json(inventory(ADAPTERS) | {"trusted": True}), canonical_json(inventory(ADAPTERS) | {"total_budget": True}),
+        canonical_json(inventory(ADAPTERS))[:-2] + b', "schema": 1}',
+    ],
+)  # fmt: skip
+def test_what_is_signed_and_no_inventory_is_refused(two: "tuple[Shop, Shop]", data: bytes) -> None:
+    two[0].publish({**two[0].read().files, INVENTORY: data})
+    with pytest.raises(PolicyError, match="no inventory of a store") as caught:
+        signed(*two)
+    assert caught.value.reason == "bad-inventory"
+
+
+def test_a_policy_from_signed_sets_ends_with_the_first_of_them(two: "tuple[Shop, Shop]") -> None:
+    """Signed policies used to keep the instant of their load for ever."""
+    law, organisation = two
+    organisation.publish({"acme.yaml": document("organisation")}, now=NOW - timedelta(days=3))
+    clock, read = [NOW], [0]
+
+    def now() -> datetime:
+        read[0] += 1
+        return clock[0]
+
+    made = load_signed(law=law.source(), organisation=organisation.source(), adapters=ADAPTERS, now=now)
+    assert read == [1], "signatures, windows and reports are judged by one reading"
+    assert made.policy.ends == made.expires == NOW + timedelta(days=4)
+    clock[0] = made.expires - timedelta(seconds=1)
+    assert made.policy.clamp({"friendly": 0.5}).granted
+    clock[0] = made.expires
+    with pytest.raises(PolicyRefusal, match=r"the signed set of the organisation, .* ended at 2027-01-05 12:00:00 UTC"):
+        made.policy.clamp({"friendly": 0.5})
+    clock[0] = NOW
+    with pytest.raises(PolicyRefusal) as caught:
+        made.policy.clamp({"friendly": 0.5})
+    assert caught.value.reason == "ended"
+
+
+def test_a_signed_document_that_ends_before_its_set(two: "tuple[Shop, Shop]") -> None:
+    law, organisation = two
+    organisation.publish({"acme.yaml": document("organisation", valid="{until: 2027-01-02}")})
+    clock = [NOW]
+    policy = load_signed(law=law.source(), organisation=organisation.source(), now=lambda: clock[0]).policy
+    assert policy.ends == datetime(2027, 1, 3, tzinfo=UTC)
+    clock[0] = policy.ends
+    with pytest.raises(PolicyRefusal, match=r"acme\.yaml, .* ended on 2027-01-02"):
+        policy.clamp({})
+
+
+def test_what_is_no_document_is_told(two: "tuple[Shop, Shop]") -> None:
+    files = {"acme.yaml": document("organisation"), "more.json": document("organisation", bound("friendly", 0))}
+    two[1].publish(files)
+    note = "more.json in the signed set of the organisation is data and no policy document (.yaml); no rule in it holds"
+    assert note in signed(*two).notes

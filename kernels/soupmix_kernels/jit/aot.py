@@ -2,8 +2,9 @@
 
     python -m soupmix_kernels.jit.aot [--target sm_90] [--json | --write kernels/aot.json]
 
-Arguments are specialised as the JIT would for tensors that are aligned to 16 bytes, strides and widths that are multiples of 16,
-and fewer than 2 GiB a tensor. Triton ships the assemblers and disassemblers that are used. Nothing is run, nothing is timed.
+Arguments are specialised as the JIT does for the two variants that `launch` knows: *aligned*, for tensors that are aligned to 16
+bytes and strides and widths that are multiples of 16, and *loose*, for all others; both for fewer than 2 GiB a tensor. Triton
+ships the assemblers and disassemblers that are used. Nothing is run, nothing is timed.
 """
 
 import argparse
@@ -38,6 +39,7 @@ _SAMPLES: Mapping[str, Sequence[int]] = {
     "people": (1, 2, 64),
     "rows": (1, tiles.DECODE_ROWS, tiles.DECODE_ROWS + 1, 4096),
     "rank": range(1, 257),
+    "aligned": (True, False),
 }
 _INTEGERS = {"columns_ptr", "rejected_ptr", "rows_ptr"}
 _FLOATS = {"lo_ptr", "hi_ptr", "scale_ptr", "c_ptr", "h_ptr"}
@@ -51,16 +53,18 @@ _WIDTHS = {r"\.256|\.128|x4": 16, "x3": 12, r"\.64|x2": 8, "16|short": 2, r"\.[U
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One kernel in one dtype ("fp32", "fp16", "bf16") with one tile."""
+    """One kernel in one dtype ("fp32", "fp16", "bf16") with one tile, and whether all its arguments are aligned."""
 
     kernel: str
     dtype: str
     tile: Tile
+    aligned: bool = True
 
     def __str__(self) -> str:
-        """Such as "merge bf16 ONE1 O64 I64 R32 GROUP8 4w 2s"."""
+        """Such as "merge bf16 ONE1 O64 I64 R32 GROUP8 4w 2s", and "loose" behind it where nothing is aligned."""
         blocks = " ".join(f"{name.removeprefix('BLOCK_')}{size}" for name, size in self.tile.constants)
-        return f"{self.kernel} {self.dtype} {blocks} {self.tile.num_warps}w {self.tile.num_stages}s"
+        shape = f"{self.kernel} {self.dtype} {blocks} {self.tile.num_warps}w {self.tile.num_stages}s"
+        return shape if self.aligned else f"{shape} loose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def configurations() -> tuple[Configuration, ...]:
             for dtype in _DTYPES if "dtype" in wanted else ("fp32",):
                 values = [(_DTYPES[dtype],) if one == "dtype" else _SAMPLES[one] for one in wanted]
                 for arguments in itertools.product(*values):
-                    found[Configuration(name.removesuffix("_tile"), dtype, choose(*arguments))] = None
+                    aligned = bool(arguments[wanted.index("aligned")])
+                    found[Configuration(name.removesuffix("_tile"), dtype, choose(*arguments), aligned)] = None
     return tuple(found)
 
 
@@ -151,7 +156,7 @@ def _source(configuration: Configuration, gpu: Any) -> Any:
     attributes = {
         (number,): parse("DS" if name.endswith("_ptr") else "D")
         for number, name in enumerate(kernel.arg_names)
-        if name not in constants and name not in loose
+        if name not in constants and name not in loose and configuration.aligned
     }
     return ASTSource(kernel, signature, constants, attributes)
 

@@ -1,8 +1,9 @@
-"""Makes Triton's interpreter right for bf16, so that the very source that is compiled can be executed.
+"""Makes Triton's interpreter right for bf16 and for scalars, so that the very source that is compiled can be executed.
 
 The interpreter holds bf16 as 16-bit integers and multiplies the bit patterns (triton-lang/triton #11584); it truncates where it
 should round. Here casts round to nearest even and a dot of bf16 goes through fp32, as it does on matrix units; any other
-arithmetic on bf16, which no kernel of ours does, raises. Works on triton 3.7 to 3.9.
+arithmetic on bf16, which no kernel of ours does, raises. Triton 3.6 makes a Python number of an array of one element, which
+numpy refuses since 2.4; here it takes the element. Works on triton 3.6 to 3.9.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import triton.language as tl
 from numpy.typing import NDArray
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 __all__ = ["teach_bf16"]
@@ -53,6 +55,18 @@ def teach_bf16() -> None:
     builder.cast_impl, builder.create_fp_to_fp = cast_impl, create_fp_to_fp
     builder.create_dot, builder.binary_op = create_dot, binary_op
     builder.knows_bf16 = True
+    _teach_scalars()
+
+
+def _teach_scalars() -> None:
+    """Patch what the interpreter puts in place of `tl.tensor` while a kernel runs: range() and the like ask for an index."""
+    patch = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_lang_tensor
 
 
 def _widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -1,7 +1,16 @@
-"""From tensors to launches: grids, strides and tiles. On the CPU only Triton's interpreter can run them."""
+"""From tensors to launches: grids, strides and tiles. On the CPU only Triton's interpreter can run them.
+
+Triton compiles a kernel anew for whatever it finds of its arguments: which addresses and strides are multiples of 16, which
+numbers are 1. Two of these variants are launched, and both are in the table of `aot`: *aligned*, all of them are multiples,
+and *loose*, nothing is known.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
 import triton
@@ -12,8 +21,12 @@ from soupmix_kernels.jit.coefficients import coefficients_kernel
 from soupmix_kernels.jit.merge import merge_kernel
 from soupmix_kernels.jit.soup_linear import expand_kernel, shrink_kernel
 from soupmix_kernels.jit.soup_linear_factor import expand_factor_kernel
+from soupmix_kernels.jit.tiles import Tile
 
 __all__ = ["coefficients", "merge_into", "soup_into"]
+
+_ALIGNMENT = 16  # bytes of an address, and whatever a stride or a size counts
+_CALLS = frozenset({"K", "P", "T", "UNITS", "s_wp"})  # numbers that change from call to call: no variant knows them
 
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -30,17 +43,27 @@ def precision(hip: bool) -> str:
 _PRECISION = precision(torch.version.hip is not None)
 
 
+_LOOSE = {
+    kernel.fn.__name__: triton.jit(
+        kernel.fn, do_not_specialize=kernel.arg_names, do_not_specialize_on_alignment=kernel.arg_names
+    )
+    for kernel in (coefficients_kernel, expand_factor_kernel, expand_kernel, merge_kernel, shrink_kernel)
+}
+
+
 def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Launch `coefficients_kernel`; see `soupmix_kernels.coefficients`."""
     (people, adapters), count = weights.shape, columns.numel()
     c = torch.empty(people, count, dtype=torch.float32, device=weights.device)
     rejected = torch.empty(people, dtype=torch.int32, device=weights.device)
-    if people and count:
-        tile = tiles.coefficients_tile()
-        coefficients_kernel[(people, triton.cdiv(count, tile["BLOCK_C"]))](
-            *(_inner(weights), lo.contiguous(), hi.contiguous(), columns, scale, c, rejected, adapters, count),
-            *(_inner(weights).stride(0), c.stride(0)),
-            **tile.options(),
+    if people:
+        weights = _inner(weights)
+        _launch(
+            coefficients_kernel,
+            lambda tile: (people, max(triton.cdiv(count, tile["BLOCK_C"]), 1)),  # one counts, even without columns
+            (weights, *(each.contiguous() for each in (lo, hi, columns, scale)), c, rejected),
+            (adapters, count, weights.stride(0), c.stride(0)),
+            tiles.coefficients_tile,
         )
     return c, rejected
 
@@ -56,12 +79,13 @@ def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
         out.copy_(whole)
         return
     people, height, width = out.shape
-    tile = tiles.merge_tile(W.dtype, people)
-    merge_kernel[(triton.cdiv(height, tile["BLOCK_O"]) * triton.cdiv(width, tile["BLOCK_I"]),)](
-        *(W, A, B, c, out, height, width, A.shape[0], people),
-        *(W.stride(0), A.stride(0), B.stride(0), c.stride(0), out.stride(0), out.stride(1)),
+    _launch(
+        merge_kernel,
+        lambda tile: (triton.cdiv(height, tile["BLOCK_O"]) * triton.cdiv(width, tile["BLOCK_I"]),),
+        (W, A, B, c, out),
+        (*(height, width, A.shape[0], people), *(each.stride(0) for each in (W, A, B, c, out)), out.stride(1)),
+        partial(tiles.merge_tile, W.dtype, people),
         PRECISION=_PRECISION,
-        **tile.options(),
     )
 
 
@@ -79,27 +103,60 @@ def soup_into(
     x, A, B, c = (_inner(tensor) for tensor in (x, A, B, c))
     h = _shrink(x, A)
     count, R = x.shape[0], B.shape[1]
-    padded = [*widths, 0, 0][:3]
-    shape = (count, *padded, R, c.shape[0])
-    strides = (h.stride(0), h.stride(1), B.stride(0), y.stride(0), c.stride(0))
-    tile = tiles.expand_factor_tile(x.dtype, count, rank) if rank else tiles.expand_tile(x.dtype, count)
-    grid = (sum(triton.cdiv(width, tile["BLOCK_O"]) for width in widths), triton.cdiv(count, tile["BLOCK_T"]))
-    kernel, extra = (expand_factor_kernel, (rank // tile["UNIT"],)) if rank else (expand_kernel, ())
-    kernel[grid](*(h, B, y, rows.contiguous(), c, *shape, *extra, *strides), PRECISION=_PRECISION, **tile.options())
+    given = (x.dtype, count, rank) if rank else (x.dtype, count)
+    choose = partial(tiles.expand_factor_tile if rank else tiles.expand_tile, *given)
+    extra = (rank // choose()["UNIT"],) if rank else ()
+    _launch(
+        expand_factor_kernel if rank else expand_kernel,
+        lambda tile: (sum(triton.cdiv(w, tile["BLOCK_O"]) for w in widths), triton.cdiv(count, tile["BLOCK_T"])),
+        (h, B, y, _packed(rows), c),
+        (*(count, *[*widths, 0, 0][:3], R, c.shape[0], *extra, *h.stride()[:2]), *(t.stride(0) for t in (B, y, c))),
+        choose,
+        PRECISION=_PRECISION,
+    )
 
 
 def _shrink(x: Tensor, A: Tensor) -> Tensor:
     """x [rows, in] -> shares of x A^T, [shares, rows, columns] fp32."""
-    tile = tiles.shrink_tile(x.dtype, x.shape[0])
-    h = torch.empty(tile["SPLIT"], x.shape[0], A.shape[0], dtype=torch.float32, device=x.device)
-    grid = (triton.cdiv(A.shape[0], tile["BLOCK_C"]), triton.cdiv(x.shape[0], tile["BLOCK_T"]), tile["SPLIT"])
-    shrink_kernel[grid](
-        *(x, A, h, *x.shape, A.shape[0], x.stride(0), A.stride(0), h.stride(0), h.stride(1)),
+    choose = partial(tiles.shrink_tile, x.dtype, x.shape[0])
+    h = torch.empty(choose()["SPLIT"], x.shape[0], A.shape[0], dtype=torch.float32, device=x.device)
+    _launch(
+        shrink_kernel,
+        lambda tile: (triton.cdiv(A.shape[0], tile["BLOCK_C"]), triton.cdiv(len(x), tile["BLOCK_T"]), tile["SPLIT"]),
+        (x, A, h),
+        (*x.shape, A.shape[0], x.stride(0), A.stride(0), *h.stride()[:2]),
+        choose,
         PRECISION=_PRECISION,
-        **tile.options(),
     )
     return h
 
 
+def _launch(
+    kernel: Any,
+    grid: Callable[[Tile], tuple[int, ...]],
+    tensors: Sequence[Tensor],
+    numbers: Sequence[int],
+    choose: Callable[[bool], Tile],
+    **constants: str,
+) -> None:
+    """One launch of the variant that these arguments allow, on the device where the tensors lie."""
+    named = zip(kernel.arg_names[len(tensors) :], numbers, strict=False)
+    known = chain((tensor.data_ptr() for tensor in tensors), (number for name, number in named if name not in _CALLS))
+    aligned = not any(each % _ALIGNMENT for each in known)
+    variant, tile = kernel if aligned else _LOOSE[kernel.fn.__name__], choose(aligned)
+    with _on(tensors[0].device):
+        variant[grid(tile)](*tensors, *numbers, **constants, **tile.options())
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, wherever its arguments lie."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def _inner(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _packed(rows: Tensor) -> Tensor:
+    """A small tensor that is worth a copy to be aligned."""
+    return rows.contiguous() if rows.data_ptr() % _ALIGNMENT == 0 else rows.clone(memory_format=torch.contiguous_format)

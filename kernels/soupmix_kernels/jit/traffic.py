@@ -162,14 +162,16 @@ def soup_traffic(
 ) -> tuple[Traffic, ...]:
     """The launches of `soup_linear_`, or with a `rank` of `soup_linear_factor_`: shrink and expand; none if nothing is to do.
 
-    h counts as stored by the one and loaded by the other; it usually stays in L2 between them.
+    h counts as stored by the one and loaded by the other; it usually stays in L2 between them. Tensors are contiguous.
     """
     if not (rows and people and inputs and R and sum(widths)):
         return ()
     first = shrink_traffic(rows, inputs, len(widths) * R, dtype)
+    aligned = not any(size % 16 for size in (*widths, R))
     if rank:
-        return first, expand_factor_traffic(rows, people, widths, R, rank, dtype)
-    return first, expand_traffic(rows, people, widths, R, dtype)
+        tile = tiles.expand_factor_tile(dtype, rows, rank, aligned)
+        return first, expand_factor_traffic(rows, people, widths, R, rank, dtype, tile=tile)
+    return first, expand_traffic(rows, people, widths, R, dtype, tile=tiles.expand_tile(dtype, rows, aligned))
 
 
 def _expand(

@@ -18,6 +18,8 @@ from soupmix.batching.writer import Writer
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
+from soupmix.policy.grant import check_grant
+from soupmix.policy.linear import check_linear
 
 __all__ = ["Batcher", "State", "Ticket"]
 
@@ -109,7 +111,10 @@ class Batcher:
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
+            PolicyRefusal: `factor` under a rule that bounds the norm ("norm-not-linear").
             AdapterError: the grant is for an adapter that the engine does not hold.
+            PolicyError: the grant is of another policy than the one the engine was loaded under (reason "other-policy").
+            PolicyError: it is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
             Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
         """
         answer = self._answer(request, sink)
@@ -139,6 +144,7 @@ class Batcher:
         self._thread.join()
 
     def _answer(self, request: Request, sink: Callable[[Piece], None]) -> Answer:
+        check_grant(request.grant, "the running batch")
         if not request.prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
         asked = len(request.prompt) + request.sampling.max_new_tokens
@@ -148,7 +154,7 @@ class Batcher:
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
             )
-        weights, digests = request.grant.granted.floats(), dict(request.grant.digests)
+        check_linear(self.method, request.grant.norm_rule)
         merge = self.engine.identity(request.grant, self.method, request.tenant)
         person = f"request {next(self._strangers)}" if request.person is None else f"person {request.person}"
         return Answer(
@@ -157,7 +163,7 @@ class Batcher:
             common=self._common(request.prompt),
             prompt=request.prompt,
             request=request,
-            weights=torch.tensor(self.engine.bank.row(weights, digests), device=self.engine.model.device),
+            weights=torch.tensor(self.engine.bank.row(request.grant), device=self.engine.model.device),
             uniform=stream(request.sampling),
             writer=Writer(self.engine.tokenizer, request.stop),
             sink=sink,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from soupmix.cli.options import contents, store_option
+from soupmix.cli.options import contents, stock, store_option
 from soupmix.errors import RecipeError
 
 __all__ = ["command"]
@@ -59,7 +59,7 @@ def command(
 
     Every adapter is read; norms, places and cosines of the deltas are compared, and remarks go to stderr. Exit code 1, and
     nothing is written, if there are remarks that were not accepted. With --publish the document is signed and published at
-    once, as `soupmix trust publish` does.
+    once, as `soupmix trust publish --store` does.
     """
     from soupmix.approve import Approval, draft, screen
     from soupmix.approve.screening import check_screened
@@ -67,7 +67,7 @@ def command(
     from soupmix.files import write_file
     from soupmix.store import Store
 
-    signer = _publisher(folder, out, beside, targets, online)
+    signer = _publisher(folder, out, beside, store, targets, online)
     if out.exists() and not force:
         raise OutputError(f"{out} exists already; choose another name or pass --force to replace it", reason="exists")
     opened = Store(store) if store is not None else Store.shipped()
@@ -85,7 +85,12 @@ def command(
 
 
 def _publisher(
-    folder: Path | None, out: Path, beside: tuple[Path, ...], targets: Path | None, online: Path | None
+    folder: Path | None,
+    out: Path,
+    beside: tuple[Path, ...],
+    store: Path | None,
+    targets: Path | None,
+    online: Path | None,
 ) -> Callable[[], int] | None:
     """What signs OUT once it is written; keys are read before anything is screened or written."""
     if folder is None:
@@ -94,10 +99,12 @@ def _publisher(
         return None
     if targets is None or online is None:
         raise click.UsageError("--publish FOLDER needs --targets-key and --online-key")
+    from soupmix.store import shipped_root
     from soupmix.trust import RoleKeys, publish, read_private
 
     keys = RoleKeys(read_private(targets), read_private(online))
-    return lambda: publish(folder, contents((out, *beside)), keys=keys)
+    files = (out, *beside)
+    return lambda: publish(folder, contents(files) | stock(store or shipped_root(), files), keys=keys)
 
 
 def _day(text: str) -> date:

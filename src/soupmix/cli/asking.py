@@ -20,6 +20,7 @@ from soupmix.cli.options import (
     weight_option,
 )
 from soupmix.policy import AdapterRef, Grant, Policy
+from soupmix.policy.linear import check_linear
 from soupmix.weights import Weights
 
 __all__ = ["Asking", "asking_options"]
@@ -60,10 +61,12 @@ class Asking:
         with self.refusals():
             return load_policy(self.policies, adapters, self.trust, metric=metric)
 
-    def clamp(self, policy: Policy) -> Grant:
-        """What the policy grants. That it does so is not recorded yet."""
+    def clamp(self, policy: Policy, method: str = "delta") -> Grant:
+        """What the policy grants to be merged by a method. That it does so is not recorded yet."""
         with self.refusals(policy):
-            return policy.clamp(self.weights, sources=self.sources, **self.attributes)
+            grant = policy.clamp(self.weights, sources=self.sources, **self.attributes)
+            check_linear(method, grant.norm_rule)
+            return grant
 
 
 def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _Command]:

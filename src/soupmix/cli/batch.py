@@ -17,6 +17,7 @@ import click
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option
 from soupmix.policy.asking import by_index, check_attributes, check_names
+from soupmix.policy.linear import check_linear
 
 if TYPE_CHECKING:
     from soupmix.base import Base
@@ -100,6 +101,9 @@ def command(
 
     held, found = Store(asking.store) if asking.store else Store.shipped(), resolve(base)
     policy = asking.policy(held)
+    for rule in policy.norm_rules:
+        if not rule.within:  # it holds for every line
+            check_linear(method, str(rule.ref))
     stated, said, name = asking.attributes, asking.sources, model or found.label
     check_attributes(stated)
     check_names(asking.weights, policy.names)
@@ -118,8 +122,8 @@ def command(
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
         check_free(out, journal, work.lines)
         _tell_resumed(journal, work.lines)
-        if journal.done < work.lines:
-            work.answer(journal)
+        if work.lines:
+            work.answer(journal)  # also where all is answered: what the journal holds must be what is granted
         seen = finish(file, journal, out, digest=settings["input"])
     _tell(seen, as_json=as_json)
 
@@ -170,7 +174,7 @@ class _Work:
             answer_lines(
                 self.source,
                 journal,
-                desk.begin,
+                desk,
                 batcher,
                 lambda result: record(result, journal.digest, self.defaults, signed=self.asking.signed),
                 advance=lambda done: advance(done, batcher.state().generated_tokens),

@@ -1,15 +1,11 @@
 """`soupmix chat`: one prompt or a conversation with a person's soup."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-
-if TYPE_CHECKING:
-    from soupmix.engine import Engine, Sampling
-    from soupmix.policy import Grant
 
 __all__ = ["command"]
 
@@ -40,32 +36,32 @@ def command(
     from soupmix.store import Store
 
     held = Store(asking.store) if asking.store else Store.shipped()
-    grant = asking.clamp(asking.policy(held))
+    policy = asking.policy(held)
+    grant = asking.clamp(policy, method)
     asking.witness.grant(grant, signed=asking.signed)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    engine = Engine.load(base, held, dtype=dtype)
+    engine = Engine.load(base, held, policy=policy, dtype=dtype)
     messages = [{"role": "system", "content": system}] if system else []
+
+    def reply(messages: list[dict[str, str]]) -> str:
+        # granted anew each time: a policy may end while somebody talks
+        (made,) = engine.complete([messages], [asking.clamp(policy, method)], sampling=sampling, method=method)
+        return made.text
+
     if prompt is not None:
-        click.echo(_reply(engine, grant, [*messages, {"role": "user", "content": prompt}], sampling, method))
+        click.echo(reply([*messages, {"role": "user", "content": prompt}]))
     else:
-        _converse(engine, grant, messages, sampling, method)
+        _converse(reply, messages)
 
 
-def _converse(
-    engine: "Engine", grant: "Grant", messages: list[dict[str, str]], sampling: "Sampling", method: str
-) -> None:
+def _converse(reply: Callable[[list[dict[str, str]]], str], messages: list[dict[str, str]]) -> None:
     """Read a line, answer it, remember both, until the input ends."""
     if sys.stdin.isatty():
         click.echo("say something (Ctrl-D ends)", err=True)
     for line in sys.stdin:
         if line.strip():
             messages.append({"role": "user", "content": line.strip()})
-            answer = _reply(engine, grant, messages, sampling, method)
+            answer = reply(messages)
             messages.append({"role": "assistant", "content": answer})
             click.echo(answer)
-
-
-def _reply(engine: "Engine", grant: "Grant", messages: list[dict[str, str]], sampling: "Sampling", method: str) -> str:
-    (made,) = engine.complete([messages], [grant], sampling=sampling, method=method)
-    return made.text

@@ -81,7 +81,7 @@ def command(
     policy = asking.policy(adapters)
     with asking.refusals():
         _check_unchanged(recipe, policy)
-    grant = asking.clamp(policy)
+    grant = asking.clamp(policy, recipe.method)
     if dry_run or out is None:
         asking.witness.grant(grant, signed=asking.signed)
         click.echo(grant.explain(), err=True)
@@ -104,7 +104,7 @@ def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | 
         raise click.UsageError("give OUT, or RECIPE.yaml OUT; see `soupmix merge --help`")
     if len(paths) == 2:
         return paths[0], paths[1]
-    if paths and paths[0].suffix in (".yaml", ".yml"):
+    if paths and paths[0].suffix.lower() in (".yaml", ".yml"):
         if not dry_run:
             raise click.UsageError(f"{paths[0]} looks like a recipe; give the folder to write as well: RECIPE.yaml OUT")
         return paths[0], None
@@ -125,10 +125,11 @@ def _asked(recipe: "Recipe", given: Asking) -> Asking:
 
 def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
     recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
-    if recorded is not None and recorded != policy.digest:
+    if recorded not in (None, policy.digest, policy.former_digest):
         raise PolicyError(
             f"this recipe was carried out under policy {recorded}, but the policy given is "
-            f"{policy.digest}: name the same documents with --policy or --trust, or take the part `record` out of the recipe",
+            f"{policy.digest}: name the same documents with --policy or --trust and the same store, or take the part `record` "
+            "out of the recipe",
             reason="policy-changed",
         )
 
@@ -155,7 +156,7 @@ def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Bas
     dtype = unsaid if recipe.dtype is None else dtype_code(recipe.dtype)
     return merge_identity(
         base_digest=digests[0] if base is None else base.digest,
-        weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+        weights=grant.weighted,
         method=recipe.method,
         dtype=Export(recipe.kind, "", None, rank=recipe.rank, dtype=dtype).form,
         policy_digest=grant.policy_digest,

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_BESIDE = re.compile(r"\..*|.*~|#.*#|.*\.(?:bak|old|orig|rej|save|swp|tmp)", re.IGNORECASE | re.DOTALL)
 _TRUST = re.compile(r"(law|organisation)=([^,]+),([^,]+)(?:,([0-9]{1,9}))?")
 
 
@@ -155,21 +156,44 @@ def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
 
 
 def policy_files(given: Sequence[Path]) -> list[Path]:
-    """Documents from files and folders; those of a folder (*.yaml, *.yml) in the order of their tiers, then names.
+    """Documents from files and folders; those of a folder (*.yaml, *.yml, in any case) in the order of their tiers, then names.
+
+    Hidden files and editors' back-ups are left out, and named on stderr.
 
     Raises:
-        PolicyError: a folder holds none (reason "empty"), or one that cannot be read.
+        PolicyError: a folder holds no document (reason "empty"), one that cannot be read, or anything else ("not-a-document").
     """
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix in (".yaml", ".yml"))
-            if not inside:
-                raise PolicyError(f"{path} holds no policy document (*.yaml)", reason="empty")
+            inside = _documents(path)
             tiers = {each: TIERS.index(parse_document(read_text(each), each.name).tier) for each in inside}
             found += sorted(inside, key=lambda each: (tiers[each], each.name))
         else:
             found.append(path)
+    return found
+
+
+def _documents(folder: Path) -> list[Path]:
+    """The documents of a folder; a file that nobody reads is a rule that nobody applies, so none is passed over in silence."""
+    try:
+        everything = sorted(folder.iterdir())
+    except OSError as error:
+        raise PolicyError(f"cannot read policy folder {folder}: {error.strerror}", reason="unreadable") from error
+    beside = [each for each in everything if _BESIDE.fullmatch(each.name)]
+    found = [each for each in everything if each not in beside]
+    for each in found:
+        if each.suffix.lower() not in (".yaml", ".yml") or not each.is_file():
+            raise PolicyError(
+                f"{each.name} in the policy folder {folder} is no policy document (*.yaml, *.yml), and whatever it says "
+                "would not hold; rename it, or move it somewhere else",
+                reason="not-a-document",
+            )
+    if beside:
+        names = ", ".join(each.name for each in beside)
+        click.echo(f"soupmix: warning: not read in {folder}: {names} (hidden, or an editor's back-up)", err=True)
+    if not found:
+        raise PolicyError(f"{folder} holds no policy document (*.yaml)", reason="empty")
     return found
 
 
@@ -249,3 +273,16 @@ def contents(files: Sequence[Path]) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in files}
     except OSError as error:
         raise PolicyError(f"{error.filename} cannot be read: {error.strerror}", reason="unreadable") from error
+
+
+def stock(store: Path, files: Sequence[Path]) -> dict[str, bytes]:
+    """What a store says of its adapters, as the file of a set. Raises AdapterError; no other file may have its name."""
+    from soupmix.files import canonical_json
+    from soupmix.policy.inventory import inventory
+    from soupmix.store import read_manifest, shipped_root
+    from soupmix.trust.layout import INVENTORY
+
+    if INVENTORY in [path.name for path in files]:
+        raise click.UsageError(f"{INVENTORY} is written from the store; leave that file out")
+    root = shipped_root() if store == Path("shipped") else store
+    return {INVENTORY: canonical_json(inventory(read_manifest(root)))}

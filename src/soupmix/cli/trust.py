@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from soupmix.cli.options import contents, json_option
+from soupmix.cli.options import contents, json_option, stock
+from soupmix.trust.layout import INVENTORY
 
 if TYPE_CHECKING:
     from soupmix.trust import Lifetimes, RoleKeys
@@ -74,21 +75,39 @@ def init(
 @command.command("publish")
 @click.argument("folder", type=_PATH)
 @click.argument("files", nargs=-1, type=_PATH)
+@click.option(
+    "--store",
+    metavar="FOLDER",
+    type=_PATH,
+    help="Also sign what this store (or: shipped) says of its adapters; a policy from the set is for no other.",
+)
 @_key_option("--targets-key", "targets", "Private key that signs what the set holds; not needed without FILES.")
 @_key_option("--online-key", "online", "Private key that signs that the set is the newest.", required=True)
 @_days_option
-def publish(folder: Path, files: tuple[Path, ...], targets: Path | None, online: Path, days: tuple[str, ...]) -> None:
+def publish(
+    folder: Path,
+    files: tuple[Path, ...],
+    store: Path | None,
+    targets: Path | None,
+    online: Path,
+    days: tuple[str, ...],
+) -> None:
     """Sign exactly FILES as the new set in FOLDER; without FILES, say that the set is still the newest."""
     from soupmix.trust import publish, read_private, renew
 
+    if not files and store is not None:
+        raise click.UsageError("--store is signed beside FILES; name the documents of the set too")
     if not files:
         renew(folder, online=read_private(online), days=_lifetimes(days))
         click.echo(f"{folder}: still the newest", err=True)
         return
     if targets is None:
         raise click.UsageError("--targets-key is needed to sign FILES")
-    version = publish(folder, contents(files), keys=_keys(targets, online), days=_lifetimes(days))
-    click.echo(f"{folder}: version {version}, {len(files)} files", err=True)
+    content = contents(files) | ({} if store is None else stock(store, files))
+    version = publish(folder, content, keys=_keys(targets, online), days=_lifetimes(days))
+    click.echo(f"{folder}: version {version}, {len(content)} files", err=True)
+    if INVENTORY not in content:
+        click.echo("soupmix: note: the set does not sign what a store says of its adapters (see --store)", err=True)
 
 
 @command.command("rotate")

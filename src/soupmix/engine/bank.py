@@ -1,13 +1,14 @@
-"""The adapters that an engine holds: their order, and the last bounds on their weights."""
+"""The adapters that an engine holds: their order, the most that their weights may be, and whose grants count."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from soupmix.errors import AdapterError, BaseModelError
+from soupmix.errors import AdapterError, BaseModelError, PolicyError
+from soupmix.policy import Grant, Policy
 from soupmix.store.adapter import Adapter
-from soupmix.weights import MILLION
+from soupmix.weights import MILLION, twins
 from soupmix_kernels import Part
 
 __all__ = ["Bank"]
@@ -19,28 +20,45 @@ class Bank:
 
     Attributes:
         names: adapter names in column order. digests: their identities, same order.
-        bounds: least and most of every weight in millionths, same order; the kernels clamp to them once more.
+        most: the most that every weight may be in millionths, same order; the kernels clamp to [0, most] once more, which
+            only lowers: what was not granted stays nothing, whatever a policy requires.
+        policy: digest of the one policy whose grants count here, or None for those of any.
     """
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
-    bounds: tuple[tuple[int, int], ...]
+    most: tuple[int, ...]
+    policy: str | None = None
 
     @classmethod
-    def of(cls, adapters: Sequence[Adapter], bounds: Mapping[str, tuple[int, int]] | None = None) -> "Bank":
-        """Adapters in this order. `bounds`: those of a policy, where a name that is missing is not approved; default [0, 1]."""
-        names = tuple(adapter.name for adapter in adapters)
-        held = dict.fromkeys(names, (0, MILLION)) if bounds is None else bounds
-        return cls(
-            names, tuple(adapter.digest for adapter in adapters), tuple(held.get(name, (0, 0)) for name in names)
-        )
+    def of(cls, adapters: Sequence[Adapter], policy: Policy | None = None) -> "Bank":
+        """Adapters in this order, under the upper bounds of a policy; a name that it does not know is not approved.
 
-    def row(self, weights: Mapping[str, float], digests: Mapping[str, str]) -> list[float]:
+        Raises:
+            AdapterError: two names of one adapter, or two adapters of one name ("same-adapter").
+        """
+        names = tuple(adapter.name for adapter in adapters)
+        if (found := twins((each.name, each.digest) for each in adapters)) or len(set(names)) < len(names):
+            said = " and ".join(map(repr, found or names))
+            raise AdapterError(f"{said}: an engine holds each adapter once, under one name", reason="same-adapter")
+        bounds = dict.fromkeys(names, (0, MILLION)) if policy is None else policy.bounds()
+        most = tuple(max(bounds.get(name, (0, 0))[1], 0) for name in names)
+        return cls(names, tuple(each.digest for each in adapters), most, policy.digest if policy else None)
+
+    def row(self, grant: Grant) -> list[float]:
         """Weights [K] of one person in column order.
 
         Raises:
+            PolicyError: the grant is one of another policy than this bank was loaded under (reason "other-policy").
             AdapterError: an adapter is not in this bank, or is not the one that the grant was given for.
         """
+        if self.policy is not None and grant.policy_digest != self.policy:
+            raise PolicyError(
+                f"the grant is of policy {grant.policy_digest}, but the engine was loaded under {self.policy}; ask that "
+                "policy for a grant, or load the engine under the policy that granted",
+                reason="other-policy",
+            )
+        weights, digests = grant.granted.floats(), grant.digests
         held = dict(zip(self.names, self.digests, strict=True))
         for name in weights:
             if held.get(name) != digests[name]:

@@ -20,6 +20,8 @@ from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, Policy
+from soupmix.policy.grant import check_grant
+from soupmix.policy.linear import check_linear
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Message", "Prompt"]
@@ -64,8 +66,9 @@ class Engine:
         Args:
             base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
             store: its adapters are read, checked against the manifest, and held once for everybody; None: no adapters.
-            policy: its bounds that hold in every scope are held again inside the kernels, as the last line, whatever
-                grants come; without one, [0, 1] for every adapter.
+            policy: only its grants are taken, and its upper bounds that hold in every scope are held again inside the
+                kernels, as the last line. Without one, grants of any policy are taken, each weight in [0, 1]: for a server
+                that reads its policy again while the model stays, and grants by the one in force.
             dtype: "fp32", "bf16" or "fp16"; by default the dtype of the base.
             device: a torch device.
             fused: compute projections that share an input together, on the CPU with weights in oneDNN's layout: faster,
@@ -97,7 +100,7 @@ class Engine:
                 )
         model, tokenizer = _load_model(found, dtype)
         model = model.to(device)
-        bank = Bank.of(adapters, policy.bounds() if policy else None)
+        bank = Bank.of(adapters, policy)
         rows = Rows(bank, torch.device(device))
         return cls(model, tokenizer, bank, rows, insert(model, adapters, rows, fused=fused), found.digest)
 
@@ -128,12 +131,15 @@ class Engine:
 
         Raises:
             RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
+            PolicyRefusal: `factor` under a rule that bounds the norm (reason "norm-not-linear").
             AdapterError: a grant is for an adapter that this engine does not hold.
+            PolicyError: a grant is of another policy than the one the engine was loaded under (reason "other-policy").
+            PolicyError: a grant is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
         """
         self._check(prompts, grants, method)
-        weights = torch.tensor(
-            [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants], device=self.model.device
-        ).view(len(grants), len(self.bank.names))
+        weights = torch.tensor([self.bank.row(grant) for grant in grants], device=self.model.device).view(
+            len(grants), len(self.bank.names)
+        )
         texts = [self._render(prompt) for prompt in prompts]
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         done: dict[int, Completion] = {}
@@ -147,13 +153,16 @@ class Engine:
     def _check(self, prompts: Sequence[Prompt], grants: Sequence[Grant], method: str) -> None:
         if len(prompts) != len(grants):
             raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
-        for grant in grants:
-            if not isinstance(grant, Grant):
-                raise TypeError(f"the engine serves grants, not {type(grant).__name__}; ask Policy.clamp for one")
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
+        self._check_grants(grants, method)
+
+    def _check_grants(self, grants: Sequence[Grant], method: str) -> None:
         self.check_method(method)
+        for grant in grants:
+            check_grant(grant, "the engine")
+            check_linear(method, grant.norm_rule)
 
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown, or if it is `factor` and adapters have different ranks."""
@@ -163,10 +172,11 @@ class Engine:
             factor_ready(self._groups)
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
-        """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`."""
+        """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`. Raises as `complete` does."""
+        check_grant(grant, "the engine")
         return merge_identity(
             base_digest=self.base_digest,
-            weights={grant.digests[name]: micro for name, micro in grant.granted.items()},
+            weights=grant.weighted,
             method=method,
             dtype=dtype_code(str(self.model.dtype).removeprefix("torch.")),
             policy_digest=grant.policy_digest,
@@ -204,8 +214,9 @@ class Engine:
         return Completion(text, len(tokens.ids), tokens.finished)
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
-        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row."""
-        rows = [self.bank.row(grant.granted.floats(), dict(grant.digests)) for grant in grants]
+        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row. Raises as `complete`."""
+        self._check_grants(grants, method)
+        rows = [self.bank.row(grant) for grant in grants]
         weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
         with torch.inference_mode(), self.rows.serving(weights, method):
             result: Tensor = self.model(input_ids=ids).logits

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 import soupmix_kernels
 from soupmix.engine.rows import Rows
@@ -23,8 +22,7 @@ class Projection:
         self._weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
         self._bias = _bias(linears)
         self._packed = soupmix_kernels.pack(self._weight) if fused else None
-        if self._packed is not None:
-            self._weight = None
+        self._weight = None if self._packed is not None else soupmix_kernels.wide_weight(self._weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, sum of widths]."""
@@ -32,7 +30,7 @@ class Projection:
             return soupmix_kernels.packed_linear(x, self._packed, self._bias)
         if self._weight is None:
             raise RuntimeError("a projection has lost its weight")
-        return linear(x, self._weight, self._bias)
+        return soupmix_kernels.wide_linear(x, self._weight, self._bias)
 
 
 def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:

@@ -25,9 +25,8 @@ class Rows:
     """
 
     def __init__(self, bank: Bank, device: torch.device) -> None:
-        bounds = torch.tensor(bank.bounds, dtype=torch.float64).view(-1, 2).T / MILLION
-        least, most = bounds.float().to(device)
-        self._bounds = least, most
+        most = (torch.tensor(bank.most, dtype=torch.float64) / MILLION).float().to(device)
+        self._bounds = torch.zeros_like(most), most  # from zero: the last line takes away, and gives nothing
         self._one_batch = threading.Lock()
         self._keys: dict[object, int] = {}
         self._leave()

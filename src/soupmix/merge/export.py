@@ -15,6 +15,7 @@ from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, portable, recipe_yaml
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Errors
+from soupmix.policy.grant import check_grant
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.trust.dsse import Envelope
 
@@ -103,7 +104,9 @@ def save(
 
     Raises:
         OutputError: the folder exists and `force` is not given, or the disk refuses.
+        PolicyError: the soup was made from the record of a grant, or its grant was changed ("not-granted").
     """
+    check_grant(soup.grant, "saving a soup")
     export = portable(export, folder)
     with new_folder(folder, force=force) as temporary:
         sink = Sink(temporary)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from soupmix.merge.export import Export
     from soupmix.merge.soup import Soup
-    from soupmix.policy import Grant
+    from soupmix.policy import RecordedGrant
 
 __all__ = [
     "PROVENANCE",
@@ -94,7 +94,9 @@ def read_provenance(folder: Path) -> Envelope | None:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from error
 
 
-def check_provenance(envelope: Envelope | None, outputs: Mapping[str, str], grant: "Grant | None") -> Iterator[Finding]:
+def check_provenance(
+    envelope: Envelope | None, outputs: Mapping[str, str], grant: "RecordedGrant | None"
+) -> Iterator[Finding]:
     """Whether an envelope speaks of these files (name -> "sha256:<hex>") and of this grant, signed or not.
 
     Raises:
@@ -139,7 +141,7 @@ def check_model_signature(folder: Path) -> Iterator[Finding]:
             yield Finding("signature-differs", name, f"{name} is not the file that {MODEL_SIGNATURE} speaks of")
 
 
-def _request(grant: "Grant") -> dict[str, Any]:
+def _request(grant: "RecordedGrant") -> dict[str, Any]:
     return {
         "attributes": grant.attributes,
         "policy": _digest(grant.policy_digest),

@@ -13,11 +13,14 @@ from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import check_method, factor_warnings, merge_modules
 from soupmix.merge.stack import Stack
 from soupmix.merge.tensors import dtype_code
-from soupmix.policy import Grant
+from soupmix.policy import Grant, RecordedGrant
+from soupmix.policy.grant import check_grant
+from soupmix.policy.linear import check_linear
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
+from soupmix.weights import MILLION
 
-__all__ = ["SHARD_SIZE", "Ingredient", "Soup", "merge"]
+__all__ = ["SHARD_SIZE", "Ingredient", "Soup", "merge", "repeat_merge"]
 
 SHARD_SIZE = 5_000_000_000
 """Default for the most bytes of tensors in one file of a model."""
@@ -42,14 +45,15 @@ class Soup:
     """Adapters merged under a grant, in factored form.
 
     Attributes:
-        grant: what was allowed. method: "delta" or "factor".
+        grant: what was allowed; where a finished merge is repeated, the record of it, and then nothing can be saved.
+        method: "delta" or "factor".
         ingredients: the adapters with a weight, sorted by name; an adapter of weight zero is none.
         modules: module path -> merged update, sorted by path; empty for an empty grant.
         warnings: why the result may mean little, one sentence each.
         store: where the adapters come from: "shipped", or the folder.
     """
 
-    grant: Grant
+    grant: RecordedGrant
     method: str
     ingredients: tuple[Ingredient, ...]
     modules: Mapping[str, Stack]
@@ -60,7 +64,7 @@ class Soup:
         """The merge identity of this soup on a base in a dtype; see `soupmix.merge.identity`."""
         return merge_identity(
             base_digest=base_digest,
-            weights={item.digest: item.micro for item in self.ingredients},
+            weights=[(item.digest, item.micro) for item in self.ingredients],
             method=self.method,
             dtype=dtype,
             policy_digest=self.grant.policy_digest,
@@ -141,23 +145,36 @@ def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
         method: "delta" (exact: sum_k w_k s_k B_k A_k) or "factor" (A and B averaged apart, arXiv 2310.11564).
 
     Raises:
-        TypeError: `grant` is no Grant.
+        TypeError: `grant` is no Grant. PolicyError: it is not as a policy of this process gave it ("not-granted").
         RecipeError: unknown method.
+        PolicyRefusal: "factor" under a rule that bounds the norm (reason "norm-not-linear").
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
-    if not isinstance(grant, Grant):
-        raise TypeError(
-            f"merge takes a Grant, not {type(grant).__name__}: weights become a Grant through Policy.clamp; "
-            "Policy.open(store) is the policy without rules"
-        )
+    check_grant(grant, "merge")
+    return _merged(store, grant, method)
+
+
+def repeat_merge(store: Store, record: RecordedGrant, *, method: str = "delta") -> Soup:
+    """The soup of a finished merge, made again from its record to be compared with it. Nothing of it can be saved.
+
+    Raises as `merge` does, of the record's weights and adapters.
+    """
+    return _merged(store, record, method)
+
+
+def _merged(store: Store, grant: RecordedGrant, method: str) -> Soup:
     check_method(method)
+    check_linear(method, grant.norm_rule)
     weighted = []
     ingredients = []
     for name, micro in sorted(grant.granted.items()):
+        held = max(0, min(micro, MILLION))  # as the kernels do: whoever made the grant, no weight is more than 1
+        if not held:
+            continue
         adapter = store.load(name, grant.digests[name])
-        weighted.append((adapter, micro / 1_000_000))
+        weighted.append((adapter, held / MILLION))
         entry = store[name]
-        ingredients.append(Ingredient(name, adapter.digest, entry.licence, entry.base, adapter.base_digest, micro))
+        ingredients.append(Ingredient(name, adapter.digest, entry.licence, entry.base, adapter.base_digest, held))
     _check_one_base(ingredients)
     warnings = factor_warnings(weighted) if method == "factor" else ()
     for warning in warnings:

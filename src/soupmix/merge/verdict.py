@@ -29,9 +29,9 @@ from soupmix.merge.provenance import (
 from soupmix.merge.recipe import Recipe, read_recipe
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT
 from soupmix.merge.sink import Sink
-from soupmix.merge.soup import SHARD_SIZE, Soup, merge
+from soupmix.merge.soup import SHARD_SIZE, Soup, repeat_merge
 from soupmix.merge.tensors import dtype_code
-from soupmix.policy import Grant
+from soupmix.policy import RecordedGrant
 from soupmix.store.sealed import read_sealed
 from soupmix.store.store import Store
 from soupmix.trust.bundle import MODEL_SIGNATURE
@@ -153,7 +153,7 @@ def _rebuild(
     folder: Path,
     recorded: Mapping[str, Mapping[str, str]],
     envelope: Envelope | None,
-    grant: Grant,
+    grant: RecordedGrant,
     places: tuple[str | Path | None, str | Path | None],
 ) -> Iterator[Finding]:
     recipe, (store, base) = read_recipe(folder / RECIPE), places
@@ -175,12 +175,12 @@ def _rebuild(
         written = _written(folder, recorded)
         if envelope is not None:  # signatures need a key, so what is compared is what they are over
             written[PROVENANCE] = f"sha256:{sha256(envelope.unsigned().to_bytes()).hexdigest()}"
-        yield from _compare(folder, written, recipe, merge(opened, grant, method=recipe.method), found)
+        yield from _compare(folder, written, recipe, repeat_merge(opened, grant, method=recipe.method), found)
 
 
-def _grant(path: Path) -> Grant:
+def _grant(path: Path) -> RecordedGrant:
     try:
-        return Grant.from_record(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
+        return RecordedGrant.read(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="bad-record") from None
     except (ValueError, RecursionError) as error:
@@ -199,7 +199,7 @@ def _resolve(recipe: Recipe, base: str | Path | None) -> Base | None:
     return resolve(base if base is not None else recipe.base or "")
 
 
-def _changed_adapters(store: Store, grant: Grant) -> Iterator[Finding]:
+def _changed_adapters(store: Store, grant: RecordedGrant) -> Iterator[Finding]:
     for name, digest in sorted(grant.digests.items()):
         try:
             store.load(name, digest)

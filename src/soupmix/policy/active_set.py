@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from soupmix.policy.exact import solve
+from soupmix.policy.patience import check_time
 from soupmix.policy.quadratic import Quadratic
 from soupmix.policy.rows import Exact, Row, Solution
 
-__all__ = ["minimise", "project"]
+__all__ = ["least", "minimise", "project"]
 
 _Sparse = tuple[tuple[int, int], ...]
+_FINE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,28 @@ def minimise(target: Quadratic, rows: Sequence[Row]) -> Solution | None:
     from soupmix.policy.dual import active_in_floats  # numpy, which a closed form does without
 
     guess = active_in_floats(target, sides)
-    found = None if guess is None else _solved(target, sides, guess)
+    found = None if guess is None else _solved(target, sides, guess[0])
     return found or _in_rationals(target, sides)
+
+
+def least(target: Quadratic, rows: Sequence[Row]) -> Fraction:
+    """A bound below the squared Euclidean distance of a request from the set, whatever else bounds the set: weak duality.
+
+    For any multipliers l >= 0 of the sides N w >= b, 2 l' (b - N v) - |N' l|^2 is no more than |w - v|^2 of any w of the set.
+    """
+    sides = [side for side in _sides(rows) if side.normal]
+    from soupmix.policy.dual import active_in_floats
+
+    guess = active_in_floats(target, sides)
+    if guess is None:
+        return Fraction(0)
+    pull, missing = [0] * len(target.pull), 0
+    for index, multiplier in zip(*guess, strict=True):
+        share = round(multiplier * _FINE)
+        missing += share * int(sides[index].shortfall(target.pull))
+        for adapter, coef in sides[index].normal:
+            pull[adapter] += share * coef
+    return Fraction(2 * _FINE * missing - sum(value * value for value in pull), _FINE**2)
 
 
 def _sides(rows: Sequence[Row]) -> list[Side]:
@@ -110,6 +132,7 @@ def _in_rationals(target: Quadratic, sides: Sequence[Side]) -> Solution | None:
     weights, active = target.free(), dict[int, Exact]()
     lifted = [target.lift(side.normal) for side in sides]
     while True:
+        check_time()
         missing = [(side.shortfall(weights), -index) for index, side in enumerate(sides) if index not in active]
         worst, index = max(missing, default=(0, 0))
         if worst <= 0:
@@ -128,6 +151,7 @@ def _add(
     """Move `weights` and the multipliers until side `new` is met with equality; False if no point can meet it."""
     multiplier: Exact = 0
     while True:
+        check_time()
         names = list(active)
         pull = _independent(
             [[_dot(sides[i].normal, lifted[j]) for j in names] for i in names],

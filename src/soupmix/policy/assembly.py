@@ -1,23 +1,23 @@
-"""What a policy is assembled from: rules in their places, evidence, measures of a store, the digest of it all."""
+"""What a policy is assembled from: rules in their places, evidence, measures of a store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
-from hashlib import sha256
 from itertools import pairwise
 
 from soupmix.errors import PolicyError
-from soupmix.files import canonical_json
 from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.known import AdapterRef, Known
+from soupmix.policy.obligations import Obligation
 from soupmix.policy.pieces import Piece, RuleRef, Setting, place
 from soupmix.policy.quadratic import Matrix
-from soupmix.policy.region import Space
-from soupmix.policy.rules import Approve, Within, applies, within
+from soupmix.policy.recorded import RecordedGrant
+from soupmix.policy.rules import Approve, Within, within
+from soupmix.policy.space import Space
 from soupmix.policy.translate import translate
 
-__all__ = ["Placed", "check_order", "digest_of", "measured", "placed", "total_budget", "unproved"]
+__all__ = ["Placed", "check_order", "duties", "internal_reasons", "measured", "placed", "total_budget", "unproved"]
 
 _METRIC_DIGITS = 6
 _GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
@@ -31,9 +31,9 @@ class Placed:
     within: Within
     pieces: tuple[Piece, ...]
 
-    def applies(self, attributes: Mapping[str, str]) -> bool:
-        """Whether the rule holds for a request with these attributes."""
-        return applies(self.within, attributes)
+    def of(self, kind: type[Piece]) -> bool:
+        """Whether any of its pieces is of this kind."""
+        return any(isinstance(each, kind) for each in self.pieces)
 
 
 def check_order(documents: Sequence[tuple[str, Document]]) -> None:
@@ -57,6 +57,11 @@ def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple
             if not found and not isinstance(rule, Approve):
                 notes.append(f"{ref} concerns no known adapter, so it has no effect")
     return tuple(rules), notes
+
+
+def duties(documents: Sequence[Document]) -> tuple[tuple[Within, Obligation], ...]:
+    """All obligations of all documents, and for whom they hold."""
+    return tuple((within(said.scope, each.scope), each) for said in documents for each in said.obligations)
 
 
 def unproved(documents: Sequence[Document], today: date) -> frozenset[str]:
@@ -133,10 +138,11 @@ def _exponent(value: Fraction) -> int:
     return len(str(value.numerator)) - len(str(value.denominator))
 
 
-def digest_of(documents: Sequence[Document], budget: int | None, space: Space | None) -> str:
-    """Identity of a policy: what the documents say, the store's budget, and the metric if it is not the Euclidean one."""
-    inside = sorted((TIERS.index(document.tier), document.digest()) for document in documents)
-    content = {"documents": [list(pair) for pair in inside], "schema": 1, "total_budget": budget}
-    if space is not None:
-        content["metric"] = [list(row) for row in space.metric or ()]
-    return f"sha256:{sha256(canonical_json(content)).hexdigest()}"
+def internal_reasons(rules: Iterable[Placed], grant: RecordedGrant) -> dict[str, str]:
+    """Internal reasons of the rules that bound, by "source rule"; of several, where files of one name have rules of one id."""
+    bound = {(each.tier, each.issuer, each.source, each.rule) for each in grant.binding}
+    found: dict[str, list[str]] = {}
+    for ref in [each.ref for each in rules]:
+        if (ref.tier, ref.issuer, ref.source, ref.id) in bound and ref.internal_reason:
+            found.setdefault(f"{ref.source} {ref.id}", []).append(ref.internal_reason)
+    return {rule: "; ".join(reasons) for rule, reasons in found.items()}

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 
 from soupmix.errors import PolicyError, PolicyRefusal, SoupmixError
 from soupmix.policy.fields import Edge, Line, Micro, Name, Value
-from soupmix.policy.grant import Grant
 from soupmix.policy.pieces import RuleRef
 from soupmix.policy.reading import read_text, read_yaml
+from soupmix.policy.recorded import RecordedGrant
 from soupmix.policy.rulebook import Policy
 from soupmix.weights import Weights
 
@@ -100,7 +100,7 @@ def _failures(policy: Policy, case: Case, bound: set[tuple[str, str]]) -> list[s
     return list(_differences(case.expect, grant))
 
 
-def _differences(expected: Expected, grant: Grant) -> list[str]:
+def _differences(expected: Expected, grant: RecordedGrant) -> list[str]:
     found: Mapping[str, tuple[object, object]] = {
         "refused": (expected.refused, None),
         "granted": (

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 from soupmix.errors import PolicyError
 from soupmix.policy.containment import Undecided, witness
+from soupmix.policy.kinds import stated
 from soupmix.policy.pieces import Ball, Choice, Constraint, Piece, RuleRef
-from soupmix.policy.region import Region, Space
+from soupmix.policy.region import Region
 from soupmix.policy.rulebook import Policy
-from soupmix.policy.rules import ATTRIBUTES, SOURCES
+from soupmix.policy.rules import SOURCES
+from soupmix.policy.space import Space
 from soupmix.weights import Weights
 
 __all__ = ["Difference", "Widening", "difference", "idle_rules"]
-
-_ELSEWHERE = "any-other-value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +91,11 @@ def idle_rules(policy: Policy) -> tuple[RuleRef, ...]:
 
 def requests(policies: Sequence[Policy]) -> Iterator[tuple[dict[str, str], str]]:
     """One request of every kind: attributes as said, and one source for all weights ("" if not said)."""
-    limits = [limit for policy in policies for placed in policy.placed for limit in placed.within]
-    values: dict[str, list[str | None]] = {key: [None] for key in ATTRIBUTES}
-    for key, listed in limits:
-        values[key] += [value for value in listed if value not in values[key]]
-    for known in values.values():
-        known += [_ELSEWHERE] if len(known) > 1 else []
-    seen = set()
-    for chosen in product(*values.values()):
-        attributes = {key: value for key, value in zip(values, chosen, strict=True) if value is not None}
+    seen, minded = set(), any(policy.minds_sources for policy in policies)
+    for attributes in stated([placed.within for policy in policies for placed in policy.placed]):
         for source in ("", *SOURCES):
-            kind = tuple(policy.kind(attributes, _everywhere(policy, source)) for policy in policies)
+            # where sources matter they are told apart, so that a reader learns of each one what it lets through
+            kind = tuple(policy.kind(attributes, _everywhere(policy, source)) for policy in policies), minded and source
             if kind not in seen:
                 seen.add(kind)
                 yield attributes, source

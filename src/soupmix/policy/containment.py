@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupmix.policy.active_set import project
+from soupmix.policy.face import Face
 from soupmix.policy.norm import Ellipsoid
-from soupmix.policy.region import Face, Region
+from soupmix.policy.region import Region
 from soupmix.policy.rounding import round_inside
 from soupmix.policy.rows import Row
 

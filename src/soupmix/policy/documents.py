@@ -1,6 +1,5 @@
 """The policy document as people write it: pydantic models at the edge, numbers already integer millionths."""
 
-from datetime import date
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -9,7 +8,7 @@ from pydantic import Field, model_validator
 from soupmix.files import canonical_json
 from soupmix.policy.fields import Day, Edge, Label, Line, twice
 from soupmix.policy.obligations import Obligation
-from soupmix.policy.rules import Approve, Combinations, Rule, Scope
+from soupmix.policy.rules import Approve, Rule, Scope
 
 __all__ = ["TIERS", "Document", "Valid"]
 
@@ -52,10 +51,3 @@ class Document(Edge):
     def digest(self) -> str:
         """Hex SHA-256 of the content."""
         return sha256(canonical_json(self.content())).hexdigest()
-
-    def days(self) -> tuple[date, ...]:
-        """The last days of everything in this document that ends: its window, and the reports of its approvals."""
-        reports = [each.evidence for rule in self.rules if isinstance(rule, Approve) for each in rule.adapters]
-        reports += [each.evidence for rule in self.rules if isinstance(rule, Combinations) for each in rule.allow]
-        ends = [report.until for report in reports if report is not None]
-        return tuple(sorted([*ends, *([self.valid.until] if self.valid.until else [])]))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from soupmix.policy.patience import check_time
 from soupmix.policy.quadratic import Quadratic
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ _TOLERANCE = 1e-9
 """Of quantities of order 1: weights count as units here, normals and the matrix are scaled."""
 
 
-def active_in_floats(target: Quadratic, sides: "Sequence[Side]") -> list[int] | None:
-    """Indices of the sides that hold the minimum, in the order found; None if floats do not get there."""
+def active_in_floats(target: Quadratic, sides: "Sequence[Side]") -> tuple[list[int], list[float]] | None:
+    """Indices of the sides that hold the minimum, in the order found, and about their multipliers, in millionths, none
+    negative; None if floats do not get there.
+    """
     size = len(target.pull)
     normals, bounds = np.zeros((len(sides), size)), np.array([side.bound / 1e6 for side in sides])
     for index, side in enumerate(sides):
@@ -33,18 +36,25 @@ def active_in_floats(target: Quadratic, sides: "Sequence[Side]") -> list[int] | 
         weights = np.linalg.solve(matrix / largest, pull / largest)
     except np.linalg.LinAlgError:
         return None
-    return _walk(weights, normals, bounds, lifted)
+    found = _walk(weights, normals, bounds, lifted)
+    if found is None:
+        return None
+    active, multipliers = found
+    return active, np.maximum(multipliers * 1e6 / scale[active], 0).tolist()
 
 
-def _walk(weights: np.ndarray, normals: np.ndarray, bounds: np.ndarray, lifted: np.ndarray) -> list[int] | None:
+def _walk(
+    weights: np.ndarray, normals: np.ndarray, bounds: np.ndarray, lifted: np.ndarray
+) -> tuple[list[int], np.ndarray] | None:
     active: list[int] = []
     multipliers = np.zeros(0)
     for _ in range(10 * len(bounds) + 50):
+        check_time()
         slack = normals @ weights - bounds
         slack[active] = 0
         new = int(slack.argmin()) if len(bounds) else 0
         if not len(bounds) or slack[new] >= -_TOLERANCE:
-            return active
+            return active, multipliers
         moved = _step(new, weights, normals, bounds, lifted, active, multipliers)
         if moved is None:
             return None

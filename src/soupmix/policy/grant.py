@@ -1,201 +1,122 @@
-"""A grant: what the policy let through, and why. The only thing that merging and generating accept."""
+"""A grant: what the policy let through, and why. The only thing that merging and generating accept.
 
+Every grant carries a tag over all that it says, made with a key that this process drew when it began. Whoever takes a grant
+makes the tag again: what was read from a record, unpickled, put together by hand or changed afterwards has no such tag, or
+another. Code that runs in this process can reach the key, and the kernels' memory too, so this is no wall against it; it
+catches mistakes, and data that passes for a grant.
+"""
+
+import marshal
+import secrets
 from collections.abc import Mapping
-from dataclasses import InitVar, asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import InitVar, dataclass, field
+from hashlib import blake2b
+from hmac import compare_digest
+from json import JSONEncoder
+from typing import Any, Final, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from soupmix.errors import PolicyError
+from soupmix.policy.recorded import Binding, RecordedGrant
+from soupmix.weights import Weights
 
-from soupmix.errors import PolicyError, WeightError
-from soupmix.policy.fields import check_digest
-from soupmix.weights import Weights, decimal_text
+__all__ = ["Grant", "check_grant", "seal_of"]
 
-__all__ = ["SEAL", "Binding", "Grant"]
-
-SEAL: Final = object()
-"""Held by `soupmix.policy` alone; without it a grant cannot be constructed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A rule that held a request back.
-
-    Attributes:
-        adapters: the adapters whose weight it changed, sorted.
-        rule, issuer, tier, source: which rule it is, and the name of the file it stands in.
-        limit: what it limits, in words.
-        public_reason: why, as the issuer tells it, or None.
-        multiplier: how hard it pulls, in units of weight with six digits: how far the nearest point would come towards
-            the request if the limit gave way by as much (Lagrange multiplier); of a bound on the norm, a plain number.
-    """
-
-    adapters: tuple[str, ...]
-    rule: str
-    issuer: str
-    tier: str
-    source: str
-    limit: str
-    public_reason: str | None
-    multiplier: str = "0"
-
-    def __str__(self) -> str:
-        place = self.source if self.source == self.tier else f"{self.source} ({self.tier})"
-        return f"{place}: {self.limit}" + (f"; {self.public_reason}" if self.public_reason else "")
+_KEY: Final = secrets.token_bytes(32)
+_encode = JSONEncoder(
+    check_circular=False, separators=(",", ":")
+).encode  # says what a text holds, whatever its class shows
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """Weights that a policy let through. Made by `Policy.clamp` only.
+class Grant(RecordedGrant):
+    """Weights that a policy let through. Made by `Policy.clamp` only, which gives it the `seal_of` what it grants.
 
-    Attributes:
-        requested: as asked for. granted: what may be merged, without zeros.
-        adapter_digests: (name, "sha256:...") of the granted adapters, sorted by name; also as mapping `digests`.
-        binding: the rules that made the difference.
-        policy_digest: "sha256:..." of the documents. is_open: there are none, only the built-in defaults.
-        distance: how far granted and requested are apart, in units of weight with six digits; "0" if they are not.
-        metric: what distance means, "weights" (Euclidean) or "delta" (norm of the merged delta, relative to the largest).
-        scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
-        sources: (adapter or "*", source) pairs the request stated, sorted.
-        obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
+    It cannot be changed, copied into another one or pickled: across processes a request travels, and is granted anew.
     """
 
-    requested: Weights
-    granted: Weights
-    adapter_digests: tuple[tuple[str, str], ...]
-    binding: tuple[Binding, ...]
-    policy_digest: str
-    scope: tuple[tuple[str, str], ...]
-    is_open: bool
-    distance: str = "0"
-    metric: str = "weights"
-    sources: tuple[tuple[str, str], ...] = ()
-    obligations: tuple[str, ...] = ()
-    seal: InitVar[object] = None
+    seal: InitVar[bytes | None] = field(default=None, kw_only=True)
+    _tag: bytes = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self, seal: object) -> None:
-        if seal is not SEAL:
+    def __post_init__(self, seal: bytes | None) -> None:
+        if not isinstance(seal, bytes):
             raise TypeError(
                 "a Grant comes from Policy.clamp; without a policy, use Policy.open(adapters).clamp(weights)"
             )
+        object.__setattr__(self, "_tag", _tag_of(self, seal))
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """Adapter name -> "sha256:..." of what was granted."""
-        return dict(self.adapter_digests)
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> RecordedGrant:
+        """What a grant's `to_dict` wrote; see `RecordedGrant.read`. It lets nothing through any more."""
+        return RecordedGrant.read(record)
 
-    @property
-    def attributes(self) -> dict[str, str]:
-        """What the request said about itself."""
-        return dict(self.scope)
+    def __copy__(self) -> "Grant":
+        return self
 
-    @property
-    def clamped(self) -> bool:
-        """Whether anything differs from what was requested."""
-        return self.granted != self.requested.nonzero()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Grant":
+        return self
 
-    def explain(self) -> str:
-        """One line per adapter: requested -> granted, and the rules that bound, one a line."""
-        names = sorted({*self.requested.nonzero(), *self.granted})
-        lines = ["no policy is applied: only the built-in defaults hold"] if self.is_open else []
-        heads = {name: self._change(name) for name in names}
-        width = max(map(len, heads.values()), default=0)
-        for name in names:
-            reasons = [str(each) for each in self.binding if name in each.adapters] or [""]
-            lines += [
-                f"{head:<{width}}   {reason}".rstrip()
-                for head, reason in zip([heads[name], *[""] * len(reasons)], reasons, strict=False)
-            ]
-        if not self.granted:
-            lines.append("nothing granted: the base model as it is")
-        if self.obligations:
-            lines.append(f"obliged to: {', '.join(self.obligations)}")
-        return "\n".join(lines)
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a grant does not leave its process: send the request, and let Policy.clamp grant it there; "
+            "to keep what it says, use to_dict"
+        )
 
-    def _change(self, name: str) -> str:
-        asked, given = self.requested.get(name, 0), self.granted.get(name, 0)
-        change = f" -> {decimal_text(given)}" if asked != given else ""
-        return f"{name} {decimal_text(asked)}{change}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, weights as decimal text; `from_record` reads it back."""
-        return {
-            "attributes": self.attributes,
-            "binding": [{**asdict(each), "adapters": list(each.adapters)} for each in self.binding],
-            "clamped": self.clamped,
-            "digests": self.digests,
-            "distance": self.distance,
-            "granted": self.granted.decimals(),
-            "metric": self.metric,
-            "obligations": list(self.obligations),
-            "open": self.is_open,
-            "policy_digest": self.policy_digest,
-            "requested": self.requested.decimals(),
-            "schema": 1,
-            "sources": dict(self.sources),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Grant":
-        """The grant that `to_dict` wrote, for rebuilding and comparing a finished merge: never to make a new one.
-
-        Raises:
-            PolicyError: the record is damaged or contradicts itself (reason "bad-record").
-        """
-        if not isinstance(record, Mapping):
-            raise PolicyError("damaged grant record: it is no JSON object", reason="bad-record")
-        try:
-            read = _Record.model_validate(dict(record))
-            grant = cls(
-                requested=Weights.parse(read.requested),
-                granted=Weights.parse(read.granted).nonzero(),
-                adapter_digests=tuple(sorted((name, check_digest(text)) for name, text in read.digests.items())),
-                binding=tuple(Binding(**each.model_dump()) for each in read.binding),
-                policy_digest=check_digest(read.policy_digest),
-                scope=tuple(sorted(read.attributes.items())),
-                is_open=read.open,
-                distance=read.distance,
-                metric=read.metric,
-                sources=tuple(sorted(read.sources.items())),
-                obligations=read.obligations,
-                seal=SEAL,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise PolicyError(f"damaged grant record: {place}: {first['msg']}", reason="bad-record") from error
-        except (WeightError, ValueError) as error:
-            raise PolicyError(f"damaged grant record: {error}", reason="bad-record") from error
-        if grant.to_dict() != dict(record):
-            raise PolicyError("damaged grant record: it contradicts itself", reason="bad-record")
-        return grant
+    def __setstate__(self, state: object) -> NoReturn:
+        raise TypeError("a grant is made by Policy.clamp, not from the state of another")
 
 
-class _RecordedBinding(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+def check_grant(grant: object, taker: str) -> None:
+    """Raise unless this is a grant as a policy of this process gave it. `taker` begins the message.
 
-    adapters: tuple[str, ...]
-    rule: str
-    issuer: str
-    tier: str
-    source: str
-    limit: str
-    public_reason: str | None
-    multiplier: str
+    Raises:
+        TypeError: it is no grant at all. PolicyError: it is the record of one, or was forged or changed ("not-granted").
+    """
+    if type(grant) is RecordedGrant:
+        raise PolicyError(
+            f"{taker} takes a grant, and this is the record of one, which lets nothing through: ask Policy.clamp again for "
+            "the weights that it says were requested",
+            reason="not-granted",
+        )
+    if type(grant) is not Grant:
+        raise TypeError(
+            f"{taker} takes a Grant, not {type(grant).__name__}: ask Policy.clamp for one; Policy.open(store) is the policy "
+            "without rules"
+        )
+    if not _is_whole(grant):
+        raise PolicyError(
+            f"{taker} takes a grant as the policy gave it, and this one was made or changed by something else; ask "
+            "Policy.clamp for another",
+            reason="not-granted",
+        )
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+def seal_of(
+    granted: Weights, digests: tuple[tuple[str, str], ...], binding: tuple[Binding, ...], distance: str
+) -> bytes:
+    """The part of a tag that all grants of one outcome share: computed once, when it is clamped."""
+    rules = [(b.adapters, b.rule, b.issuer, b.tier, b.source, b.limit, b.public_reason, b.multiplier) for b in binding]
+    return _keyed(b"outcome", b"", (granted.pairs(), digests, rules, distance))
 
-    attributes: dict[str, str]
-    binding: tuple[_RecordedBinding, ...]
-    clamped: bool
-    digests: dict[str, str]
-    distance: str
-    granted: dict[str, str]
-    metric: Literal["weights", "delta"]
-    obligations: tuple[str, ...]
-    open: bool
-    policy_digest: str
-    requested: dict[str, str]
-    sources: dict[str, str]
-    version: Literal[1] = Field(alias="schema")
+
+def _tag_of(grant: Grant, seal: bytes) -> bytes:
+    said = (grant.requested.pairs(), grant.policy_digest, grant.scope, grant.is_open, grant.metric)
+    return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations, grant.norm_rule))
+
+
+def _keyed(kind: bytes, before: bytes, said: Any) -> bytes:
+    try:
+        # four times as fast as JSON; version 2 has no references, so equal content has equal bytes
+        text = marshal.dumps(said, 2)
+    except ValueError:  # a class of its own for a text, such as an enumeration
+        text = _encode(said).encode()
+    return blake2b(before + text, key=_KEY, person=kind, digest_size=16).digest()
+
+
+def _is_whole(grant: Grant) -> bool:
+    try:
+        if not type(grant.granted) is type(grant.requested) is Weights:
+            return False
+        seal = seal_of(grant.granted, grant.adapter_digests, grant.binding, grant.distance)
+        return compare_digest(grant._tag, _tag_of(grant, seal))
+    except (AttributeError, TypeError, ValueError):  # something in it is not even what a grant is made of
+        return False

@@ -8,7 +8,7 @@ from soupmix.errors import PolicyError
 from soupmix.policy.documents import Document
 from soupmix.policy.fields import check_digest
 from soupmix.policy.rules import Approve, Approved
-from soupmix.weights import check_name
+from soupmix.weights import check_name, twins
 
 __all__ = ["AdapterRef", "Known", "know"]
 
@@ -70,7 +70,8 @@ def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple
     store (or the outermost document) is believed and `Known.mismatch` reports the other.
 
     Raises:
-        PolicyError: two adapters of one name, or an adapter with a bad name or digest (reason "bad-adapter").
+        PolicyError: two adapters of one name, two names of one adapter, or an adapter with a bad name or digest (reason
+            "bad-adapter").
     """
     known: dict[str, Known] = {}
     for ref in adapters:
@@ -89,7 +90,13 @@ def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple
                 approved.name, approved.digest, approved.dimension, approved.pole, frozenset(approved.tags), not stored
             )
         )
-    return tuple(sorted(known.values(), key=lambda adapter: (adapter.digest, adapter.name)))
+    if found := twins((adapter.name, adapter.digest) for adapter in known.values()):
+        raise PolicyError(
+            f"{found[0]!r} and {found[1]!r} are one adapter ({_short(known[found[0]].digest)}), so what a rule says of one "
+            "would not hold for the other; use one name for it in the store and in every approve rule",
+            reason="bad-adapter",
+        )
+    return tuple(sorted(known.values(), key=lambda adapter: adapter.digest))
 
 
 def _from_store(ref: AdapterRef) -> Known:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from math import sqrt
 
 from soupmix.policy.active_set import minimise
+from soupmix.policy.patience import check_time
 from soupmix.policy.quadratic import Matrix, Quadratic, form
 from soupmix.policy.rows import Row, Solution
 
@@ -46,6 +47,7 @@ def minimise_inside(target: Quadratic, rows: Sequence[Row], ball: Ellipsoid) -> 
         if high[0] > 1e30:
             return None
     for step in range(_STEPS):
+        check_time()
         if high[1].gap <= target.unit:
             break
         # aim at half the gap that is allowed, from either side; bisect now and then, should the curve be bent too much

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupmix.errors import PolicyRefusal
-from soupmix.policy.grant import Binding
+from soupmix.policy.grant import seal_of
 from soupmix.policy.known import Known
+from soupmix.policy.recorded import Binding
 from soupmix.policy.region import Clamped, Pull
 from soupmix.weights import Weights, decimal_text
 
@@ -18,6 +19,7 @@ class Outcome:
 
     Attributes:
         refused: the first binding of a rule that refuses instead of clamping, or None.
+        seal: of all this, as it was clamped; see `seal_of`.
     """
 
     granted: Weights
@@ -25,16 +27,17 @@ class Outcome:
     binding: tuple[Binding, ...]
     distance: str
     refused: Binding | None
+    seal: bytes
 
     @classmethod
     def of(cls, clamped: Clamped, known: Sequence[Known]) -> "Outcome":
         """A clamp over these adapters, in words."""
         used = {adapter.name: micro for adapter, micro in zip(known, clamped.granted, strict=True) if micro}
-        digests = sorted([(adapter.name, adapter.digest) for adapter in known if adapter.name in used])
+        granted, distance = Weights.unchecked(used), decimal_text(clamped.distance)
+        digests = tuple(sorted([(adapter.name, adapter.digest) for adapter in known if adapter.name in used]))
         binding = tuple([_binding(pull, known) for pull in clamped.pulls])
-        refusing = {(pull.rule.source, pull.rule.id) for pull in clamped.pulls if pull.rule.refuses}
-        refused = next((each for each in binding if (each.source, each.rule) in refusing), None) if refusing else None
-        return cls(Weights.unchecked(used), tuple(digests), binding, decimal_text(clamped.distance), refused)
+        refused = next((b for b, pull in zip(binding, clamped.pulls, strict=True) if pull.rule.refuses), None)
+        return cls(granted, digests, binding, distance, refused, seal_of(granted, digests, binding, distance))
 
     def check(self) -> None:
         """Raise PolicyRefusal (reason "refused-by-rule") if a rule that refuses would have changed the request."""

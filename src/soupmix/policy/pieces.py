@@ -1,5 +1,6 @@
 """What rules become: integer linear constraints, choices of supports, bounds on a norm. Each only removes points."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -7,7 +8,7 @@ from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.known import Known
 from soupmix.policy.rules import Rule, Scope
 
-__all__ = ["BUILT_IN", "Ball", "Choice", "Constraint", "Piece", "RuleRef", "Setting", "place"]
+__all__ = ["BUILT_IN", "Ball", "Choice", "Constraint", "Piece", "RuleRef", "Setting", "place", "several"]
 
 BUILT_IN = "built-in"
 """Tier and source of the default rules that hold under every policy."""
@@ -122,6 +123,12 @@ def place(document: Document, source: str) -> tuple[tuple[Rule, RuleRef], ...]:
         )
         for index, rule in enumerate(document.rules)
     )
+
+
+def several(rules: Iterable[RuleRef]) -> str:
+    """Rules in words, the first three by name."""
+    names = sorted({str(rule) for rule in rules})
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _scope_text(*scopes: Scope) -> str:

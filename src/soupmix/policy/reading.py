@@ -1,7 +1,6 @@
 """Reading a document strictly: YAML in which every scalar is text, and errors that say file, place and remedy."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ from soupmix.policy import documents, obligations, rules
 from soupmix.policy.documents import Document
 from soupmix.strict_yaml import TextLoader
 
-__all__ = ["check_window", "parse_document", "read_text", "read_yaml"]
+__all__ = ["parse_document", "read_text", "read_yaml"]
 
 _LARGEST_FILE: Final = 1 << 20
 _OBLIGATIONS: Final[dict[str, type[BaseModel]]] = {
@@ -83,19 +82,6 @@ def parse_document(text: str, source: str) -> Document:
         return Document.model_validate(content)
     except ValidationError as error:
         raise PolicyError(_sentence(error, source), reason="bad-document") from error
-
-
-def check_window(document: Document, source: str, now: datetime) -> None:
-    """Refuse a document outside its validity window (days in UTC, both inclusive).
-
-    Raises:
-        PolicyError: not yet valid, or no longer (reason "not-valid").
-    """
-    today, valid = now.astimezone(UTC).date(), document.valid
-    if valid.start and today < valid.start:
-        raise PolicyError(f"{source} is valid from {valid.start} on, and today is {today}", reason="not-valid")
-    if valid.until and today > valid.until:
-        raise PolicyError(f"{source} was valid until {valid.until}, and today is {today}; renew it", reason="not-valid")
 
 
 def _sentence(error: ValidationError, source: str) -> str:

@@ -1,42 +1,25 @@
 """The feasible set of one request: all pieces in scope, compiled, with the clamp onto it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
-from itertools import repeat
+from dataclasses import dataclass
 from math import isqrt
-from operator import mul, sub
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy.active_set import minimise
-from soupmix.policy.certificate import certified
+from soupmix.policy.cost import check_cost
+from soupmix.policy.face import Face
 from soupmix.policy.faces import faces
-from soupmix.policy.laminar import Forest, forest
-from soupmix.policy.norm import Ellipsoid, minimise_inside
+from soupmix.policy.laminar import forest
+from soupmix.policy.nearest import away, nearest
+from soupmix.policy.norm import Ellipsoid
+from soupmix.policy.patience import check_time
 from soupmix.policy.pieces import BUILT_IN, Ball, Choice, Constraint, Piece, RuleRef
-from soupmix.policy.quadratic import Matrix, Quadratic, form, unit
-from soupmix.policy.rounding import round_inside
-from soupmix.policy.rows import Row, Solution, gather
+from soupmix.policy.quadratic import Matrix, form, unit
+from soupmix.policy.rows import Solution, gather
+from soupmix.policy.space import Space
 
-__all__ = ["Clamped", "Pull", "Region", "Space", "minimal_conflict"]
+__all__ = ["Clamped", "Pull", "Region", "minimal_conflict"]
 
 _STEPS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """The adapters of a policy as coordinates, and how distances and norms are measured in it.
-
-    Attributes:
-        names: adapter names by index. metric: matrix of the distance that the clamp keeps small, None for Euclidean.
-        gram: inner products of the adapters' deltas in integers, None if the store does not say.
-        base: squared norm of the base weights that they change, in the units of `gram`.
-    """
-
-    names: tuple[str, ...]
-    metric: Matrix | None = None
-    gram: Matrix | None = None
-    base: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +52,6 @@ class Clamped:
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
-    """A convex part of a feasible set.
-
-    Attributes:
-        rows: what a point must satisfy. ball: the bound on the norm. ball_rule: whose it is.
-        forest: the same rows arranged for the closed form; None where groups overlap without nesting.
-    """
-
-    rows: tuple[Row, ...]
-    ball: Ellipsoid | None
-    forest: Forest | None = field(repr=False)
-
-    def project(self, requested: Sequence[int], metric: Matrix | None) -> Solution | None:
-        """The nearest point of this part, or None if it is empty."""
-        if self.forest and metric is None:
-            found = self.forest.project(requested)
-            if found is None or self.ball is None or self.ball.norm(found) <= self.ball.limit:
-                return found
-        target = Quadratic.distance(requested, metric)
-        return minimise(target, self.rows) if self.ball is None else minimise_inside(target, self.rows, self.ball)
-
-    def holds(self, weights: Sequence[int]) -> bool:
-        """Whether a point is in this part."""
-        return all(row.holds(row.value(weights)) for row in self.rows) and (
-            self.ball is None or self.ball.holds(weights)
-        )
-
-    def round(self, solution: Solution) -> tuple[int, ...] | None:
-        """The nearest point in whole millionths beside a solution, or None."""
-        granted = round_inside(solution, self.rows)
-        return None if granted is None or (self.ball is not None and not self.holds(granted)) else granted
-
-
-@dataclass(frozen=True, slots=True)
 class Region:
     """A feasible set that is known not to be empty: a union of faces, often of one."""
 
@@ -116,7 +65,8 @@ class Region:
 
         Raises:
             PolicyError: no point satisfies them all (reason "conflict"), naming a minimal set of conflicting rules; a bound
-                on the norm where the store does not say the norms (reason "no-norms"); too many combinations.
+                on the norm where the store does not say the norms (reason "no-norms"); too many combinations (reasons
+                "too-many-combinations", "too-costly").
         """
         made = _assembled(pieces, space)
         if not made.faces:
@@ -127,6 +77,11 @@ class Region:
                 reason="conflict",
             )
         return made
+
+    @property
+    def size(self) -> int:
+        """How many rows it takes in memory."""
+        return sum(len(face.rows) for face in self.faces)
 
     def holds(self, weights: Sequence[int]) -> bool:
         """Whether a point in whole millionths is in the set."""
@@ -142,26 +97,12 @@ class Region:
                 the projection (reason "no-integer-point"; possible only where groups overlap without nesting).
         """
         metric = self.space.metric
-        found = [(self._certified(face, requested), face) for face in self.faces]
-        solution, face = (
-            found[0] if len(found) == 1 else min(found, key=lambda each: _ahead(requested, each[0], metric))
-        )
+        solution, face = nearest(self.faces, requested, metric)
         granted = self._rounded(face, requested, solution)
         if granted == tuple(requested):
             return Clamped(granted, 0, ())
-        distance = isqrt(form(metric, _away(requested, solution)) // (solution.scale**2 * unit(metric)))
+        distance = isqrt(form(metric, away(requested, solution)) // (solution.scale**2 * unit(metric)))
         return Clamped(granted, distance, self._pulls(face, requested, granted, solution))
-
-    def _certified(self, face: Face, requested: Sequence[int]) -> Solution:
-        metric = self.space.metric
-        solution = face.project(requested, metric)
-        if solution is None or not certified(requested, face.rows, solution, metric, face.ball):
-            raise PolicyRefusal(
-                "the clamped weights could not be certified, so nothing is granted; this is a defect of soupmix, "
-                "please report it with the policy and the request",
-                reason="uncertified",
-            )
-        return solution
 
     def _rounded(self, face: Face, requested: Sequence[int], solution: Solution) -> tuple[int, ...]:
         granted, step = face.round(solution), 0
@@ -213,17 +154,6 @@ def _nearest(value: int, scale: int) -> int:
     return whole + (2 * rest > scale or (2 * rest == scale and whole % 2))
 
 
-def _away(requested: Sequence[int], solution: Solution) -> list[int]:
-    """What was requested without the solution, in the solution's units."""
-    return list(map(sub, map(mul, requested, repeat(solution.scale)), solution.scaled))
-
-
-def _ahead(requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[Fraction, int]:
-    """What makes a face's solution win: its squared distance from what was requested, then how many weights differ."""
-    away = _away(requested, solution)
-    return Fraction(form(metric, away), solution.scale**2), len(away) - away.count(0)
-
-
 def _assembled(pieces: Sequence[Piece], space: Space) -> Region:
     """The faces that are not empty. Pieces are taken in the order of their rules, so that documents of one tier commute."""
     pieces = sorted(pieces, key=lambda piece: piece.rule)
@@ -235,13 +165,14 @@ def _assembled(pieces: Sequence[Piece], space: Space) -> Region:
     ellipsoid = None if ball is None else _ellipsoid(ball, space)
     if ball is not None and ellipsoid is not None and not ellipsoid.limit:
         linear, ellipsoid = linear + _nothing(ball, ellipsoid.gram), None
-    found = []
+    made = []
     for extra in faces(choices, len(space.names)):
+        check_time()
         rows = gather([*linear, *extra])
-        face = Face(rows, ellipsoid, forest(rows, len(space.names)))
-        if face.project([0] * len(space.names), None) is not None:
-            found.append(face)
-    return Region(space, tuple(found), ball)
+        made.append(Face(rows, ellipsoid, forest(rows, len(space.names))))
+    check_cost(pieces, made, space)
+    origin = [0] * len(space.names)
+    return Region(space, tuple(face for face in made if face.project(origin, None) is not None), ball)
 
 
 def _ellipsoid(ball: Ball, space: Space) -> Ellipsoid:

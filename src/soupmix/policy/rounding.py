@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from soupmix.errors import PolicyRefusal
+from soupmix.policy.patience import check_time
 from soupmix.policy.rows import Row, Solution
 
 __all__ = ["round_inside"]
+
+_MOST_STATES = 1 << 16
 
 
 def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | None:
@@ -14,6 +18,9 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
     programming over the weights that are not integers, with what they add to each row that could be violated as
     state. Among equally near points the smallest total wins, then the one that rounds up the adapter that comes first;
     adapters are ordered by digest.
+
+    Raises:
+        PolicyRefusal: there are too many states (reason "too-slow").
     """
     scale = solution.scale
     parts = [divmod(weight, scale) for weight in solution.scaled]
@@ -26,6 +33,7 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
     # state -> (distance, total, -mask): the mask puts the first adapter at its highest bit
     table: dict[tuple[int, ...], tuple[int, int, int]] = {(0,) * len(tight): (0, 0, 0)}
     for position, (index, rest) in enumerate(rests.items()):
+        check_time()
         bit = 1 << (len(rests) - position - 1)
         steps = tuple(span.coefs.get(index, 0) for span in spans)
         cost = scale - 2 * rest  # of rounding up instead of down, in squares of 1 / scale
@@ -35,6 +43,12 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
             for key, value in ((state, (distance, total, mask)), (up, (distance + cost, total + 1, mask - bit))):
                 if all(span.open(added, index) for span, added in zip(spans, key, strict=True)):
                     after[key] = min(after.get(key, value), value)
+            if len(after) > _MOST_STATES:
+                raise PolicyRefusal(
+                    "so many groups overlap near these weights that they cannot be rounded to whole millionths; ask for fewer "
+                    "adapters, or have the policy's overlapping groups made fewer",
+                    reason="too-slow",
+                )
         table = after
     if not table:
         return None

@@ -1,34 +1,49 @@
 """The policy: documents of three tiers, intersected; the one way from weights to a grant."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
-from soupmix.policy.assembly import Placed, check_order, digest_of, measured, placed, total_budget, unproved
+from soupmix.policy.assembly import (
+    Placed,
+    check_order,
+    duties,
+    internal_reasons,
+    measured,
+    placed,
+    total_budget,
+    unproved,
+)
+from soupmix.policy.box import box
+from soupmix.policy.clock import Clock, Reading, When
+from soupmix.policy.digest import digest_without, digests_of
 from soupmix.policy.documents import Document
-from soupmix.policy.grant import SEAL, Grant
+from soupmix.policy.grant import Grant
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.outcome import Outcome
-from soupmix.policy.pieces import Constraint, Piece, RuleRef, Setting
-from soupmix.policy.reading import check_window, parse_document, read_text
-from soupmix.policy.region import Region, Space
-from soupmix.policy.rules import Approve, Within, applies, within
+from soupmix.policy.patience import within as in_time
+from soupmix.policy.pieces import Ball, Constraint, Piece, RuleRef, Setting
+from soupmix.policy.reading import parse_document, read_text
+from soupmix.policy.recent import Recent
+from soupmix.policy.recorded import RecordedGrant
+from soupmix.policy.region import Region
+from soupmix.policy.regions import Regions
+from soupmix.policy.rules import Approve, Within, applies
+from soupmix.policy.space import Space
+from soupmix.policy.term import Term
 from soupmix.policy.translate import built_in
-from soupmix.weights import MILLION, Weights
+from soupmix.weights import Weights
 
 __all__ = ["Metric", "Policy"]
 
 Metric = Literal["weights", "delta"]
-_REMEMBERED = 4096
-
-
-def _clock() -> datetime:
-    return datetime.now(UTC)
+_REMEMBERED, _OBLIGED = 4096, 256
+_SECONDS = 5.0  # of a clamp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,44 +51,41 @@ class Policy:
     """What may be mixed, how much, for whom. Made by `load` or `open`; immutable, and safe to share between threads.
 
     Attributes:
-        digest: "sha256:..." over what the documents say and the built-in defaults, whatever the files are called.
+        digest: "sha256:..." of what the documents say, the built-in defaults, and all of the store that they rest on.
+        former_digest: what records call this policy that were made before labels and norms were part of its digest.
         notes: remarks for the author, for example a rule that concerns no known adapter.
         metric: what the clamp keeps small, "weights" or "delta".
         is_open: whether there are no documents, only the built-in defaults.
-        last_day: the last day (UTC) on which everything that these documents rest on still counts, or None.
     """
 
     digest: str
+    former_digest: str
     notes: tuple[str, ...]
     metric: Metric
     is_open: bool
-    last_day: date | None
     _space: Space = field(repr=False)
     _known: tuple[Known, ...] = field(repr=False)
     _defaults: tuple[Constraint, ...] = field(repr=False)
     _rules: tuple[Placed, ...] = field(repr=False)
     _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
-    _now: Callable[[], datetime] = field(repr=False)
+    _term: Term = field(repr=False)
+    _clock: Clock = field(repr=False)
     # What every request needs, ready.
     _place: dict[str, int] = field(repr=False, init=False)
-    _scoped: tuple[Placed, ...] = field(repr=False, init=False)
-    _minded: frozenset[int] = field(repr=False, init=False)
-    _compiled: dict[object, Region] = field(repr=False, init=False, default_factory=dict)
-    _obliged: dict[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=dict)
-    _remembered: dict[object, Outcome] = field(repr=False, init=False, default_factory=dict)
+    _regions: Regions = field(repr=False, init=False)
+    _obliged: Recent[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=lambda: Recent(_OBLIGED))
+    _remembered: Recent[object, Outcome] = field(repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED))
 
     def __post_init__(self) -> None:
-        minded = {each.minds for rule in self._rules for each in rule.pieces if isinstance(each, Constraint)}
         object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
-        object.__setattr__(self, "_scoped", tuple(rule for rule in self._rules if rule.within))
-        object.__setattr__(self, "_minded", frozenset(minded - {None}))
+        object.__setattr__(self, "_regions", Regions.of(self._rules, self._defaults, self._space))
 
     @classmethod
     def load(
         cls,
         *paths: str | Path,
         adapters: Iterable[AdapterRef] = (),
-        now: datetime | None = None,
+        now: When = None,
         metric: Metric = "weights",
     ) -> "Policy":
         """Read documents, outer tier first, and intersect them with the built-in defaults.
@@ -87,7 +99,8 @@ class Policy:
         Args:
             paths: YAML files, one document each; law before organisation before user.
             adapters: usually a store. Without it, the approve rules say which adapters there are.
-            now: the time to judge validity windows and reports by, here and in every clamp; the clock's if not given.
+            now: whose time validity windows and reports are judged by: by one reading here, and anew in every clamp; the
+                machine's if not given. A datetime goes on from there, see `soupmix.policy.clock.When`.
             metric: what the clamp keeps small: the change of the weights, or of the merged delta (Gram matrix of the store).
 
         Raises:
@@ -98,12 +111,7 @@ class Policy:
             raise PolicyError(
                 "no policy documents given; to go without, say so with Policy.open(adapters)", reason="empty"
             )
-        when = now or _clock()
-        documents = []
-        for path in map(Path, paths):
-            document = parse_document(read_text(path), path.name)
-            check_window(document, path.name, when)
-            documents.append((path.name, document))
+        documents = [(path.name, parse_document(read_text(path), path.name)) for path in map(Path, paths)]
         return cls.assemble(documents, adapters, now=now, metric=metric)
 
     @classmethod
@@ -117,35 +125,58 @@ class Policy:
         documents: Sequence[tuple[str, Document]],
         adapters: Iterable[AdapterRef] = (),
         *,
-        now: datetime | None = None,
+        now: When = None,
         metric: Metric = "weights",
+        expiries: Mapping[str, datetime] = {},
+        remarks: Iterable[str] = (),
     ) -> "Policy":
-        """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does."""
+        """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does.
+
+        Args:
+            expiries: until when the signed sets that documents come from may be believed, by what messages call the set.
+            remarks: further notes.
+        """
         check_order(documents)
-        said = [document for _, document in documents]
-        known, today = know(adapters, said), (now or _clock()).astimezone(UTC).date()
+        reading = Reading.of(now)
+        term, said = Term.of(documents, expiries, reading), [document for _, document in documents]
+        known, today = know(adapters, said), reading.at.date()
         rules, notes = placed(documents, Setting(known, today, unproved(said, today)))
         if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
         budget, space = total_budget(adapters), measured(known, adapters, metric)
-        days = [day for document in said for day in document.days() if day >= today]
+        pieces, distance = [piece for rule in rules for piece in rule.pieces], space if metric == "delta" else None
+        digest, former = digests_of(said, known, adapters, budget, distance, pieces)
         made = cls(
-            digest=digest_of(said, budget, space if metric == "delta" else None),
-            notes=tuple(notes),
+            digest=digest,
+            former_digest=former,
+            notes=(*notes, *remarks),
             metric=metric,
             is_open=not documents,
-            last_day=min(days, default=None),
             _space=space,
             _known=known,
             _defaults=tuple(built_in(known, budget)),
             _rules=rules,
-            _duties=tuple(
-                (within(said_by.scope, each.scope), each) for said_by in said for each in said_by.obligations
-            ),
-            _now=_clock if now is None else lambda: now,
+            _duties=duties(said),
+            _term=term,
+            _clock=reading.clock,
         )
-        made.region({}, {})
+        made._regions.check(rules)
         return made
+
+    @property
+    def ends(self) -> datetime | None:
+        """The first instant (UTC) at which a document, a report or a signed set that it rests on counts no more, or None."""
+        return self._term.ends
+
+    @property
+    def ended(self) -> bool:
+        """Whether that instant has come, by the policy's clock; then it grants nothing any more."""
+        return self._term.over(self._clock())
+
+    @property
+    def last_day(self) -> date | None:
+        """The last day (UTC) on which everything that the documents say still counts, or None."""
+        return self._term.last_day
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,27 +198,23 @@ class Policy:
         """All rules of all documents, in their places."""
         return self._rules
 
+    @property
+    def norm_rules(self) -> tuple[Placed, ...]:
+        """The rules that bound the norm of the merged delta, of whomever."""
+        return tuple(rule for rule in self._rules if rule.of(Ball))
+
     def without(self, rule: RuleRef) -> "Policy":
-        """This policy with one rule left out, to see what the rule does; its digest stays, so it must not be granted from."""
+        """This policy with one rule left out, to see what the rule does; another policy, so it has another digest."""
         kept = tuple(each for each in self._rules if each.ref != rule)
-        return replace(self, _rules=kept)
+        return replace(self, _rules=kept, digest=digest_without(self.digest, rule))
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
 
         A box around all grants that this policy can give, for whoever multiplies by weights and wants to check once more.
         """
-        box = {adapter.name: [0, MILLION] for adapter in self._known}
-        always = [rule for rule in self._rules if not rule.within]
-        for each in (*self._defaults, *(found for rule in always for found in rule.pieces)):
-            if not isinstance(each, Constraint) or each.unless:
-                continue
-            match [(adapter.name, coef) for adapter, coef in zip(self._known, each.coefs, strict=True) if coef]:
-                case [(name, 1)]:
-                    box[name][1] = min(box[name][1], each.bound)
-                case [(name, -1)]:
-                    box[name][0] = max(box[name][0], -each.bound)
-        return {name: (least, most) for name, (least, most) in box.items()}
+        always = [each for rule in self._rules if not rule.within for each in rule.pieces]
+        return box(self._space.names, [*self._defaults, *always])
 
     def clamp(
         self,
@@ -209,18 +236,21 @@ class Policy:
             WeightError: a bad number, or a name that the policy does not know (reason "unknown-adapter").
             RecipeError: an attribute or source that does not exist (reasons "unknown-attribute", "unknown-source"), or a
                 value that none can have (reason "bad-attribute").
-            PolicyRefusal: a rule refuses instead of clamping (reason "refused-by-rule"), or something that the documents rest
-                on has ended since they were loaded (reason "ended").
+            PolicyRefusal: a rule refuses instead of clamping (reason "refused-by-rule"), something that the documents rest on
+                has ended since they were loaded ("ended"), it takes more than five seconds ("too-slow"), or the rules for
+                requests of this kind are too much to decide ("too-many-combinations", "too-costly").
         """
         weights = Weights.parse(requested)
         check_attributes(attributes)
         check_names(weights, self._place)
-        self._check_day()
-        outcome = self._outcome(weights.along(self._space.names), attributes, by_index(sources, self._place))
+        self._term.check(self._clock())
+        kind = self.kind(attributes, by_index(sources, self._place))
+        outcome = self._outcome(weights.along(self._space.names), kind)
         outcome.check()
+        ball = self._regions.kinds.ball(kind)
         return Grant(
             requested=weights,
-            granted=outcome.granted,
+            granted=outcome.granted.copy(),  # nobody holds what is remembered
             adapter_digests=outcome.adapter_digests,
             binding=outcome.binding,
             policy_digest=self.digest,
@@ -230,7 +260,8 @@ class Policy:
             metric=self.metric,
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
-            seal=SEAL,
+            norm_rule=None if ball is None else str(ball.rule),
+            seal=outcome.seal,
         )
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
@@ -238,55 +269,38 @@ class Policy:
         key = tuple([applies(limits, attributes) for limits, _ in self._duties])
         found = self._obliged.get(key)
         if found is None:
-            found = self._obliged[key] = united(each for limits, each in self._duties if applies(limits, attributes))
+            owed = united(each for (_, each), holds in zip(self._duties, key, strict=True) if holds)
+            found = self._obliged.keep(key, owed)
         return found
 
-    def internal_reasons(self, grant: Grant) -> dict[str, str]:
+    def internal_reasons(self, grant: RecordedGrant) -> dict[str, str]:
         """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
-        held = {(rule.ref.source, rule.ref.id): rule.ref.internal_reason for rule in self._rules}
-        found = {(each.source, each.rule): held.get((each.source, each.rule)) for each in grant.binding}
-        return {f"{source} {rule}": reason for (source, rule), reason in found.items() if reason}
+        return internal_reasons(self._rules, grant)
 
     def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
         """The feasible set for these attributes, and sources by adapter index."""
-        # Keyed by which rules apply, not by what the request says: a stranger cannot grow it with new values.
-        key = self.kind(attributes, sources)
-        region = self._compiled.get(key)
-        if region is None:
-            region = self._compiled[key] = Region.compile(self.pieces(attributes, sources), self._space)
-        return region
+        return self._regions.region(self.kind(attributes, sources))
 
     def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
         """Everything that holds for these attributes and sources."""
-        chosen = [each for rule in self._rules if rule.applies(attributes) for each in rule.pieces]
-        return [*self._defaults, *(each for each in chosen if not _exempt(each, sources))]
+        return self._regions.pieces(self.kind(attributes, sources))
 
-    def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> tuple[object, ...]:
-        """Which rules apply to a request, and from which sources: requests of one kind have one feasible set."""
-        applying = tuple([rule.applies(attributes) for rule in self._scoped])
-        return applying, tuple(sorted([each for each in sources.items() if each[0] in self._minded])) if sources else ()
+    def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> int:
+        """Which pieces apply to a request, see `Kinds`: requests of one kind have one feasible set."""
+        return self._regions.kinds.kind(attributes, sources)
 
-    def _outcome(self, asked: tuple[int, ...], attributes: Mapping[str, str], sources: Mapping[int, str]) -> Outcome:
-        kind = self.kind(attributes, sources)
+    @property
+    def minds_sources(self) -> bool:
+        """Whether any rule asks where weights come from."""
+        return bool(self._regions.kinds.minding)
+
+    def _outcome(self, asked: tuple[int, ...], kind: int) -> Outcome:
         found = self._remembered.get((kind, asked))
         if found is None:
-            found = Outcome.of(self.region(attributes, sources).clamp(asked), self._known)
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[kind, asked] = found
+            try:
+                with in_time(_SECONDS):
+                    clamped = self._regions.region(kind).clamp(asked)
+            except PolicyError as error:  # of a kind that was not tried when the policy was loaded
+                raise PolicyRefusal(str(error), reason=error.reason) from error
+            found = self._remembered.keep((kind, asked), Outcome.of(clamped, self._known))
         return found
-
-    def _check_day(self) -> None:
-        if self.last_day is not None and self._now().astimezone(UTC).date() > self.last_day:
-            raise PolicyRefusal(
-                f"a policy document, or an evaluation report that it rests on, ended on {self.last_day}; "
-                "renew it and load the policy again",
-                reason="ended",
-            )
-
-
-def _exempt(piece: Piece, sources: Mapping[int, str]) -> bool:
-    if not isinstance(piece, Constraint):
-        return False
-    index = piece.minds
-    return index is not None and sources.get(index) in piece.unless

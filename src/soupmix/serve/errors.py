@@ -16,6 +16,8 @@ _TYPES: Final = {
     503: "server_error",
 }
 _BUSY: Final = ("bodies-full", "queue-full", "share-full")
+_NOT_THE_REQUEST: Final = ("ended", "too-slow")
+"""What a policy refuses whatever is asked for, or what may be granted if asked again."""
 
 
 class HttpError(SoupmixError):
@@ -48,7 +50,7 @@ def status_of(error: SoupmixError) -> int:
             return error.status
         case WeightError() | RecipeError():
             return 400
-        case PolicyRefusal():
+        case PolicyRefusal() if error.reason not in _NOT_THE_REQUEST:
             return 403
         case Overloaded() if error.reason in _BUSY:
             return 429

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from soupmix.batching import Batcher, Limits
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
 from soupmix.policy import Policy
+from soupmix.policy.clock import Reading
 from soupmix.serve.bodies import Bodies
 from soupmix.serve.house import House
 from soupmix.serve.metrics import Metrics
@@ -79,12 +79,12 @@ def open_house(plan: Plan) -> Iterator[House]:
                 "or pass --no-auth to answer everybody on this machine",
                 reason="no-keys",
             )
-        policies = Policies(_loader(plan), audited=plan.audit is not None)
+        policies = Policies(_loader(plan), audited=plan.audit is not None, method=plan.settings.method)
         audit = stack.enter_context(AuditLog.open(plan.audit, signer=plan.signer)) if plan.audit else None
         refusals = Refusals(audit.append, plan.settings.refusals) if audit else None
         if refusals:
             stack.callback(refusals.flush, everything=True)
-        # the bounds of today's policy would hold in the kernels after a reload: a grant is the only bound there
+        # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
         base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
         engine = Engine.load(base, plan.store, dtype=plan.dtype)
         shared = [_prefix(engine, path, plan.limits) for path in plan.shared]
@@ -128,7 +128,7 @@ def _loader(plan: Plan) -> Callable[[], InForce]:
     """How the policy is read, every time."""
 
     def load() -> InForce:
-        now, expires, documents = datetime.now(UTC), None, plan.policies()
+        reading, expires, documents = Reading.of(None), None, plan.policies()
         if plan.trust:
             from soupmix.trust import load_signed
 
@@ -138,12 +138,13 @@ def _loader(plan: Plan) -> Callable[[], InForce]:
                 user=documents,
                 adapters=plan.store,
                 metric=plan.metric,
+                now=reading,
             )
             policy, expires = made.policy, made.expires
         elif documents:
-            policy = Policy.load(*documents, adapters=plan.store, metric=plan.metric)
+            policy = Policy.load(*documents, adapters=plan.store, metric=plan.metric, now=reading)
         else:
             policy = Policy.open(plan.store, metric=plan.metric)
-        return InForce(policy, bool(plan.trust), now, expires)
+        return InForce(policy, bool(plan.trust), reading.at, expires)
 
     return load

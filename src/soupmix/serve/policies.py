@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from soupmix.errors import Overloaded, PolicyError
 from soupmix.policy import Policy
+from soupmix.policy.linear import LINEAR
 
 __all__ = ["InForce", "Policies", "Reload"]
 
@@ -19,18 +20,13 @@ class InForce:
 
     Attributes:
         signed: whether it came from sets with good signatures. loaded: when it was read.
-        expires: until when the signed sets may be believed, or None.
+        expires: until when the signed sets may be believed, or None; the policy ends then by itself.
     """
 
     policy: Policy
     signed: bool
     loaded: datetime
     expires: datetime | None = None
-
-    def ended(self, now: datetime) -> bool:
-        """Whether something that it rests on is over: a signed set, a document, or a report."""
-        day = self.policy.last_day
-        return (self.expires is not None and now >= self.expires) or (day is not None and now.date() > day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +44,13 @@ class Policies:
     A request reads it once and goes on under its grant, whatever is loaded meanwhile.
     """
 
-    def __init__(
-        self, load: Callable[[], InForce], *, audited: bool, clock: Callable[[], datetime] | None = None
-    ) -> None:
-        """Load the first policy. Raises `PolicyError` as `reload` does."""
-        self._load, self._audited = load, audited
-        self._clock = clock or (lambda: datetime.now(UTC))
+    def __init__(self, load: Callable[[], InForce], *, audited: bool, method: str = "delta") -> None:
+        """Load the first policy. Raises `PolicyError` as `reload` does.
+
+        Args:
+            audited: whether records are kept. method: how all that is granted will be merged.
+        """
+        self._load, self._audited, self._method = load, audited, method
         self._one_reload = threading.Lock()
         self._held = self._checked(load())
 
@@ -69,7 +66,7 @@ class Policies:
             Overloaded: it has ended and nobody has loaded a new one (reason "policy-ended").
         """
         held = self._held
-        if held.ended(self._clock()):
+        if held.policy.ended:
             raise Overloaded(
                 "the policy in force has ended, and nothing is granted until it is renewed and loaded again",
                 reason="policy-ended",
@@ -81,8 +78,9 @@ class Policies:
         """Read the policy again, and grant by it from now on.
 
         Raises:
-            PolicyError: it is wrong (reasons of `Policy.load` and `load_signed`), or obliges to keep records where none
-                are kept (reason "not-audited"); the policy before stays in force.
+            PolicyError: it is wrong (reasons of `Policy.load` and `load_signed`), obliges to keep records where none are
+                kept (reason "not-audited"), or bounds a norm that the server's method does not keep (reason
+                "norm-not-linear"); the policy before stays in force.
         """
         with self._one_reload:
             before, self._held = self._held, self._checked(self._load())
@@ -95,4 +93,11 @@ class Policies:
                 f"the policy obliges to {owed[0]}, and this server keeps no audit log; start it with --audit DIR",
                 reason="not-audited",
             )
+        for rule in new.policy.norm_rules:
+            if self._method not in LINEAR:
+                raise PolicyError(
+                    f"{rule.ref} bounds the norm of the merged delta, and this server merges by {self._method}, which no such "
+                    f"rule can bound; start it with --method {LINEAR[0]}, or leave the rule out",
+                    reason="norm-not-linear",
+                )
         return new

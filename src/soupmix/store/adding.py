@@ -49,10 +49,10 @@ def add_adapter(store: Path, folder: Path, addition: Addition, base: Base, *, fo
         _check_place(store, manifest, addition.name, base, force=force)
         factors = files.factors(base.linear_shapes())
         entry = _entry(addition, files, factors, base)
+        _check_new(store, manifest, entry)
         updated = _with_entry(store, manifest, entry, factors, base)
         # Killed anywhere between these two, the store is the old one with a blob that nothing names.
-        if not any(other.digest == entry.digest for other in manifest if other.name != entry.name):
-            write_blob(store, entry.digest, _contents(files))
+        write_blob(store, entry.digest, _contents(files))
         write_manifest(store, updated)
     return updated
 
@@ -82,6 +82,16 @@ def _check_place(store: Path, manifest: Manifest, name: str, base: Base, *, forc
         )
     if name in manifest.adapters and not force:
         raise OutputError(f"store {store} has an adapter {name!r} already; pass --force to replace it", reason="exists")
+
+
+def _check_new(store: Path, manifest: Manifest, entry: Entry) -> None:
+    """A second name for one adapter would go round every rule that names it, and weights of both would add up."""
+    for other in manifest:
+        if other.digest == entry.digest and other.name != entry.name:
+            raise AdapterError(
+                f"store {store} holds this adapter already, as {other.name!r}: use that name; each adapter has one name",
+                reason="same-adapter",
+            )
 
 
 def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factors], base: Base) -> Entry:

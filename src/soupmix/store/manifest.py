@@ -22,6 +22,7 @@ from pydantic import (
 from soupmix.errors import AdapterError, WeightError
 from soupmix.files import canonical_json, digest_parts, strict_json, write_file
 from soupmix.store.sealed import read_sealed
+from soupmix.weights import twins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,6 +163,8 @@ class Manifest(_Frozen):
                 raise ValueError(f"adapter {name!r} calls itself {entry.name!r}")
         if len({entry.base_digest for entry in self.adapters.values()}) > 1:
             raise ValueError("the adapters were trained on different base models")
+        if found := twins((name, self.adapters[name].digest) for name in self.names):
+            raise ValueError(f"{found[0]!r} and {found[1]!r} are one adapter; a store holds each once, under one name")
         size = len(self.adapters) * (len(self.adapters) + 1) // 2
         for key, triangle in [("total", self.gram.total), *self.gram.modules.items()]:
             if len(triangle) != size:

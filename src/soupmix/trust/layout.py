@@ -7,6 +7,7 @@ from soupmix.errors import PolicyError
 
 __all__ = [
     "DOCUMENT",
+    "INVENTORY",
     "LARGEST_FILE",
     "LARGEST_METADATA",
     "METADATA",
@@ -25,6 +26,9 @@ MOST_FILES: Final = 64
 
 DOCUMENT: Final = ".yaml"
 """Files that end like this are policy documents; every other file of a set is data."""
+
+INVENTORY: Final = "soupmix-store.json"
+"""What a set says of the store that its documents are for, if it says so; see `soupmix.policy.inventory`."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,57}\.(?:yaml|json)")
 

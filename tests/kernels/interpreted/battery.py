@@ -1,9 +1,11 @@
 """What every kernel must do, as cases that raise: run one by one as tests, and all together against every mutant.
 
 Inputs lie as strided windows in buffers filled with NaN, the watcher checks every address, and the truth is float64. A kernel
-may err at most twice as much as plain torch does in the same dtype.
+may err at most twice as much as plain torch does in the same dtype. Tensors are made on torch's default device: under
+`torch.device("cuda")` the same cases run on a GPU. Numbers are drawn on the CPU, so that they are the same everywhere.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -15,6 +17,8 @@ from soupmix_kernels import cpu, reference
 OPS = torch.ops.soupmix
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 NAN, INF = float("nan"), float("inf")
+# one order of sums, whatever the layout: so it is in the interpreter, and neither in BLAS nor sure in code for a GPU
+EXACT = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("SOUPMIX_KERNELS") == "triton"
 
 # rows, inputs, widths, ranks, people
 SOUPS = (
@@ -65,8 +69,10 @@ def cases() -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"a-row-of-nan-{rank}", partial(a_row_of_nan, rank)
         yield f"excluded-{rank}", partial(excluded, rank)
         yield f"layouts-{rank}", partial(layouts, rank)
+    yield "coefficients-layouts", coefficients_layouts
     yield "merge-layouts", merge_layouts
     yield "empty", empty
+    yield "coefficients-without-columns", coefficients_without_columns
 
 
 def coefficients(people: int, adapters: int, seed: int) -> None:
@@ -74,8 +80,8 @@ def coefficients(people: int, adapters: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     weights = _hostile(people, adapters, draw)
     lo, hi = _bounds(adapters, draw)
-    columns = torch.randint(-2, adapters + 2, (300,), generator=draw).int()  # some of no adapter
-    scale = torch.randn(300, generator=draw)
+    columns = _here(torch.randint(-2, adapters + 2, (300,), generator=draw, device="cpu").int())  # some of no adapter
+    scale = _random(draw, 300) / 0.3
     columns[7], scale[7] = min(9, adapters - 1), 3e38  # overflows where the bounds let it
     weights[0, min(9, adapters - 1)] = 1e38
     c, rejected = OPS.coefficients(window(weights), lo, hi, columns, scale)
@@ -95,21 +101,35 @@ def soup_linear(
     rows: int, inputs: int, widths: Sequence[int], ranks: Sequence[int], people: int, *, dtype: torch.dtype
 ) -> None:
     """Delta: windows, unknown people and neighbours are left alone; the rest is near the truth."""
-    R = sum(ranks)
-    y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
-    c = (c.view(people, -1, R) * _dead(people, ranks)[:, None]).flatten(1)
-    exact = reference.soup_linear(y.double(), x, A, B, c, persons, widths)
-    _judge(y, exact, c, persons, (x, A, B, widths), 0)
+    soup(rows, inputs, widths, ranks, people, dtype=dtype, rank=0)
 
 
 def soup_linear_factor(
     rows: int, inputs: int, widths: Sequence[int], adapters: int, rank: int, people: int, *, dtype: torch.dtype
 ) -> None:
     """Factor: the same; columns after the last whole block are padding."""
-    R = adapters * rank + min(3, rank - 1)
+    padding = min(3, rank - 1)
+    soup(rows, inputs, widths, [rank] * adapters + [padding] * (padding > 0), people, dtype=dtype, rank=rank)
+
+
+def soup(
+    rows: int,
+    inputs: int,
+    widths: Sequence[int],
+    ranks: Sequence[int],
+    people: int,
+    *,
+    dtype: torch.dtype,
+    rank: int,
+) -> None:
+    """Both, on tensors that fill their memory and on windows; `rank` 0 means delta."""
+    R = sum(ranks)
     y, x, A, B, c, persons = _inputs(rows, inputs, widths, R, people, dtype)
-    c = (c.view(people, -1, R) * _dead(people, [rank] * adapters + [R - adapters * rank])[:, None]).flatten(1)
-    exact = reference.soup_linear_factor(y.double(), x, A, B, c, persons, widths, rank)
+    c = (c.view(people, -1, R) * _dead(people, ranks)[:, None]).flatten(1)
+    if rank:
+        exact = reference.soup_linear_factor(y.double(), x, A, B, c, persons, widths, rank)
+    else:
+        exact = reference.soup_linear(y.double(), x, A, B, c, persons, widths)
     _judge(y, exact, c, persons, (x, A, B, widths), rank)
 
 
@@ -118,7 +138,7 @@ def merge(out: int, inputs: int, ranks: Sequence[int], people: int, *, dtype: to
     draw = torch.Generator().manual_seed(out * inputs)
     R = sum(ranks)
     W, A, B = (_random(draw, *shape).to(dtype) for shape in ((out, inputs), (R, inputs), (out, R)))
-    c = torch.randn(people, R, generator=draw) * _dead(people, ranks)
+    c = _here(torch.randn(people, R, generator=draw, device="cpu")) * _dead(people, ranks)
     dead = (c == 0).all(0)
     A[dead], B[:, dead] = INF, NAN
     exact, plain = reference.merge(W.double(), A, B, c), torch.empty(people, out, inputs, dtype=dtype)
@@ -128,6 +148,7 @@ def merge(out: int, inputs: int, ranks: Sequence[int], people: int, *, dtype: to
     before = W.clone()
     OPS.merge_out(target, W, A, B, c)
     _near(target, exact, plain)
+    _near(OPS.merge(*(tensor.contiguous() for tensor in (W, A, B, c))), exact, plain)
     _same_bits(W, before)
     if people == 1:
         OPS.merge_(W, A, B, c)
@@ -139,7 +160,7 @@ def rows_alone(rank: int) -> None:
     for rows in (33, 70):
         y, x, A, B, c, persons = _inputs(rows, 70, (40, 7), 12, 5, torch.bfloat16)
         together = _run(y, x, A, B, c, persons, (40, 7), rank)
-        order = torch.randperm(rows, generator=torch.Generator().manual_seed(1))
+        order = _here(torch.randperm(rows, generator=torch.Generator().manual_seed(1), device="cpu"))
         _same_bits(_run(y[order], x[order], A, B, c, persons[order], (40, 7), rank), together[order])
         for part in (slice(0, 1), slice(4, 33)) if rows == 33 else (slice(3, 68),):
             _same_bits(_run(y[part], x[part], A, B, c, persons[part], (40, 7), rank), together[part])
@@ -175,29 +196,49 @@ def excluded(rank: int) -> None:
 
 
 def layouts(rank: int) -> None:
-    """Any strides will do."""
-    y, x, A, B, c, persons = _inputs(9, 70, (40, 7), 12, 3, torch.float32)
-    expected = _run(y, x, A, B, c, persons, (40, 7), rank)
-    for number in range(5):
-        turned = [y.clone(), x, A, B, c]
-        turned[number] = turned[number].t().contiguous().t()
-        _soup_op(*turned, persons, (40, 7), rank)
-        _same_bits(turned[0].contiguous(), expected)
-    spread = torch.stack([persons, persons], 1)[:, 0]
-    _same_bits(_run(y, x, A, B, c, spread, (40, 7), rank), expected)
+    """Every tensor may lie in every way; only what is written must lie apart."""
+    widths = (40, 7)
+    given = dict(zip(("y", "x", "A", "B", "c", "persons"), _inputs(9, 70, widths, 12, 3, torch.float32), strict=True))
+    for name, tensor in given.items():
+        for way, laid in _laid_out(tensor, written=name == "y"):
+            turned, plain = given | {name: laid}, given | {name: laid.contiguous()}
+            y = turned["y"] if name == "y" else turned["y"].clone()
+            expected, before = plain["y"].clone(), plain["y"].double()
+            _soup_op(*(y, *list(turned.values())[1:]), widths, rank)
+            _soup_op(*(expected, *list(plain.values())[1:]), widths, rank)
+            rest = (*list(plain.values())[1:], widths)
+            exact = reference.soup_linear_factor(before, *rest, rank) if rank else reference.soup_linear(before, *rest)
+            _alike(y, expected, exact, f"{name} {way}")
+
+
+def coefficients_layouts() -> None:
+    draw = torch.Generator().manual_seed(4)
+    lo, hi = _bounds(9, draw)
+    columns = _here(torch.randint(-1, 10, (21,), generator=draw, device="cpu").int())
+    given = {"weights": _hostile(3, 9, draw), "lo": lo, "hi": hi, "columns": columns, "scale": _random(draw, 21)}
+    for name, tensor in given.items():
+        for way, laid in _laid_out(tensor):
+            got = OPS.coefficients(*(given | {name: laid}).values())
+            expected = reference.coefficients(*(given | {name: laid.contiguous()}).values())
+            if not all(torch.equal(one, other) for one, other in zip(got, expected, strict=True)):
+                raise AssertionError(f"{name} {way}: coefficients or counts differ from the reference")
 
 
 def merge_layouts() -> None:
     draw = torch.Generator().manual_seed(3)
-    W, A, B, c = (_random(draw, *shape) for shape in ((9, 14), (6, 14), (9, 6), (2, 6)))
-    expected = OPS.merge(W, A, B, c)
-    for number in range(4):
-        turned = [W, A, B, c]
-        turned[number] = turned[number].t().contiguous().t()
-        _same_bits(OPS.merge(*turned), expected)
-    target = torch.zeros(2, 14, 9).transpose(1, 2)
-    OPS.merge_out(target, W, A, B, c)
-    _same_bits(target.contiguous(), expected)
+    given = dict(zip("WABc", (_random(draw, *shape) for shape in ((9, 14), (6, 14), (9, 6), (2, 6))), strict=True))
+    for name, tensor in given.items():
+        for way, laid in _laid_out(tensor):
+            turned, plain = given | {name: laid}, given | {name: laid.contiguous()}
+            exact = reference.merge(plain["W"].double(), plain["A"], plain["B"], plain["c"])
+            _alike(OPS.merge(*turned.values()), OPS.merge(*plain.values()), exact, f"{name} {way}")
+    expected, exact = OPS.merge(*given.values()), reference.merge(given["W"].double(), *list(given.values())[1:])
+    for way, out in _laid_out(torch.zeros(2, 9, 14), written=True):
+        OPS.merge_out(out, *given.values())
+        _alike(out, expected, exact, f"out {way}")
+    for way, W in _laid_out(given["W"], written=True):
+        OPS.merge_(W, given["A"], given["B"], given["c"][:1])
+        _alike(W, expected[0], exact[0], f"W in place {way}")
 
 
 def empty() -> None:
@@ -218,6 +259,43 @@ def empty() -> None:
         raise AssertionError("nobody has a merge")
 
 
+def coefficients_without_columns() -> None:
+    """Weights that are not finite are counted, whatever the columns: the count is no memory that nobody wrote."""
+    weights, one = torch.ones(5, 3), torch.ones(3)
+    weights[1, 2], weights[3] = NAN, INF
+    strict = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # so that torch.empty is filled with what nobody takes for a count
+    try:
+        c, rejected = OPS.coefficients(weights, one * 0, one, torch.zeros(0, dtype=torch.int32), torch.zeros(0))
+    finally:
+        torch.use_deterministic_algorithms(strict)
+    if c.shape != (5, 0) or rejected.tolist() != [0, 1, 0, 3, 0]:
+        raise AssertionError(f"counted {rejected.tolist()}")
+
+
+def _laid_out(tensor: Tensor, *, written: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """The same values in other places: turned, in a window, off alignment, apart; and for what is read one line, repeated."""
+    yield "plain", tensor.clone()
+    yield "in a window", window(tensor)
+    if tensor.dim() > 1:
+        yield "turned", tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+    flat = torch.full((tensor.numel() + 1,), 0, dtype=tensor.dtype)
+    yield "off alignment", flat[1:].view(tensor.shape).copy_(tensor)
+    yield "apart", torch.stack([tensor, torch.full_like(tensor, 99)], -1)[..., 0]
+    if not written:
+        yield "repeated", tensor[:1].expand(tensor.shape)
+        yield "of one column", tensor[..., :1].expand(tensor.shape)
+
+
+def _alike(got: Tensor, expected: Tensor, exact: Tensor, what: str) -> None:
+    try:
+        if EXACT:
+            _same_bits(got, expected)
+        _near(got, exact, expected)
+    except AssertionError as error:
+        raise AssertionError(f"{what}: {error}") from None
+
+
 def window(tensor: Tensor) -> Tensor:
     """The same values with row strides of their own, inside a buffer of NaN (of garbage, for integers)."""
     shape = [n + 3 for n in tensor.shape]
@@ -235,12 +313,17 @@ def _inputs(
     shapes = ((rows, sum(widths)), (rows, inputs), (slices * R, inputs), (sum(widths), R))
     y, x, A, B = (_random(draw, *shape).to(dtype) for shape in shapes)
     y[:, 0] = -0.0
-    persons = torch.randint(-1, people + 1, (rows,), generator=draw).int()  # some of nobody, on either side
-    return y, x, A, B, torch.randn(people, slices * R, generator=draw), persons
+    persons = torch.randint(-1, people + 1, (rows,), generator=draw, device="cpu").int()  # some are nobody
+    c = torch.randn(people, slices * R, generator=draw, device="cpu")
+    return y, x, A, B, _here(c), _here(persons)
 
 
 def _random(draw: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=draw) * 0.3
+    return _here(torch.randn(*shape, generator=draw, device="cpu") * 0.3)
+
+
+def _here(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.get_default_device())
 
 
 def _dead(people: int, ranks: Sequence[int]) -> Tensor:
@@ -254,16 +337,16 @@ def _dead(people: int, ranks: Sequence[int]) -> Tensor:
 
 
 def _hostile(people: int, adapters: int, draw: torch.Generator) -> Tensor:
-    weights = torch.randn(people, adapters, generator=draw)
+    weights = torch.randn(people, adapters, generator=draw, device="cpu")
     flat = weights.view(-1)
     for value in (NAN, INF, -INF, 1e38, -1e38, 0.0, -0.0, 1e-45):
-        flat[torch.randint(flat.numel(), (1,), generator=draw)] = value
-    return weights
+        flat[torch.randint(flat.numel(), (1,), generator=draw, device="cpu")] = value
+    return _here(weights)
 
 
 def _bounds(adapters: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    lo = -torch.rand(adapters, generator=draw) * (torch.arange(adapters) % 2)
-    hi = torch.rand(adapters, generator=draw)
+    lo = _here(torch.rand(adapters, generator=draw, device="cpu")) * -(torch.arange(adapters) % 2)
+    hi = _here(torch.rand(adapters, generator=draw, device="cpu"))
     for place, (least, most) in enumerate(
         ((0.0, 0.0), (NAN, 1.0), (0.0, NAN), (0.5, 0.2), (-INF, INF), (0.25, 0.75), (0.5, 0.5))
     ):
@@ -299,6 +382,7 @@ def _judge(
     around = got._base.clone() if got._base is not None else got
     _soup_op(got, window(x), window(A), window(B), window(c), persons, widths, rank)
     _near(got, exact, plain)
+    _near(_run(y, x, A, B, c, persons, widths, rank), exact, plain)
     nobody = (persons < 0) | (persons >= c.shape[0])
     _same_bits(got[nobody], y[nobody])
     kept = got.clone()

@@ -10,6 +10,7 @@ from soupmix.audit import Entry
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.policy import Grant, Policy
+from soupmix.policy.linear import check_linear
 from soupmix.serve.batch.line import CHAT, Line
 from soupmix.serve.batch.result import Begun
 from soupmix.serve.prompts import Prompted, chat_prompted, completion_prompted
@@ -20,6 +21,7 @@ from soupmix.weights import Weights
 __all__ = ["MOST_ANSWERS", "Defaults", "Desk"]
 
 _Ask = TypeVar("_Ask", bound=Ask)
+_Append = Callable[[Entry], object]
 
 MOST_ANSWERS = 16
 """Answers of one line, its prompts times its `n`."""
@@ -64,7 +66,7 @@ class Desk:
         *,
         length: int,
         signed: bool = False,
-        append: Callable[[Entry], object] | None = None,
+        append: _Append | None = None,
         who: str | None = None,
     ) -> None:
         self._engine, self._policy, self._defaults, self._length = engine, policy, defaults, length
@@ -77,15 +79,22 @@ class Desk:
             RecipeError, WeightError: it makes no sense. PolicyRefusal: the policy says no.
             AuditError, OutputError: it cannot be recorded.
         """
+        return self._begin(line, self._append)
+
+    def look(self, line: Line) -> Begun:
+        """The same, without a record: what this policy makes of a line that was begun before. Raises as `begin` does."""
+        return self._begin(line, None)
+
+    def _begin(self, line: Line, append: _Append | None) -> Begun:
         if line.error is not None:
             raise line.error
         ask, prompted = self._read(line)
         plans = planned(ask, prompted, length=self._length, tokens=self._defaults.max_tokens, answers=MOST_ANSWERS)
-        grant = self._grant(ask)
+        grant = self._grant(ask, append)
         salt = grant.attributes.get("tenant", "")
         merge = self._engine.identity(grant, self._defaults.method, salt)
-        if self._append is not None:
-            self._append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
+        if append is not None:
+            append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
         asked = requests(
             ask,
             plans,
@@ -120,7 +129,7 @@ class Desk:
             raise RecipeError("a batch is not streamed; leave `stream` out", reason="stream")
         return ask
 
-    def _grant(self, ask: Ask) -> Grant:
+    def _grant(self, ask: Ask, append: _Append | None) -> Grant:
         soup = ask.soup or SoupAsk()
         weights = Weights.parse(soup.weights) if "weights" in soup.model_fields_set else self._defaults.weights
         attributes = {**soup.attributes, **self._defaults.attributes}
@@ -134,24 +143,24 @@ class Desk:
             raise RecipeError("the sources of weights are given for the whole batch", reason="bad-source")
         sources = self._defaults.sources or soup.sources
         try:
-            return self._policy.clamp(weights, sources=sources, **attributes)
+            grant = self._policy.clamp(weights, sources=sources, **attributes)
+            check_linear(self._defaults.method, grant.norm_rule)
         except SoupmixError as error:
-            self._refused(error, ask, weights, attributes)
+            if append is not None:
+                append(self._refusal(error, ask, weights, attributes))
             raise
+        return grant
 
-    def _refused(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> None:
-        if self._append is not None:
-            self._append(
-                Entry.of_refusal(
-                    error.reason,
-                    person=ask.user or self._who,
-                    requested=weights,
-                    attributes=attributes,
-                    policy=self._policy.digest,
-                    is_open=self._policy.is_open,
-                    is_signed=self._signed,
-                )
-            )
+    def _refusal(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> Entry:
+        return Entry.of_refusal(
+            error.reason,
+            person=ask.user or self._who,
+            requested=weights,
+            attributes=attributes,
+            policy=self._policy.digest,
+            is_open=self._policy.is_open,
+            is_signed=self._signed,
+        )
 
 
 def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:

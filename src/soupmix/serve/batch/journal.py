@@ -3,12 +3,16 @@
     soupmix batch 1 {"force":false,"input":"...","settings":{...}}      what is answered, and how
     1c291ca3 {"custom_id":...}                                          CRC-32 and result of line 0, then 1, 2, ...
 
-The checksum begins from the number of the line, so a result counts only in its place.
+The checksum begins from the number of the line, so a result counts only in its place. It finds torn writes and nothing else:
+whoever can write to the file can make it fit. So what a resumed batch holds is checked against the policy before it counts
+(`check_held`), and from then on the file must stay as it was read.
 """
 
 import fcntl
+import io
 import json
 import os
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,10 +25,10 @@ from soupmix.audit.records import compact_json
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import strict_json, sync_folder, writing
 
-__all__ = ["Journal", "journal_path", "open_journal"]
+__all__ = ["Journal", "check_plain", "journal_path", "open_journal"]
 
 _MAGIC = b"soupmix batch 1 "
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _SYNC_EVERY = 1.0  # seconds: what the machine may lose when it crashes; a killed process loses nothing that was written
 
 
@@ -57,9 +61,11 @@ class Journal:
             size = len(head)
         self.force = bool(_same(head, settings, path)["force"])
         self._start, self.done, self._size = len(head), 0, len(head)
-        for result in self.results():
+        self._written = sha256()  # of all whole results: what was checked is what is read in the end
+        for line in self._lines():
             self.done += 1
-            self._size += len(_framed(self.done - 1, result))
+            self._size += len(line)
+            self._written.update(line)
         self.cut = size - self._size
         os.ftruncate(handle, self._size)
         self._synced = time.monotonic()
@@ -70,7 +76,8 @@ class Journal:
         Raises:
             OutputError: the disk refuses; opening the journal again cuts off what it took.
         """
-        data = memoryview(_framed(self.done, result))
+        line = _framed(self.done, result)
+        data = memoryview(line)
         with writing(self.path):
             while data:
                 taken = os.pwrite(self._handle, data, self._size)
@@ -78,6 +85,7 @@ class Journal:
             if time.monotonic() - self._synced > _SYNC_EVERY:
                 self.sync()
         self.done += 1
+        self._written.update(line)
 
     def sync(self) -> None:
         """Wait until the disk has every result. Raises `OutputError`."""
@@ -86,19 +94,49 @@ class Journal:
         self._synced = time.monotonic()
 
     def results(self) -> Iterator[bytes]:
-        """Every whole result in order, read from the file."""
-        with self.path.open("rb") as file:
-            file.seek(self._start)
+        """Every whole result in order, read from the file.
+
+        Raises:
+            OutputError: at the end, if the file was changed by something else since it was opened ("changed-meanwhile").
+        """
+        seen = sha256()
+        for line in self._lines():
+            seen.update(line)
+            yield line[9:-1]
+        if seen.digest() != self._written.digest():
+            raise OutputError(
+                f"{self.path} was changed while it was in use; look who writes to it, and pass --force to begin anew",
+                reason="changed-meanwhile",
+            )
+
+    def _lines(self) -> Iterator[bytes]:
+        with io.BufferedReader(_At(self._handle, self._start)) as file:
             for number, line in enumerate(file):
                 if line != _framed(number, line[9:-1]):
                     return
-                yield line[9:-1]
+                yield line
 
     def remove(self) -> None:
         """The results are elsewhere. Raises `OutputError`."""
         with writing(self.path):
             self.path.unlink(missing_ok=True)
             sync_folder(self.path.parent)
+
+
+class _At(io.RawIOBase):
+    """The open file itself, from a place on: its name may lead elsewhere by now."""
+
+    def __init__(self, handle: int, start: int) -> None:
+        self._handle, self._place = handle, start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._handle, len(buffer), self._place)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
 @contextmanager
@@ -111,12 +149,15 @@ def open_journal(out: Path, settings: Mapping[str, Any], *, force: bool = False)
 
     Raises:
         RecipeError: the settings are others than those the batch was begun with (reason "batch-changed").
-        OutputError: another process has it ("in-use"), the file is something else ("no-batch"), the disk refuses.
+        OutputError: another process has it ("in-use"), the file is something else ("no-batch"), a link, a device or a file
+            with other names too ("not-a-file"), or the disk refuses.
     """
     path = journal_path(out)
+    check_plain(path)
     with writing(path):
         handle = os.open(path, _FLAGS, 0o644)
     try:
+        _check_alone(os.fstat(handle), path)
         _hold(handle, path)
         with writing(path):
             journal = Journal(path, handle, settings, force=force)
@@ -128,10 +169,28 @@ def open_journal(out: Path, settings: Mapping[str, Any], *, force: bool = False)
         os.close(handle)
 
 
+def check_plain(path: Path) -> None:
+    """Raise OutputError (reason "not-a-file") if something stands there that is no plain file with this one name."""
+    try:
+        _check_alone(path.lstat(), path)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+
+
+def _check_alone(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise OutputError(
+            f"{path} is a link, a folder, a device, or a file that has other names too, which would be written with it; "
+            "move it away, or choose another output file",
+            reason="not-a-file",
+        )
+
+
 def _hold(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.path.samestat(os.fstat(handle), path.stat())
+        held = os.path.samestat(os.fstat(handle), path.lstat())
     except (BlockingIOError, FileNotFoundError):
         held = False
     if not held:

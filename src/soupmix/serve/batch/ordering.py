@@ -29,11 +29,13 @@ def in_order(
     """Answer lines as rows become free, and give their results in order.
 
     Args:
-        begin: what a line asks, checked and allowed; WeightError, RecipeError and PolicyRefusal are the line's result.
+        begin: what a line asks, checked and allowed; WeightError, RecipeError and PolicyRefusal are the line's result,
+            but that the policy has ended (reason "ended") is no line's.
         stopping: asked now and then; once it says so nothing further is given.
 
     Raises:
-        SoupmixError: the engine stopped (reason "stopped"); whatever else `begin` raises, and `Batcher.submit`.
+        SoupmixError: the engine stopped (reason "stopped"), the policy ended (reason "ended"); whatever else `begin` raises,
+            and `Batcher.submit`.
     """
     flow, more = _Flow(begin, batcher), True
     while not stopping():
@@ -86,6 +88,8 @@ class _Flow:
         try:
             begun = self._begin(line)
         except (WeightError, RecipeError, PolicyRefusal) as error:
+            if error.reason == "ended":
+                raise
             self._results[line.number] = Result(line, error)
         else:
             self._submit(begun)

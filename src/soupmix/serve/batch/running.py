@@ -14,12 +14,12 @@ from soupmix.audit.records import compact_json
 from soupmix.batching import Batcher
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
-from soupmix.serve.batch.asking import Defaults
-from soupmix.serve.batch.journal import Journal, journal_path
+from soupmix.serve.batch.asking import Defaults, Desk
+from soupmix.serve.batch.holding import check_held
+from soupmix.serve.batch.journal import Journal, check_plain, journal_path
 from soupmix.serve.batch.jsonl import write_results
-from soupmix.serve.batch.line import Line
 from soupmix.serve.batch.ordering import in_order
-from soupmix.serve.batch.result import Begun, Result
+from soupmix.serve.batch.result import Result
 from soupmix.serve.batch.source import JSONL, Source
 
 __all__ = ["answer_lines", "check_free", "check_new", "finish", "settings_of"]
@@ -48,7 +48,7 @@ def settings_of(source: Source, lines: int, defaults: Defaults, more: Mapping[st
 def answer_lines(
     source: Source,
     journal: Journal,
-    begin: Callable[[Line], Begun],
+    desk: Desk,
     batcher: Batcher,
     record: Callable[[Result], Mapping[str, Any]],
     *,
@@ -57,20 +57,29 @@ def answer_lines(
 ) -> None:
     """Answer what the journal does not hold yet, until all is answered or `stopping` says so.
 
+    What it does hold is checked first: see `check_held`.
+
     Args:
-        begin: checks a line and asks the policy, see `Desk`. record: a result as an output line.
+        desk: checks a line and asks the policy. record: a result as an output line.
         advance: told how many results there are, whenever there is one more.
 
     Raises:
+        RecipeError: the journal holds what this policy does not give ("batch-changed").
         SoupmixError: the engine, the disk or the audit log fails; what the journal holds stays good.
     """
-    for result in in_order(source.lines(journal.done), begin, batcher, stopping=stopping):
+    check_held(source, journal, desk.look, record)
+    for result in in_order(source.lines(journal.done), desk.begin, batcher, stopping=stopping):
         journal.append(compact_json(record(result)))
         advance(journal.done)
 
 
 def check_new(out: Path, *, force: bool) -> None:
-    """Raise OutputError (reason "exists") if something stands in the place of an output whose batch has not begun."""
+    """Refuse an output whose place is taken, before its batch has begun.
+
+    Raises:
+        OutputError: something stands there ("exists"), or it is no plain file with one name, replaced or not ("not-a-file").
+    """
+    check_plain(out)
     if os.path.lexists(out) and not force and not os.path.lexists(journal_path(out)):
         raise _exists(out)
 
