@@ -6,6 +6,7 @@ from dataclasses import replace
 from soupmix.errors import PolicyRefusal
 from soupmix.policy import Binding, Grant, Policy
 from soupmix.policy.assembly import Placed
+from soupmix.policy.rules import applies
 from soupmix.serve.answers import SoupAnswer
 
 __all__ = ["Telling"]
@@ -23,7 +24,7 @@ class Telling:
 
     def rules(self) -> list[Placed]:
         """The rules that can apply to a request of this caller, in their places."""
-        return [each for each in self._policy.placed if each.applies(self._attributes)]
+        return [each for each in self._policy.placed if applies(each.within, self._attributes)]
 
     def values(self) -> dict[str, list[str]]:
         """The values that the scopes of these rules name, by attribute."""
@@ -59,7 +60,7 @@ class Telling:
         """A refusal in these words."""
         refusing = {(rule.ref.source, rule.ref.id) for rule in self._policy.placed if rule.ref.refuses}
         first = next((each for each in error.rules if (each.source, each.rule) in refusing), None)
-        if first is None:
+        if first is None or error.reason != "refused-by-rule":
             return error
         said = replace(first, limit=self._limit(first))
         text = f"refused, not clamped ({', '.join(first.adapters)}): {said}"
