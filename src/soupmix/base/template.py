@@ -1,6 +1,7 @@
 """Conversations as a model wants to read them: its chat template, which is code of whoever made the model, in a cage."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -88,7 +89,7 @@ class _Template:
         process = self._process
         if process is None:
             process = self._process = _started()
-            self._end = weakref.finalize(self, _ended, process)
+            self._end = weakref.finalize(self, _ended, process, os.getpid())
             line = self._first + line
         asked, told = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
         asked.write(line)
@@ -110,6 +111,17 @@ def _started() -> "subprocess.Popen[str]":
     )
 
 
-def _ended(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.communicate()
+def _ended(process: "subprocess.Popen[str]", owner: int) -> None:
+    if os.getpid() == owner:
+        process.kill()
+        process.communicate()
+
+
+def _forget() -> None:
+    """In a forked process: what is on its way through the pipes is the other's, and so may be the locks."""
+    global _making
+    _making = threading.Lock()
+    _templates.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
