@@ -16,30 +16,18 @@ def test_no_row_reads_what_is_not_its_own() -> None:
     assert seen["went on from a prefix"] > 200
 
 
-def test_the_simulation_sees_a_prefix_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("forgotten", ["identity", "merge"])
+def test_the_simulation_sees_a_prefix_of_somebody_else(forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`identity` keeps persons apart, `merge` what only those of one tenant and soup may share."""
     honest = Scheduler._longest
 
     def careless(self: Scheduler[Job], job: Job) -> tuple[int, int]:
-        who, job.identity = job.identity, next((held.identity for held in self._held if held.tokens), job.identity)
+        own = getattr(job, forgotten)
+        setattr(job, forgotten, next((getattr(held, forgotten) for held in self._held if held.tokens), own))
         try:
             return honest(self, job)
         finally:
-            job.identity = who
-
-    monkeypatch.setattr(Scheduler, "_longest", careless)
-    with pytest.raises(Foreign):
-        run(60_000, seed=1)
-
-
-def test_the_simulation_sees_a_prefix_that_only_one_tenant_may_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Scheduler._longest
-
-    def careless(self: Scheduler[Job], job: Job) -> tuple[int, int]:
-        merge, job.merge = job.merge, next((held.merge for held in self._held if held.tokens), job.merge)
-        try:
-            return honest(self, job)
-        finally:
-            job.merge = merge
+            setattr(job, forgotten, own)
 
     monkeypatch.setattr(Scheduler, "_longest", careless)
     with pytest.raises(Foreign):
