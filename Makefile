@@ -31,9 +31,9 @@ test-slow: .venv/dev.done .venv/older-triton.done mutants
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
 
-# every branch of the two rooms that refuse; their own tests alone must reach it
+# every branch of the rooms that refuse, and of what they stand on; their own tests alone must reach it
 coverage: .venv/dev.done
-	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/store
+	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/store tests/files
 	$(BIN)/coverage report
 
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed

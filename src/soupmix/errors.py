@@ -5,6 +5,7 @@
     ├── RecipeError         exit 2   a recipe, a command line or a request that makes no sense
     ├── PolicyError         exit 1   a policy document is wrong, or the documents contradict each other
     ├── PolicyRefusal       exit 3   a valid policy says no to this request
+    ├── FileError           exit 1   a file is missing, a link, no plain file, too large, or cannot be read
     ├── AdapterError        exit 1   an adapter folder or a store is damaged, hostile or unsupported
     ├── BaseModelError      exit 1   a base model cannot be found, read or matched
     ├── OutputError         exit 1   something cannot be written
@@ -26,6 +27,7 @@ __all__ = [
     "AdapterError",
     "AuditError",
     "BaseModelError",
+    "FileError",
     "OutputError",
     "Overloaded",
     "PolicyError",
@@ -80,6 +82,10 @@ class PolicyRefusal(SoupmixError):
     def __init__(self, message: str, *, reason: str = "", rules: "Sequence[Binding]" = ()) -> None:
         super().__init__(message, reason=reason)
         self.rules = tuple(rules)
+
+
+class FileError(SoupmixError, ValueError):
+    """A file is missing, a link, no plain file, too large, or cannot be read."""
 
 
 class AdapterError(SoupmixError, ValueError):

@@ -11,12 +11,12 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from soupmix.errors import AdapterError
+from soupmix.errors import FileError, SoupmixError
 
 __all__ = ["Sealed", "read_sealed", "sealed"]
 
@@ -52,52 +52,62 @@ class Sealed:
 
 
 @contextmanager
-def sealed(path: Path, *, cap: int) -> Iterator[Sealed]:
+def sealed(path: Path, *, cap: int, error: type[SoupmixError] = FileError) -> Iterator[Sealed]:
     """Read a regular file of at most `cap` bytes into sealed memory for the length of a `with`.
 
+    Args:
+        error: what a refusal is raised as; an adapter, say, has an error of its own for whatever is wrong with its files.
+
     Raises:
-        AdapterError: reason "missing", "symlink", "not-a-file", "too-large" or "unreadable".
+        FileError (or `error`): reason "missing", "symlink", "not-a-file", "too-large" or "unreadable".
     """
-    handle = _open(path)
-    memory = None
-    try:
-        _check(path, os.fstat(handle), cap)
-        memory = os.memfd_create("soupmix", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) if _MEMFD else None
-        yield _copy(path, handle, memory, cap)
-    finally:
-        os.close(handle)
-        if memory is not None:
-            os.close(memory)
+    with ExitStack() as stack:
+        try:
+            content = _sealed(path, cap, stack)
+        except FileError as refusal:
+            raise error(str(refusal), reason=refusal.reason) from refusal.__cause__
+        yield content
 
 
-def read_sealed(path: Path, *, cap: int) -> tuple[bytes, str]:
+def read_sealed(path: Path, *, cap: int, error: type[SoupmixError] = FileError) -> tuple[bytes, str]:
     """The bytes of a small regular file and their hex SHA-256, refused like `sealed` refuses."""
-    with sealed(path, cap=cap) as content:
+    with sealed(path, cap=cap, error=error) as content:
         return content.read(), content.sha256
+
+
+def _sealed(path: Path, cap: int, stack: ExitStack) -> Sealed:
+    handle = _open(path)
+    stack.callback(os.close, handle)
+    _check(path, os.fstat(handle), cap)
+    memory = None
+    if _MEMFD:
+        memory = os.memfd_create("soupmix", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        stack.callback(os.close, memory)
+    return _copy(path, handle, memory, cap)
 
 
 def _open(path: Path) -> int:
     try:
         return os.open(path, _FLAGS)
     except FileNotFoundError:
-        raise AdapterError(f"{path} is missing", reason="missing") from None
+        raise FileError(f"{path} is missing", reason="missing") from None
     except OSError as error:
         if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
-            raise AdapterError(
+            raise FileError(
                 f"{path} is a symbolic link, and links may point anywhere: put the file itself there", reason="symlink"
             ) from None
-        raise AdapterError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from None
+        raise FileError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from None
 
 
 def _check(path: Path, status: os.stat_result, cap: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise AdapterError(f"{path} is not a regular file", reason="not-a-file")
+        raise FileError(f"{path} is not a regular file", reason="not-a-file")
     if status.st_size > cap:
         raise _too_large(path, cap)
 
 
-def _too_large(path: Path, cap: int) -> AdapterError:
-    return AdapterError(f"{path} is larger than the {cap} bytes allowed for it", reason="too-large")
+def _too_large(path: Path, cap: int) -> FileError:
+    return FileError(f"{path} is larger than the {cap} bytes allowed for it", reason="too-large")
 
 
 def _copy(path: Path, handle: int, memory: int | None, cap: int) -> Sealed:
@@ -113,7 +123,7 @@ def _copy(path: Path, handle: int, memory: int | None, cap: int) -> Sealed:
             else:
                 _write(memory, block)
     except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from error
+        raise FileError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from error
     if memory is None:
         return Sealed(digest.hexdigest(), size, b"".join(blocks))
     fcntl.fcntl(

@@ -85,7 +85,7 @@ class Faults:
 
 
 def _is_output(handle: int) -> bool:
-    """A folder, or a file open for writing; what is read goes through a memory file, see soupmix.store.sealed."""
+    """A folder, or a file open for writing; what is read goes through a memory file, see soupmix.sealed."""
     flags = fcntl.fcntl(handle, fcntl.F_GETFL)
     memory = str(Path(f"/proc/self/fd/{handle}").readlink()).startswith("/memfd:")
     return bool(flags & _WRITING) and not memory

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from soupmix.errors import AdapterError
-from soupmix.store import sealed as room
-from soupmix.store.sealed import read_sealed, sealed
+from soupmix import sealed as room
+from soupmix.errors import AdapterError, FileError
+from soupmix.sealed import read_sealed, sealed
 
 
 @pytest.fixture(params=[True, False], ids=["memfd", "bytes"], autouse=True)
@@ -62,11 +62,11 @@ def test_a_file_over_its_cap_is_refused_even_if_it_grows_after_it_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x").write_bytes(bytes(11))
-    with pytest.raises(AdapterError, match="larger than the 10 bytes") as caught, sealed(tmp_path / "x", cap=10):
+    with pytest.raises(FileError, match="larger than the 10 bytes") as caught, sealed(tmp_path / "x", cap=10):
         pass
     assert caught.value.reason == "too-large"
     monkeypatch.setattr(room, "_check", lambda *_: None)
-    with pytest.raises(AdapterError, match="larger than the 10 bytes"), sealed(tmp_path / "x", cap=10):
+    with pytest.raises(FileError, match="larger than the 10 bytes"), sealed(tmp_path / "x", cap=10):
         pass
 
 
@@ -77,6 +77,26 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         for _ in range(5):
             try:
                 read_sealed(tmp_path / "x", cap=cap)
-            except AdapterError:
+            except FileError:
                 assert cap == 5
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_what_the_disk_cannot_read_is_refused(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / ("x" * 300), "File name too long"), (Path("/proc/self/mem"), "Input/output error")):
+        with pytest.raises(FileError, match=f"{path} cannot be read: {words}") as caught:
+            read_sealed(path, cap=100)
+        assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["missing", "link", "folder", "large"])
+def test_a_refusal_is_raised_as_the_error_that_the_caller_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / "large").write_bytes(bytes(11))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("large")
+    with pytest.raises(FileError) as plain:
+        read_sealed(tmp_path / name, cap=10)
+    with pytest.raises(AdapterError) as named:
+        read_sealed(tmp_path / name, cap=10, error=AdapterError)
+    assert (str(named.value), named.value.reason) == (str(plain.value), plain.value.reason)
+    assert plain.value.reason

@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 
 import soupmix.store
+from soupmix import sealed
 from soupmix.base import Base
 from soupmix.errors import AdapterError, BaseModelError
-from soupmix.store import Store, blobs, read_adapter, sealed, shipped_root
+from soupmix.store import Store, blobs, read_adapter, shipped_root
 from soupmix.store.config import parse_config
 from soupmix.store.norms import base_norm
-from soupmix.store.sealed import read_sealed
 
 Handmade = Callable[..., Path]
 
@@ -176,10 +176,3 @@ def test_what_safetensors_refuses_is_refused(handmade: Handmade, monkeypatch: py
     with pytest.raises(AdapterError, match=r"adapter_model\.safetensors is not a safetensors file: not like") as caught:
         read_adapter(handmade())
     assert caught.value.reason == "bad-header"
-
-
-def test_what_the_disk_cannot_read_is_refused(tmp_path: Path) -> None:
-    for path, words in ((tmp_path / ("x" * 300), "File name too long"), (Path("/proc/self/mem"), "Input/output error")):
-        with pytest.raises(AdapterError, match=f"{path} cannot be read: {words}") as caught:
-            read_sealed(path, cap=100)
-        assert caught.value.reason == "unreadable"

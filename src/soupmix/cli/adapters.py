@@ -131,11 +131,11 @@ def _facts(path: Path) -> dict[str, Any]:
     """A JSON object beside an adapter, or nothing."""
     from soupmix.errors import AdapterError
     from soupmix.files import strict_json
-    from soupmix.store.sealed import read_sealed
+    from soupmix.sealed import read_sealed
 
     if not path.is_symlink() and not path.exists():
         return {}
-    raw, _ = read_sealed(path, cap=1 << 20)
+    raw, _ = read_sealed(path, cap=1 << 20, error=AdapterError)
     try:
         facts = strict_json(raw)
     except (ValueError, RecursionError) as error:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from soupmix import __version__
-from soupmix.errors import AdapterError
+from soupmix.errors import FileError
 from soupmix.files import strict_json
 from soupmix.merge.provenance import PROVENANCE
 from soupmix.merge.stack import Errors, short
 from soupmix.replacing import plain_names
-from soupmix.store.sealed import read_sealed
+from soupmix.sealed import read_sealed
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.weights import Weights
 
@@ -44,7 +44,7 @@ def is_result(folder: Path) -> bool:
     try:
         outputs = strict_json(read_sealed(folder / DIGESTS, cap=_MAX_RECORD)[0])["outputs"]
         listed = {*outputs, DIGESTS, PROVENANCE, MODEL_SIGNATURE}
-    except (AdapterError, OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     present = plain_names(folder)
     return present is not None and present <= listed

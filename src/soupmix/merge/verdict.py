@@ -16,7 +16,7 @@ import yaml
 from soupmix import __version__
 from soupmix.base import Base, resolve
 from soupmix.base.companions import CONFIG
-from soupmix.errors import AdapterError, BaseModelError, OutputError, RecipeError, WeightError
+from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
 from soupmix.merge.export import Export, Keys, produce
 from soupmix.merge.finding import Finding
@@ -33,7 +33,7 @@ from soupmix.merge.sink import Sink
 from soupmix.merge.soup import SHARD_SIZE, Soup, repeat_merge
 from soupmix.merge.tensors import dtype_code
 from soupmix.policy import RecordedGrant
-from soupmix.store.sealed import read_sealed
+from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.trust.dsse import Envelope
@@ -138,7 +138,7 @@ def _recorded(folder: Path) -> Mapping[str, Mapping[str, str]]:
             raise TypeError("digests must be text")
         if any(Path(name).name != name for name in recorded["outputs"]):
             raise ValueError("a file name leaves the folder")
-    except AdapterError as error:
+    except FileError as error:
         raise RecipeError(f"{folder} is no result of soupmix: {error}", reason="no-record") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None

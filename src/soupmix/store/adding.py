@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from soupmix.base import Base
 from soupmix.errors import AdapterError, OutputError
+from soupmix.sealed import read_sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.blobs import exclusive, write_blob
 from soupmix.store.gram import grams
@@ -17,7 +18,6 @@ from soupmix.store.loading import load_entry
 from soupmix.store.manifest import Entry, Manifest, manifest_if_any, write_manifest
 from soupmix.store.norms import base_norm
 from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
-from soupmix.store.sealed import read_sealed
 from soupmix.weights import check_name
 
 __all__ = ["Addition", "add_adapter", "set_budget"]
@@ -129,5 +129,5 @@ def _with_entry(store: Path, manifest: Manifest, entry: Entry, factors: Mapping[
 def _contents(files: AdapterFiles) -> dict[str, bytes]:
     contents = {CONFIG: files.config, TENSORS: files.tensors.read()}
     if (files.folder / _CARD).exists():
-        contents[_CARD], _ = read_sealed(files.folder / _CARD, cap=_MAX_CARD)
+        contents[_CARD], _ = read_sealed(files.folder / _CARD, cap=_MAX_CARD, error=AdapterError)
     return contents

@@ -21,7 +21,7 @@ from pydantic import (
 
 from soupmix.errors import AdapterError, WeightError
 from soupmix.files import canonical_json, digest_parts, strict_json, write_file
-from soupmix.store.sealed import read_sealed
+from soupmix.sealed import read_sealed
 from soupmix.weights import twins
 
 if TYPE_CHECKING:
@@ -203,11 +203,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of a store.
 
     Raises:
-        AdapterError: reason "no-manifest", "bad-manifest", or those of `soupmix.store.sealed`.
+        AdapterError: reason "no-manifest", "bad-manifest", or those of `soupmix.sealed`.
     """
     path = Path(folder) / MANIFEST
     try:
-        raw, _ = read_sealed(path, cap=_MAX_BYTES)
+        raw, _ = read_sealed(path, cap=_MAX_BYTES, error=AdapterError)
     except AdapterError as error:
         if error.reason == "missing":
             raise AdapterError(f"{folder} is no adapter store: it holds no {MANIFEST}", reason="no-manifest") from None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupmix.errors import AdapterError
+from soupmix.sealed import Sealed, read_sealed, sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.config import LoraSettings, parse_config
 from soupmix.store.header import FactorShapes, factor_shapes, tensor_key
-from soupmix.store.sealed import Sealed, read_sealed, sealed
 
 __all__ = ["CONFIG", "TENSORS", "AdapterFiles", "open_adapter", "read_adapter"]
 
@@ -69,8 +69,8 @@ def open_adapter(folder: Path) -> Iterator[AdapterFiles]:
         AdapterError: reason "missing", "symlink", "unreadable", "pickle", or those of `sealed`.
     """
     _check_folder(folder)
-    config, config_sha256 = read_sealed(folder / CONFIG, cap=_MAX_CONFIG)
-    with sealed(folder / TENSORS, cap=_MAX_TENSORS) as tensors:
+    config, config_sha256 = read_sealed(folder / CONFIG, cap=_MAX_CONFIG, error=AdapterError)
+    with sealed(folder / TENSORS, cap=_MAX_TENSORS, error=AdapterError) as tensors:
         yield AdapterFiles(folder, config, config_sha256, tensors)
 
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
-from soupmix.errors import AdapterError, PolicyError
-from soupmix.store.sealed import read_sealed
+from soupmix.errors import PolicyError
+from soupmix.sealed import read_sealed
 from soupmix.trust.layout import LARGEST_METADATA, METADATA
 
 __all__ = ["Chain", "check_root", "describe", "newest", "read_chain"]
@@ -96,10 +96,8 @@ def _number(name: str) -> str:
 def _read(folder: Path, name: str, kind: type[_T]) -> tuple[Metadata[_T], bytes]:
     path = folder / METADATA / name
     try:
-        data, _ = read_sealed(path, cap=LARGEST_METADATA)
+        data, _ = read_sealed(path, cap=LARGEST_METADATA, error=PolicyError)
         document = Metadata[_T].from_bytes(data)
-    except AdapterError as error:
-        raise PolicyError(str(error), reason=error.reason) from error
     except RepositoryError as error:
         raise PolicyError(f"{path} is damaged: {error}", reason="damaged") from error
     if not isinstance(document.signed, kind):

@@ -8,8 +8,8 @@ from typing import Final
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
 from tuf.ngclient.fetcher import FetcherInterface
 
-from soupmix.errors import AdapterError
-from soupmix.store.sealed import read_sealed
+from soupmix.errors import FileError
+from soupmix.sealed import read_sealed
 from soupmix.trust.layout import LARGEST_FILE, LARGEST_METADATA, METADATA, TARGETS
 
 __all__ = ["METADATA_URL", "TARGETS_URL", "FolderFetcher"]
@@ -42,7 +42,7 @@ class FolderFetcher(FetcherInterface):
         self.data = b""
         try:
             self.data, _ = read_sealed(self._folder / self.part / self.name, cap=_CAPS[self.part])
-        except AdapterError as error:
+        except FileError as error:
             if error.reason == "missing":
                 raise DownloadHTTPError(str(error), 404) from error
             if error.reason == "too-large":
