@@ -1,6 +1,5 @@
 """Files that are whole or not there: digests, strict JSON, and atomic writes of files and folders."""
 
-import fcntl
 import hashlib
 import json
 import math
@@ -17,7 +16,6 @@ from soupmix.scratch import put, scratch, sweep, sync_folder
 __all__ = [
     "canonical_json",
     "digest_parts",
-    "holding",
     "new_file",
     "new_folder",
     "sha256_file",
@@ -134,21 +132,6 @@ def new_folder(
             check_folder(target, force=force, own=own, reads=reads)  # it may have come since
             put(temporary.path, target)
             sync_folder(target.parent)
-
-
-@contextmanager
-def holding(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder itself, so that nothing is left behind in it; other processes and threads wait.
-
-    Raises:
-        OSError: there is no such folder, or it cannot be read.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

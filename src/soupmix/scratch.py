@@ -6,7 +6,6 @@ of a lock when its process ends, however it ends. On a file system without locks
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from soupmix.locks import lock
 
 __all__ = ["Scratch", "exchange", "put", "remove", "scratch", "sweep", "sync_folder"]
 
@@ -134,7 +135,7 @@ def _lock(path: Path, handle: int | None) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        _hold(handle, fcntl.LOCK_EX)
+        _lock_if_possible(handle)
         if os.path.samestat(path.lstat(), os.fstat(handle)):
             return handle
     except FileNotFoundError:
@@ -156,7 +157,7 @@ def _sweep_one(path: Path) -> None:
     except OSError:
         return
     try:
-        if not _hold(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if not _lock_if_possible(handle, wait=False):
             return
         if path.name.startswith(_ASIDE):
             _settle(path)
@@ -166,15 +167,14 @@ def _sweep_one(path: Path) -> None:
         os.close(handle)
 
 
-def _hold(handle: int, how: int) -> bool:
+def _lock_if_possible(handle: int, *, wait: bool = True) -> bool:
     """Lock a temporary; False if another holds it, or nobody can. Raises `OSError`."""
     try:
-        fcntl.flock(handle, how)
+        return lock(handle, wait=wait)
     except OSError as error:
-        if error.errno in _CANNOT_LOCK or isinstance(error, BlockingIOError):
+        if error.errno in _CANNOT_LOCK:
             return False
         raise
-    return True
 
 
 def _replace_in_turn(temporary: Path, target: Path) -> None:

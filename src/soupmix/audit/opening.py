@@ -1,6 +1,5 @@
 """Taking hold of the folder of a log: made if need be, locked, and given a name."""
 
-import fcntl
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from soupmix.audit.segments import (
 )
 from soupmix.errors import AuditError, OutputError, SoupmixError
 from soupmix.files import sync_folder
+from soupmix.locks import lock
 
 __all__ = ["last_checkpoint", "name_of", "newest_checkpoint", "take"]
 
@@ -36,18 +36,18 @@ def take(folder: Path, stack: ExitStack) -> None:
             read_origin(folder)
         handle = open_plain(folder / _LOCK, os.O_RDWR | os.O_CREAT)
         stack.callback(os.close, handle)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise AuditError(
-            f"another process is writing the audit log {folder}; a log has one writer, so use that one or another folder",
-            reason="in-use",
-        ) from None
+        free = lock(handle, wait=False)
     except OSError as error:
         if isinstance(error, SoupmixError):
             raise
         raise OutputError(
             f"cannot open audit log {folder}: {error.strerror or error}", reason="write-failed"
         ) from error
+    if not free:
+        raise AuditError(
+            f"another process is writing the audit log {folder}; a log has one writer, so use that one or another folder",
+            reason="in-use",
+        )
 
 
 def name_of(folder: Path) -> str:

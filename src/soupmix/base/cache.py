@@ -1,6 +1,5 @@
 """The user's cache: where it is, who may write to it now, and whether a folder in it is still what was put there."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 import platformdirs
 
+from soupmix import locks
 from soupmix.errors import OutputError
 from soupmix.files import canonical_json, sha256_file, strict_json, write_file
 
@@ -41,11 +41,8 @@ def locked(path: Path) -> Iterator[None]:
             f"cannot write to {path.parent}: {error.strerror}; name another cache folder in SOUPMIX_CACHE",
             reason="write-failed",
         ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.locked(handle):
         yield
-    finally:
-        os.close(handle)
 
 
 def stamp(path: Path) -> list[int]:

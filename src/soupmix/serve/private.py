@@ -1,6 +1,5 @@
 """Files of a database that are this user's alone: opened as themselves, never through a link, and never emptied."""
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from soupmix.errors import OutputError
+from soupmix.locks import locked
 
 __all__ = ["own_files", "sole_opener"]
 
@@ -33,12 +33,8 @@ def own_files(path: Path) -> None:
 @contextmanager
 def sole_opener(path: Path) -> Iterator[None]:
     """Wait until no other process opens this database. Raises as `own_files` does."""
-    handle = _opened(path.with_name(f"{path.name}.lock"), os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(_opened(path.with_name(f"{path.name}.lock"), os.O_CREAT)):
         yield
-    finally:
-        os.close(handle)
 
 
 def _opened(path: Path, more: int = 0) -> int:

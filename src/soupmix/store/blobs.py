@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from soupmix.errors import AdapterError, OutputError
-from soupmix.files import holding, new_folder
+from soupmix.files import new_folder
+from soupmix.locks import locked_folder
 from soupmix.replacing import plain_names
 from soupmix.scratch import remove, sweep
 from soupmix.store.manifest import manifest_if_any
@@ -50,7 +51,7 @@ def exclusive(store: Path) -> Iterator[None]:
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with holding(store):
+        with locked_folder(store):
             _sweep(store)
             try:
                 yield

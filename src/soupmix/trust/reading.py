@@ -15,9 +15,9 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.ngclient import Updater, UpdaterConfig
 
 from soupmix.errors import OutputError, PolicyError
+from soupmix.locks import locked_folder
 from soupmix.trust.fetching import METADATA_URL, TARGETS_URL, FolderFetcher
 from soupmix.trust.layout import LARGEST_FILE, LARGEST_METADATA, check_count, check_name
-from soupmix.trust.locking import locked
 from soupmix.trust.refusal import refusal
 
 __all__ = ["SignedSet", "Source", "read_set", "state_root"]
@@ -104,7 +104,7 @@ def read_set(source: Source, *, now: datetime | None = None) -> SignedSet:
     state = source.state if source.state is not None else state_root() / "trust" / digest
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked(state):
+        with locked_folder(state):
             return _Reader(source, state, now).read(digest)
     except OSError as error:
         if isinstance(error, OutputError):

@@ -7,7 +7,8 @@ Whatever a step writes is made and signed in memory first; `timestamp.json`, whi
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,9 +18,9 @@ from tuf.api.metadata import Metadata, Root, TargetFile
 
 from soupmix.errors import PolicyError
 from soupmix.files import new_folder
+from soupmix.locks import locked_folder
 from soupmix.trust.chain import check_root, newest, read_chain
 from soupmix.trust.layout import LARGEST_FILE, METADATA, TARGETS, check_count, check_name
-from soupmix.trust.locking import locked
 from soupmix.trust.step import Lifetimes, RoleKeys, Step
 
 __all__ = ["create", "publish", "renew", "rotate"]
@@ -82,7 +83,7 @@ def publish(
     folder = Path(folder)
     step = Step(days or Lifetimes(), now or datetime.now(UTC))
     _check_files(files)
-    with locked(folder):
+    with _locked(folder):
         _check_keys(newest(folder), keys, step.now)
         versions = read_chain(folder, verified=False)
         content = {}
@@ -101,7 +102,7 @@ def renew(
     """Say again that the set is still the newest, with the online key alone. Raises as `publish` and `rotate`."""
     folder = Path(folder)
     step = Step(days or Lifetimes(), now or datetime.now(UTC))
-    with locked(folder):
+    with _locked(folder):
         chain = read_chain(folder)
         _check_key(chain.root.signed, online, _ONLINE)
         step.snapshot(chain.targets_bytes, chain.targets.signed.version, chain.next_online, online)
@@ -132,7 +133,7 @@ def rotate(
     """
     folder = Path(folder)
     step = Step(days or Lifetimes(), now or datetime.now(UTC))
-    with locked(folder):
+    with _locked(folder):
         chain = read_chain(folder)
         root = copy.deepcopy(chain.root)
         root.signed.version += 1
@@ -151,6 +152,17 @@ def rotate(
             step.files[f"{METADATA}/timestamp.json"] = timestamp
         step.write(folder)
     return root.signed.version
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the repository; others wait. Raises `PolicyError` if there is no such folder ("missing")."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder))
+        except OSError as error:
+            raise PolicyError(f"{folder} cannot be opened as a folder: {error.strerror}", reason="missing") from error
+        yield
 
 
 def _check_files(files: Mapping[str, bytes]) -> None:

@@ -8,7 +8,6 @@ whoever can write to the file can make it fit. So what a resumed batch holds is 
 (`check_held`), and from then on the file must stay as it was read.
 """
 
-import fcntl
 import io
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any
 from soupmix.audit.records import compact_json
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import strict_json, sync_folder, writing
+from soupmix.locks import lock
 
 __all__ = ["Journal", "check_plain", "journal_path", "open_journal"]
 
@@ -189,9 +189,8 @@ def _check_alone(found: os.stat_result, path: Path) -> None:
 
 def _hold(handle: int, path: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.path.samestat(os.fstat(handle), path.lstat())
-    except (BlockingIOError, FileNotFoundError):
+        held = lock(handle, wait=False) and os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
         held = False
     if not held:
         raise OutputError(
