@@ -6,7 +6,7 @@ import sys
 import click
 
 from soupmix import __version__
-from soupmix.cli.stopping import exit_code, terminable
+from soupmix.cli.stopping import exit_code, stoppable
 from soupmix.errors import SoupmixError
 
 __all__ = ["cli", "main"]
@@ -50,14 +50,14 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; a refusal is one sentence on stderr and an exit code, never a traceback."""
     try:
-        with terminable():
+        with stoppable():
             cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as stop:
         click.echo("soupmix: interrupted; nothing was left half-written", err=True)
-        sys.exit(exit_code(stop.__cause__ or stop))
+        sys.exit(exit_code(stop))
     except SoupmixError as error:
         click.echo(f"soupmix: {error}", err=True)
         sys.exit(error.exit_code)
