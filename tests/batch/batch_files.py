@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from soupmix.serve.batch.columns import Columns
-from soupmix.serve.batch.line import CHAT
-from soupmix.serve.batch.source import Source, open_source
+from soupmix.batch.columns import Columns
+from soupmix.batch.line import CHAT
+from soupmix.batch.source import Source, open_source
 
 REFUSED: dict[str, Any] = {
     "response": {"status_code": 403, "body": {}},

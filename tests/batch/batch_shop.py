@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.audit import Entry
-from soupmix.batching import Batcher, Limits
-from soupmix.engine import Engine
-from soupmix.policy import Policy
-from soupmix.serve.batch import (
+from soupmix.batch import (
     MOST_ANSWERS,
     Columns,
     Defaults,
@@ -24,6 +21,9 @@ from soupmix.serve.batch import (
     settings_of,
     waiting_room,
 )
+from soupmix.batching import Batcher, Limits
+from soupmix.engine import Engine
+from soupmix.policy import Policy
 from soupmix.store import Store
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

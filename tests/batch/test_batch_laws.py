@@ -13,11 +13,11 @@ from batch_shop import DEFAULTS, Shop, chat, mixed, plain
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
+from soupmix.batch import Defaults
+from soupmix.batch.journal import journal_path
 from soupmix.batching.runner import Runner
 from soupmix.engine import Sampling
 from soupmix.errors import RecipeError, SoupmixError
-from soupmix.serve.batch import Defaults
-from soupmix.serve.batch.journal import journal_path
 
 ADULT = {"attributes": {"audience": "adult"}}
 

@@ -9,9 +9,9 @@ from batch_files import REFUSED, result, source, written
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soupmix.batch.columns import Columns
+from soupmix.batch.source import open_source
 from soupmix.errors import RecipeError
-from soupmix.serve.batch.columns import Columns
-from soupmix.serve.batch.source import open_source
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
 

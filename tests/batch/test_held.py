@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from batch_shop import Shop, chat, plain
 
+from soupmix.batch import running
+from soupmix.batch.journal import journal_path, open_journal
 from soupmix.errors import OutputError, RecipeError, SoupmixError
-from soupmix.serve.batch import running
-from soupmix.serve.batch.journal import journal_path, open_journal
-from soupmix.serve.errors import error_body, status_of
+from soupmix.openai.errors import error_body, status_of
 
 Edit = Callable[[dict[str, Any]], object]
 LINES = [
@@ -224,7 +224,7 @@ def test_what_is_no_file_of_its_own_is_not_written(
 
 
 def test_a_link_that_is_made_between_two_looks_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from soupmix.serve.batch import journal
+    from soupmix.batch import journal
 
     monkeypatch.setattr(journal, "check_plain", lambda path: None)
     victim = tmp_path / "victim"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from soupmix.batch.journal import journal_path, open_journal
 from soupmix.errors import OutputError, RecipeError
-from soupmix.serve.batch.journal import journal_path, open_journal
 
 SETTINGS = {"input": "abc", "seed": 0, "attributes": {"audience": "minor"}}
 RESULTS = [b'{"n":0}', b"", b"x" * 60, b'{"n":3}', b"0" * 8]

@@ -10,7 +10,7 @@ from batch_files import good, source, written
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupmix.serve.batch.line import CHAT, COMPLETIONS, bounded_lines
+from soupmix.batch.line import CHAT, COMPLETIONS, bounded_lines
 
 
 @given(data=st.lists(st.binary(max_size=12)).map(b"\n".join), limit=st.integers(1, 8))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from soupmix.batch.columns import Columns
+from soupmix.batch.source import open_source
 from soupmix.errors import RecipeError
-from soupmix.serve.batch.columns import Columns
-from soupmix.serve.batch.source import open_source
 
 
 def test_a_small_limit_is_not_everybodys(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from soupmix.errors import SoupmixError
+from soupmix.openai.wire import ChatAsk, CompletionAsk, ProfileAsk, RangesAsk, SoupAsk
 from soupmix.serve import about, chat, clamping, completions, soups
 from soupmix.serve.strict import StrictRoute, understood
-from soupmix.serve.wire import ChatAsk, CompletionAsk, ProfileAsk, RangesAsk, SoupAsk
 
 SIZE = 1 << 20
 SECONDS, BYTES = 0.2, 50 << 20

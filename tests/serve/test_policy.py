@@ -11,8 +11,8 @@ from serving import MODEL, POLICY, Running
 
 from soupmix.audit import read_records
 from soupmix.errors import Overloaded, PolicyError, PolicyRefusal
+from soupmix.openai.errors import status_of
 from soupmix.policy import Policy
-from soupmix.serve.errors import status_of
 from soupmix.serve.opening import Plan
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.settings import Settings

@@ -32,9 +32,9 @@ from transformers import AutoModelForCausalLM
 
 from conftest import save_tiny_model
 from soupmix.base import Base, resolve
+from soupmix.batch.journal import journal_path
 from soupmix.engine import Engine
 from soupmix.policy import Policy
-from soupmix.serve.batch.journal import journal_path
 from soupmix.store import Store
 
 LINES = 60

@@ -22,8 +22,8 @@ from soupmix.policy.linear import check_linear
 
 if TYPE_CHECKING:
     from soupmix.base import Base
+    from soupmix.batch import Defaults, Journal, Source
     from soupmix.policy import Policy
-    from soupmix.serve.batch import Defaults, Journal, Source
     from soupmix.store import Store
 
 __all__ = ["command"]
@@ -88,7 +88,7 @@ def command(
     Results are gathered in OUT.part; the same command again goes on behind the last of them.
     """
     from soupmix.base import resolve
-    from soupmix.serve.batch import (
+    from soupmix.batch import (
         Columns,
         Defaults,
         check_free,
@@ -146,11 +146,11 @@ class _Work:
 
     def answer(self, journal: "Journal") -> None:
         """Answer what the journal does not hold; KeyboardInterrupt if somebody stops it."""
+        from soupmix.batch import MOST_ANSWERS, Desk, answer_lines, record, waiting_room
         from soupmix.batching import Batcher, Limits
         from soupmix.cli.progress import rates
         from soupmix.engine import Engine
-        from soupmix.serve.batch import MOST_ANSWERS, Desk, answer_lines, record, waiting_room
-        from soupmix.serve.prompts import shared_prefix
+        from soupmix.openai.prompts import shared_prefix
 
         engine = Engine.load(self.base, self.store, policy=self.policy, dtype=self.dtype)
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from soupmix.errors import Overloaded, SoupmixError
-from soupmix.serve.answers import (
+from soupmix.openai.answers import (
     AdapterAnswer,
     AdaptersAnswer,
     ModelAnswer,
@@ -17,9 +17,9 @@ from soupmix.serve.answers import (
     RuleAnswer,
     Status,
 )
+from soupmix.openai.errors import HttpError
 from soupmix.serve.auth import authenticate, house_of, operator
 from soupmix.serve.documented import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
-from soupmix.serve.errors import HttpError
 from soupmix.serve.granting import no_such_model
 from soupmix.serve.house import House
 from soupmix.serve.people import recorded

@@ -14,18 +14,18 @@ from starlette.responses import JSONResponse, Response
 
 from soupmix.batching import Request
 from soupmix.errors import SoupmixError
-from soupmix.serve.answers import SoupAnswer
-from soupmix.serve.errors import HttpError, error_body, status_of
-from soupmix.serve.forms import Form, Made, usage
+from soupmix.openai.answers import SoupAnswer
+from soupmix.openai.errors import HttpError, error_body, status_of
+from soupmix.openai.forms import Form, Made, usage
+from soupmix.openai.prompts import Prompted
+from soupmix.openai.requests import Planned, planned, requests
+from soupmix.openai.wire import Ask
 from soupmix.serve.granting import serve
 from soupmix.serve.house import House
 from soupmix.serve.people import sharer
-from soupmix.serve.prompts import Prompted
-from soupmix.serve.requests import Planned, planned, requests
 from soupmix.serve.running import Answers, failed
 from soupmix.serve.streams import EventStream
 from soupmix.serve.tenants import Caller
-from soupmix.serve.wire import Ask
 
 __all__ = ["answer"]
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from soupmix.errors import SoupmixError
-from soupmix.serve.errors import HttpError
+from soupmix.openai.errors import HttpError
 from soupmix.serve.house import House
 from soupmix.serve.tenants import Caller
 

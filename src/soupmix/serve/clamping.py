@@ -7,16 +7,16 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from soupmix.errors import PolicyRefusal
+from soupmix.openai.answers import SoupAnswer
+from soupmix.openai.errors import status_of
+from soupmix.openai.wire import RangesAsk, SoupAsk
 from soupmix.policy import Policy
-from soupmix.serve.answers import SoupAnswer
 from soupmix.serve.auth import authenticate, house_of
 from soupmix.serve.documented import PROFILE, VALIDATED
-from soupmix.serve.errors import status_of
 from soupmix.serve.granting import attributes_of, draft_of, look
 from soupmix.serve.profiles import Draft
 from soupmix.serve.strict import StrictRoute
 from soupmix.serve.tenants import Caller
-from soupmix.serve.wire import RangesAsk, SoupAsk
 from soupmix.weights import Weights
 
 __all__ = ["ClampAnswer", "RangesAnswer", "router"]

@@ -7,15 +7,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from soupmix.openai.answers import CompletionAnswer
+from soupmix.openai.forms import CompletionForm
+from soupmix.openai.prompts import completion_prompted
+from soupmix.openai.wire import CompletionAsk
 from soupmix.serve.answering import answer
-from soupmix.serve.answers import CompletionAnswer
 from soupmix.serve.auth import authenticate, house_of
 from soupmix.serve.documented import ANSWERING, streamed
-from soupmix.serve.forms import CompletionForm
-from soupmix.serve.prompts import completion_prompted
 from soupmix.serve.strict import StrictRoute
 from soupmix.serve.tenants import Caller
-from soupmix.serve.wire import CompletionAsk
 
 __all__ = ["router"]
 

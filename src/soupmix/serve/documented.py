@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from soupmix.serve.errors import ErrorAnswer
+from soupmix.openai.errors import ErrorAnswer
 
 __all__ = ["ANSWERING", "CHANGED", "GUARDED", "OPEN", "OPERATED", "PROFILE", "VALIDATED", "streamed"]
 

@@ -4,16 +4,16 @@ from dataclasses import dataclass, replace
 
 from soupmix.audit import Entry
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError
+from soupmix.openai.answers import SoupAnswer
+from soupmix.openai.errors import HttpError
+from soupmix.openai.wire import SoupAsk
 from soupmix.policy import Grant
-from soupmix.serve.answers import SoupAnswer
-from soupmix.serve.errors import HttpError
 from soupmix.serve.house import House
 from soupmix.serve.people import person_of, recorded
 from soupmix.serve.policies import InForce
 from soupmix.serve.profiles import PREFIX, Draft
 from soupmix.serve.telling import Telling
 from soupmix.serve.tenants import Caller
-from soupmix.serve.wire import SoupAsk
 from soupmix.weights import Weights
 
 __all__ = ["Granted", "attributes_of", "draft_of", "look", "no_such_model", "serve"]

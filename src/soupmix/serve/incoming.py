@@ -7,8 +7,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+from soupmix.openai.errors import HttpError
 from soupmix.serve.bodies import Part
-from soupmix.serve.errors import HttpError
 
 __all__ = ["Incoming"]
 

@@ -12,6 +12,7 @@ from soupmix.base import Base, resolve
 from soupmix.batching import Batcher, Limits
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
+from soupmix.openai.prompts import shared_prefix
 from soupmix.policy import Policy
 from soupmix.policy.clock import Reading
 from soupmix.serve.bodies import Bodies
@@ -19,7 +20,6 @@ from soupmix.serve.house import House
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.profiles import Profiles
-from soupmix.serve.prompts import shared_prefix
 from soupmix.serve.refusals import Refusals
 from soupmix.serve.settings import Settings
 from soupmix.serve.shares import Shares

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from soupmix.serve.errors import HttpError
+from soupmix.openai.errors import HttpError
 
 __all__ = ["check_host", "check_site"]
 

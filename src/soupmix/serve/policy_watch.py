@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from soupmix.errors import SoupmixError
-from soupmix.serve.errors import HttpError
+from soupmix.openai.errors import HttpError
 from soupmix.serve.house import House
 from soupmix.serve.logs import tell
 from soupmix.serve.policies import Reload

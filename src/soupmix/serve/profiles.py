@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, and_, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from soupmix.serve.errors import HttpError
+from soupmix.openai.errors import HttpError
 from soupmix.serve.tables import PROFILES
 from soupmix.weights import Weights
 

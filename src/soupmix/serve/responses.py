@@ -7,7 +7,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse
 
 from soupmix.errors import SoupmixError
-from soupmix.serve.errors import HttpError, error_body, status_of
+from soupmix.openai.errors import HttpError, error_body, status_of
 
 __all__ = ["error_response", "refusal_response", "validation_response"]
 

@@ -7,16 +7,16 @@ import yaml
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from starlette.requests import Request
 
-from soupmix.serve.answers import ProfileAnswer, ProfilesAnswer, SoupAnswer
+from soupmix.openai.answers import ProfileAnswer, ProfilesAnswer, SoupAnswer
+from soupmix.openai.errors import HttpError
+from soupmix.openai.wire import ProfileAsk
 from soupmix.serve.auth import authenticate, house_of
 from soupmix.serve.documented import CHANGED, PROFILE, VALIDATED
-from soupmix.serve.errors import HttpError
 from soupmix.serve.granting import draft_of, look
 from soupmix.serve.house import House
 from soupmix.serve.profiles import PREFIX, Draft, Profile
 from soupmix.serve.strict import StrictRoute
 from soupmix.serve.tenants import Caller
-from soupmix.serve.wire import ProfileAsk
 
 __all__ = ["router"]
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from soupmix.files import strict_json
-from soupmix.serve.errors import HttpError
+from soupmix.openai.errors import HttpError
 
 __all__ = ["READ", "StrictRoute", "understood"]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from soupmix.errors import PolicyRefusal
+from soupmix.openai.answers import SoupAnswer
 from soupmix.policy import Binding, Grant, Policy
 from soupmix.policy.assembly import Placed
 from soupmix.policy.rules import applies
-from soupmix.serve.answers import SoupAnswer
 
 __all__ = ["Telling"]
 

@@ -11,8 +11,8 @@ from hashlib import sha256
 from sqlalchemy import Engine, func, insert, select, update
 
 from soupmix.errors import RecipeError
+from soupmix.openai.errors import HttpError
 from soupmix.policy.asking import check_attributes
-from soupmix.serve.errors import HttpError
 from soupmix.serve.tables import KEYS, SECRETS
 
 __all__ = ["Caller", "Key", "Keys"]

@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from soupmix.audit import Entry
+from soupmix.batch.line import CHAT, Line
+from soupmix.batch.result import Begun
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
+from soupmix.openai.prompts import Prompted, chat_prompted, completion_prompted
+from soupmix.openai.requests import planned, requests
+from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.policy.linear import check_linear
-from soupmix.serve.batch.line import CHAT, Line
-from soupmix.serve.batch.result import Begun
-from soupmix.serve.prompts import Prompted, chat_prompted, completion_prompted
-from soupmix.serve.requests import planned, requests
-from soupmix.serve.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.weights import Weights
 
 __all__ = ["MOST_ANSWERS", "Defaults", "Desk"]

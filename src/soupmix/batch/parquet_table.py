@@ -6,9 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from soupmix.batch.columns import ADDED, Columns, added
+from soupmix.batch.line import Line
 from soupmix.errors import RecipeError
-from soupmix.serve.batch.columns import ADDED, Columns, added
-from soupmix.serve.batch.line import Line
 
 __all__ = ["ParquetTable"]
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from soupmix.batch.line import Line
 from soupmix.errors import RecipeError
 from soupmix.files import strict_json
-from soupmix.serve.batch.line import Line
 
 __all__ = ["ADDED", "Columns", "added", "bad_row"]
 

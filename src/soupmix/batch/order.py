@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from soupmix.batch.line import Line
+from soupmix.batch.result import Answered, Begun, Result
 from soupmix.batching import Batcher, Piece, Ticket
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
-from soupmix.serve.batch.line import Line
-from soupmix.serve.batch.result import Answered, Begun, Result
-from soupmix.serve.forms import Made
+from soupmix.openai.forms import Made
 
 __all__ = ["in_order", "waiting_room"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
-from soupmix.serve.wire import ChatAsk, ChatMessage, CompletionAsk
+from soupmix.openai.wire import ChatAsk, ChatMessage, CompletionAsk
 
 __all__ = ["Prompted", "chat_prompted", "completion_prompted", "shared_prefix"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from soupmix.batching import Piece, Token
-from soupmix.serve.answers import Usage
+from soupmix.openai.answers import Usage
 
 __all__ = ["ChatForm", "CompletionForm", "Form", "Made", "usage"]
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from soupmix.batch.line import Line
 from soupmix.batching import Request
 from soupmix.errors import SoupmixError
+from soupmix.openai.forms import Made
+from soupmix.openai.wire import Ask
 from soupmix.policy import Grant
-from soupmix.serve.batch.line import Line
-from soupmix.serve.forms import Made
-from soupmix.serve.wire import Ask
 
 __all__ = ["Answered", "Begun", "Result"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from soupmix.batching import Request
 from soupmix.engine import Sampling
 from soupmix.errors import RecipeError
+from soupmix.openai.prompts import Prompted
+from soupmix.openai.wire import Ask
 from soupmix.policy import Grant
-from soupmix.serve.prompts import Prompted
-from soupmix.serve.wire import Ask
 
 __all__ = ["Planned", "planned", "requests"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from soupmix.batch.columns import ADDED, Columns, added, bad_row
+from soupmix.batch.line import Line, bounded_lines
 from soupmix.errors import RecipeError
-from soupmix.serve.batch.columns import ADDED, Columns, added, bad_row
-from soupmix.serve.batch.line import Line, bounded_lines
 
 __all__ = ["CsvTable"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from soupmix.audit.records import compact_json
+from soupmix.batch.journal import Journal
+from soupmix.batch.line import Line
+from soupmix.batch.result import Answered, Begun, Result
+from soupmix.batch.source import Source
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.files import strict_json
-from soupmix.serve.batch.journal import Journal
-from soupmix.serve.batch.line import Line
-from soupmix.serve.batch.result import Answered, Begun, Result
-from soupmix.serve.batch.source import Source
-from soupmix.serve.forms import Made
+from soupmix.openai.forms import Made
 
 __all__ = ["check_held"]
 

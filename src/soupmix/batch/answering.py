@@ -3,13 +3,13 @@
 from hashlib import sha256
 from typing import Any, Final
 
+from soupmix.batch.desk import Defaults
+from soupmix.batch.result import Answered, Result
 from soupmix.errors import SoupmixError
-from soupmix.serve.answers import SoupAnswer
-from soupmix.serve.batch.asking import Defaults
-from soupmix.serve.batch.result import Answered, Result
-from soupmix.serve.errors import error_body, status_of
-from soupmix.serve.forms import ChatForm, CompletionForm, Form, usage
-from soupmix.serve.wire import ChatAsk
+from soupmix.openai.answers import SoupAnswer
+from soupmix.openai.errors import error_body, status_of
+from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
+from soupmix.openai.wire import ChatAsk
 
 __all__ = ["CREATED", "record"]
 

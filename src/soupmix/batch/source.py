@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from soupmix.batch.columns import Columns
+from soupmix.batch.jsonl import JsonLines
+from soupmix.batch.line import Line
+from soupmix.batch.parquet_table import ParquetTable
+from soupmix.batch.tables import CsvTable
 from soupmix.errors import RecipeError
-from soupmix.serve.batch.columns import Columns
-from soupmix.serve.batch.csv_table import CsvTable
-from soupmix.serve.batch.jsonl import JsonLines
-from soupmix.serve.batch.line import Line
-from soupmix.serve.batch.parquet_table import ParquetTable
 
 __all__ = ["JSONL", "Source", "open_source"]
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, BinaryIO, Literal
 from pydantic import Field, ValidationError
 
 from soupmix.audit.records import compact_json
+from soupmix.batch.columns import Columns
+from soupmix.batch.line import Line, bounded_lines
 from soupmix.errors import RecipeError
 from soupmix.files import strict_json
-from soupmix.serve.batch.columns import Columns
-from soupmix.serve.batch.line import Line, bounded_lines
-from soupmix.serve.wire import Edge
+from soupmix.openai.wire import Edge
 
 __all__ = ["JsonLines", "write_results"]
 

@@ -11,17 +11,17 @@ from typing import Any, BinaryIO, cast
 
 from soupmix import __version__
 from soupmix.audit.records import compact_json
+from soupmix.batch.desk import Defaults, Desk
+from soupmix.batch.held import check_held
+from soupmix.batch.journal import Journal, check_plain, journal_path
+from soupmix.batch.jsonl import write_results
+from soupmix.batch.order import in_order
+from soupmix.batch.result import Result
+from soupmix.batch.source import JSONL, Source
 from soupmix.batching import Batcher
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
 from soupmix.replacing import check_file
-from soupmix.serve.batch.asking import Defaults, Desk
-from soupmix.serve.batch.holding import check_held
-from soupmix.serve.batch.journal import Journal, check_plain, journal_path
-from soupmix.serve.batch.jsonl import write_results
-from soupmix.serve.batch.ordering import in_order
-from soupmix.serve.batch.result import Result
-from soupmix.serve.batch.source import JSONL, Source
 
 __all__ = ["answer_lines", "check_free", "check_new", "finish", "settings_of"]
 
