@@ -58,7 +58,7 @@ def works(clients: int, each: int) -> list[list[Work]]:
 
 def ours(engine: Any, grants: Sequence[Any], rows: int) -> Server:
     """The running batch, asked from this thread and by its own sinks."""
-    from soupmix.batching import Batcher, Limits, Piece, Request
+    from soupmix.batching import Batcher, Delta, Limits, Request
     from soupmix.engine import Sampling
 
     def serve(clients: Sequence[Sequence[Work]]) -> list[Told]:
@@ -70,12 +70,12 @@ def ours(engine: Any, grants: Sequence[Any], rows: int) -> Server:
                 mine = Told(time.perf_counter())
                 told.append(mine)
 
-                def sink(piece: Piece) -> None:
-                    mine.came += [time.perf_counter()] * len(piece.tokens)
-                    mine.tokens += [token.id for token in piece.tokens]
-                    if piece.finish and queues[client]:
+                def sink(delta: Delta) -> None:
+                    mine.came += [time.perf_counter()] * len(delta.tokens)
+                    mine.tokens += [token.id for token in delta.tokens]
+                    if delta.finish and queues[client]:
                         send(client)
-                    elif piece.finish:
+                    elif delta.finish:
                         over.release()
 
                 greedy = Sampling(max_new_tokens=work.tokens)

@@ -4,29 +4,29 @@ import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soupmix.batching import Batcher, Piece, Request, Ticket
+from soupmix.batching import Batcher, Delta, Request, Ticket
 
 
 @dataclass
 class Pending:
-    """A request on its way; `pieces` is filled by the batcher's thread."""
+    """A request on its way; `deltas` is filled by the batcher's thread."""
 
     ticket: Ticket
-    pieces: "queue.Queue[Piece]"
+    deltas: "queue.Queue[Delta]"
 
-    def wait(self) -> list[Piece]:
-        found = [self.pieces.get(timeout=60)]
+    def wait(self) -> list[Delta]:
+        found = [self.deltas.get(timeout=60)]
         while found[-1].finish is None:
-            found.append(self.pieces.get(timeout=60))
+            found.append(self.deltas.get(timeout=60))
         return found
 
 
 def ask(batcher: Batcher, request: Request) -> Pending:
-    pieces: queue.Queue[Piece] = queue.Queue()
-    return Pending(batcher.submit(request, pieces.put), pieces)
+    deltas: queue.Queue[Delta] = queue.Queue()
+    return Pending(batcher.submit(request, deltas.put), deltas)
 
 
 def answer(batcher: Batcher, requests: Sequence[Request]) -> list[str]:
     """The texts of all answers, made together."""
     pending = [ask(batcher, request) for request in requests]
-    return ["".join(piece.text for piece in each.wait()) for each in pending]
+    return ["".join(delta.text for delta in each.wait()) for each in pending]

@@ -81,9 +81,9 @@ def test_the_first_token_has_the_probability_that_the_whole_model_gives_it(
 ) -> None:
     who = grant(calm=0.7, loud=0.2)
     prompt = engine.tokens(WORDS[2])
-    (piece, *_) = ask(batcher, Request(prompt, who, Sampling(max_new_tokens=1), logprobs=4)).wait()
+    (delta, *_) = ask(batcher, Request(prompt, who, Sampling(max_new_tokens=1), logprobs=4)).wait()
     expected = torch.log_softmax(engine.logits(torch.tensor([prompt]), [who])[0, -1], -1)
-    (token,) = piece.tokens
+    (token,) = delta.tokens
     assert token.id == int(expected.argmax())
     assert token.logprob == pytest.approx(float(expected.max()), abs=1e-4)
     assert [each[0] for each in token.likeliest] == expected.topk(4).indices.tolist()
@@ -134,9 +134,9 @@ def test_what_the_operator_declares_is_computed_once_for_everybody_of_one_merge(
     with Batcher(engine, SMALL, shared=[opening[:3], opening]) as batcher:
         found = []
         for person, end, given in (("ann", 9, who), ("bob", 10, who), ("cid", 11, grant(calm=0.6)), (None, 12, who)):
-            pieces = ask(batcher, Request((*opening, end), given, few, tenant="acme", person=person)).wait()
-            found.append(pieces[-1].cached_tokens)
-            text = "".join(piece.text for piece in pieces)
+            deltas = ask(batcher, Request((*opening, end), given, few, tenant="acme", person=person)).wait()
+            found.append(deltas[-1].cached_tokens)
+            text = "".join(delta.text for delta in deltas)
             with Batcher(engine, SMALL) as alone:
                 assert [text] == answer(alone, [Request((*opening, end), given, few)])
         assert found == [0, len(opening), 0, len(opening)]
@@ -159,7 +159,7 @@ def test_a_cancelled_answer_leaves_and_disturbs_nobody(batcher: Batcher, engine:
     for each in doomed:
         each.ticket.cancel()
     assert {each.wait()[-1].finish for each in doomed} <= {"cancelled", "stop"}
-    text = "".join(piece.text for piece in stays.wait())
+    text = "".join(delta.text for delta in stays.wait())
     assert text.strip() == engine.complete([WORDS[1]], [grant(loud=1)], sampling=Sampling(max_new_tokens=20))[0].text
     assert (batcher.state().running, batcher.state().waiting) == (0, 0)
 
@@ -167,12 +167,12 @@ def test_a_cancelled_answer_leaves_and_disturbs_nobody(batcher: Batcher, engine:
 def test_a_stop_text_ends_an_answer_and_is_never_shown(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     whole = answer(batcher, [Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40))])[0]
     stop = whole[len(whole) // 2 :][:3]
-    pieces = ask(
+    deltas = ask(
         batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40), stop=(stop, "nope"))
     ).wait()
-    assert "".join(piece.text for piece in pieces) == whole[: whole.index(stop)]
-    assert pieces[-1].finish == "stop"
-    assert pieces[-1].completion_tokens < 40
+    assert "".join(delta.text for delta in deltas) == whole[: whole.index(stop)]
+    assert deltas[-1].finish == "stop"
+    assert deltas[-1].completion_tokens < 40
 
 
 def test_what_cannot_be_answered_is_refused_at_once(batcher: Batcher, engine: Engine, grant: Granter) -> None:
@@ -309,7 +309,7 @@ def test_the_engine_may_be_asked_meanwhile(batcher: Batcher, engine: Engine, gra
     found = []
     thread = threading.Thread(target=lambda: found.extend(engine.complete([WORDS[0]], [grant(loud=1)], sampling=few)))
     thread.start()
-    texts = {"".join(piece.text for piece in each.wait()) for each in pending}
+    texts = {"".join(delta.text for delta in each.wait()) for each in pending}
     thread.join()
     assert found == expected
     assert len(texts) == 1

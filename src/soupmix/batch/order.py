@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 
 from soupmix.batch.line import Line
 from soupmix.batch.result import Answered, Begun, Result
-from soupmix.batching import Batcher, Piece, Ticket
+from soupmix.batching import Batcher, Delta, Ticket
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.openai.forms import Made
 
@@ -66,7 +66,7 @@ class _Flow:
 
     def __init__(self, begin: Callable[[Line], Begun], batcher: Batcher) -> None:
         self._begin, self._batcher = begin, batcher
-        self._inbox: SimpleQueue[tuple[int, int, Piece]] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[int, int, Delta]] = SimpleQueue()
         self._rows: dict[int, _Row] = {}
         self._results: dict[int, Result] = {}
         self._places: deque[int] = deque()  # numbers of the lines whose results were not given yet, in order
@@ -116,19 +116,19 @@ class _Flow:
         for place, request in enumerate(begun.requests):
             row.tickets.append(self._batcher.submit(request, self._sink(number, place)))
 
-    def _sink(self, number: int, place: int) -> Callable[[Piece], None]:
-        return lambda piece: self._inbox.put((number, place, piece))
+    def _sink(self, number: int, place: int) -> Callable[[Delta], None]:
+        return lambda delta: self._inbox.put((number, place, delta))
 
-    def _take(self, number: int, place: int, piece: Piece) -> None:
+    def _take(self, number: int, place: int, delta: Delta) -> None:
         row = self._rows.get(number)
         if row is None:  # another answer of the line has failed
             return
-        row.answers[place].add(piece)
-        if piece.finish == "cancelled":
+        row.answers[place].add(delta)
+        if delta.finish == "cancelled":
             raise _stopped()
-        if piece.error is not None:
-            self._fail(row, piece.error)
-        elif piece.finish is not None:
+        if delta.error is not None:
+            self._fail(row, delta.error)
+        elif delta.finish is not None:
             row.left -= 1
             if row.left == 0:
                 del self._rows[number]

@@ -1,6 +1,6 @@
 """Continuous batching: requests join and leave a running batch between steps, each row with its own soup."""
 
 from soupmix.batching.batcher import Batcher, State, Ticket
-from soupmix.batching.request import Limits, Piece, Request, Token
+from soupmix.batching.request import Delta, Limits, Request, Token
 
-__all__ = ["Batcher", "Limits", "Piece", "Request", "State", "Ticket", "Token"]
+__all__ = ["Batcher", "Delta", "Limits", "Request", "State", "Ticket", "Token"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from soupmix.batching.request import Piece, Request, Token
+from soupmix.batching.request import Delta, Request, Token
 from soupmix.batching.schedule import Job
 from soupmix.batching.writer import Writer
 from soupmix.errors import SoupmixError
@@ -28,14 +28,14 @@ class Answer(Job):
 
     Attributes:
         weights: [K] in the engine's order. uniform: numbers [max_new_tokens] that decide what is drawn.
-        sink: is told every piece, from the batcher's thread.
+        sink: is told every delta, from the batcher's thread.
     """
 
     request: Request
     weights: Tensor
     uniform: Tensor
     writer: Writer
-    sink: Callable[[Piece], None]
+    sink: Callable[[Delta], None]
     cancelled: bool = False
     _taken: int = field(default=0)
 
@@ -44,7 +44,7 @@ class Answer(Job):
         """Tokens chosen so far."""
         return self._taken
 
-    def accept(self, chosen: Chosen) -> Piece:
+    def accept(self, chosen: Chosen) -> Delta:
         """One more token, and what is to be told of it."""
         self._taken += 1
         text = ""
@@ -54,18 +54,18 @@ class Answer(Job):
         finish = self._finish(chosen)
         if finish and not self.writer.stopped:
             text += self.writer.rest()
-        return self._piece(text, (chosen.told,) if chosen.told and not chosen.ends else (), finish)
+        return self._delta(text, (chosen.told,) if chosen.told and not chosen.ends else (), finish)
 
     def end(self, finish: str, error: SoupmixError | None = None) -> None:
         """Tell that the answer ends without a further token: "cancelled" or "error"."""
-        self.sink(self._piece("", (), finish, error))
+        self.sink(self._delta("", (), finish, error))
 
     def _finish(self, chosen: Chosen) -> str | None:
         if chosen.ends or self.writer.stopped:
             return "stop"
         return "length" if self._taken >= self.request.sampling.max_new_tokens else None
 
-    def _piece(
+    def _delta(
         self, text: str, tokens: tuple[Token, ...], finish: str | None, error: SoupmixError | None = None
-    ) -> Piece:
-        return Piece(text, tokens, finish, len(self.prompt), self.cached, len(self.answer), error)
+    ) -> Delta:
+        return Delta(text, tokens, finish, len(self.prompt), self.cached, len(self.answer), error)

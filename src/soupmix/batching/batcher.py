@@ -11,7 +11,7 @@ from typing import Self
 import torch
 
 from soupmix.batching.answer import Answer, Chosen
-from soupmix.batching.request import Limits, Piece, Request
+from soupmix.batching.request import Delta, Limits, Request
 from soupmix.batching.runner import Runner
 from soupmix.batching.schedule import Plan, Scheduler
 from soupmix.batching.writer import Writer
@@ -54,7 +54,7 @@ class Ticket:
         self._batcher, self._answer = batcher, answer
 
     def cancel(self) -> None:
-        """End the answer before the next step, from any thread; its last piece says "cancelled", if it has not ended."""
+        """End the answer before the next step, from any thread; its last delta says "cancelled", if it has not ended."""
         self._batcher._cancel(self._answer)
 
 
@@ -103,11 +103,11 @@ class Batcher:
         """Whether requests can still be answered."""
         return self._thread.is_alive()
 
-    def submit(self, request: Request, sink: Callable[[Piece], None]) -> Ticket:
+    def submit(self, request: Request, sink: Callable[[Delta], None]) -> Ticket:
         """Queue a request, from any thread.
 
         Args:
-            sink: called with every piece from the batcher's thread; it must return at once, and not raise.
+            sink: called with every delta from the batcher's thread; it must return at once, and not raise.
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
@@ -143,7 +143,7 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _answer(self, request: Request, sink: Callable[[Piece], None]) -> Answer:
+    def _answer(self, request: Request, sink: Callable[[Delta], None]) -> Answer:
         check_grant(request.grant, "the running batch")
         if not request.prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
@@ -244,12 +244,12 @@ class Batcher:
             problem = "the model's output for this soup is not finite; choose smaller weights"
             self._fail([answer], SoupmixError(problem, reason="not-finite"))
             return
-        piece = answer.accept(chosen)
-        if piece.finish:  # it has left before anybody is told that it has ended
+        delta = answer.accept(chosen)
+        if delta.finish:  # it has left before anybody is told that it has ended
             with self._changed:
                 self._scheduler.leave(answer)
-        if piece.text or piece.tokens or piece.finish:
-            answer.sink(piece)
+        if delta.text or delta.tokens or delta.finish:
+            answer.sink(delta)
 
     def _fail(self, jobs: list[Answer], error: SoupmixError) -> None:
         for job in jobs:

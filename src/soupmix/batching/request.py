@@ -6,7 +6,7 @@ from soupmix.engine.sampling import Sampling
 from soupmix.errors import SoupmixError
 from soupmix.policy import Grant
 
-__all__ = ["Limits", "Piece", "Request", "Token"]
+__all__ = ["Delta", "Limits", "Request", "Token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Delta:
     """What became known of an answer in one step.
 
     Attributes:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from soupmix.batching import Piece, Token
+from soupmix.batching import Delta, Token
 from soupmix.openai.answers import Usage
 
 __all__ = ["ChatForm", "CompletionForm", "Form", "Made", "usage"]
@@ -12,17 +12,17 @@ __all__ = ["ChatForm", "CompletionForm", "Form", "Made", "usage"]
 
 @dataclass(slots=True)
 class Made:
-    """An answer as far as it is known; its counts are those of its last piece."""
+    """An answer as far as it is known; its counts are those of its last delta."""
 
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
-    last: Piece | None = None
+    last: Delta | None = None
 
-    def add(self, piece: Piece) -> None:
-        """The next piece."""
-        self.text += piece.text
-        self.tokens += piece.tokens
-        self.last = piece
+    def add(self, delta: Delta) -> None:
+        """The next delta."""
+        self.text += delta.text
+        self.tokens += delta.tokens
+        self.last = delta
 
 
 class Form(Protocol):
@@ -38,8 +38,8 @@ class Form(Protocol):
     def opening(self, number: int) -> dict[str, Any] | None:
         """The choice that begins a stream, if there is one."""
 
-    def delta(self, number: int, made: Made, piece: Piece) -> dict[str, Any]:
-        """A piece as a choice; `made` is what came before it."""
+    def delta(self, number: int, made: Made, delta: Delta) -> dict[str, Any]:
+        """A delta as a choice; `made` is what came before it."""
 
 
 class ChatForm:
@@ -58,10 +58,10 @@ class ChatForm:
         delta = {"role": "assistant", "content": ""}
         return {"index": number, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def delta(self, number: int, made: Made, piece: Piece) -> dict[str, Any]:
+    def delta(self, number: int, made: Made, delta: Delta) -> dict[str, Any]:
         """What is added."""
-        delta = {"content": piece.text} if piece.text else {}
-        return {"index": number, "delta": delta, "logprobs": _chat_told(piece.tokens), "finish_reason": piece.finish}
+        message = {"content": delta.text} if delta.text else {}
+        return {"index": number, "delta": message, "logprobs": _chat_told(delta.tokens), "finish_reason": delta.finish}
 
 
 class CompletionForm:
@@ -75,22 +75,22 @@ class CompletionForm:
         return {"index": number, "text": made.text, "logprobs": _plain_told(made.tokens, 0), "finish_reason": finish}
 
     def opening(self, number: int) -> None:
-        """Nothing: a text begins with its first piece."""
+        """Nothing: a text begins with its first delta."""
 
-    def delta(self, number: int, made: Made, piece: Piece) -> dict[str, Any]:
+    def delta(self, number: int, made: Made, delta: Delta) -> dict[str, Any]:
         """What is added."""
         offset = sum(len(token.text) for token in made.tokens)
-        told = _plain_told(piece.tokens, offset)
-        return {"index": number, "text": piece.text, "logprobs": told, "finish_reason": piece.finish}
+        told = _plain_told(delta.tokens, offset)
+        return {"index": number, "text": delta.text, "logprobs": told, "finish_reason": delta.finish}
 
 
 def usage(made: Sequence[Made]) -> Usage:
     """Tokens of all answers of a request."""
     last = [each.last for each in made if each.last is not None]
     return Usage.of(
-        sum(piece.prompt_tokens for piece in last),
-        sum(piece.completion_tokens for piece in last),
-        sum(piece.cached_tokens for piece in last),
+        sum(delta.prompt_tokens for delta in last),
+        sum(delta.completion_tokens for delta in last),
+        sum(delta.cached_tokens for delta in last),
     )
 
 

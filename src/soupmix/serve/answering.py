@@ -83,18 +83,18 @@ async def _gone(http: HttpRequest) -> None:
 
 async def _whole(answers: Answers) -> list[Made]:
     made = [Made() for _ in range(answers.count)]
-    async for number, piece in answers.pieces():
-        problem = failed(piece)
+    async for number, delta in answers.deltas():
+        problem = failed(delta)
         if problem is not None:
             raise problem
-        made[number].add(piece)
+        made[number].add(delta)
     return made
 
 
 async def _events(
     answers: Answers, ask: Ask, form: Form, base: dict[str, Any], soup: SoupAnswer, over: Callable[[], None]
 ) -> AsyncIterator[bytes]:
-    """The stream: an opening with the soup, a chunk per piece, counts if they were asked for, and the end.
+    """The stream: an opening with the soup, a chunk per delta, counts if they were asked for, and the end.
 
     `over` is called before the last events, so that whoever has them finds nothing of this request under way.
     """
@@ -104,12 +104,12 @@ async def _events(
     openings = [each for each in map(form.opening, range(answers.count)) if each is not None]
     yield _event({**base, "choices": openings, "soup": soup.model_dump(mode="json")})
     try:
-        async for number, piece in answers.pieces():
-            problem = failed(piece)
+        async for number, delta in answers.deltas():
+            problem = failed(delta)
             if problem is not None:
                 raise problem
-            yield _event({**base, "choices": [form.delta(number, made[number], piece)]})
-            made[number].add(piece)
+            yield _event({**base, "choices": [form.delta(number, made[number], delta)]})
+            made[number].add(delta)
         over()
     except SoupmixError as error:
         over()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-from soupmix.batching import Batcher, Piece, Request, Ticket
+from soupmix.batching import Batcher, Delta, Request, Ticket
 from soupmix.errors import Overloaded, SoupmixError
 from soupmix.serve.metrics import Metrics
 
@@ -14,17 +14,17 @@ __all__ = ["Answers", "failed"]
 
 
 class Answers:
-    """The answers to one request, as pieces in the order in which they come. Used in one event loop.
+    """The answers to one request, as deltas in the order in which they come. Used in one event loop.
 
     Whoever leaves calls `cancel`: what is not finished then leaves the running batch.
     """
 
-    def __init__(self, batcher: Batcher, metrics: Metrics, requests: Sequence[Request], pieces: int) -> None:
-        """A reader that is more than `pieces` per answer behind is given up."""
+    def __init__(self, batcher: Batcher, metrics: Metrics, requests: Sequence[Request], deltas: int) -> None:
+        """A reader that is more than `deltas` per answer behind is given up."""
         self._batcher, self._metrics, self._requests = batcher, metrics, requests
-        self._most = pieces * len(requests)
+        self._most = deltas * len(requests)
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
         self._tickets: list[Ticket] = []
         self._seen = [time.monotonic()] * len(requests)
         self._begun: set[int] = set()
@@ -53,49 +53,49 @@ class Answers:
         for ticket in self._tickets:
             ticket.cancel()
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """(number of the answer, piece) until all are finished.
+    async def deltas(self) -> AsyncIterator[tuple[int, Delta]]:
+        """(number of the answer, delta) until all are finished.
 
         Raises:
             Overloaded: the reader was too far behind (reason "slow-reader").
         """
         while self._open or not self._queue.empty():
-            number, piece = await self._queue.get()
+            number, delta = await self._queue.get()
             if self._too_slow:
                 raise Overloaded("the answer was given up because it was not read in time", reason="slow-reader")
-            yield number, piece
+            yield number, delta
 
-    def _tell(self, number: int, piece: Piece) -> None:
+    def _tell(self, number: int, delta: Delta) -> None:
         """Called by the engine's thread, which must never wait."""
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._take, number, piece)
+            self._loop.call_soon_threadsafe(self._take, number, delta)
 
-    def _take(self, number: int, piece: Piece) -> None:
-        self._measure(number, piece)
-        if piece.finish is not None:
+    def _take(self, number: int, delta: Delta) -> None:
+        self._measure(number, delta)
+        if delta.finish is not None:
             self._open.discard(number)
         if self._queue.qsize() >= self._most and not self._too_slow:
             self._too_slow = True
             self._metrics.slow_readers.inc()
             self.cancel()
         if not self._too_slow:
-            self._queue.put_nowait((number, piece))
+            self._queue.put_nowait((number, delta))
 
-    def _measure(self, number: int, piece: Piece) -> None:
+    def _measure(self, number: int, delta: Delta) -> None:
         now = time.monotonic()
-        if piece.text:
+        if delta.text:
             histogram = self._metrics.between_tokens if number in self._begun else self._metrics.first_token
             histogram.observe(now - self._seen[number])
             self._begun.add(number)
             self._seen[number] = now
-        if piece.finish is not None:
-            self._metrics.answers.labels(piece.finish).inc()
+        if delta.finish is not None:
+            self._metrics.answers.labels(delta.finish).inc()
 
 
-def failed(piece: Piece) -> SoupmixError | None:
+def failed(delta: Delta) -> SoupmixError | None:
     """Why an answer ended without being whole, if it did."""
-    if piece.finish == "error":
-        return piece.error or SoupmixError("the answer could not be made", reason="step-failed")
-    if piece.finish == "cancelled":
+    if delta.finish == "error":
+        return delta.error or SoupmixError("the answer could not be made", reason="step-failed")
+    if delta.finish == "cancelled":
         return Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
     return None
