@@ -1,4 +1,4 @@
-"""The running batch as a thread: requests come from anywhere, join between steps, and are told their answers."""
+"""The running batch as a thread: requests come from any thread, join between steps, and hear of their answers."""
 
 import logging
 import threading
@@ -10,11 +10,10 @@ from typing import Self
 
 import torch
 
-from soupmix.batching.answer import Answer, Chosen
+from soupmix.batching.answer import Answer, Chosen, Writer
 from soupmix.batching.request import Delta, Limits, Request
 from soupmix.batching.runner import Runner
 from soupmix.batching.schedule import Plan, Scheduler
-from soupmix.batching.writer import Writer
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
@@ -28,12 +27,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Counters and gauges of a running batch.
+    """Gauges and counters of a running batch.
 
     Attributes:
-        running, waiting: answers now. kv_used: share of the KV cache that running answers fill, 0 to 1.
-        steps, prompt_tokens, generated_tokens: computed since the start. cached_tokens: of prompts, not computed again.
-        cached_prompts: prompts of which a part was not computed again. seconds: in which something was computed.
+        running, waiting: answers now.
+        kv_used: share of the KV cache that running answers fill, 0 to 1.
+        steps, prompt_tokens, generated_tokens: computed since the start.
+        cached_tokens: prompt tokens whose keys and values were taken from an earlier answer, since the start.
+        cached_prompts: prompts with such tokens. seconds: time spent in steps.
     """
 
     running: int = 0
@@ -48,25 +49,28 @@ class State:
 
 
 class Ticket:
-    """A request that was accepted."""
+    """A request that was accepted; made by `Batcher.submit`."""
 
     def __init__(self, batcher: "Batcher", answer: Answer) -> None:
         self._batcher, self._answer = batcher, answer
 
     def cancel(self) -> None:
-        """End the answer before the next step, from any thread; its last delta says "cancelled", if it has not ended."""
+        """End the answer before the next step, from any thread.
+
+        Its last delta has the finish "cancelled", unless the answer ends in the step that is computed now.
+        """
         self._batcher._cancel(self._answer)
 
 
 class Batcher:
-    """Continuous batching over an engine, in a thread of its own. A context manager.
+    """Continuous batching over an engine, in a thread of its own. A context manager, which closes at the end.
 
     Args:
-        engine: a loaded engine; `Engine.complete` may be called meanwhile, steps and calls take turns.
+        engine: a loaded engine. `Engine.complete` may be called meanwhile: steps and calls take turns.
         limits: how much runs and waits at once.
-        shared: token ids with which prompts may begin that are no secret of anybody, such as the operator's own system
-            prompt: computed once for all people of one tenant with one merge.
         method: how adapters are merged, "delta" or "factor".
+        shared: beginnings of prompts, as token ids, that are nobody's secret, such as the operator's own system prompt.
+            Their keys and values are computed once for all persons of one tenant with one merge.
 
     Raises:
         BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
@@ -85,7 +89,7 @@ class Batcher:
         self.limits, self.engine, self.method = limits, engine, method
         self._runner = Runner(engine, limits.rows, limits.length, method)
         self._scheduler = Scheduler[Answer](limits)
-        self._shared, self._strangers = tuple(shared), count()
+        self._shared, self._anonymous = tuple(shared), count()
         self._changed = threading.Condition()
         self._deadline: float | None = None  # set once nothing new is taken
         self._state = State()
@@ -98,16 +102,22 @@ class Batcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        """Such as "<Batcher of 64 rows x 2048 tokens, method delta: 3 running, 0 waiting>"."""
+        now, limits = self.state(), self.limits
+        how = f"method {self.method}: {now.running} running, {now.waiting} waiting" if self.alive else "closed"
+        return f"<Batcher of {limits.rows} rows x {limits.length} tokens, {how}>"
+
     @property
     def alive(self) -> bool:
-        """Whether requests can still be answered."""
+        """Whether the thread runs, so that requests can be answered."""
         return self._thread.is_alive()
 
     def submit(self, request: Request, sink: Callable[[Delta], None]) -> Ticket:
         """Queue a request, from any thread.
 
         Args:
-            sink: called with every delta from the batcher's thread; it must return at once, and not raise.
+            sink: called with every `Delta` from the batcher's thread. It must return at once and must not raise.
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
@@ -125,19 +135,19 @@ class Batcher:
         return Ticket(self, answer)
 
     def check_room(self) -> None:
-        """Raise `Overloaded` where `submit` would now, for whoever would otherwise work in vain before it."""
+        """Raise `Overloaded` if `submit` would do so now; for callers to whom preparing a request costs something."""
         with self._changed:
             self._check_room()
 
     def state(self) -> State:
-        """How things stand."""
+        """Gauges and counters now, from any thread."""
         with self._changed:
             running = self._scheduler.running
             used = sum(job.computed for job in running) / (self.limits.rows * self.limits.length)
             return replace(self._state, running=len(running), waiting=len(self._scheduler.waiting), kv_used=used)
 
     def close(self, *, drain: float = 0.0) -> None:
-        """Take nothing new; what runs and waits has so many seconds, then it is cancelled. Returns when all is over."""
+        """Accept no more requests, and return when all answers have ended; after `drain` seconds they are cancelled."""
         with self._changed:
             self._deadline = time.monotonic() + drain
             self._changed.notify()
@@ -156,7 +166,7 @@ class Batcher:
             )
         check_linear(self.method, request.grant.norm_rule)
         merge = self.engine.identity(request.grant, self.method, request.tenant)
-        person = f"request {next(self._strangers)}" if request.person is None else f"person {request.person}"
+        person = f"request {next(self._anonymous)}" if request.person is None else f"person {request.person}"
         return Answer(
             identity=f"{merge} {person}",
             merge=merge,
@@ -170,7 +180,7 @@ class Batcher:
         )
 
     def _common(self, prompt: tuple[int, ...]) -> int:
-        """Tokens of the longest declared beginning of a prompt that is not all of it."""
+        """Length of the longest shared beginning that this prompt has; one that is all of the prompt does not count."""
         return max(
             (len(each) for each in self._shared if len(each) < len(prompt) and prompt[: len(each)] == each), default=0
         )
@@ -186,7 +196,7 @@ class Batcher:
             )
 
     def _expected_wait(self) -> float:
-        """Seconds until the queue has gone round once, roughly: what the answers before took on average."""
+        """A rough guess, in seconds, of when the queue is empty: 64 steps an answer, at the average time of a step so far."""
         per_step = self._state.seconds / self._state.steps if self._state.steps else 0.1
         rounds = len(self._scheduler.waiting) / self.limits.rows
         return max(1.0, min(60.0, rounds * per_step * 64))
@@ -200,13 +210,13 @@ class Batcher:
         try:
             while (plan := self._next()) is not None:
                 self._step(plan)
-        finally:  # whatever happened, nobody waits for ever
+        finally:  # whatever happened, no client waits for ever
             with self._changed:
                 left = [*self._scheduler.running, *self._scheduler.waiting]
             self._fail(left, SoupmixError("the engine has stopped; start it again", reason="stopped"))
 
     def _next(self) -> Plan[Answer] | None:
-        """The next step, once there is something to do; None when all is over."""
+        """Wait for something to do, and plan the next step; None once the batcher is closed and all answers have ended."""
         with self._changed:
             while True:
                 self._leave_cancelled()
@@ -245,7 +255,7 @@ class Batcher:
             self._fail([answer], SoupmixError(problem, reason="not-finite"))
             return
         delta = answer.accept(chosen)
-        if delta.finish:  # it has left before anybody is told that it has ended
+        if delta.finish:  # it leaves before its client hears that it has ended
             with self._changed:
                 self._scheduler.leave(answer)
         if delta.text or delta.tokens or delta.finish:

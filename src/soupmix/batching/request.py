@@ -1,6 +1,6 @@
-"""What is asked of the running batch, and what it says back."""
+"""What the running batch is asked, and what it answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from soupmix.engine.sampling import Sampling
 from soupmix.errors import SoupmixError
@@ -11,11 +11,13 @@ __all__ = ["Delta", "Limits", "Request", "Token"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much runs and waits at once.
+    """How much runs and waits at once, at most.
 
     Attributes:
-        rows: answers that are made at the same time. length: tokens of prompt and answer together, per row; the KV cache
-            is rows x length tokens, whatever comes. waiting: requests in the queue. chunk: prompt tokens computed per step.
+        rows: answers that are made at the same time.
+        length: tokens of prompt and answer together, per row. The KV cache never holds more than rows x length tokens.
+        waiting: requests in the queue.
+        chunk: prompt tokens that are computed per step, beside one token of every answer that has begun.
     """
 
     rows: int = 64
@@ -29,11 +31,13 @@ class Request:
     """One answer to make.
 
     Attributes:
-        prompt: token ids. grant: whose soup. sampling: how tokens are chosen, and at most how many.
-        stop: the answer ends before the first of these texts.
-        logprobs: None for none, else with how many of the likeliest tokens beside each chosen one.
-        tenant: nothing computed for one tenant is used for another.
-        person: nor what was computed for one person for another; of None nothing is used again at all.
+        prompt: token ids; see `Engine.tokens`.
+        grant: the soup of the answer.
+        sampling: how tokens are chosen, and how many at most.
+        stop: texts before which the answer ends.
+        logprobs: how many of the likeliest tokens are told beside each chosen one; None: no log probabilities.
+        tenant: keys and values computed for one tenant are never used for another.
+        person: nor those of one person for another. None: those of this request are not used again.
     """
 
     prompt: tuple[int, ...]
@@ -44,10 +48,22 @@ class Request:
     tenant: str = ""
     person: str | None = None
 
+    def __repr__(self) -> str:
+        """As a dataclass has it, with the number of tokens instead of the tokens."""
+        rest = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.name != "prompt")
+        return f"Request(<{len(self.prompt)} tokens>, {rest})"
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of an answer: id, text, bytes, natural log of its probability, and the likeliest as (id, text, bytes, logprob)."""
+    """A token of an answer.
+
+    Attributes:
+        id: its number in the vocabulary. text, data: what it stands for, as text and as bytes; a token may be a part of a
+            character, and its text is a replacement mark then.
+        logprob: natural log of its probability before temperature, top-k and top-p.
+        likeliest: (id, text, bytes, logprob) of the likeliest tokens at its place, likeliest first.
+    """
 
     id: int
     text: str
@@ -58,14 +74,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What became known of an answer in one step.
+    """What one step adds to an answer.
 
     Attributes:
-        text: whole characters only, held back while they could begin a stop text.
-        tokens: filled if logprobs were asked for.
-        finish: None while it goes on; "stop", "length", "cancelled" or "error".
-        prompt_tokens, cached_tokens, completion_tokens: counts so far; cached ones were not computed again.
-        error: what went wrong, if finish is "error".
+        text: whole characters; characters that could begin a stop text come in a later delta.
+        tokens: the token of this step, if log probabilities were asked for, else none.
+        finish: None while the answer goes on, then "stop", "length", "cancelled" or "error".
+        prompt_tokens, completion_tokens: counts so far.
+        cached_tokens: tokens of the prompt whose keys and values were taken from an earlier answer.
+        error: why the answer ended, if `finish` is "error".
     """
 
     text: str

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soupmix.batching.answer import Answer, Chosen
+from soupmix.batching.answer import Answer, Chosen, Vocabulary
 from soupmix.batching.request import Token
 from soupmix.batching.schedule import Feed, Plan
 from soupmix.batching.slots import Layout, Slots, Span
-from soupmix.batching.vocabulary import Vocabulary
 from soupmix.engine import Engine
 from soupmix.engine.party import Party
 from soupmix.engine.sampling import choose
@@ -22,7 +21,15 @@ _SHORT = 255  # tokens; rows up to here attend together whatever their lengths
 
 
 class Runner:
-    """The tensors of a running batch."""
+    """The tensors of a running batch: computes one step of a plan.
+
+    Args:
+        engine: whose model and soup layers compute. rows, length: size of the KV cache, `Limits.rows` x `Limits.length` tokens.
+        method: how adapters are merged, "delta" or "factor".
+
+    Raises:
+        BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
+    """
 
     def __init__(self, engine: Engine, rows: int, length: int, method: str) -> None:
         self._engine, self._method = engine, method
@@ -31,12 +38,16 @@ class Runner:
         self._seated: tuple[list[Any], Party] = [], Party(torch.zeros(0, 0))
 
     def forget(self, slot: int) -> None:
-        """What a slot holds is not trusted any more."""
+        """Overwrite the keys and values of a slot with zeros, for a slot that may hold NaN."""
         self._slots.clear(slot)
 
     @torch.inference_mode()
     def step(self, plan: Plan[Answer]) -> list[tuple[Answer, Chosen | None]]:
-        """The next token of every complete feed; None where its logits are not finite."""
+        """Compute a step, and choose the next token of every feed that completes its prompt or goes on with its answer.
+
+        Returns:
+            (answer, token) of every complete feed, in the order of the plan; None for a token whose logits are not finite.
+        """
         for source, target, length in plan.copies:
             self._slots.copy(source, target, length)
         logits = self._forward(plan.feeds)
@@ -46,9 +57,9 @@ class Runner:
         uniform = torch.stack([each.uniform[each.steps] for each in asked])
         chosen = choose(logits, [each.request.sampling for each in asked], uniform)
         finite = torch.isfinite(logits.amax(-1)).tolist()
-        told = self._told(logits, chosen, asked)
+        tokens = self._tokens(logits, chosen, asked)
         ends = self._engine.ends
-        made = (Chosen(token, token in ends, told.get(row)) for row, token in enumerate(chosen.tolist()))
+        made = (Chosen(token, token in ends, tokens.get(row)) for row, token in enumerate(chosen.tolist()))
         return [(each, token if sound else None) for each, token, sound in zip(asked, made, finite, strict=True)]
 
     def _forward(self, feeds: Sequence[Feed[Answer]]) -> Tensor:
@@ -76,17 +87,17 @@ class Runner:
             self._seated = seating, Party(weights, people, kept=kept, method=self._method)
         return self._seated[1]
 
-    def _told(self, logits: Tensor, chosen: Tensor, asked: Sequence[Answer]) -> dict[int, Token]:
-        """Of rows whose request wants log probabilities: the chosen token with them."""
-        told = {}
+    def _tokens(self, logits: Tensor, chosen: Tensor, asked: Sequence[Answer]) -> dict[int, Token]:
+        """The chosen token with its log probability, for the rows whose request asks for them."""
+        tokens = {}
         for row, each in enumerate(asked):
             if each.request.logprobs is not None:
-                told[row] = self._vocabulary.told(logits[row], int(chosen[row]), each.request.logprobs)
-        return told
+                tokens[row] = self._vocabulary.token(logits[row], int(chosen[row]), each.request.logprobs)
+        return tokens
 
 
 def _layout(feeds: Sequence[Feed[Answer]], device: torch.device) -> Layout:
-    """Where the tokens of a step lie, and which of them attend together."""
+    """The slot and position of every token of a step, and which tokens attend together."""
     slots = [feed.job.slot for feed in feeds for _ in feed.tokens]
     positions = [feed.start + number for feed in feeds for number in range(len(feed.tokens))]
     return Layout(
@@ -97,7 +108,7 @@ def _layout(feeds: Sequence[Feed[Answer]], device: torch.device) -> Layout:
 
 
 def _spans(feeds: Sequence[Feed[Answer]], device: torch.device) -> Iterator[Span]:
-    """Neighbouring slots of about one length that are fed one token each attend together; everybody else alone."""
+    """Rows of one token each in neighbouring slots attend together, if about as many tokens came before; others alone."""
     first = 0
     for (single, *_), group in groupby(enumerate(feeds), _kind):
         together = [feed for _, feed in group]
@@ -108,13 +119,13 @@ def _spans(feeds: Sequence[Feed[Answer]], device: torch.device) -> Iterator[Span
 
 
 def _kind(numbered: tuple[int, Feed[Answer]]) -> tuple[bool, int, int]:
-    """Rows that may attend together have the same: those of another length would be padded to the longest of them."""
+    """Equal for rows that attend together. Rows of other lengths do not: all would be padded to the longest."""
     number, feed = numbered
     return len(feed.tokens) == 1, feed.job.slot - number, max(feed.start, _SHORT).bit_length()
 
 
 def _seen(part: Sequence[Feed[Answer]], device: torch.device) -> tuple[int, Tensor | None]:
-    """How many keys the longest row sees, and the mask of what each token sees, where it is not everything before it."""
+    """Keys that the longest row sees, and which of them each token sees; no mask where that is all before it."""
     count, starts = len(part[0].tokens), [feed.start for feed in part]
     length = max(starts) + count
     if min(starts) == max(starts) and (count == 1 or starts[0] == 0):

@@ -1,8 +1,9 @@
-"""Who runs, in which slot, and what is computed next: decisions only, no tensors.
+"""Which answers run, in which slots, and which tokens the next step computes: decisions only, no tensors.
 
-A slot holds the keys and values of a token sequence under one merge, for one person. When an answer ends its slot keeps
-them until somebody needs the slot, and whoever begins with the same tokens goes on from there: the same person under the
-same merge from any of them, another person from what the operator declared, whole or not at all.
+A slot holds the keys and values of a token sequence under one merge, for one person. When its answer ends, the slot keeps them
+until another answer needs the slot. A new job whose prompt begins with the same tokens takes them over instead of computing
+them: as many as are equal, if it is of the same person and merge; of another person only a beginning that the operator has
+declared to be shared, under the same merge, and all of that beginning or nothing.
 """
 
 from collections import deque
@@ -18,14 +19,17 @@ __all__ = ["Feed", "Job", "Plan", "Scheduler"]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One answer on its way.
+    """One answer that waits or runs.
 
     Attributes:
-        identity: of person and merge; keys and values are shared only within one. prompt: token ids.
-        answer: tokens so far, without the end. computed: how many tokens of both have keys and values in the slot.
-        cached: how many of these were there before. slot: where it runs, -1 while it waits. arrived: who came first.
-        merge: identity of the merge alone. common: so many tokens of the prompt, not all of them, may be shared by
-            whoever has the same merge.
+        identity: of person and merge together; jobs of one identity take over each other's keys and values.
+        prompt: token ids. answer: token ids so far, without the one that ends it.
+        computed: how many tokens of prompt and answer have keys and values in the slot.
+        cached: how many of these were taken over. slot: where it runs; -1 while it waits.
+        arrived: a larger number for a job that came later.
+        merge: identity of the merge alone, whoever the person is.
+        common: the first so many tokens of the prompt are a beginning that all persons of the same merge share; never all
+            of the prompt.
     """
 
     identity: str
@@ -40,7 +44,7 @@ class Job:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Those of prompt and answer that have keys and values."""
+        """The tokens of prompt and answer that have keys and values."""
         return (*self.prompt, *self.answer)[: self.computed]
 
 
@@ -49,7 +53,12 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True, slots=True)
 class Feed(Generic[J]):
-    """Tokens of a job that this step computes, from position `start`; if it is `complete`, the next token is chosen."""
+    """Tokens of a job that a step computes.
+
+    Attributes:
+        start: position of the first of them. complete: whether they are the last of what is known, so that the step
+            chooses the next token.
+    """
 
     job: J
     tokens: tuple[int, ...]
@@ -59,7 +68,12 @@ class Feed(Generic[J]):
 
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[J]):
-    """A step: prefixes to copy first (from slot, to slot, tokens), then what is fed; rows of one token first, by slot."""
+    """One step.
+
+    Attributes:
+        copies: (from slot, to slot, number of tokens): keys and values to copy before anything is computed.
+        feeds: what is computed: answers that go on with one token, by slot, then prompts.
+    """
 
     copies: tuple[tuple[int, int, int], ...]
     feeds: tuple[Feed[J], ...]
@@ -67,7 +81,7 @@ class Plan(Generic[J]):
 
 @dataclass(slots=True)
 class _Held:
-    """What the keys and values of a free slot belong to."""
+    """Whose keys and values a free slot still holds."""
 
     identity: str = ""
     tokens: tuple[int, ...] = ()
@@ -76,7 +90,11 @@ class _Held:
 
 
 class Scheduler(Generic[J]):
-    """Decides every step. One thread at a time."""
+    """Decides what every step computes. Not thread-safe: one thread at a time.
+
+    Attributes:
+        waiting: jobs in the queue, first come first.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -102,7 +120,7 @@ class Scheduler(Generic[J]):
         self.waiting.append(job)
 
     def leave(self, job: J, *, keep: bool = True) -> None:
-        """A job has ended. `keep`: its slot still holds what was computed, for whoever begins alike."""
+        """Take a job out. `keep`: later jobs may take over the keys and values in its slot."""
         if job.slot < 0:
             self.waiting.remove(job)
             return
@@ -111,7 +129,7 @@ class Scheduler(Generic[J]):
         job.slot = -1
 
     def plan(self) -> Plan[J]:
-        """Let waiting jobs in, and say what the next step computes: a token of every answer, and some of the prompts."""
+        """Give free slots to waiting jobs, and decide the next step: a token of every answer, and `Limits.chunk` of prompts."""
         self._clock += 1
         copies = tuple(self._admit())
         feeds = [Feed(job, (job.answer[-1],), job.computed, True) for job in self.running if job.answer]
@@ -126,7 +144,7 @@ class Scheduler(Generic[J]):
         return Plan(copies, tuple(feeds))
 
     def computed(self, plan: Plan[J]) -> None:
-        """The step was computed: its tokens have keys and values now."""
+        """Note that a step was computed: its tokens have keys and values now."""
         for feed in plan.feeds:
             feed.job.computed = feed.start + len(feed.tokens)
 
@@ -136,7 +154,7 @@ class Scheduler(Generic[J]):
             source, shared = self._longest(job)
             held = self._held[source]
             own = source in free and held.identity == job.identity
-            in_place = own and 2 * shared >= len(held.tokens)  # else it may serve others yet
+            in_place = own and 2 * shared >= len(held.tokens)  # else most of it may still be of use to another job
             slot = source if in_place else self._emptiest(free, source)
             if shared and slot != source:
                 yield source, slot, shared
@@ -144,7 +162,7 @@ class Scheduler(Generic[J]):
             job.slot, job.computed, job.cached = slot, shared, shared
 
     def _longest(self, job: J) -> tuple[int, int]:
-        """The slot that holds the most of a prompt that this job may use, and how much; never the whole prompt."""
+        """The slot with the most tokens that this job may take over, and how many; never its whole prompt."""
         best, most = -1, 0
         for slot, held in enumerate(runs or held for runs, held in zip(self._jobs, self._held, strict=True)):
             shared = _shared(held, job)
@@ -153,12 +171,12 @@ class Scheduler(Generic[J]):
         return best, most
 
     def _emptiest(self, free: list[int], spare: int) -> int:
-        """A free slot: one that holds nothing, else the one whose answer ended longest ago; `spare` is taken last."""
+        """A free slot: an empty one, else the one whose answer ended longest ago; `spare` only where there is no other."""
         return min(free, key=lambda slot: (slot == spare, bool(self._held[slot].tokens), self._held[slot].used, slot))
 
 
 def _shared(held: Job | _Held, job: Job) -> int:
-    """How many tokens a job may take over from what somebody holds."""
+    """How many tokens a job may take over from a slot or from a running job."""
     if held.identity == job.identity:
         pairs = zip(held.tokens, job.prompt[:-1], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,4 +1,4 @@
-"""The KV cache of a running batch: a fixed number of slots, and the attention that reads and writes them in place."""
+"""The KV cache of a running batch: a fixed number of slots, and attention that reads and writes them in place."""
 
 import math
 import threading
@@ -22,12 +22,13 @@ _NAME = "soupmix_slots"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens of a step that attend together: several rows of one token each, or one row of several tokens.
+    """Tokens of a step that attend in one call: several rows of one token each, or one row of several tokens.
 
     Attributes:
-        first: the first of these tokens in the step. slot: the first slot. rows: so many slots from there.
-        tokens: per row. length: keys that the longest row sees. mask: [rows, 1, tokens, length] bool, None for causal
-            from the start of a row.
+        first: place of the first of them among the tokens of the step.
+        slot, rows: the slots slot..slot+rows-1. tokens: how many per row.
+        length: keys that the longest row sees.
+        mask: which keys each token sees, [rows, 1, tokens, length] bool; None: all before it in its row, and itself.
     """
 
     first: int
@@ -40,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the tokens of a step lie: slot and position of every token [tokens], and the spans that attend together."""
+    """Where the tokens of a step lie: slot and position of every token [tokens] int64, and the spans that attend together."""
 
     slots: Tensor
     positions: Tensor
@@ -48,7 +49,9 @@ class Layout:
 
 
 class Slots:
-    """Keys and values [slots, heads, length, size] of every layer. Memory is taken as tokens come, never more than this.
+    """Keys and values of every layer, [slots, key heads, length, head size] each in the model's dtype.
+
+    On the CPU a page of memory is taken when a token is first written to it.
 
     Raises:
         BaseModelError: the model has attention that is not plain causal attention over everything.
@@ -66,7 +69,7 @@ class Slots:
 
     @contextmanager
     def attending(self, layout: Layout) -> Iterator[None]:
-        """Attention of the model goes over these slots while this lasts, in this thread."""
+        """While this lasts, attention of the model in this thread reads and writes these slots."""
         config = self._model.config
         before = config._attn_implementation
         config._attn_implementation = _NAME
@@ -78,17 +81,17 @@ class Slots:
             config._attn_implementation = before
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """The first tokens of one slot into another."""
+        """Copy keys and values of the first `length` tokens of one slot into another."""
         for each in (*self._keys, *self._values):
             each[target, :, :length] = each[source, :, :length]
 
     def clear(self, slot: int) -> None:
-        """Forget what a slot holds. What is masked counts zero times, which helps against everything but NaN."""
+        """Overwrite a slot with zeros. Masked values count zero times, and zero times NaN would still be NaN."""
         for each in (*self._keys, *self._values):
             each[slot].zero_()
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
-        """Write keys and values of a step in place, then attend.
+        """Write the keys and values of a step into their slots, then attend.
 
         Args:
             query: [tokens, heads, size]. key, value: [tokens, key heads, size].
@@ -104,7 +107,7 @@ class Slots:
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, span: Span, scale: float) -> Tensor:
-    """One span. Heads that share a key head are laid out as further queries, so that no key is repeated in memory."""
+    """Attention of one span. Heads that share a key head become further queries of it, so that no key is copied."""
     asked = query[span.first : span.first + span.rows * span.tokens]
     held = slice(span.slot, span.slot + span.rows)
     k, v = keys[held, :, : span.length], values[held, :, : span.length]
@@ -121,7 +124,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, span: Span, scale: floa
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on the CPU the kernel gives out their pages when they are first written."""
+    """Zeros; on the CPU the operating system gives out their pages when they are first written."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.base import Base
-from soupmix.batching.writer import Writer
+from soupmix.batching.answer import Writer
 from soupmix.engine.engine import Engine
 
 letters = st.text(alphabet="abcé\N{SNOWMAN}\N{GRINNING FACE} ", max_size=30)
