@@ -33,7 +33,7 @@ test-gpu: .venv/dev.done
 
 # every branch of the rooms that refuse, and of what they stand on; their own tests alone must reach it
 coverage: .venv/dev.done
-	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/store tests/files
+	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/store tests/files tests/fields
 	$(BIN)/coverage report
 
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed

@@ -1,4 +1,4 @@
-"""Types of the fields of a policy document: strict text at the edge, integer millionths inside."""
+"""Types of the fields of documents, manifests and requests: strict text at the edge, integer millionths inside."""
 
 import re
 from collections import Counter
@@ -6,18 +6,21 @@ from collections.abc import Hashable, Iterable
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from soupmix.weights import check_name, to_micro
 
 __all__ = [
+    "Cell",
     "Day",
     "Digest",
     "Edge",
+    "Hex",
     "Label",
     "Line",
     "Micro",
     "Name",
+    "ShortLine",
     "Value",
     "Values",
     "check_digest",
@@ -46,6 +49,18 @@ def _check_line(text: str) -> str:
     return text
 
 
+def _check_cell(text: str) -> str:
+    if len(text) > 200 or not text.isprintable() or "|" in text:
+        raise ValueError("must be one line of at most 200 printable characters without '|'")
+    return text
+
+
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters on one line")
+    return text
+
+
 def _parse_date(value: object) -> date:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         return date.fromisoformat(value)
@@ -65,8 +80,15 @@ def _text(pattern: str, **more: object) -> WithJsonSchema:
 Name = Annotated[str, AfterValidator(check_name), _text("[a-z0-9][a-z0-9_-]{0,62}")]
 Digest = Annotated[str, AfterValidator(check_digest), _text("sha256:[0-9a-f]{64}")]
 Value = Annotated[str, AfterValidator(check_value), _text("[a-z0-9][a-z0-9_.-]{0,62}")]
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 without the name of its algorithm."""
+
 Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 Line = Annotated[str, AfterValidator(_check_line)]
+Cell = Annotated[str, AfterValidator(_check_cell)]
+"""A line, or nothing, that may stand in a table."""
+
+ShortLine = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_printable)]
 Label = Annotated[Line, WithJsonSchema({"type": ["string", "number"]})]
 """A line that people may write as a number, such as a version."""
 
@@ -86,6 +108,6 @@ def twice(items: Iterable[Hashable]) -> Any:
 
 
 class Edge(BaseModel):
-    """What people write: frozen, and without keys that nobody knows."""
+    """What people or programs write: frozen, and without keys that nobody knows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False, validate_by_alias=True)

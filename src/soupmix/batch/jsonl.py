@@ -13,14 +13,14 @@ from soupmix.batch.columns import Columns
 from soupmix.batch.line import Line, bounded_lines
 from soupmix.errors import RecipeError
 from soupmix.files import strict_json
-from soupmix.openai.wire import Edge
+from soupmix.openai.wire import Sent
 
 __all__ = ["JsonLines", "write_results"]
 
 _CHUNK = 1 << 16
 
 
-class _Envelope(Edge):
+class _Envelope(Sent):
     custom_id: Annotated[str, Field(min_length=1, max_length=512)]
     method: Literal["POST"]
     url: Literal["/v1/chat/completions", "/v1/completions"]

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from soupmix.fields import ShortLine
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 __all__ = [
@@ -25,9 +26,9 @@ __all__ = [
     "ChatAsk",
     "ChatMessage",
     "CompletionAsk",
-    "Edge",
     "ProfileAsk",
     "RangesAsk",
+    "Sent",
     "SoupAsk",
     "StreamOptions",
     "TextPart",
@@ -39,12 +40,6 @@ _MOST_MESSAGES: Final = 1000
 _MOST_TOKENS: Final = 1 << 20
 _MOST_TEXT: Final = 1 << 22  # characters; a row holds less, and `--body` lets less through
 _MOST_NAMES: Final = 1000  # a server's own limit is lower
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable characters on one line")
-    return text
 
 
 def _no_profile(text: str) -> str:
@@ -91,19 +86,20 @@ def _prompt_form(value: object) -> str:
 
 
 Text = Annotated[str, Field(max_length=_MOST_TEXT)]
-Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
-User = Annotated[Line, AfterValidator(_no_profile), Field(json_schema_extra={"pattern": "^(?!soup:)"})]
-Name = Annotated[str, Field(max_length=200)]
+User = Annotated[ShortLine, AfterValidator(_no_profile), Field(json_schema_extra={"pattern": "^(?!soup:)"})]
+AnyName = Annotated[str, Field(max_length=200)]
+"""Text in the place of a name; whether it is the name of anything is for the policy to say."""
+
 Source = Annotated[str, Field(max_length=20), AfterValidator(_source), Field(json_schema_extra={"enum": list(SOURCES)})]
 Weight = Annotated[
     Annotated[float, Field(ge=-1000, le=1000), Tag("number")]
     | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?$"), Tag("text")],
     Discriminator(_number_or_text),
 ]
-Weights = Annotated[dict[Name, Weight], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES)]
+Weights = Annotated[dict[AnyName, Weight], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES)]
 Sources = Annotated[
     Annotated[Source, Tag("text")]
-    | Annotated[dict[Name, Source], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES), Tag("more")],
+    | Annotated[dict[AnyName, Source], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES), Tag("more")],
     Discriminator(_one_or_more),
 ]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -123,13 +119,13 @@ Prompt = Annotated[
     Discriminator(_prompt_form),
 ]
 Attributes = Annotated[
-    dict[Name, Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]],
+    dict[AnyName, Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]],
     Field(max_length=len(ATTRIBUTES), json_schema_extra={"propertyNames": {"enum": list(ATTRIBUTES)}}),
     _at_most(len(ATTRIBUTES)),
 ]
 
 
-class Edge(BaseModel):
+class Sent(BaseModel):
     """What somebody else sends: by the letter, and without fields that nobody knows."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -145,7 +141,7 @@ class Edge(BaseModel):
         return value
 
 
-class SoupAsk(Edge):
+class SoupAsk(Sent):
     """Whose soup: weights by adapter name, what the request says about itself, and where the weights come from."""
 
     weights: Weights = {}
@@ -153,7 +149,7 @@ class SoupAsk(Edge):
     sources: Sources = {}
 
 
-class RangesAsk(Edge):
+class RangesAsk(Sent):
     """Whose ranges: what a request would say about itself."""
 
     attributes: Attributes = {}
@@ -162,11 +158,11 @@ class RangesAsk(Edge):
 class ProfileAsk(SoupAsk):
     """A named profile, as it is created or replaced."""
 
-    name: Line | None = None
+    name: ShortLine | None = None
     weights: Weights
 
 
-class TextPart(Edge):
+class TextPart(Sent):
     """A part of a message."""
 
     type: Literal["text"]
@@ -177,7 +173,7 @@ Parts = Annotated[list[TextPart], Field(min_length=1, max_length=_MOST_MESSAGES,
 Content = Annotated[Annotated[Text, Tag("text")] | Annotated[Parts, Tag("more")], Discriminator(_one_or_more)]
 
 
-class ChatMessage(Edge):
+class ChatMessage(Sent):
     """A message of a conversation; "developer" is another word for "system"."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -188,13 +184,13 @@ class ChatMessage(Edge):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class StreamOptions(Edge):
+class StreamOptions(Sent):
     """Whether a stream ends with a chunk that counts tokens."""
 
     include_usage: bool = False
 
 
-class Ask(Edge):
+class Ask(Sent):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(min_length=1, max_length=300)]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 from soupmix.errors import RecipeError, WeightError
-from soupmix.policy.fields import check_value
+from soupmix.fields import check_value
 from soupmix.policy.rules import ATTRIBUTES, SOURCES
 
 __all__ = ["Sources", "by_index", "check_attributes", "check_names"]

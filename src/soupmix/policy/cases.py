@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from soupmix.errors import PolicyError, PolicyRefusal, SoupmixError
-from soupmix.policy.fields import Edge, Line, Micro, Name, Value
+from soupmix.fields import Edge, Line, Micro, Name, Value
 from soupmix.policy.pieces import RuleRef
 from soupmix.policy.reading import read_text, read_yaml
 from soupmix.policy.recorded import RecordedGrant

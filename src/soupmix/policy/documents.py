@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from soupmix.fields import Day, Edge, Label, Line, twice
 from soupmix.files import canonical_json
-from soupmix.policy.fields import Day, Edge, Label, Line, twice
 from soupmix.policy.obligations import Obligation
 from soupmix.policy.rules import Approve, Rule, Scope
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from soupmix.errors import PolicyError
+from soupmix.fields import check_digest
 from soupmix.policy.documents import Document
-from soupmix.policy.fields import check_digest
 from soupmix.policy.rules import Approve, Approved
 from soupmix.weights import check_name, twins
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from soupmix.policy.fields import Edge, Line
+from soupmix.fields import Edge, Line
 from soupmix.policy.rules import Scope
 
 __all__ = ["Disclose", "Log", "Obligation", "Offer", "Retain", "united"]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupmix.errors import PolicyError, WeightError
-from soupmix.policy.fields import check_digest
+from soupmix.fields import check_digest
 from soupmix.weights import Weights, decimal_text
 
 __all__ = ["Binding", "RecordedGrant"]

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from soupmix.policy.fields import Day, Digest, Edge, Line, Micro, Name, Values, twice
+from soupmix.fields import Day, Digest, Edge, Line, Micro, Name, Values, twice
 
 __all__ = [
     "ATTRIBUTES",

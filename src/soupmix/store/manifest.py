@@ -14,12 +14,12 @@ from pydantic import (
     Field,
     JsonValue,
     PlainSerializer,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from soupmix.errors import AdapterError, WeightError
+from soupmix.fields import Cell, Digest, Hex, Name
 from soupmix.files import canonical_json, digest_parts, strict_json, write_file
 from soupmix.sealed import read_sealed
 from soupmix.weights import twins
@@ -42,21 +42,6 @@ __all__ = [
 MANIFEST = "manifest.json"
 _MAX_BYTES = 16 << 20
 _NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-_MAX_LINE = 200
-
-
-def _one_line(value: str) -> str:
-    if len(value) > _MAX_LINE or not value.isprintable() or "|" in value:
-        raise ValueError(f"must be one line of at most {_MAX_LINE} printable characters without '|'")
-    return value
-
-
-Line = Annotated[str, AfterValidator(_one_line)]
-"""Text that ends up in cards and tables."""
 
 
 def _as_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -113,12 +98,12 @@ class Entry(_Frozen):
     rank: Annotated[int, Field(ge=1)]
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     scaling: Literal["lora", "rslora"]
-    target_modules: tuple[Line, ...]
+    target_modules: tuple[Cell, ...]
     config_sha256: Hex
     tensors_sha256: Hex
-    base: Line
+    base: Cell
     base_digest: Digest
-    licence: Line
+    licence: Cell
     training: JsonObject = {}
     effect: JsonObject = {}
     delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
