@@ -22,7 +22,7 @@ __all__ = [
     "check_soup",
 ]
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+FLOATS: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What weights, factors and activations may be: a kernel multiplies, and a factor that is rounded to integers is none."""
 _COEFFICIENTS = "coefficients needs weights [people, K], lo [K], hi [K], columns [columns] and scale [columns]"
 _MERGE = "merge needs W [out, in], A [R, in], B [out, R], c [people, R] and, where one is given, out [people, out, in]"
@@ -58,7 +58,9 @@ def check_merge(out: Tensor | None, W: Tensor, A: Tensor, B: Tensor, c: Tensor) 
     if not right:
         raise ValueError(f"{_MERGE}; got {_shapes(given)}")
     if not (
-        W.dtype in FLOATS and c.dtype == torch.float32 and all(given[n].dtype == W.dtype for n in given if n != "c")
+        W.dtype in FLOATS.values()
+        and c.dtype == torch.float32
+        and all(given[n].dtype == W.dtype for n in given if n != "c")
     ):
         raise TypeError(
             f"merge needs W, A, B and out of one dtype, fp32, fp16 or bf16, and c in float32; got {_dtypes(given)}"
@@ -91,7 +93,7 @@ def check_soup(
     )
     if not right:
         raise ValueError(f"{_SOUP}; got {_shapes(given)}, widths {list(widths)}, rank {rank}")
-    floats = y.dtype in FLOATS and x.dtype == A.dtype == B.dtype == y.dtype
+    floats = y.dtype in FLOATS.values() and x.dtype == A.dtype == B.dtype == y.dtype
     if not (floats and c.dtype == torch.float32 and rows.dtype == torch.int32):
         raise TypeError(
             "soup_linear needs y, x, A and B of one dtype, fp32, fp16 or bf16, c in float32 and rows in int32; "
@@ -118,7 +120,7 @@ def check_pool(A: Tensor, B: Tensor, columns: Sequence[Tensor], widths: Sequence
 
 def check_pool_dtype(dtype: torch.dtype) -> None:
     """Raise TypeError where factors would be rounded to integers, or to what no kernel multiplies in."""
-    if dtype not in FLOATS:
+    if dtype not in FLOATS.values():
         raise TypeError(f"a pool is held in fp32, fp16 or bf16, not in {dtype}")
 
 

@@ -26,15 +26,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from soupmix_kernels.checks import FLOATS
 from soupmix_kernels.jit import tiles
 from soupmix_kernels.jit.tiles import Tile
 
 __all__ = ["TARGETS", "Configuration", "Figures", "Row", "compile_for", "configurations", "main", "table"]
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942")
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SAMPLES: Mapping[str, Sequence[int]] = {
     "people": (1, 2, 64),
     "rows": (1, tiles.DECODE_ROWS, tiles.DECODE_ROWS + 1, 4096),
@@ -107,8 +105,8 @@ def configurations() -> tuple[Configuration, ...]:
         if name.endswith("_tile"):
             choose: Callable[..., Tile] = getattr(tiles, name)
             wanted = list(inspect.signature(choose).parameters)
-            for dtype in _DTYPES if "dtype" in wanted else ("fp32",):
-                values = [(_DTYPES[dtype],) if one == "dtype" else _SAMPLES[one] for one in wanted]
+            for dtype in FLOATS if "dtype" in wanted else ("fp32",):
+                values = [(FLOATS[dtype],) if one == "dtype" else _SAMPLES[one] for one in wanted]
                 for arguments in itertools.product(*values):
                     aligned = bool(arguments[wanted.index("aligned")])
                     found[Configuration(name.removesuffix("_tile"), dtype, choose(*arguments), aligned)] = None

@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from soupmix.dtypes import BITS
 from soupmix.files import strict_json
 
 __all__ = ["HeaderError", "Slot", "parse_header"]
 
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
-    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,
-}  # fmt: skip
 _MAX_DIMENSIONS = 8  # the product of a hundred thousand numbers takes minutes
 
 
@@ -81,13 +78,13 @@ def _slot(name: str, item: object, data: int) -> Slot:
             f"describes tensor {name[:80]!a} with other fields than dtype, shape, data_offsets", "bad-header"
         )
     dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise HeaderError(f"gives tensor {name[:80]!a} the unknown dtype {str(dtype)[:20]!a}", "bad-header")
     if not _naturals(shape, _MAX_DIMENSIONS) or not _naturals(offsets, 2) or len(offsets) != 2:
         raise HeaderError(
             f"gives tensor {name[:80]!a} a shape or offsets that are not a few natural numbers", "bad-header"
         )
-    if offsets[1] - offsets[0] != math.prod(shape) * _BITS[dtype] // 8:
+    if offsets[1] - offsets[0] != math.prod(shape) * BITS[dtype] // 8:
         raise HeaderError(f"gives tensor {name[:80]!a} a byte range that does not fit its shape", "bad-offsets")
     return Slot(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 

@@ -17,6 +17,7 @@ import click
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option
 from soupmix.cli.stopping import exit_code
+from soupmix.dtypes import WORDS
 from soupmix.policy.asking import by_index, check_attributes, check_names
 from soupmix.policy.linear import check_linear
 
@@ -45,7 +46,7 @@ __all__ = ["command"]
 @click.option("--model", help="What lines call the base model.  [default: its own name]")
 @click.option("--system", help="System prompt of chats that have none.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: that of the base]")
+@click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")
 @click.option(
     "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
 )

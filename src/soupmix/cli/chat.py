@@ -6,6 +6,7 @@ from collections.abc import Callable
 import click
 
 from soupmix.cli.asking import Asking, asking_options
+from soupmix.dtypes import WORDS
 
 __all__ = ["command"]
 
@@ -16,7 +17,7 @@ __all__ = ["command"]
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
 @click.option("--system", help="System prompt.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: that of the base]")
+@click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")
 @click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(1))
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", default=0, show_default=True)

@@ -10,6 +10,7 @@ import click
 
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option, read_adapters
+from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
 from soupmix.replacing import check_folder
 
@@ -31,7 +32,7 @@ __all__ = ["command"]
 @click.option("--rank", type=int, help="Highest rank of the adapter; exact if not given.")
 @click.option(
     "--dtype",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(tuple(WORDS.values())),
     help="fp32 for an adapter, the base's own for a model, if not given.",
 )
 @click.option(
@@ -151,9 +152,9 @@ def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":
 
 def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Base | None") -> str | None:
     """The merge identity that the result will have; None for an adapter of nothing, which cannot be made."""
+    from soupmix.dtypes import dtype_code
     from soupmix.merge.export import Export
     from soupmix.merge.identity import merge_identity
-    from soupmix.merge.tensors import dtype_code
 
     digests = [entry.base_digest for entry in adapters if entry.name in grant.granted]
     if base is None and not digests:

@@ -20,6 +20,7 @@ from soupmix.cli.options import (
     store_option,
     trust_option,
 )
+from soupmix.dtypes import WORDS
 from soupmix.errors import SoupmixError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _database_option(command: _Command) -> _Command:
 @click.option("--audit", metavar="DIR", type=_PATH, help="Record every grant and refusal in this audit log.")
 @click.option("--audit-key", metavar="KEY.pem", type=_PATH, help="Private Ed25519 key that signs its checkpoints.")
 @click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: that of the base]")
+@click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Answers made at once.")
 @click.option("--length", default=2048, show_default=True, type=click.IntRange(2), help="Tokens of prompt and answer.")
 @click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
+from soupmix.dtypes import WORDS, dtype_code, torch_dtype
 from soupmix.engine.bank import Bank
 from soupmix.engine.decode import Tokens, decode
 from soupmix.engine.insert import Paths, factor_ready, insert
@@ -18,7 +19,6 @@ from soupmix.engine.rows import Rows
 from soupmix.engine.sampling import Sampling
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
-from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import check_grant
 from soupmix.policy.linear import check_linear
@@ -28,8 +28,6 @@ __all__ = ["Completion", "Engine", "Message", "Prompt"]
 
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +224,10 @@ class Engine:
 def _load_model(base: Base, dtype: str | None) -> tuple[Any, Any]:
     from transformers.utils import logging
 
-    if dtype is not None and dtype not in _DTYPES:
-        raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(_DTYPES)}", reason="dtype")
+    if dtype is not None and dtype not in WORDS.values():
+        raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(WORDS.values())}", reason="dtype")
     logging.disable_progress_bar()
-    model = load_model(base.folder, _DTYPES[dtype] if dtype else "auto").eval()
+    model = load_model(base.folder, torch_dtype(dtype_code(dtype)) if dtype else "auto").eval()
     tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "left"
     return model.requires_grad_(False), tokenizer

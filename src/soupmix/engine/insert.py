@@ -67,7 +67,7 @@ def _linears(model: nn.Module, paths: Paths) -> list[nn.Linear]:
 def _oddity(linear: nn.Linear) -> str | None:
     """What sets a layer apart from x W^T + bias in a dtype that the kernels multiply in, or None."""
     weight = linear.weight.data
-    if weight.dtype not in FLOATS:
+    if weight.dtype not in FLOATS.values():
         return f"holds its weight in {weight.dtype}"
     if type(weight) is not Tensor:
         return f"holds its weight as {type(weight).__name__}"

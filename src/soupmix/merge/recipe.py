@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from soupmix.dtypes import Word
 from soupmix.errors import RecipeError, WeightError
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
@@ -75,7 +76,7 @@ class Recipe(BaseModel):
     method: Literal["delta", "factor"] = "delta"
     kind: Literal["adapter", "model"] = Field(default="adapter", alias="as")
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None
-    dtype: Literal["fp32", "fp16", "bf16"] | None = None
+    dtype: Word | None = None
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
     record: dict[str, Any] | None = None
 

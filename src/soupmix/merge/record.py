@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from soupmix import __version__
+from soupmix.dtypes import WORDS
 from soupmix.errors import FileError
 from soupmix.files import strict_json
 from soupmix.merge.provenance import PROVENANCE
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from soupmix.merge.export import Export
     from soupmix.merge.soup import Soup
 
-__all__ = ["BASE_FILES", "DIGESTS", "DTYPE_WORDS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
+__all__ = ["BASE_FILES", "DIGESTS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
 
 RECIPE = "soupmix_recipe.yaml"
 GRANT = "soupmix_grant.json"
@@ -30,8 +31,6 @@ REPORT = "soupmix_report.json"
 DIGESTS = "soupmix_digests.json"
 BASE_FILES = "base files"
 _MAX_RECORD = 4 << 20
-
-DTYPE_WORDS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 _HEADING = """\
 # Written by soupmix. `soupmix verify` on this folder checks every file and repeats the merge.
@@ -71,7 +70,7 @@ def recipe_yaml(
         "weights": _numbers(soup.grant.requested),
         "method": soup.method,
         "as": export.kind,
-        "dtype": DTYPE_WORDS.get(export.dtype or ""),
+        "dtype": WORDS.get(export.dtype or ""),
     }
     if export.kind == "adapter":
         recipe["rank"] = export.rank

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupmix.base import Base, resolve
+from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.export import Export, Keys, Saved, save
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import check_method, factor_warnings, merge_modules
 from soupmix.merge.stack import Stack
-from soupmix.merge.tensors import dtype_code
 from soupmix.policy import Grant, RecordedGrant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.linear import check_linear

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from soupmix.base import TensorInfo
-from soupmix.errors import BaseModelError, RecipeError
+from soupmix.dtypes import WORDS, torch_dtype
+from soupmix.errors import BaseModelError
 
-__all__ = ["DTYPES", "Spec", "TensorReader", "dtype_code", "header", "raw"]
+__all__ = ["DTYPES", "Spec", "TensorReader", "header", "raw"]
 
-DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_NAMES = {"fp32": "F32", "float32": "F32", "fp16": "F16", "float16": "F16", "bf16": "BF16", "bfloat16": "BF16"}
+DTYPES: Mapping[str, torch.dtype] = {code: torch_dtype(code) for code in WORDS}
 _BLOCK = 2 << 20
 
 
@@ -35,13 +35,6 @@ class Spec:
     dtype: str
     shape: tuple[int, ...]
     size: int
-
-
-def dtype_code(name: str) -> str:
-    """ "fp32", "fp16", "bf16" (or torch's names) -> safetensors' spelling. Raises `RecipeError` for any other."""
-    if name not in _NAMES:
-        raise RecipeError(f"unknown dtype {name!r}: use fp32, fp16 or bf16", reason="unknown-dtype")
-    return _NAMES[name]
 
 
 def header(specs: Sequence[Spec]) -> bytes:

@@ -16,6 +16,7 @@ import yaml
 from soupmix import __version__
 from soupmix.base import Base, resolve
 from soupmix.base.companions import CONFIG
+from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
 from soupmix.merge.export import Export, Keys, produce
@@ -31,7 +32,6 @@ from soupmix.merge.recipe import Recipe, read_recipe
 from soupmix.merge.record import BASE_FILES, DIGESTS, GRANT, RECIPE, REPORT
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import SHARD_SIZE, Soup, repeat_merge
-from soupmix.merge.tensors import dtype_code
 from soupmix.policy import RecordedGrant
 from soupmix.sealed import read_sealed
 from soupmix.store.store import Store

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from soupmix.base.header import HeaderError, Slot, parse_header
+from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 
 __all__ = ["FactorShapes", "factor_shapes", "tensor_key"]
@@ -13,7 +14,6 @@ __all__ = ["FactorShapes", "factor_shapes", "tensor_key"]
 _MAX_HEADER = 4 << 20
 _MAX_TENSORS = 50_000
 _MAX_PATH = 256
-_DTYPES = {"F32", "F16", "BF16"}
 _PREFIX = "base_model.model."
 _KEY = re.compile(r"base_model\.model\.(?P<module>\w+(?:\.\w+)*)\.lora_(?P<side>[AB])\.weight", re.ASCII)
 _EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.", re.ASCII)
@@ -50,8 +50,8 @@ def factor_shapes(file: BinaryIO, size: int, where: str) -> Mapping[str, FactorS
     sides: dict[str, dict[str, Slot]] = {}
     for key, slot in slots.items():
         module, side = _split(key, where)
-        if slot.dtype not in _DTYPES:
-            raise AdapterError(f"{where} stores {key!r} as {slot.dtype}; allowed: F32, F16, BF16", reason="dtype")
+        if slot.dtype not in WORDS:
+            raise AdapterError(f"{where} stores {key!r} as {slot.dtype}; allowed: {', '.join(WORDS)}", reason="dtype")
         sides.setdefault(module, {})[side] = slot
     if not sides:
         raise AdapterError(f"{where} holds no LoRA factors", reason="empty")

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Final
 
 import torch
 
 from soupmix.base import Base, TensorInfo
+from soupmix.dtypes import TORCH, torch_dtype
 from soupmix.errors import BaseModelError
 
 __all__ = ["base_norm"]
-
-_DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def base_norm(base: Base, modules: Iterable[str]) -> float:
@@ -26,11 +24,11 @@ def base_norm(base: Base, modules: Iterable[str]) -> float:
 
 
 def _square(name: str, info: TensorInfo) -> float:
-    if info.dtype not in _DTYPES:
+    if info.dtype not in TORCH:
         raise BaseModelError(f"weight {name} of the base is stored as {info.dtype}, which has no norm", reason="dtype")
     with info.file.open("rb") as file:
         file.seek(info.start)
         data = bytearray(file.read(info.end - info.start))
     if len(data) < info.end - info.start:
         raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
-    return float(torch.frombuffer(data, dtype=_DTYPES[info.dtype]).double().square().sum())
+    return float(torch.frombuffer(data, dtype=torch_dtype(info.dtype)).double().square().sum())
