@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.batch.columns import Columns
+from soupmix.batch.inputs import InputFile, open_input
 from soupmix.batch.line import CHAT
-from soupmix.batch.source import Source, open_source
 
 REFUSED: dict[str, Any] = {
     "response": {"status_code": 403, "body": {}},
@@ -14,8 +14,8 @@ REFUSED: dict[str, Any] = {
 }
 
 
-def source(path: Path, *columns: str, limit: int = 2048) -> Source:
-    return open_source(path, path.with_name("out.jsonl"), Columns.parse(columns, limit=limit, model="tiny"))
+def source(path: Path, *columns: str, limit: int = 2048) -> InputFile:
+    return open_input(path, path.with_name("out.jsonl"), Columns.parse(columns, limit=limit, model="tiny"))
 
 
 def written(folder: Path, name: str, data: bytes) -> Path:

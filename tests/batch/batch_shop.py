@@ -15,9 +15,8 @@ from soupmix.batch import (
     Desk,
     answer_lines,
     finish,
+    open_input,
     open_journal,
-    open_source,
-    record,
     settings_of,
     waiting_room,
 )
@@ -78,7 +77,7 @@ class Shop:
         force: bool = False,
     ) -> bool:
         """Begin a batch or go on with it, as the command does; whether it is finished."""
-        file = open_source(path, out, Columns.parse(list(columns), limit=4096, model="tiny"))
+        file = open_input(path, out, Columns.parse(list(columns), limit=4096, model="tiny"))
         lines = file.count()
         settings = settings_of(file, lines, defaults, {"policy": self.policy.digest})
         limits = Limits(rows=rows, length=128, waiting=waiting_room(rows, MOST_ANSWERS))
@@ -90,7 +89,6 @@ class Shop:
                     journal,
                     desk,
                     batcher,
-                    lambda result: record(result, journal.digest, defaults, signed=False),
                     stopping=stopping,
                     advance=advance,
                 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupmix.batch.columns import Columns
-from soupmix.batch.source import open_source
+from soupmix.batch.inputs import open_input
 from soupmix.errors import RecipeError
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
@@ -144,10 +144,10 @@ def test_names_say_what_files_are(tmp_path: Path, name: str, out: str, reason: s
     if name != "absent.jsonl":
         (tmp_path / name).touch()
     with pytest.raises(RecipeError) as caught:
-        open_source(tmp_path / name, tmp_path / out, Columns.parse([], limit=99, model="m"))
+        open_input(tmp_path / name, tmp_path / out, Columns.parse([], limit=99, model="m"))
     assert caught.value.reason == reason
 
 
 def test_a_table_may_become_jsonl(tmp_path: Path) -> None:
     path = written(tmp_path, "in.csv", b"prompt\nhi\n")
-    assert open_source(path, tmp_path / "out.jsonl", Columns.parse([], limit=99, model="m")).count() == 1
+    assert open_input(path, tmp_path / "out.jsonl", Columns.parse([], limit=99, model="m")).count() == 1

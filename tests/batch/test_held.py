@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from batch_shop import Shop, chat, plain
 
-from soupmix.batch import running
+from soupmix.batch import run
 from soupmix.batch.journal import journal_path, open_journal
 from soupmix.errors import OutputError, RecipeError, SoupmixError
 from soupmix.openai.errors import error_body, status_of
@@ -160,13 +160,13 @@ def test_a_file_that_changes_after_it_was_checked_is_not_taken(
 ) -> None:
     """In place, or by another file under its name, between the check and the output."""
     source, out = begun(shop, tmp_path, 4)
-    real = running.check_held
+    real = run.check_held
 
     def edited(*arguments: Any) -> None:
         real(*arguments)
         forge(out, 0, EDITS["granted"][1])
 
-    monkeypatch.setattr(running, "check_held", edited)
+    monkeypatch.setattr(run, "check_held", edited)
     with pytest.raises(OutputError, match="changed while it was in use") as caught:
         shop.work(source, out)
     assert caught.value.reason == "changed-meanwhile"
@@ -218,7 +218,7 @@ def test_what_is_no_file_of_its_own_is_not_written(
         journal_path(out).rmdir() if journal_path(out).is_dir() else journal_path(out).unlink()
         make(victim, out)
         with pytest.raises(OutputError) as caught:
-            running.check_new(out, force=force)
+            run.check_new(out, force=force)
         assert caught.value.reason == "not-a-file"
         out.rmdir() if out.is_dir() else out.unlink()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from soupmix.batch.columns import Columns
-from soupmix.batch.source import open_source
+from soupmix.batch.inputs import open_input
 from soupmix.errors import RecipeError
 
 
@@ -14,7 +14,7 @@ def test_a_small_limit_is_not_everybodys(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     path = tmp_path / "in.csv"
     path.write_text('prompt\n"' + "word\n" * 30 + '"\n')
-    table = open_source(path, tmp_path / "out.csv", Columns.parse(("prompt=prompt",), limit=99, model="tiny"))
+    table = open_input(path, tmp_path / "out.csv", Columns.parse(("prompt=prompt",), limit=99, model="tiny"))
     with pytest.raises(RecipeError, match="a cell of more than 99 characters"):
         table.count()
     assert csv.field_size_limit() == before

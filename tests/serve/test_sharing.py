@@ -11,7 +11,7 @@ from serving import MODEL, Running
 from soupmix.audit import pseudonym, read_records
 from soupmix.batching import Limits
 from soupmix.errors import RecipeError
-from soupmix.openai.prompts import shared_prefix
+from soupmix.openai.requests import shared_prefix
 from soupmix.serve.tenants import Keys
 
 Start = Callable[..., AbstractContextManager[Running]]

@@ -1,18 +1,24 @@
-"""From a line to requests: checked as the server checks one, granted by the policy, and on record before anything is made."""
+"""Where lines come in and results go out.
+
+A line becomes requests: checked as the server checks one, granted by the policy, and on record before anything is made.
+Its answers become OpenAI's output line, in which nothing depends on when or how often a batch was started.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from hashlib import sha256
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from soupmix.audit import Entry
-from soupmix.batch.line import CHAT, Line
-from soupmix.batch.result import Begun
+from soupmix.batch.line import CHAT, Answered, Begun, Line, Result
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
-from soupmix.openai.prompts import Prompted, chat_prompted, completion_prompted
-from soupmix.openai.requests import planned, requests
+from soupmix.openai.answers import SoupAnswer
+from soupmix.openai.errors import error_body, status_of
+from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
+from soupmix.openai.requests import Prompted, chat_prompted, completion_prompted, planned, requests
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.policy.linear import check_linear
@@ -25,6 +31,9 @@ _Append = Callable[[Entry], object]
 
 MOST_ANSWERS = 16
 """Answers of one line, its prompts times its `n`."""
+
+_CREATED: Final = 0
+"""The time of every answer, 1970: the same batch gives the same bytes whenever it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class Defaults:
 
 
 class Desk:
-    """Takes lines in.
+    """Takes lines in, and gives results out.
 
     Args:
         engine, policy: who answers, and who allows it. length: tokens of prompt and answer that fit.
@@ -106,6 +115,41 @@ class Desk:
             temperature=self._defaults.temperature,
         )
         return Begun(line, ask, grant, merge, tuple(asked))
+
+    def record(self, result: Result, batch: str) -> dict[str, Any]:
+        """The output line of a result.
+
+        Args:
+            batch: digest of input and settings; with the line's number it makes the ids.
+        """
+        name = sha256(f"{batch} {result.line.number}".encode()).hexdigest()[:24]
+        error = result.outcome if isinstance(result.outcome, SoupmixError) else None
+        if isinstance(result.outcome, Answered):
+            status, body = 200, self._body(result.outcome, name)
+        else:
+            status = status_of(result.outcome)
+            body = error_body(str(result.outcome), status, result.outcome.reason)
+        return {
+            "id": f"batch_req_{name}",
+            "custom_id": result.line.custom_id,
+            "response": {"status_code": status, "request_id": f"req_{name}", "body": body},
+            "error": None if error is None else {"code": error.reason, "message": str(error)},
+        }
+
+    def _body(self, answered: Answered, name: str) -> dict[str, Any]:
+        """The answer as the server would give it, but for the count of cached tokens: what was cached depends on the run."""
+        begun, made, method = answered.begun, answered.made, self._defaults.method
+        form: Form = ChatForm() if isinstance(begun.ask, ChatAsk) else CompletionForm()
+        soup = SoupAnswer.of(begun.grant, profile=None, signed=self._signed, method=method, merge=begun.merge)
+        return {
+            "id": f"{form.prefix}-{name}",
+            "object": form.whole,
+            "created": _CREATED,
+            "model": self._defaults.model,
+            "choices": [form.choice(number, each) for number, each in enumerate(made)],
+            "usage": usage(made).model_dump(mode="json", exclude={"prompt_tokens_details"}),
+            "soup": soup.model_dump(mode="json"),
+        }
 
     def _read(self, line: Line) -> tuple[Ask, Prompted]:
         """The request of a line, and its token ids."""

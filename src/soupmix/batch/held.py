@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from soupmix.audit.records import compact_json
+from soupmix.batch.inputs import InputFile
 from soupmix.batch.journal import Journal
-from soupmix.batch.line import Line
-from soupmix.batch.result import Answered, Begun, Result
-from soupmix.batch.source import Source
+from soupmix.batch.line import Answered, Begun, Line, Result
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.files import strict_json
 from soupmix.openai.forms import Made
@@ -26,7 +25,7 @@ _OF_THE_ENGINE: Final = ("not-finite", "step-failed")
 _Record = Callable[[Result], Mapping[str, Any]]
 
 
-def check_held(source: Source, journal: Journal, look: Callable[[Line], Begun], record: _Record) -> None:
+def check_held(source: InputFile, journal: Journal, look: Callable[[Line], Begun], record: _Record) -> None:
     """Grant every line that has a result again, and hold the result to it.
 
     Args:

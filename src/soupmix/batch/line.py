@@ -1,12 +1,16 @@
-"""One line of a batch, whatever file it stands in."""
+"""One line of a batch, whatever file it stands in: as it is read, while it is answered, and what became of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from soupmix.errors import RecipeError
+from soupmix.batching import Request
+from soupmix.errors import RecipeError, SoupmixError
+from soupmix.openai.forms import Made
+from soupmix.openai.wire import Ask
+from soupmix.policy import Grant
 
-__all__ = ["CHAT", "COMPLETIONS", "Line", "bounded_lines"]
+__all__ = ["CHAT", "COMPLETIONS", "Answered", "Begun", "Line", "Result", "bounded_lines"]
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -28,6 +32,37 @@ class Line:
     url: str = CHAT
     body: Mapping[str, Any] = field(default_factory=dict)
     error: RecipeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A line that was understood and allowed: one request for each of its answers.
+
+    Attributes:
+        merge: identity of the soup that its answers are made with.
+    """
+
+    line: Line
+    ask: Ask
+    grant: Grant
+    merge: str
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A line with all of its answers."""
+
+    begun: Begun
+    made: tuple[Made, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a line: its answers, or why there are none."""
+
+    line: Line
+    outcome: Answered | SoupmixError
 
 
 def bounded_lines(file: BinaryIO, limit: int) -> Iterator[bytes | None]:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from soupmix.batch.line import Line
-from soupmix.batch.result import Answered, Begun, Result
+from soupmix.batch.line import Answered, Begun, Line, Result
 from soupmix.batching import Batcher, Delta, Ticket
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.openai.forms import Made

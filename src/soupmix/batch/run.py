@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,11 +14,10 @@ from soupmix import __version__
 from soupmix.audit.records import compact_json
 from soupmix.batch.desk import Defaults, Desk
 from soupmix.batch.held import check_held
+from soupmix.batch.inputs import JSONL, InputFile
 from soupmix.batch.journal import Journal, check_plain, journal_path
 from soupmix.batch.jsonl import write_results
 from soupmix.batch.order import in_order
-from soupmix.batch.result import Result
-from soupmix.batch.source import JSONL, Source
 from soupmix.batching import Batcher
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
@@ -26,7 +26,7 @@ from soupmix.replacing import check_file
 __all__ = ["answer_lines", "check_free", "check_new", "finish", "settings_of"]
 
 
-def settings_of(source: Source, lines: int, defaults: Defaults, more: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(source: InputFile, lines: int, defaults: Defaults, more: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the results depend on, as JSON by name: a batch goes on under these only.
 
     Args:
@@ -47,11 +47,10 @@ def settings_of(source: Source, lines: int, defaults: Defaults, more: Mapping[st
 
 
 def answer_lines(
-    source: Source,
+    source: InputFile,
     journal: Journal,
     desk: Desk,
     batcher: Batcher,
-    record: Callable[[Result], Mapping[str, Any]],
     *,
     advance: Callable[[int], None] = lambda done: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -61,13 +60,14 @@ def answer_lines(
     What it does hold is checked first: see `check_held`.
 
     Args:
-        desk: checks a line and asks the policy. record: a result as an output line.
+        desk: checks a line and asks the policy, and writes a result as an output line.
         advance: told how many results there are, whenever there is one more.
 
     Raises:
         RecipeError: the journal holds what this policy does not give ("batch-changed").
         SoupmixError: the engine, the disk or the audit log fails; what the journal holds stays good.
     """
+    record = partial(desk.record, batch=journal.digest)
     check_held(source, journal, desk.look, record)
     for result in in_order(source.lines(journal.done), desk.begin, batcher, stopping=stopping):
         journal.append(compact_json(record(result)))
@@ -91,7 +91,7 @@ def check_free(out: Path, journal: Journal, lines: int) -> None:
         raise _exists(out)
 
 
-def finish(source: Source, journal: Journal, out: Path, *, digest: str) -> Counter[int]:
+def finish(source: InputFile, journal: Journal, out: Path, *, digest: str) -> Counter[int]:
     """Write the output from a journal that holds every result, then remove the journal.
 
     Args:
@@ -119,7 +119,7 @@ def finish(source: Source, journal: Journal, out: Path, *, digest: str) -> Count
     return seen
 
 
-def _write(source: Source, journal: Journal, out: Path, file: BinaryIO, seen: Counter[int]) -> None:
+def _write(source: InputFile, journal: Journal, out: Path, file: BinaryIO, seen: Counter[int]) -> None:
     write = write_results if out.suffix in JSONL else source.write
     write(file, _counted(journal, seen))
 
@@ -145,7 +145,7 @@ class _Digest(io.RawIOBase):
         return len(data)
 
 
-def _check_same(source: Source, journal: Journal, out: Path, seen: Counter[int]) -> None:
+def _check_same(source: InputFile, journal: Journal, out: Path, seen: Counter[int]) -> None:
     """Whether the output is in place already: killed between the last two steps."""
     digest = _Digest()
     _write(source, journal, out, cast("BinaryIO", digest), seen)

@@ -23,7 +23,7 @@ from soupmix.policy.linear import check_linear
 
 if TYPE_CHECKING:
     from soupmix.base import Base
-    from soupmix.batch import Defaults, Journal, Source
+    from soupmix.batch import Defaults, InputFile, Journal
     from soupmix.policy import Policy
     from soupmix.store import Store
 
@@ -95,8 +95,8 @@ def command(
         check_free,
         check_new,
         finish,
+        open_input,
         open_journal,
-        open_source,
         settings_of,
     )
     from soupmix.store import Store
@@ -112,7 +112,7 @@ def command(
     by_index(said, {name: index for index, name in enumerate(policy.names)})
     defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
     check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files))
-    file = open_source(source, out, Columns.parse(columns, limit=line_bytes, model=name))
+    file = open_input(source, out, Columns.parse(columns, limit=line_bytes, model=name))
     work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking)
     settings = settings_of(
         file,
@@ -134,7 +134,7 @@ def command(
 class _Work:
     """Everything that answering needs."""
 
-    source: "Source"
+    source: "InputFile"
     lines: int
     base: "Base"
     store: "Store"
@@ -147,11 +147,11 @@ class _Work:
 
     def answer(self, journal: "Journal") -> None:
         """Answer what the journal does not hold; KeyboardInterrupt if somebody stops it."""
-        from soupmix.batch import MOST_ANSWERS, Desk, answer_lines, record, waiting_room
+        from soupmix.batch import MOST_ANSWERS, Desk, answer_lines, waiting_room
         from soupmix.batching import Batcher, Limits
         from soupmix.cli.progress import rates
         from soupmix.engine import Engine
-        from soupmix.openai.prompts import shared_prefix
+        from soupmix.openai.requests import shared_prefix
 
         engine = Engine.load(self.base, self.store, policy=self.policy, dtype=self.dtype)
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
@@ -178,7 +178,6 @@ class _Work:
                 journal,
                 desk,
                 batcher,
-                lambda result: record(result, journal.digest, self.defaults, signed=self.asking.signed),
                 advance=lambda done: advance(done, batcher.state().generated_tokens),
                 stopping=stop.is_set,
             )

@@ -1,16 +1,134 @@
-"""From what is asked to requests to the running batch, one for each answer."""
+"""From what is asked to token ids, and from those to requests, one for each answer."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import takewhile
+from typing import Any
 
 from soupmix.batching import Request
-from soupmix.engine import Sampling
+from soupmix.engine import Engine, Sampling
 from soupmix.errors import RecipeError
-from soupmix.openai.prompts import Prompted
-from soupmix.openai.wire import Ask
+from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from soupmix.policy import Grant
 
-__all__ = ["Planned", "planned", "requests"]
+__all__ = ["Planned", "Prompted", "chat_prompted", "completion_prompted", "planned", "requests", "shared_prefix"]
+
+_TOKENS = 16  # of a plain completion whose length is not said, as OpenAI has it
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """What is to be answered.
+
+    Attributes:
+        prompts: token ids of each prompt. most: tokens of an answer, or None. logprobs: as `Request.logprobs`.
+    """
+
+    prompts: Sequence[tuple[int, ...]]
+    most: int | None
+    logprobs: int | None
+
+
+def chat_prompted(engine: Engine, ask: ChatAsk, length: int) -> Prompted:
+    """A conversation, in the form that the model was trained on; `length` tokens fit. Raises `RecipeError`."""
+    _check_size(engine, sum(len(each.text()) for each in ask.messages), length)
+    return Prompted([_chat_tokens(engine, ask.messages)], _chat_length(ask), _chat_logprobs(ask))
+
+
+def completion_prompted(engine: Engine, ask: CompletionAsk, length: int) -> Prompted:
+    """Texts as they stand; `length` tokens fit in each. Raises `RecipeError`."""
+    for each in ask.prompts():
+        _check_size(engine, len(each) if isinstance(each, str) else 0, length)
+    return Prompted(_completion_tokens(engine, ask), ask.max_tokens or _TOKENS, ask.logprobs)
+
+
+def shared_prefix(engine: Engine, system: str) -> tuple[int, ...]:
+    """Token ids with which every conversation under a system prompt begins, up to the first that depends on what is said.
+
+    Raises:
+        RecipeError: it is empty (reason "bad-prefix"), or the model takes no such conversation (reasons of a chat).
+    """
+    if not system.strip():
+        raise RecipeError("a shared system prompt is empty; say something in it", reason="bad-prefix")
+    said = [[ChatMessage(role="system", content=system), ChatMessage(role="user", content=each)] for each in "aZ"]
+    pairs = zip(*(_chat_tokens(engine, each) for each in said), strict=False)
+    return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _chat_length(ask: ChatAsk) -> int | None:
+    """Most tokens of an answer, if it is said. Raises `RecipeError` if it is said twice (reason "two-lengths")."""
+    if None not in (ask.max_tokens, ask.max_completion_tokens) and ask.max_tokens != ask.max_completion_tokens:
+        raise RecipeError(
+            f"max_tokens = {ask.max_tokens} and max_completion_tokens = {ask.max_completion_tokens} say the same thing "
+            f"differently; give one of them",
+            reason="two-lengths",
+        )
+    return ask.max_completion_tokens or ask.max_tokens
+
+
+def _chat_logprobs(ask: ChatAsk) -> int | None:
+    """How many likely tokens are told of each one, if any are. Raises `RecipeError` (reason "no-logprobs")."""
+    if ask.top_logprobs and not ask.logprobs:
+        raise RecipeError("top_logprobs needs logprobs: true", reason="no-logprobs")
+    return (ask.top_logprobs or 0) if ask.logprobs else None
+
+
+def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    """The conversation as token ids.
+
+    Raises:
+        RecipeError: a message holds a token that marks roles or ends ("special-token"), with which it could pose as
+            somebody else's, or the model's template does not take such a conversation ("bad-conversation").
+    """
+    roles = [{"role": _role(each.role), "content": each.text()} for each in messages]
+    special = sorted({token for token in _special(engine) for each in roles if token in each["content"]})
+    if special:
+        raise RecipeError(
+            f"a message holds {special[0]!r}, which to this model is the end or the beginning of one; leave it out",
+            reason="special-token",
+        )
+    if [each["role"] for each in roles] == ["assistant"]:
+        raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
+    return engine.tokens(roles)
+
+
+def _check_size(engine: Engine, characters: int, length: int) -> None:
+    """Refuse text before it becomes tokens if it cannot fit: to find out by making them takes 80 times its size in memory."""
+    most = length * _longest(engine.tokenizer)
+    if characters > most:
+        raise RecipeError(
+            f"{characters} characters of prompt are more than the {length} tokens that fit can be; shorten the prompt",
+            reason="too-long",
+        )
+
+
+@lru_cache(maxsize=4)
+def _longest(tokenizer: Any) -> int:
+    """Characters of the longest token."""
+    return max(map(len, tokenizer.get_vocab()))
+
+
+def _role(role: str) -> str:
+    return "system" if role == "developer" else role
+
+
+def _special(engine: Engine) -> list[str]:
+    added = engine.tokenizer.added_tokens_decoder.values()
+    return [str(token.content) for token in added if token.special and re.search(r"\W", token.content)]
+
+
+def _completion_tokens(engine: Engine, ask: CompletionAsk) -> list[tuple[int, ...]]:
+    """Token ids of the prompts. Raises `RecipeError`: an id that the model does not know (reason "no-such-token")."""
+    found = [engine.plain_tokens(each) if isinstance(each, str) else tuple(each) for each in ask.prompts()]
+    known = int(engine.model.config.vocab_size)
+    for prompt in found:
+        if not prompt:
+            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
+        if max(prompt) >= known:
+            raise RecipeError(f"token {max(prompt)} does not exist; this model has {known}", reason="no-such-token")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

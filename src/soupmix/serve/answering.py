@@ -17,8 +17,7 @@ from soupmix.errors import SoupmixError
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError, error_body, status_of
 from soupmix.openai.forms import Form, Made, usage
-from soupmix.openai.prompts import Prompted
-from soupmix.openai.requests import Planned, planned, requests
+from soupmix.openai.requests import Planned, Prompted, planned, requests
 from soupmix.openai.wire import Ask
 from soupmix.serve.granting import serve
 from soupmix.serve.house import House

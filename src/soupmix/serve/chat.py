@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from soupmix.openai.answers import ChatAnswer
 from soupmix.openai.forms import ChatForm
-from soupmix.openai.prompts import chat_prompted
+from soupmix.openai.requests import chat_prompted
 from soupmix.openai.wire import ChatAsk
 from soupmix.serve.answering import answer
 from soupmix.serve.auth import authenticate, house_of

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from soupmix.openai.answers import CompletionAnswer
 from soupmix.openai.forms import CompletionForm
-from soupmix.openai.prompts import completion_prompted
+from soupmix.openai.requests import completion_prompted
 from soupmix.openai.wire import CompletionAsk
 from soupmix.serve.answering import answer
 from soupmix.serve.auth import authenticate, house_of

@@ -12,7 +12,7 @@ from soupmix.base import Base, resolve
 from soupmix.batching import Batcher, Limits
 from soupmix.engine import Engine
 from soupmix.errors import RecipeError
-from soupmix.openai.prompts import shared_prefix
+from soupmix.openai.requests import shared_prefix
 from soupmix.policy import Policy
 from soupmix.policy.clock import Reading
 from soupmix.serve.bodies import Bodies

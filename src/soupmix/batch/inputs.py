@@ -7,17 +7,16 @@ from typing import Any, BinaryIO, Protocol
 from soupmix.batch.columns import Columns
 from soupmix.batch.jsonl import JsonLines
 from soupmix.batch.line import Line
-from soupmix.batch.parquet_table import ParquetTable
-from soupmix.batch.tables import CsvTable
+from soupmix.batch.tables import CsvTable, ParquetTable
 from soupmix.errors import RecipeError
 
-__all__ = ["JSONL", "Source", "open_source"]
+__all__ = ["JSONL", "InputFile", "open_input"]
 
 JSONL = (".jsonl", ".ndjson")
 """How the names of JSONL files end."""
 
 
-class Source(Protocol):
+class InputFile(Protocol):
     """A file of lines that is read more than once, and never as a whole."""
 
     @property
@@ -38,7 +37,7 @@ class Source(Protocol):
         """Write the file's own kind of output, given the result of every line in order."""
 
 
-def open_source(path: Path, out: Path, columns: Columns) -> Source:
+def open_input(path: Path, out: Path, columns: Columns) -> InputFile:
     """The input, by the end of its name.
 
     Raises:
@@ -48,7 +47,7 @@ def open_source(path: Path, out: Path, columns: Columns) -> Source:
         raise RecipeError(f"there is no file {path}", reason="missing")
     if out.exists() and out.samefile(path):
         raise RecipeError(f"{out} is the input itself; choose another name for the output", reason="same-file")
-    kinds: dict[str, Source] = dict.fromkeys(JSONL, JsonLines(path, columns))
+    kinds: dict[str, InputFile] = dict.fromkeys(JSONL, JsonLines(path, columns))
     kinds |= {".csv": CsvTable(path, columns), ".parquet": ParquetTable(path, columns)}
     if path.suffix not in kinds or out.suffix not in (path.suffix, *JSONL):
         raise RecipeError(
