@@ -50,6 +50,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
     from soupmix import Engine, Policy, Store
     from soupmix.base import resolve
     from soupmix.engine.decode import decode
+    from soupmix.engine.rows import BatchWeights
     from soupmix.engine.sampling import Sampling
 
     base, store = resolve("smollm2-135m-instruct"), Store.shipped()
@@ -61,7 +62,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
     policy, names = Policy.open(store), store.names
     wanted = [{names[n % 6]: (1 + n % 9) / 10, names[(n + 2) % 6]: (1 + n % 4) / 8} for n in range(people)]
     grants = [policy.clamp(each) for each in wanted]
-    weights = torch.tensor([engines[True].bank.row(g) for g in grants])
+    weights = engines[True].weights(grants, "delta")
     batch = engines[True].tokenizer([PROMPT] * people, return_tensors="pt", add_special_tokens=False)
     ids, mask = batch["input_ids"], batch["attention_mask"]
 
@@ -76,7 +77,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
 
         def call(tokens: int) -> Any:
             served = weights if method else torch.zeros_like(weights)
-            with engine.rows.serving(served, method or "delta"):
+            with engine.batch.serving(BatchWeights(served, method=method or "delta")):
                 sampling = Sampling(max_new_tokens=tokens)
                 streams = list(range(people))
                 return decode(
@@ -86,7 +87,7 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
                     sampling=sampling,
                     streams=streams,
                     stop=frozenset(),
-                    keep=engine.rows.keep,
+                    keep=engine.batch.keep,
                 )
 
         return call

@@ -8,9 +8,8 @@ from attack import MODULES, Attack
 from on_stores import store
 from torch import nn
 
-from soupmix.engine.bank import Bank
-from soupmix.engine.insert import insert
-from soupmix.engine.rows import Rows
+from soupmix.engine.layers import insert
+from soupmix.engine.rows import ActiveBatch, LoadedAdapters
 from soupmix.errors import BaseModelError, PolicyError, SoupmixError
 from soupmix.policy import Policy
 from soupmix.policy.documents import Document
@@ -39,8 +38,8 @@ def _grant(name: str, tries: str, granting: Callable[[Store], Policy]) -> Attack
 
     def run(where: Path) -> None:
         held = Store(store(where))
-        bank = Bank.of([held.load(each) for each in held.names], _under(held, at_least="0.8"))
-        bank.row(granting(held).clamp({}))
+        loaded = LoadedAdapters.of([held.load(each) for each in held.names], _under(held, at_least="0.8"))
+        loaded.weights(granting(held).clamp({}))
 
     return Attack(name, tries, run, PolicyError, "other-policy")
 
@@ -58,7 +57,7 @@ def _layer(name: str, tries: str, spoil: Callable[[nn.Linear], nn.Linear], error
                 within.add_module(part, getattr(within, part, nn.Module()))
                 within = getattr(within, part)
             setattr(within, path.rpartition(".")[2], spoil(nn.Linear(32, 32, bias=False)))
-        insert(model, adapters, Rows(Bank.of(adapters), torch.device("cpu")), fused=True)
+        insert(model, adapters, ActiveBatch(LoadedAdapters.of(adapters), torch.device("cpu")), fused=True)
 
     return Attack(name, tries, run, error, "quantised")
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
-from soupmix.engine.bank import Bank
+from soupmix.engine.rows import BatchWeights, LoadedAdapters
 from soupmix.errors import AdapterError, PolicyError, RecipeError
 from soupmix.policy import Grant, Policy
 from soupmix.policy.documents import Document
@@ -175,7 +175,7 @@ def test_an_engine_holds_each_adapter_once(pico_store: Store) -> None:
     adapters = [pico_store.load(name) for name in pico_store.names]
     for more in (replace(adapters[0], name="twin"), replace(adapters[1], name=adapters[0].name), adapters[0]):
         with pytest.raises(AdapterError, match="once, under one name") as caught:
-            Bank.of([*adapters, more])
+            LoadedAdapters.of([*adapters, more])
         assert caught.value.reason == "same-adapter"
 
 
@@ -197,7 +197,7 @@ REQUIRED = {"rule": "require", "adapter": "calm", "at_least": "0.8"}
 
 def served(engine: Engine, weights: list[list[float]]) -> torch.Tensor:
     """Logits under raw weights, past every grant: what is left is the kernels' last line."""
-    with torch.inference_mode(), engine.rows.serving(torch.tensor(weights)):
+    with torch.inference_mode(), engine.batch.serving(BatchWeights(torch.tensor(weights))):
         result: torch.Tensor = engine.model(input_ids=IDS).logits
     return result
 
@@ -205,7 +205,7 @@ def served(engine: Engine, weights: list[list[float]]) -> torch.Tensor:
 def test_the_kernels_hold_the_policys_upper_bounds_whatever_weights_come(tiny_base: Base, pico_store: Store) -> None:
     narrow = Engine.load(tiny_base, pico_store, policy=policy_of(pico_store, AT_MOST))
     wide = Engine.load(tiny_base, pico_store)
-    assert narrow.bank.names == ("calm", "loud", "plain")
+    assert narrow.adapters.names == ("calm", "loud", "plain")
     greedy = [[1.0, 0, 0], [0, 1, 0], [0, 0, 7], [0.2, 0, 0]]
     held = [[0.25, 0, 0], [0, 0, 0], [0, 0, 1], [0.2, 0, 0]]
     torch.testing.assert_close(served(narrow, greedy), served(wide, held), rtol=1e-5, atol=1e-5)
@@ -259,16 +259,16 @@ def test_layers_that_share_an_input_are_computed_once_and_nothing_stale_is_taken
 def test_what_was_computed_for_one_person_is_never_handed_to_another(tiny_base: Base, pico_store: Store) -> None:
     engine = Engine.load(tiny_base, pico_store)
     attention, x = engine.model.model.layers[0].self_attn, torch.randn(2, 3, 32)
-    one, other = torch.eye(3)[[0, 0]], torch.eye(3)[[2, 2]]
+    one, other = (BatchWeights(torch.eye(3)[[each, each]]) for each in (0, 2))
     with torch.inference_mode():
-        with engine.rows.serving(other):
+        with engine.batch.serving(other):
             expected = attention.k_proj(x)
             attention.q_proj(x), attention.v_proj(x)
-        with engine.rows.serving(one):
+        with engine.batch.serving(one):
             attention.q_proj(x)  # a forward that broke off here leaves k and v behind
-        with engine.rows.serving(other):
+        with engine.batch.serving(other):
             assert torch.equal(attention.k_proj(x), expected)
         attention.q_proj(x)
         with ThreadPoolExecutor(1) as pool:  # nor to another thread
-            assert pool.submit(lambda: attention.q_proj.group._memo.outputs).result() == {}
-            assert attention.q_proj.group._memo.outputs.keys() == {1, 2}
+            assert pool.submit(lambda: attention.q_proj.group._outputs.left).result() == {}
+            assert attention.q_proj.group._outputs.left.keys() == {1, 2}

@@ -11,10 +11,8 @@ from transformers import AutoModelForCausalLM
 
 import soupmix_kernels
 from soupmix.base import Base
-from soupmix.engine.bank import Bank
-from soupmix.engine.insert import insert
-from soupmix.engine.layers import Member
-from soupmix.engine.rows import Rows
+from soupmix.engine.layers import SoupLinear, insert
+from soupmix.engine.rows import ActiveBatch, LoadedAdapters
 from soupmix.errors import BaseModelError
 from soupmix.store import Adapter, Store
 
@@ -31,7 +29,7 @@ def adapters(pico_store: Store) -> list[Adapter]:
 
 
 def inserted(model: nn.Module, adapters: list[Adapter], *, fused: bool = True) -> list[tuple[str, ...]]:
-    return list(insert(model, adapters, Rows(Bank.of(adapters), torch.device("cpu")), fused=fused))
+    return list(insert(model, adapters, ActiveBatch(LoadedAdapters.of(adapters), torch.device("cpu")), fused=fused))
 
 
 def test_the_weights_of_a_group_are_gone_before_the_next_is_packed(
@@ -102,4 +100,4 @@ def test_layers_of_two_dtypes_are_not_computed_together(model: nn.Module, adapte
     groups = inserted(model, adapters)
     assert ("model.layers.0.self_attn.k_proj",) in groups
     assert tuple(f"model.layers.1.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")) in groups
-    assert isinstance(model.get_submodule("model.layers.0.self_attn.k_proj"), Member)
+    assert isinstance(model.get_submodule("model.layers.0.self_attn.k_proj"), SoupLinear)

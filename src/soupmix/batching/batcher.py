@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Self
 
-import torch
-
 from soupmix.batching.answer import Answer, Chosen, Writer
 from soupmix.batching.request import Delta, Limits, Request
 from soupmix.batching.runner import Runner
@@ -17,8 +15,6 @@ from soupmix.batching.schedule import Plan, Scheduler
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
-from soupmix.policy.grant import check_grant
-from soupmix.policy.linear import check_linear
 
 __all__ = ["Batcher", "State", "Ticket"]
 
@@ -120,12 +116,9 @@ class Batcher:
             sink: called with every `Delta` from the batcher's thread. It must return at once and must not raise.
 
         Raises:
-            RecipeError: the prompt is empty ("empty-prompt"), or prompt and answer do not fit ("too-long").
-            PolicyRefusal: `factor` under a rule that bounds the norm ("norm-not-linear").
-            AdapterError: the grant is for an adapter that the engine does not hold.
-            PolicyError: the grant is of another policy than the one the engine was loaded under (reason "other-policy").
-            PolicyError: it is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
-            Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
+            RecipeError: the prompt is empty (reason "empty-prompt"), or prompt and answer do not fit ("too-long").
+            PolicyRefusal, PolicyError, AdapterError, TypeError: the grant is not taken; see `Engine.weights`.
+            Overloaded: the queue is full ("queue-full"), or the batcher is closed ("draining").
         """
         answer = self._answer(request, sink)
         with self._changed:
@@ -154,7 +147,7 @@ class Batcher:
         self._thread.join()
 
     def _answer(self, request: Request, sink: Callable[[Delta], None]) -> Answer:
-        check_grant(request.grant, "the running batch")
+        (weights,) = self.engine.weights([request.grant], self.method)
         if not request.prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
         asked = len(request.prompt) + request.sampling.max_new_tokens
@@ -164,7 +157,6 @@ class Batcher:
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
             )
-        check_linear(self.method, request.grant.norm_rule)
         merge = self.engine.identity(request.grant, self.method, request.tenant)
         person = f"request {next(self._anonymous)}" if request.person is None else f"person {request.person}"
         return Answer(
@@ -173,7 +165,7 @@ class Batcher:
             common=self._common(request.prompt),
             prompt=request.prompt,
             request=request,
-            weights=torch.tensor(self.engine.bank.row(request.grant), device=self.engine.model.device),
+            weights=weights,
             uniform=stream(request.sampling),
             writer=Writer(self.engine.tokenizer, request.stop),
             sink=sink,

@@ -12,7 +12,7 @@ from soupmix.batching.request import Token
 from soupmix.batching.schedule import Feed, Plan
 from soupmix.batching.slots import Layout, Slots, Span
 from soupmix.engine import Engine
-from soupmix.engine.party import Party
+from soupmix.engine.rows import BatchWeights
 from soupmix.engine.sampling import choose
 
 __all__ = ["Runner"]
@@ -35,7 +35,7 @@ class Runner:
         self._engine, self._method = engine, method
         self._slots = Slots(engine.model, rows, length)
         self._vocabulary = Vocabulary(engine.tokenizer)
-        self._seated: tuple[list[Any], Party] = [], Party(torch.zeros(0, 0))
+        self._last: tuple[list[Any], BatchWeights] = [], BatchWeights(torch.zeros(0, 0))
 
     def forget(self, slot: int) -> None:
         """Overwrite the keys and values of a slot with zeros, for a slot that may hold NaN."""
@@ -70,22 +70,22 @@ class Runner:
         counts = torch.tensor([len(feed.tokens) for feed in feeds])
         asked = [number for number, feed in enumerate(feeds) if feed.complete]
         kept = (counts.cumsum(0) - 1)[asked or [-1]].to(device)  # of nothing no logits can be made
-        party = self._party(feeds, counts, kept)
-        with self._engine.rows.hosting(party), self._slots.attending(layout):
+        batch = self._batch(feeds, counts, kept)
+        with self._engine.batch.serving(batch), self._slots.attending(layout):
             out = self._engine.model(
                 input_ids=ids, position_ids=layout.positions[None], use_cache=False, logits_to_keep=kept
             )
         logits: Tensor = out.logits[0]
         return logits[: len(asked)]
 
-    def _party(self, feeds: Sequence[Feed[Answer]], counts: Tensor, kept: Tensor) -> Party:
-        """Who sits where; the same object as in the last step if nobody came, left or was fed otherwise."""
-        seating = [(feed.job, len(feed.tokens), feed.complete) for feed in feeds]
-        if seating != self._seated[0]:
+    def _batch(self, feeds: Sequence[Feed[Answer]], counts: Tensor, kept: Tensor) -> BatchWeights:
+        """The weights of every row: the same object as in the last step if it had the same answers and numbers of tokens."""
+        fed = [(feed.job, len(feed.tokens), feed.complete) for feed in feeds]
+        if fed != self._last[0]:
             weights = torch.stack([feed.job.weights for feed in feeds])
             people = torch.arange(len(feeds)).repeat_interleave(counts).to(weights.device)
-            self._seated = seating, Party(weights, people, kept=kept, method=self._method)
-        return self._seated[1]
+            self._last = fed, BatchWeights(weights, people, kept=kept, method=self._method)
+        return self._last[1]
 
     def _tokens(self, logits: Tensor, chosen: Tensor, asked: Sequence[Answer]) -> dict[int, Token]:
         """The chosen token with its log probability, for the rows whose request asks for them."""

@@ -1,8 +1,9 @@
-"""Request time: one model, one bank of adapters, and a soup per row."""
+"""Request time: one model, its adapters in memory once, and a soup per row."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,12 +11,9 @@ from torch import Tensor
 
 from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
 from soupmix.dtypes import WORDS, dtype_code, torch_dtype
-from soupmix.engine.bank import Bank
 from soupmix.engine.decode import Tokens, decode
-from soupmix.engine.insert import Paths, factor_ready, insert
-from soupmix.engine.layers import SoupGroup
-from soupmix.engine.party import METHODS
-from soupmix.engine.rows import Rows
+from soupmix.engine.layers import Paths, SoupGroup, check_factor, insert
+from soupmix.engine.rows import METHODS, ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.sampling import Sampling
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
@@ -32,7 +30,13 @@ Prompt = str | Sequence[Message]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer: its text, how many tokens it took, and whether it ended by itself (not at the cap)."""
+    """One answer.
+
+    Attributes:
+        text: without special tokens, and without spaces around it.
+        tokens: how many the answer has, without the one that ends it.
+        finished: whether it ended by itself, not at `Sampling.max_new_tokens`.
+    """
 
     text: str
     tokens: int
@@ -40,13 +44,32 @@ class Completion:
 
 
 class Engine:
-    """A transformers model whose every row is its own person."""
+    """A transformers model in which every row of a batch has its own soup. Made by `load`; may be used from any thread.
+
+    Attributes:
+        model, tokenizer: those of transformers; linear layers of the model are soup layers.
+        adapters: the loaded adapters in the order of the weights. batch: the batch that the model serves now.
+        base_digest: digest of the base model.
+    """
 
     def __init__(
-        self, model: Any, tokenizer: Any, bank: Bank, rows: Rows, groups: dict[Paths, SoupGroup], base_digest: str = ""
+        self,
+        model: Any,
+        tokenizer: Any,
+        adapters: LoadedAdapters,
+        batch: ActiveBatch,
+        groups: dict[Paths, SoupGroup],
+        base_digest: str = "",
     ) -> None:
-        self.model, self.tokenizer, self.bank, self.base_digest = model, tokenizer, bank, base_digest
-        self.rows, self._groups = rows, groups
+        self.model, self.tokenizer, self.adapters, self.base_digest = model, tokenizer, adapters, base_digest
+        self.batch, self._groups = batch, groups
+
+    def __repr__(self) -> str:
+        """Such as "<Engine of SmolLM2-135M-Instruct in bf16 on cpu, 2 adapters: concise, friendly>"."""
+        name = Path(getattr(self.model.config, "_name_or_path", "")).name or self.model.config.model_type
+        names = self.adapters.names
+        held = f"{len(names)} adapters: {', '.join(names)}" if names else "no adapters"
+        return f"<Engine of {name} in {WORDS[dtype_code(self._dtype)]} on {self.model.device}, {held}>"
 
     @classmethod
     def load(
@@ -63,14 +86,15 @@ class Engine:
 
         Args:
             base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
-            store: its adapters are read, checked against the manifest, and held once for everybody; None: no adapters.
-            policy: only its grants are taken, and its upper bounds that hold in every scope are held again inside the
-                kernels, as the last line. Without one, grants of any policy are taken, each weight in [0, 1]: for a server
-                that reads its policy again while the model stays, and grants by the one in force.
-            dtype: "fp32", "bf16" or "fp16"; by default the dtype of the base.
+            store: its adapters are read, checked against the manifest, and held in memory once for everybody; None: no
+                adapters.
+            policy: the one policy whose grants are taken. The kernels clamp once more to those of its upper bounds that hold
+                in every scope. None: grants of any policy are taken, each weight in [0, 1]; for a server that reads a new
+                policy while the model stays loaded, and grants by it.
+            dtype: "fp32", "bf16" or "fp16"; None: the dtype of the base.
             device: a torch device.
-            fused: compute projections that share an input together, on the CPU with weights in oneDNN's layout: faster,
-                and equal to transformers' own layers up to rounding. False: without a soup equal bit for bit.
+            fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout: faster, and equal
+                to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
 
         Raises:
             BaseModelError: the base cannot be found or has no such layers.
@@ -85,8 +109,10 @@ class Engine:
     def _load(
         cls, found: Base, store: Store | None, policy: Policy | None, dtype: str | None, device: str, fused: bool
     ) -> "Engine":
-        """In a thread that ends: OpenMP keeps workers for every thread that ever computed, and libgomp's stop spinning as
-        soon as there are more than processors. A loading thread that lives on costs a running batch two fifths of its speed.
+        """Called in a thread that ends afterwards.
+
+        OpenMP keeps workers for every thread that has computed and lives, and libgomp's workers stop spinning as soon as there
+        are more of them than processors: a loading thread that lives on costs a running batch two fifths of its speed.
         """
         adapters = [store.load(name) for name in store.names] if store else []
         for adapter in adapters:
@@ -98,14 +124,14 @@ class Engine:
                 )
         model, tokenizer = _load_model(found, dtype)
         model = model.to(device)
-        bank = Bank.of(adapters, policy)
-        rows = Rows(bank, torch.device(device))
-        return cls(model, tokenizer, bank, rows, insert(model, adapters, rows, fused=fused), found.digest)
+        loaded = LoadedAdapters.of(adapters, policy)
+        batch = ActiveBatch(loaded, torch.device(device))
+        return cls(model, tokenizer, loaded, batch, insert(model, adapters, batch, fused=fused), found.digest)
 
     def generate(
         self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = "delta", **sampling: Any
     ) -> list[str]:
-        """Answer every prompt with the soup of its own grant; see `complete`."""
+        """The texts of `complete`, whose arguments and errors these are; `sampling` are the fields of `Sampling`."""
         return [c.text for c in self.complete(prompts, grants, sampling=Sampling(**sampling), method=method)]
 
     def complete(
@@ -122,67 +148,87 @@ class Engine:
         Args:
             prompts: texts, or conversations as lists of {"role", "content"}; a last message of the assistant is continued.
             grants: one per prompt; a grant of nothing is the bare base.
-            method: how adapters are merged, "delta" (exact sum of deltas) or "factor" (A and B averaged, Jang et al. 2023).
+            sampling: how tokens are chosen, and how many at most; None: greedily, 256.
+            method: how adapters are merged, "delta" (exact sum of deltas) or "factor" (A and B averaged, arXiv 2310.11564).
+            batch_size: rows that are computed at once; prompts of similar length are put together.
 
         Returns:
             One `Completion` per prompt, in order. A row's answer does not depend on the other rows.
 
         Raises:
-            RecipeError: lengths differ, a prompt is empty, or `factor` with adapters of different ranks.
-            PolicyRefusal: `factor` under a rule that bounds the norm (reason "norm-not-linear").
-            AdapterError: a grant is for an adapter that this engine does not hold.
-            PolicyError: a grant is of another policy than the one the engine was loaded under (reason "other-policy").
-            PolicyError: a grant is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
+            RecipeError: there are not as many grants as prompts (reason "lengths"), or a prompt is empty ("empty-prompt").
+            RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
-        self._check(prompts, grants, method)
-        weights = torch.tensor([self.bank.row(grant) for grant in grants], device=self.model.device).view(
-            len(grants), len(self.bank.names)
-        )
+        self._check_prompts(prompts, grants)
+        weights = self.weights(grants, method)
         texts = [self._render(prompt) for prompt in prompts]
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         done: dict[int, Completion] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            with self.rows.serving(weights[batch], method):
+            with self.batch.serving(BatchWeights(weights[batch], method=method)):
                 tokens = self._decode([texts[i] for i in batch], batch, sampling or Sampling())
             done.update(zip(batch, map(self._completion, tokens), strict=True))
         return [done[i] for i in range(len(texts))]
 
-    def _check(self, prompts: Sequence[Prompt], grants: Sequence[Grant], method: str) -> None:
+    def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
+        """What grants say of the loaded adapters: the one way from grants to what this engine computes.
+
+        Returns:
+            The weight of every adapter [grants, K] fp32, on the device of the model.
+
+        Raises:
+            RecipeError: the method is unknown ("method"), or not defined for these adapters ("ranks-differ").
+            TypeError: a grant is none at all.
+            PolicyError: a grant is not as a policy of this process gave it (reason "not-granted"), or is of another policy than
+                the one that the engine was loaded under ("other-policy").
+            PolicyRefusal: `factor` under a rule that bounds the norm ("norm-not-linear").
+            AdapterError: a grant is for an adapter that is not loaded, or for other content of it ("digest-mismatch").
+        """
+        self.check_method(method)
+        for grant in grants:
+            check_grant(grant, "the engine")
+            check_linear(method, grant.norm_rule)
+        rows = [self.adapters.weights(grant) for grant in grants]
+        return torch.tensor(rows, device=self.model.device).view(len(grants), len(self.adapters.names))
+
+    @staticmethod
+    def _check_prompts(prompts: Sequence[Prompt], grants: Sequence[Grant]) -> None:
         if len(prompts) != len(grants):
             raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
-        self._check_grants(grants, method)
-
-    def _check_grants(self, grants: Sequence[Grant], method: str) -> None:
-        self.check_method(method)
-        for grant in grants:
-            check_grant(grant, "the engine")
-            check_linear(method, grant.norm_rule)
 
     def check_method(self, method: str) -> None:
-        """Raise RecipeError if the method is unknown, or if it is `factor` and adapters have different ranks."""
+        """Raise RecipeError if the method is unknown ("method"), or not defined for these adapters ("ranks-differ")."""
         if method not in METHODS:
             raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
         if method == "factor":
-            factor_ready(self._groups)
+            check_factor(self._groups)
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
-        """The merge identity of what is computed here under a grant; see `soupmix.merge.identity`. Raises as `complete` does."""
+        """The identity of what is computed under a grant; see `soupmix.merge.identity`.
+
+        Raises:
+            TypeError, PolicyError: the grant is none, or not as a policy of this process gave it (reason "not-granted").
+        """
         check_grant(grant, "the engine")
         return merge_identity(
             base_digest=self.base_digest,
             weights=grant.weighted,
             method=method,
-            dtype=dtype_code(str(self.model.dtype).removeprefix("torch.")),
+            dtype=dtype_code(self._dtype),
             policy_digest=grant.policy_digest,
             tenant_salt=tenant,
         )
 
     def tokens(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a prompt or conversation, as `complete` reads it. Raises RecipeError (reason "empty-prompt")."""
+        """Token ids of a prompt or conversation, with the chat template, as `complete` reads it.
+
+        Raises:
+            RecipeError: the prompt is empty (reason "empty-prompt").
+        """
         if not prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
         return self.plain_tokens(self._render(prompt))
@@ -199,7 +245,11 @@ class Engine:
     def _decode(self, texts: list[str], streams: list[int], sampling: Sampling) -> list[Tokens]:
         batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        return decode(self.model, ids, mask, sampling=sampling, streams=streams, stop=self.ends, keep=self.rows.keep)
+        return decode(self.model, ids, mask, sampling=sampling, streams=streams, stop=self.ends, keep=self.batch.keep)
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def ends(self) -> frozenset[int]:
@@ -212,11 +262,19 @@ class Engine:
         return Completion(text, len(tokens.ids), tokens.finished)
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
-        """Logits [rows, length, vocabulary] of unpadded token ids [rows, length], a soup per row. Raises as `complete`."""
-        self._check_grants(grants, method)
-        rows = [self.bank.row(grant) for grant in grants]
-        weights = torch.tensor(rows, device=self.model.device).view(len(grants), len(self.bank.names))
-        with torch.inference_mode(), self.rows.serving(weights, method):
+        """Logits of token ids without padding, a soup per row.
+
+        Args:
+            ids: [rows, length] int64, on the device of the model. grants: one per row. method: as in `complete`.
+
+        Returns:
+            [rows, length, vocabulary] in the dtype of the model.
+
+        Raises:
+            RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
+        """
+        batch = BatchWeights(self.weights(grants, method), method=method)
+        with torch.inference_mode(), self.batch.serving(batch):
             result: Tensor = self.model(input_ids=ids).logits
         return result
 

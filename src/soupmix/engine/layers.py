@@ -1,4 +1,8 @@
-"""Soup layers: base projections that share an input, computed together, plus the soup of every row."""
+"""Soup layers: what takes the place of linear layers, and which linear layers are computed together.
+
+Linear layers that read the same input (q, k and v; gate and up) become one group: one base projection by their stacked weights,
+and one product for the soup of every row. `insert` puts groups into a transformers model.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -7,14 +11,29 @@ import torch
 from torch import Tensor, nn
 
 import soupmix_kernels
-from soupmix.engine.rows import Rows
+from soupmix.engine.rows import ActiveBatch
+from soupmix.errors import BaseModelError, RecipeError
+from soupmix.store.adapter import Adapter
 from soupmix_kernels import Part, Pool
+from soupmix_kernels.checks import FLOATS
+from soupmix_kernels.rows_apart import whole
 
-__all__ = ["Member", "Projection", "SoupGroup"]
+__all__ = ["BaseLinear", "Paths", "SoupGroup", "SoupLinear", "check_factor", "insert"]
+
+_SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+Paths = tuple[str, ...]
 
 
-class Projection:
-    """`x W^T + bias` for the stacked weights of one or more linear layers, on the CPU in oneDNN's layout if `fused`."""
+class BaseLinear:
+    """`x W^T + bias` for the stacked weights of one or more linear layers, without any soup.
+
+    Args:
+        linears: layers with the same input. fused: on the CPU, hold the weight in oneDNN's layout.
+
+    Attributes:
+        widths: out-features of every layer.
+    """
 
     def __init__(self, linears: Sequence[nn.Linear], *, fused: bool) -> None:
         weights = [each.weight.data for each in linears]
@@ -25,11 +44,11 @@ class Projection:
         self._weight = None if self._packed is not None else soupmix_kernels.wide_weight(self._weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [rows, in] -> [rows, sum of widths]."""
+        """x [rows, in] -> [rows, sum of widths], in the dtype of x."""
         if self._packed is not None:
             return soupmix_kernels.packed_linear(x, self._packed, self._bias)
         if self._weight is None:
-            raise RuntimeError("a projection has lost its weight")
+            raise RuntimeError("a base layer has lost its weight")
         return soupmix_kernels.wide_linear(x, self._weight, self._bias)
 
 
@@ -39,63 +58,68 @@ def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
     return torch.cat([each.weight.new_zeros(each.out_features) if each.bias is None else each.bias for each in linears])
 
 
-class _Memo(threading.local):
-    """Outputs that the other members of a group have not taken yet, and what they were computed for."""
+class _Outputs(threading.local):
+    """Outputs that the other layers of a group have not taken yet, and the input and generation they were computed for."""
 
     def __init__(self) -> None:
         self.x: Tensor | None = None
-        self.seating: object = None
-        self.outputs: dict[int, Tensor] = {}
+        self.generation = -1
+        self.left: dict[int, Tensor] = {}
 
 
 class SoupGroup:
-    """One to three linear layers that read the same input, with the adapters of all of them in one pool."""
+    """One to three linear layers that read the same input, with the adapters of all of them in one pool.
+
+    Args:
+        linears: the layers that are replaced. parts: what each of them gets from the adapters, possibly nothing.
+        batch: whose coefficients are used. fused: see `insert`.
+
+    Attributes:
+        pool: the factors of all adapters, or None where no adapter changes these layers.
+    """
 
     def __init__(
-        self, linears: Sequence[nn.Linear], parts: Sequence[Sequence[Part]], rows: Rows, *, fused: bool
+        self, linears: Sequence[nn.Linear], parts: Sequence[Sequence[Part]], batch: ActiveBatch, *, fused: bool
     ) -> None:
         weight = linears[0].weight
-        self._projection, self._rows = Projection(linears, fused=fused), rows
+        self._base, self._batch = BaseLinear(linears, fused=fused), batch
         self.pool = (
             Pool.stack(
-                parts,
-                self._projection.widths,
-                inputs=linears[0].in_features,
-                dtype=weight.dtype,
-                device=weight.device,
+                parts, self._base.widths, inputs=linears[0].in_features, dtype=weight.dtype, device=weight.device
             )
             if any(parts)
             else None
         )
-        self._key = rows.key(self.pool) if self.pool else -1
-        self._memo = _Memo()
+        self._key = batch.columns_key(self.pool) if self.pool else -1
+        self._outputs = _Outputs()
 
-    def output(self, member: int, x: Tensor) -> Tensor:
-        """The output of one member for x [rows, ..., in]; all members are computed when the first of them is asked.
+    def output(self, number: int, x: Tensor) -> Tensor:
+        """The output of one layer for x [rows, ..., in] -> [rows, ..., out].
 
-        The others take their share when they are given the very same tensor for the same people in the same thread, once
-        each, so nothing stale and nothing of somebody else can be taken.
+        The first layer that is asked computes all of them. Each other layer then takes its own output once, if it is asked in
+        the same thread, with the very same tensor, and no other batch was served in between; otherwise all are computed anew.
+        So nothing is taken that is stale or belongs to other persons.
         """
-        memo = self._memo
-        if memo.x is not x or memo.seating is not self._rows.seating or member not in memo.outputs:
-            memo.x, memo.seating, memo.outputs = x, self._rows.seating, dict(enumerate(self._project(x)))
-        taken = memo.outputs.pop(member)
-        if not memo.outputs:
-            memo.x = None
+        held = self._outputs
+        if held.x is not x or held.generation != self._batch.generation or number not in held.left:
+            held.x, held.generation, held.left = x, self._batch.generation, dict(enumerate(self._compute(x)))
+        taken = held.left.pop(number)
+        if not held.left:
+            held.x = None
         return taken
 
-    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _compute(self, x: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
-        y = self._projection(flat)
-        if self.pool is not None and self._rows.anybody:
-            seats = self._rows.seats(self._key, self.pool, len(flat))
-            factor = self._rows.method == "factor"
+        y = self._base(flat)
+        if self.pool is not None and self._batch.has_soup:
+            coefficients = self._batch.coefficients(self._key, self.pool, len(flat))
+            factor = self._batch.method == "factor"
             add = soupmix_kernels.soup_linear_factor_ if factor else soupmix_kernels.soup_linear_
-            add(y, flat, self.pool, seats)
-        return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self._projection.widths, -1))
+            add(y, flat, self.pool, coefficients)
+        return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self._base.widths, -1))
 
 
-class Member(nn.Module):
+class SoupLinear(nn.Module):
     """Stands where a linear layer stood: x [rows, ..., in] -> [rows, ..., out], by the formula of `soupmix_kernels`."""
 
     def __init__(self, group: SoupGroup, number: int, linear: nn.Linear) -> None:
@@ -104,5 +128,127 @@ class Member(nn.Module):
         self.group, self._number = group, number
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project x, then add every row's soup."""
+        """The base projection of x plus the soup of every row."""
         return self.group.output(self._number, x)
+
+
+def insert(model: nn.Module, adapters: Sequence[Adapter], batch: ActiveBatch, *, fused: bool) -> dict[Paths, SoupGroup]:
+    """Replace linear layers of a model by soup layers: those that an adapter changes, and if `fused` on the CPU all others too.
+
+    Args:
+        adapters: in the order of the weights that `batch` serves.
+        fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
+            are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
+
+    Returns:
+        The groups by the module paths of their layers.
+
+    Raises:
+        BaseModelError: the model has no such linear layer or one of another shape (reason "wrong-base"), or one that is not
+            plain (reason "quantised"): its weight is no fp32, fp16 or bf16 tensor, or it does more than multiply by it.
+    """
+    held = _parts_by_path(model, adapters)
+    made = {}
+    for paths in _groups(model, held, fused=fused):
+        linears = _linears(model, paths)  # the weights of the group before are gone by now
+        everything = (fused and linears[0].weight.device.type == "cpu") or not _keeps_rows_apart(linears[0])
+        if everything or any(held[path] for path in paths):
+            made[paths] = _replaced(
+                model, paths, SoupGroup(linears, [held[path] for path in paths], batch, fused=fused)
+            )
+    return made
+
+
+def check_factor(groups: dict[Paths, SoupGroup]) -> None:
+    """Check that `factor` is defined here: in every layer all adapters have the same rank, and no scaling is negative.
+
+    Raises:
+        RecipeError: it is not defined in some layer (reason "ranks-differ").
+    """
+    for paths, group in groups.items():
+        if group.pool is not None and not group.pool.rank:
+            raise RecipeError(
+                f"method 'factor' averages A and B themselves, so every adapter needs the same rank and a scaling that "
+                f"is not negative, which is not so in '{paths[0]}'; use method 'delta'",
+                reason="ranks-differ",
+            )
+
+
+def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> dict[str, tuple[Part, ...]]:
+    """What every plain linear layer gets from the adapters, by path. Layers that are not plain stay as they are."""
+    changed = {path for adapter in adapters for path in adapter.modules}
+    linears = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for path in sorted(changed - set(linears)):
+        raise BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
+    odd = {path: oddity for path, linear in linears.items() if (oddity := _oddity(linear))}
+    for path in sorted(changed & set(odd)):
+        raise BaseModelError(
+            f"layer '{path}' of the base {odd[path]}, and adapters are added to plain fp32, fp16 or bf16 layers only; "
+            "load the base as it was before it was quantised",
+            reason="quantised",
+        )
+    return {path: _parts(adapters, path, linear) for path, linear in linears.items() if path not in odd}
+
+
+def _parts(adapters: Sequence[Adapter], path: str, linear: nn.Linear) -> tuple[Part, ...]:
+    """The factors of every adapter that changes this layer."""
+    found = []
+    for number, adapter in enumerate(adapters):
+        factors = adapter.modules.get(path)
+        if factors is not None:
+            asked, held = (factors.B.shape[0], factors.A.shape[1]), (linear.out_features, linear.in_features)
+            if asked != held:
+                raise BaseModelError(
+                    f"module '{path}' of the base is a linear layer of shape {held}, but adapter '{adapter.name}' "
+                    f"is for shape {asked}",
+                    reason="wrong-base",
+                )
+            found.append(Part(number, factors.A, factors.B, factors.scaling))
+    return tuple(found)
+
+
+def _linears(model: nn.Module, paths: Paths) -> list[nn.Linear]:
+    return [module for path in paths if isinstance(module := model.get_submodule(path), nn.Linear)]
+
+
+def _oddity(linear: nn.Linear) -> str | None:
+    """What makes a layer more than x W^T + bias in a dtype that the kernels multiply in; None for a plain layer."""
+    weight = linear.weight.data
+    if weight.dtype not in FLOATS.values():
+        return f"holds its weight in {weight.dtype}"
+    if type(weight) is not Tensor:
+        return f"holds its weight as {type(weight).__name__}"
+    if type(linear).forward is not nn.Linear.forward or "forward" in vars(linear):
+        return f"is a {type(linear).__name__} that computes in its own way"
+    return None
+
+
+def _keeps_rows_apart(linear: nn.Linear) -> bool:
+    """Whether torch's own product by this weight keeps rows apart on this processor; see `soupmix_kernels.rows_apart`."""
+    weight = linear.weight
+    return whole(linear.in_features, weight.dtype, weight.device) == linear.in_features
+
+
+def _replaced(model: nn.Module, paths: Paths, group: SoupGroup) -> SoupGroup:
+    for number, path in enumerate(paths):
+        parent, _, name = path.rpartition(".")
+        within = model.get_submodule(parent)
+        setattr(within, name, SoupLinear(group, number, getattr(within, name)))
+    return group
+
+
+def _groups(model: nn.Module, held: dict[str, tuple[Part, ...]], *, fused: bool) -> list[Paths]:
+    """Every path once; paths that share an input together, if their adapters have the same ranks and they have one dtype."""
+    left, found = dict(held), list[Paths]()
+    for path in held:
+        if path in left:
+            parent, _, name = path.rpartition(".")
+            names = next((family for family in _SHARED_INPUT if name in family), (name,)) if fused else (name,)
+            together = tuple(each for each in (f"{parent}.{one}".lstrip(".") for one in names) if each in left)
+            ranks = {part.A.shape[0] for each in together for part in left[each]}
+            kinds = {(each.weight.dtype, each.weight.device) for each in _linears(model, together)}
+            alike = len(ranks) <= 1 and len(kinds) == 1
+            found += [together] if alike else [(each,) for each in together]
+            for each in together:
+                del left[each]
+    return found

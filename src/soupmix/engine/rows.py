@@ -1,74 +1,193 @@
-"""Who sits in which row of the running batch: the only state that soup layers read."""
+"""From grants to the coefficients of every row: what a grant says of the loaded adapters, and the batch that is served now.
+
+A `Grant` becomes one weight per loaded adapter (`LoadedAdapters`), the weights of several persons and the person of every row
+become a batch (`BatchWeights`), and soup layers ask the batch that is served (`ActiveBatch`) for its coefficients.
+"""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from soupmix.engine.bank import Bank
-from soupmix.engine.party import Party
-from soupmix.weights import MILLION
-from soupmix_kernels import Pool, Seats
+from soupmix.errors import AdapterError, PolicyError
+from soupmix.policy import Grant, Policy
+from soupmix.store.adapter import Adapter
+from soupmix.weights import MILLION, twins
+from soupmix_kernels import Coefficients, Pool, Seats
 
-__all__ = ["Rows"]
+__all__ = ["METHODS", "ActiveBatch", "BatchWeights", "LoadedAdapters"]
 
-_NOBODY = Party(torch.zeros(0, 0))
+METHODS = ("delta", "factor")
 
 
-class Rows:
-    """The party that a model serves now, and the bounds that hold for everybody.
+@dataclass(frozen=True, slots=True)
+class LoadedAdapters:
+    """The K adapters that an engine has loaded: their order, the upper bounds of their weights, and whose grants count.
 
-    Outside of `serving` and `hosting` there is nobody, and every layer is the bare base. One batch is served at a time;
-    threads wait. `seating` is another object whenever somebody else may sit in a row.
+    Attributes:
+        names, digests: of every adapter, in the order of the weights that kernels get.
+        most: upper bound of every weight in millionths, same order. The kernels clamp to [0, most] once more. That only
+            lowers a weight: what was not granted stays 0, whatever a policy requires.
+        policy: digest of the one policy whose grants are taken, or None for those of any policy.
     """
 
-    def __init__(self, bank: Bank, device: torch.device) -> None:
-        most = (torch.tensor(bank.most, dtype=torch.float64) / MILLION).float().to(device)
-        self._bounds = torch.zeros_like(most), most  # from zero: the last line takes away, and gives nothing
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    most: tuple[int, ...]
+    policy: str | None = None
+
+    @classmethod
+    def of(cls, adapters: Sequence[Adapter], policy: Policy | None = None) -> "LoadedAdapters":
+        """Adapters in this order, under the upper bounds of a policy: 0 for a name that it does not know.
+
+        Raises:
+            AdapterError: one adapter under two names, or two adapters under one name (reason "same-adapter").
+        """
+        names = tuple(adapter.name for adapter in adapters)
+        if (found := twins((each.name, each.digest) for each in adapters)) or len(set(names)) < len(names):
+            said = " and ".join(map(repr, found or names))
+            raise AdapterError(f"{said}: an engine holds each adapter once, under one name", reason="same-adapter")
+        bounds = dict.fromkeys(names, (0, MILLION)) if policy is None else policy.bounds()
+        most = tuple(max(bounds.get(name, (0, 0))[1], 0) for name in names)
+        return cls(names, tuple(each.digest for each in adapters), most, policy.digest if policy else None)
+
+    def weights(self, grant: Grant) -> list[float]:
+        """The granted weight of every adapter [K], in order; 0 for one that the grant does not name.
+
+        Raises:
+            PolicyError: the grant is of another policy than the engine was loaded under (reason "other-policy").
+            AdapterError: an adapter of the grant is not loaded, or the loaded one has other content ("digest-mismatch").
+        """
+        if self.policy is not None and grant.policy_digest != self.policy:
+            raise PolicyError(
+                f"the grant is of policy {grant.policy_digest}, but the engine was loaded under {self.policy}; ask that "
+                "policy for a grant, or load the engine under the policy that granted",
+                reason="other-policy",
+            )
+        weights, digests = grant.granted.floats(), grant.digests
+        held = dict(zip(self.names, self.digests, strict=True))
+        for name in weights:
+            if held.get(name) != digests[name]:
+                state = "is not loaded" if name not in held else f"is loaded as {held[name]}"
+                raise AdapterError(
+                    f"the grant is for adapter '{name}' {digests[name]}, which {state}; "
+                    f"load the engine with the store that the policy approved",
+                    reason="digest-mismatch",
+                )
+        return [weights.get(name, 0.0) for name in self.names]
+
+
+class BatchWeights:
+    """The weights of all persons of one batch, and the person of every row.
+
+    Coefficients are computed when a layer first asks for them, and kept. They hold for one order of columns and one pair of
+    bounds, those of the engine that serves this batch.
+
+    Args:
+        weights: one per person and adapter [people, K] fp32. The rows of a person whose weights are all 0 are the bare base,
+            bit for bit.
+        people: index of the person of every row [rows] int64; None: person i has row i.
+        kept: indices of the rows whose logits are computed [kept] int64; None: all. The output layer gets only these rows.
+        method: how the adapters of a row are merged, "delta" or "factor".
+
+    Attributes:
+        has_soup: whether any person has a weight other than 0.
+    """
+
+    def __init__(
+        self, weights: Tensor, people: Tensor | None = None, *, kept: Tensor | None = None, method: str = "delta"
+    ) -> None:
+        self.method = method
+        served = (weights != 0).any(1)
+        self.has_soup = bool(served.any())
+        everyone = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
+        numbers = torch.where(served, everyone, -1)
+        self._weights = weights
+        self._rows = numbers if people is None else numbers[people]
+        self._kept = self._rows if kept is None else self._rows[kept]
+        self._coefficients: dict[int, Coefficients] = {}
+        self._of_rows: dict[tuple[int, int], Seats] = {}
+
+    def subset(self, rows: Tensor) -> "BatchWeights":
+        """A batch of these rows in this order, indices [kept]; for a batch in which every person has one row."""
+        return BatchWeights(self._weights[rows], method=self.method)
+
+    def coefficients(self, key: int, pool: Pool, rows: int, bounds: tuple[Tensor, Tensor]) -> Seats:
+        """The coefficients of every row over the columns of a pool.
+
+        Args:
+            key: number of the pool's columns, see `ActiveBatch.columns_key`; pools of one key share their coefficients.
+            rows: rows of the product that they are for: one per row of the batch, a multiple for several tokens per row, or
+                fewer for the output layer, which gets only the kept rows.
+            bounds: least and most of every weight, [K] fp32 each.
+        """
+        if (key, rows) not in self._of_rows:
+            if key not in self._coefficients:
+                self._coefficients[key] = pool.coefficients(
+                    self._weights, *bounds, "factor" if self.method == "factor" else "delta"
+                )
+            people = self._rows if rows >= len(self._rows) else self._kept
+            self._of_rows[key, rows] = Seats(self._coefficients[key], people.repeat_interleave(rows // len(people)))
+        return self._of_rows[key, rows]
+
+
+_BARE = BatchWeights(torch.zeros(0, 0))
+
+
+class ActiveBatch:
+    """The batch that a model serves now, and the bounds of every weight: the only state that soup layers read.
+
+    Outside of `serving` every layer is the bare base. One batch is served at a time: other threads wait.
+
+    Args:
+        adapters: the loaded adapters, whose upper bounds hold for every batch. device: where the model computes.
+
+    Attributes:
+        generation: another number whenever rows may belong to other persons than before.
+    """
+
+    def __init__(self, adapters: LoadedAdapters, device: torch.device) -> None:
+        most = (torch.tensor(adapters.most, dtype=torch.float64) / MILLION).float().to(device)
+        self._bounds = torch.zeros_like(most), most  # from 0 whatever a policy requires: clamping again only lowers
         self._one_batch = threading.Lock()
         self._keys: dict[object, int] = {}
-        self._leave()
+        self._batch, self.generation = _BARE, 0
 
-    def _leave(self) -> None:
-        self.seating = object()
-        self._party = _NOBODY
+    def _serve(self, batch: BatchWeights) -> None:
+        self.generation += 1
+        self._batch = batch
 
     @property
     def method(self) -> str:
         """How the adapters of a row are merged: "delta" or "factor"."""
-        return self._party.method
+        return self._batch.method
 
     @property
-    def anybody(self) -> bool:
-        """Whether any row has a soup."""
-        return self._party.anybody
+    def has_soup(self) -> bool:
+        """Whether any row is more than the bare base."""
+        return self._batch.has_soup
 
     @contextmanager
-    def hosting(self, party: Party) -> Iterator[None]:
-        """Serve a party. Whatever happens inside, nobody is left behind."""
+    def serving(self, batch: BatchWeights) -> Iterator[None]:
+        """Serve a batch. Afterwards, and after any error inside, every layer is the bare base again."""
         with self._one_batch:
-            self.seating, self._party = object(), party
+            self._serve(batch)
             try:
                 yield
             finally:
-                self._leave()
-
-    @contextmanager
-    def serving(self, weights: Tensor, method: str = "delta") -> Iterator[None]:
-        """Serve these rows: weights [rows, K] fp32."""
-        with self.hosting(Party(weights, method=method)):
-            yield
+                self._serve(_BARE)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order (indices [kept])."""
-        self.seating, self._party = object(), self._party.subset(rows)
+        """Inside `serving`: go on with these rows only, in this order, indices [kept]."""
+        self._serve(self._batch.subset(rows))
 
-    def key(self, pool: Pool) -> int:
-        """One number for all pools whose columns are those of the same adapters with the same scaling."""
+    def columns_key(self, pool: Pool) -> int:
+        """A number that pools share whose columns belong to the same adapters with the same scaling, in the same order."""
         return self._keys.setdefault((tuple(pool.columns.tolist()), tuple(pool.scale.tolist())), len(self._keys))
 
-    def seats(self, key: int, pool: Pool, rows: int) -> Seats:
-        """The served people over the columns of a pool, for a product of so many rows; not for nobody."""
-        return self._party.seats(key, pool, rows, self._bounds)
+    def coefficients(self, key: int, pool: Pool, rows: int) -> Seats:
+        """The coefficients of every row of the batch over the columns of a pool; see `BatchWeights.coefficients`."""
+        return self._batch.coefficients(key, pool, rows, self._bounds)
