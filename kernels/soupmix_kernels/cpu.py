@@ -105,17 +105,21 @@ def soup_into(
     """y [rows, out] += the soup of every row, multiplied in the dtype of x. `rank` 0 means `delta`, else `factor`."""
     step = inner_step(x.dtype, x.device)
     if x.shape[1] % step or B.shape[1] % step:
-        x, A, B, c = _whole(x, A, B, c, len(widths))
+        x, A, B, c = _whole(x, A, B, c, len(widths), rank)
     add_soup(y, x, factors(A, B, widths), own(c, rows), rank)
 
 
-def _whole(x: Tensor, A: Tensor, B: Tensor, c: Tensor, slices: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same soup with zeros up to inner dimensions that keep rows apart."""
-    inputs, R = (whole(size, x.dtype, x.device) for size in (x.shape[1], B.shape[1]))
-    apart = widen(A, inputs).unflatten(0, (slices, B.shape[1]))
+def _whole(x: Tensor, A: Tensor, B: Tensor, c: Tensor, slices: int, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same soup with zeros up to inner dimensions that keep rows apart.
+
+    Columns after the last whole block of `rank` go first: zeros behind them would make them a block.
+    """
+    columns = B.shape[1] // rank * rank if rank else B.shape[1]
+    inputs, R = (whole(size, x.dtype, x.device) for size in (x.shape[1], columns))
+    apart = widen(A, inputs).unflatten(0, (slices, B.shape[1]))[:, :columns]
     A = widen(apart.transpose(1, 2), R).transpose(1, 2).flatten(0, 1)
-    c = widen(c.unflatten(1, (slices, B.shape[1])), R).flatten(1)
-    return widen(x, inputs), A, widen(B, R), c
+    c = widen(c.unflatten(1, (slices, B.shape[1]))[..., :columns], R).flatten(1)
+    return widen(x, inputs), A, widen(B[:, :columns], R), c
 
 
 def add_soup(y: Tensor, x: Tensor, held: Factors, seated: Own | None, rank: int) -> None:

@@ -133,6 +133,22 @@ def test_what_is_filled_up_is_still_the_same_product(dtype: torch.dtype) -> None
         assert (soup.double() - truth).norm() <= 4 * eps * truth.norm()
 
 
+@pytest.mark.parametrize("rank", [3, 5, 16, 33])
+def test_columns_after_the_last_whole_block_stay_out_of_a_soup_of_factors(rank: int) -> None:
+    draw = torch.Generator().manual_seed(rank)
+    columns, inputs = 2 * rank + rank // 2 + 1, 70
+    x, y = torch.randn(ROWS, inputs, generator=draw), torch.randn(ROWS, sum(WIDTHS), generator=draw)
+    A = torch.randn(len(WIDTHS) * columns, inputs, generator=draw)
+    B = torch.randn(sum(WIDTHS), columns, generator=draw)
+    c = torch.rand(2, len(WIDTHS) * columns, generator=draw)
+    rows = torch.arange(ROWS, dtype=torch.int32) % 2
+    x, y, A, B = (t.bfloat16() for t in (x, y, A, B))
+    truth = reference.soup_linear_factor(y.double(), x, A, B, c, rows, WIDTHS, rank)
+    with ReadsBeyond():
+        cpu.soup_into(y, x, A, B, c, rows, WIDTHS, rank)
+    assert (y.double() - truth).norm() <= 4 * torch.finfo(y.dtype).eps * truth.norm()
+
+
 def test_a_trial_finds_every_product_that_reads_beyond() -> None:
     can = {
         name
