@@ -7,7 +7,7 @@ from soupmix.audit.opening import newest_checkpoint
 from soupmix.audit.people import pseudonym
 from soupmix.audit.proofs import Consistency, Inclusion, prove_consistency, prove_inclusion
 from soupmix.audit.records import EVENTS, Entry
-from soupmix.audit.verdict import Finding, Verdict, verify
+from soupmix.audit.verdict import LogVerdict, verify
 from soupmix.audit.walk import read_records
 
 __all__ = [
@@ -16,11 +16,10 @@ __all__ = [
     "Checkpoint",
     "Consistency",
     "Entry",
-    "Finding",
     "Inclusion",
+    "LogVerdict",
     "Receipt",
     "Signer",
-    "Verdict",
     "Verifier",
     "newest_checkpoint",
     "prove_consistency",

@@ -14,28 +14,14 @@ from soupmix.audit.records import Chain
 from soupmix.audit.segments import CHECKPOINTS, read_checkpoints, read_origin, segments
 from soupmix.audit.walk import walk
 from soupmix.errors import AuditError
+from soupmix.findings import Finding, Verdict
 
-__all__ = ["Finding", "Verdict", "verify"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        kind: the reason code: "bad-record", "wrong-sequence", "broken-chain", "missing-segment", "damaged" (the first bad
-            place; nothing behind it is read), "wrong-root", "truncated", "bad-checkpoint", "other-log", "unsigned",
-            "bad-signature".
-        message: one sentence that names the place.
-    """
-
-    kind: str
-    message: str
+__all__ = ["LogVerdict", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found out about a log.
+class LogVerdict(Verdict):
+    """What was found out about a log; with no findings it is as it was written.
 
     Attributes:
         origin: which log. records: how many were good, from the first on. root: of their tree, hex.
@@ -43,7 +29,6 @@ class Verdict:
         held: checkpoints from outside that were compared. signed: how many of all are signed.
         signatures_checked: whether a key was given to check them with.
         unfinished: bytes of a last line that was never finished, and of which nobody was told.
-        findings: what is wrong; none means that the log is as it was written.
     """
 
     origin: str
@@ -55,21 +40,20 @@ class Verdict:
     signed: int
     signatures_checked: bool
     unfinished: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
 
 
-def verify(folder: str | Path, *, verifier: Verifier | None = None, held: Sequence[Checkpoint] = ()) -> Verdict:
+def verify(folder: str | Path, *, verifier: Verifier | None = None, held: Sequence[Checkpoint] = ()) -> LogVerdict:
     """Read a whole log and compute everything anew. It may be open for writing meanwhile.
 
     Args:
         verifier: with it, every checkpoint must bear a good signature.
         held: checkpoints of this log that were kept elsewhere. Only these show that its end was not cut off, or all of it
             written anew.
+
+    Returns:
+        Findings of the kinds "bad-record", "wrong-sequence", "broken-chain", "missing-segment", "damaged" (the first bad
+        place; nothing behind it is read), "wrong-root", "truncated", "bad-checkpoint", "other-log", "unsigned" and
+        "bad-signature", about "records" or "checkpoints".
 
     Raises:
         AuditError: the folder holds no log (reason "no-log"). OutputError: a file cannot be read.
@@ -90,10 +74,10 @@ def verify(folder: str | Path, *, verifier: Verifier | None = None, held: Sequen
                 findings += _compare(waiting[0], chain, agreed)
                 agreed = waiting.pop(0).size
     except AuditError as error:
-        findings.append(Finding(error.reason, str(error)))
+        findings.append(Finding(error.reason, "records", str(error)))
     else:
         findings += [_cut(each, chain) for each in waiting if each.size > chain.tree.size]
-    return Verdict(
+    return LogVerdict(
         origin=origin,
         records=chain.tree.size,
         root=chain.tree.root().hex(),
@@ -113,10 +97,10 @@ def _own(folder: Path) -> tuple[list[Checkpoint], list[Finding]]:
         for each in read_checkpoints(folder):
             if found and each.size < found[-1].size:
                 message = f"{CHECKPOINTS}: a checkpoint at {each.size} records stands behind one at {found[-1].size}"
-                return found, [Finding("bad-checkpoint", message)]
+                return found, [Finding("bad-checkpoint", "checkpoints", message)]
             found.append(each)
     except AuditError as error:
-        return found, [Finding(error.reason, str(error))]
+        return found, [Finding(error.reason, "checkpoints", str(error))]
     return found, []
 
 
@@ -124,20 +108,20 @@ def _signatures(notes: Sequence[Checkpoint], origin: str, verifier: Verifier | N
     for note in notes:
         if note.origin != origin:
             message = f"a checkpoint at {note.size} records is of another log, {note.origin}; this one is {origin}"
-            yield Finding("other-log", message)
+            yield Finding("other-log", "checkpoints", message)
         elif verifier is not None:
             try:
                 verifier.check(note)
             except AuditError as error:
-                yield Finding(error.reason, str(error))
+                yield Finding(error.reason, "checkpoints", str(error))
 
 
 def _compare(note: Checkpoint, chain: Chain, agreed: int) -> Iterator[Finding]:
     if (note.root, note.last) != (chain.tree.root(), chain.last):
         message = f"records {agreed} to {note.size - 1} are not those of the checkpoint at {note.size} records"
-        yield Finding("wrong-root", message)
+        yield Finding("wrong-root", "records", message)
 
 
 def _cut(note: Checkpoint, chain: Chain) -> Finding:
     message = f"there was a checkpoint at {note.size} records, but the log has {chain.tree.size}: its end is gone"
-    return Finding("truncated", message)
+    return Finding("truncated", "records", message)

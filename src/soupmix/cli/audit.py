@@ -141,7 +141,7 @@ def _name(folder: Path, who: str) -> str:
     return name
 
 
-def _text(folder: Path, verdict: audit.Verdict) -> str:
+def _text(folder: Path, verdict: audit.LogVerdict) -> str:
     lines = [f"{each.kind}  {each.message}" for each in verdict.findings]
     if verdict.unfinished:
         lines.append(f"{verdict.unfinished} bytes of a record that was never finished or acknowledged stand at the end")

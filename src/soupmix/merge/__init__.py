@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soupmix.merge.export import Saved
-    from soupmix.merge.finding import Finding
     from soupmix.merge.identity import merge_identity
     from soupmix.merge.recipe import Recipe, read_recipe
     from soupmix.merge.soup import SHARD_SIZE, Ingredient, Soup, merge
     from soupmix.merge.stack import Errors, Stack
-    from soupmix.merge.verdict import Verdict, verify
+    from soupmix.merge.verdict import ResultVerdict, verify
     from soupmix.policy import Grant
     from soupmix.store.store import Store
 
 __all__ = [
     "SHARD_SIZE",
     "Errors",
-    "Finding",
     "Ingredient",
     "Recipe",
+    "ResultVerdict",
     "Saved",
     "Soup",
     "Stack",
-    "Verdict",
     "merge",
     "merge_identity",
     "read_recipe",
@@ -38,13 +36,12 @@ __all__ = [
 _HOMES = {
     "SHARD_SIZE": "soup",
     "Errors": "stack",
-    "Finding": "finding",
     "Ingredient": "soup",
     "Recipe": "recipe",
+    "ResultVerdict": "verdict",
     "Saved": "export",
     "Soup": "soup",
     "Stack": "stack",
-    "Verdict": "verdict",
     "merge": "soup",
     "merge_identity": "identity",
     "read_recipe": "recipe",

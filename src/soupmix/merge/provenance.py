@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from soupmix import __version__
 from soupmix.errors import RecipeError
 from soupmix.files import canonical_json, sha256_file, strict_json
-from soupmix.merge.finding import Finding
+from soupmix.findings import Finding
 from soupmix.trust.bundle import MODEL_SIGNATURE, signed_resources
 from soupmix.trust.dsse import Envelope
 

@@ -19,8 +19,8 @@ from soupmix.base.companions import CONFIG
 from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
+from soupmix.findings import Finding, Verdict
 from soupmix.merge.export import Export, Keys, produce
-from soupmix.merge.finding import Finding
 from soupmix.merge.provenance import (
     PROVENANCE,
     check_model_signature,
@@ -38,7 +38,7 @@ from soupmix.store.store import Store
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.trust.dsse import Envelope
 
-__all__ = ["Verdict", "verify"]
+__all__ = ["ResultVerdict", "verify"]
 
 _MAX_RECORD = 4 << 20
 _PROSE = {"README.md", RECIPE, REPORT, DIGESTS, PROVENANCE}
@@ -46,13 +46,12 @@ _PROSE = {"README.md", RECIPE, REPORT, DIGESTS, PROVENANCE}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found out about a folder.
+class ResultVerdict(Verdict):
+    """What was found out about a folder; with no findings it is as recorded.
 
     Attributes:
         folder: which. files: how many files were checked. rebuilt: whether the merge was repeated.
         signed: whether the provenance is signed by the key that was given; None if none was given.
-        findings: what is wrong; none means that the folder is as recorded.
         notes: what the record cannot vouch for.
     """
 
@@ -60,13 +59,7 @@ class Verdict:
     files: int
     rebuilt: bool
     signed: bool | None
-    findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -88,7 +81,7 @@ def verify(
     store: str | Path | None = None,
     base: str | Path | None = None,
     key: str | Path | None = None,
-) -> Verdict:
+) -> ResultVerdict:
     """Check a folder that `save_adapter` or `save_model` wrote.
 
     Args:
@@ -96,6 +89,11 @@ def verify(
             Bytes repeat on one build of torch and one kind of processor; elsewhere the last bits may differ.
         store, base: where the adapters and the base are now, if not where the recipe says.
         key: a public key file; the provenance must be signed by it.
+
+    Returns:
+        Findings of the kinds "output-changed", "output-missing", "output-unknown", "provenance-differs",
+        "signature-missing", "signature-wrong", "signature-differs", "adapter-changed", "base-changed" and
+        "rebuild-differs"; each subject is a file, an adapter or the base.
 
     Raises:
         RecipeError: the folder holds no record of soupmix, or a damaged one; or `key` is no key.
@@ -110,7 +108,8 @@ def verify(
     signed = None if key is None else _check_key(envelope, key, findings)
     if rebuild and grant is not None:
         findings += _rebuild(folder, recorded, envelope, grant, (store, base))
-    return Verdict(folder, len(recorded["outputs"]), rebuild, signed, tuple(findings), tuple(_notes(folder, recorded)))
+    notes = tuple(_notes(folder, recorded))
+    return ResultVerdict(folder, len(recorded["outputs"]), rebuild, signed, notes, findings=tuple(findings))
 
 
 def _notes(folder: Path, recorded: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
