@@ -38,7 +38,7 @@ coverage: .venv/dev.done
 
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
 mutants: .venv/dev.done
-	TRITON_INTERPRET=1 $(BIN)/python tests/kernels/interpreted/mutants.py
+	TRITON_INTERPRET=1 $(BIN)/python -m tests.kernels.interpreted.mutants
 
 # the same rooms with one thing changed at a time; all takes hours, or a tenth with: make mutants-policy SHARE=0.1 SEED=1
 SHARE ?= 1
@@ -52,13 +52,13 @@ FILES ?= 1000000
 KILLS ?= 1000
 ROWS ?= 1000000
 soak: .venv/dev.done
-	$(BIN)/python tests/policy/soak.py $(PAIRS) 1
-	$(BIN)/python tests/soak/fuzz_adapters.py $(FILES)
-	$(BIN)/python tests/soak/kills_audit.py $(KILLS)
-	$(BIN)/python tests/soak/kills_merge.py $(KILLS)
-	$(BIN)/python tests/soak/kills_batch.py $(KILLS)
-	$(BIN)/python tests/batching/simulate.py $(ROWS) 1
-	$(BIN)/python tests/soak/overload.py
+	$(BIN)/python -m tests.policy.soak $(PAIRS) 1
+	$(BIN)/python -m tests.soak.fuzz_adapters $(FILES)
+	$(BIN)/python -m tests.soak.kills_audit $(KILLS)
+	$(BIN)/python -m tests.soak.kills_merge $(KILLS)
+	$(BIN)/python -m tests.soak.kills_batch $(KILLS)
+	$(BIN)/python -m tests.batching.simulate $(ROWS) 1
+	$(BIN)/python -m tests.soak.overload
 
 # the laws of the policy on examples that nobody has drawn before
 laws: .venv/dev.done

@@ -1,26 +1,25 @@
 """All attacks, by what they attack, and the document that lists them.
 
-python tests/attacks/every.py > docs/attacks.md
+python -m tests.attacks.every > docs/attacks.md
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import on_adapter_files
-import on_adapter_headers
-import on_bases
-import on_configs
-import on_engines
-import on_grants
-import on_policies
-import on_recipes
-import on_results
-import on_stores
-import on_tensors
-import on_weights
-from attack import Attack
+from tests.attacks import (
+    on_adapter_files,
+    on_adapter_headers,
+    on_bases,
+    on_configs,
+    on_engines,
+    on_grants,
+    on_policies,
+    on_recipes,
+    on_results,
+    on_stores,
+    on_tensors,
+    on_weights,
+)
+from tests.attacks.attack import Attack
 
 __all__ = ["ATTACKS", "ROOMS", "document"]
 
@@ -46,7 +45,7 @@ _HEADING = """\
 {count} hostile folders, files and requests, each made by a few lines in `tests/attacks/`, and how soupmix refuses it. `make test`
 runs every one in a forked process with at most 256 MB of memory beyond what it had before, and fails on another error, another
 reason code, a message of more than one line or 1,000 characters, or more than 10 CPU-seconds. This file is made by
-`python tests/attacks/every.py`, and the tests compare it.
+`python -m tests.attacks.every`, and the tests compare it.
 
 What is not here: an adapter that is well-formed and says harmful things. Bounds on weights and approval by digest are for that.
 """

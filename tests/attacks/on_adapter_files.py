@@ -5,10 +5,10 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from attack import CONFIG, SHAPES, TENSORS, Attack, adapter
-
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
+from tests.attacks.attack import Attack
+from tests.support.adapter_folder import CONFIG, SHAPES, TENSORS, adapter
 
 __all__ = ["ATTACKS"]
 

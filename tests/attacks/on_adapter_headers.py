@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from attack import A0, B0, SHAPES, TENSORS, Attack, adapter, encode, raw, sound
-
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
+from tests.attacks.attack import Attack
+from tests.support.adapter_folder import A0, B0, SHAPES, TENSORS, adapter, encode, raw, sound
 
 __all__ = ["ATTACKS"]
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import transformers  # noqa: F401  # loaded before the cage, whose memory is for the attack
-from attack import Attack, Item, encode, item
 from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
 from soupmix.base import chat_text, load_model, load_tokenizer, resolve
 from soupmix.errors import BaseModelError, RecipeError, SoupmixError
+from tests.attacks.attack import Attack
+from tests.support.adapter_folder import Item, encode, item
 
 __all__ = ["ATTACKS"]
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attack import SHAPES, Attack, adapter
-
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
+from tests.attacks.attack import Attack
+from tests.support.adapter_folder import SHAPES, adapter
 
 __all__ = ["ATTACKS"]
 

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from attack import MODULES, Attack
-from on_stores import store
 from torch import nn
 
 from soupmix.engine.layers import insert
@@ -14,6 +12,9 @@ from soupmix.errors import BaseModelError, PolicyError, SoupmixError
 from soupmix.policy import Policy
 from soupmix.policy.documents import Document
 from soupmix.store import Store
+from tests.attacks.attack import Attack
+from tests.attacks.on_stores import store
+from tests.support.adapter_folder import MODULES
 
 __all__ = ["ATTACKS"]
 

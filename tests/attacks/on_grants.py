@@ -6,14 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
-from attack import Attack
-from on_stores import store
-
 from soupmix.errors import PolicyError
 from soupmix.merge import merge
 from soupmix.policy import Grant, Policy, RecordedGrant
 from soupmix.store import Store
 from soupmix.weights import MILLION, Weights
+from tests.attacks.attack import Attack
+from tests.attacks.on_stores import store
 
 __all__ = ["ATTACKS"]
 

@@ -6,15 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from attack import Attack
-from on_stores import store
-
 from soupmix.cli.options import policy_files
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
 from soupmix.policy import Policy, parse_document
 from soupmix.store import Store, read_manifest, write_manifest
 from soupmix.store.manifest import Gram
+from tests.attacks.attack import Attack
+from tests.attacks.on_stores import store
 
 __all__ = ["ATTACKS"]
 

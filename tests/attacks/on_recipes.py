@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from attack import Attack
-
 from soupmix.errors import RecipeError
 from soupmix.merge import read_recipe
+from tests.attacks.attack import Attack
 
 __all__ = ["ATTACKS"]
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attack import Attack
-
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import canonical_json, new_folder, write_file
 from soupmix.merge import verify
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, is_result
 from soupmix.policy import Policy
+from tests.attacks.attack import Attack
 
 __all__ = ["ATTACKS"]
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attack import CONFIG, TENSORS, Attack, adapter, encode, item, sound
-
 from soupmix.errors import AdapterError, PolicyError
 from soupmix.files import canonical_json, sha256_file
 from soupmix.policy.inventory import check_inventory, inventory
 from soupmix.store import Entry, Manifest, Store, write_manifest
 from soupmix.store.blobs import BLOBS, blob_path
 from soupmix.store.manifest import MANIFEST, Gram
+from tests.attacks.attack import Attack
+from tests.support.adapter_folder import CONFIG, TENSORS, adapter, encode, item, sound
 
 __all__ = ["ATTACKS", "store"]
 

@@ -4,10 +4,10 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attack import A0, B0, SHAPES, Attack, Item, adapter, encode, item, sound
-
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
+from tests.attacks.attack import Attack
+from tests.support.adapter_folder import A0, B0, SHAPES, Item, adapter, encode, item, sound
 
 __all__ = ["ATTACKS"]
 

@@ -5,13 +5,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from attack import Attack
-from on_stores import store
-
 from soupmix.cli.options import parse_attributes
 from soupmix.errors import RecipeError, WeightError
 from soupmix.policy import Policy
 from soupmix.store import Store
+from tests.attacks.attack import Attack
+from tests.attacks.on_stores import store
 
 __all__ = ["ATTACKS"]
 

@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import every
 import pytest
-from attack import SHAPES, adapter
-from cage import MEMORY, caged
-from on_bases import base, use
-from on_stores import store
 
 from soupmix.store import Store, read_adapter
+from tests.attacks import every
+from tests.attacks.on_bases import base, use
+from tests.attacks.on_stores import store
+from tests.support.adapter_folder import SHAPES, adapter
+from tests.support.cage import MEMORY, caged
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def outcomes() -> dict[str, dict[str, Any]]:
     """How every attack ended."""
-    command = [sys.executable, Path(__file__).parent / "cage.py"]
+    command = [sys.executable, "-m", "tests.attacks"]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"GOMP_SPINCOUNT": "0"}
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"GOMP_SPINCOUNT": "0"}
     )
     assert done.returncode == 0, done.stderr
     return {said["name"]: said for said in map(json.loads, done.stdout.splitlines())}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack import CONFIG, TENSORS, adapter, encode, item, sound
-from on_stores import store
 
 from soupmix.errors import AdapterError
 from soupmix.store import Adapter, Store
+from tests.attacks.on_stores import store
+from tests.support.adapter_folder import CONFIG, TENSORS, adapter, encode, item, sound
 
 LOADS = 200
 

@@ -1,16 +1,12 @@
 """Logs of a few records, and keys, for the tests of the audit room."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from soupmix.audit import AuditLog, Signer, Verifier
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from audit_samples import NOON, entry
+from tests.support.audit_entries import NOON, entry
 
 
 @pytest.fixture

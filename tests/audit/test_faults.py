@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from audit_samples import entry
 
 from soupmix.audit import AuditLog, Receipt, read_records, verify
 from soupmix.errors import AuditError, OutputError
+from tests.support.audit_entries import entry
 
 CALLS = ("open", "pwrite", "fsync", "ftruncate")
 

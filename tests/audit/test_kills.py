@@ -1,15 +1,16 @@
-"""A little of `make soak`: the same script, fifteen kills."""
+"""A little of `make soak`: the same program, fifteen kills."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "soak" / "kills_audit.py"
+ROOT = Path(__file__).parents[2]
 
 
 def test_nothing_acknowledged_is_lost_when_the_writer_is_killed() -> None:
-    done = subprocess.run([sys.executable, SCRIPT, "15", "--seed", "1"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.soak.kills_audit", "15", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["kills"] == 15

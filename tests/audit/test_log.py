@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from audit_samples import NOON, entry
 
 from soupmix.audit import (
     AuditLog,
@@ -24,6 +23,7 @@ from soupmix.audit import (
 from soupmix.audit.people import People
 from soupmix.audit.segments import segments
 from soupmix.errors import AuditError
+from tests.support.audit_entries import NOON, entry
 
 Fill = Callable[..., AuditLog]
 Opened = Callable[..., tuple[Path, Path]]

@@ -14,9 +14,7 @@ from safetensors.torch import load_file
 
 from soupmix.base import KNOWN, Base, KnownBase, converted, resolve
 from soupmix.errors import BaseModelError, OutputError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "children"))
-from groups import alive, group, wait_for
+from tests.support.process_groups import alive, group, wait_for
 
 
 @pytest.fixture(scope="module")

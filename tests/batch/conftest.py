@@ -1,6 +1,5 @@
 """A shop that answers batches: picoscopic engine, a policy that narrows, refuses and obliges."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,7 @@ from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from batch_shop import Shop, policy_text  # a module beside this one
+from tests.support.batch_shop import Shop, policy_text  # a module beside this one
 
 
 @pytest.fixture(scope="session")

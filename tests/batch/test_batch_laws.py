@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_shop import DEFAULTS, Shop, chat, mixed, plain
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
@@ -18,6 +17,7 @@ from soupmix.batch.journal import journal_path
 from soupmix.batching.runner import Runner
 from soupmix.engine import Sampling
 from soupmix.errors import RecipeError, SoupmixError
+from tests.support.batch_shop import DEFAULTS, Shop, chat, mixed, plain
 
 ADULT = {"attributes": {"audience": "adult"}}
 

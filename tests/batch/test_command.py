@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from batch_shop import chat, mixed
 
 from soupmix.audit import read_records, verify
 from soupmix.base import Base
 from soupmix.store import Store
+from tests.support.batch_shop import chat, mixed
 
 BINARY = str(Path(sys.executable).parent / "soupmix")
 Run = Callable[..., tuple[int, str, str]]

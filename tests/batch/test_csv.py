@@ -5,13 +5,13 @@ import io
 from pathlib import Path
 
 import pytest
-from batch_files import REFUSED, result, source, written
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soupmix.batch.columns import Columns
 from soupmix.batch.inputs import open_input
 from soupmix.errors import RecipeError
+from tests.support.batch_files import REFUSED, result, source, written
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
 

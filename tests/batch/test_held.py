@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_shop import Shop, chat, plain
 
 from soupmix.batch import run
 from soupmix.batch.journal import journal_path, open_journal
 from soupmix.errors import OutputError, RecipeError, SoupmixError
 from soupmix.openai.errors import error_body, status_of
+from tests.support.batch_shop import Shop, chat, plain
 
 Edit = Callable[[dict[str, Any]], object]
 LINES = [

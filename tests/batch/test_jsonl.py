@@ -6,11 +6,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from batch_files import good, source, written
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soupmix.batch.line import CHAT, COMPLETIONS, bounded_lines
+from tests.support.batch_files import good, source, written
 
 
 @given(data=st.lists(st.binary(max_size=12)).map(b"\n".join), limit=st.integers(1, 8))

@@ -1,4 +1,4 @@
-"""A little of `make soak`: the same script, a handful of kills."""
+"""A little of `make soak`: the same program, a handful of kills."""
 
 import json
 import subprocess
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "soak" / "kills_batch.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(150, marks=pytest.mark.slow)])
 def test_a_killed_batch_ends_as_if_nothing_had_happened(kills: int) -> None:
-    done = subprocess.run([sys.executable, SCRIPT, str(kills)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.soak.kills_batch", str(kills)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["kills"] >= kills

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from batch_files import REFUSED, result, source, written
 from pyarrow import parquet
 
 from soupmix.errors import RecipeError
+from tests.support.batch_files import REFUSED, result, source, written
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A seeded simulation of the scheduler: what every slot would hold is written down, and every row is checked against it.
 
-Run as a program: `python tests/batching/simulate.py ROWS SEED` schedules so many rows, with joins, leaves, changed weights,
+Run as a program: `python -m tests.batching.simulate ROWS SEED` schedules so many rows, with joins, leaves, changed weights,
 reloaded policies, evictions, failures and cancelled answers, and ends at the first row that would read what is not its own.
 """
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from asking import answer, ask
 
 from soupmix.base import Base
 from soupmix.batching import Batcher, Limits, Request
@@ -18,6 +17,7 @@ from soupmix.policy import Grant, Policy, RecordedGrant
 from soupmix.policy.documents import Document
 from soupmix.store import Store
 from soupmix.weights import Weights
+from tests.support.batcher_client import answer, ask
 
 Granter = Callable[..., Grant]
 ACME = {"tier": "organisation", "issuer": "acme", "version": "1", "rules": []}

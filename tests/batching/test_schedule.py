@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from simulate import Foreign, run
 
 from soupmix.batching.request import Limits
 from soupmix.batching.schedule import Job, Scheduler
+from tests.batching.simulate import Foreign, run
 
 
 def test_no_row_reads_what_is_not_its_own() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from groups import alive, group, wait_for
+from tests.support.process_groups import alive, group, wait_for
 
 HOSTS = Path(__file__).parent / "hosts.py"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]

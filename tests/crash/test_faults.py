@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from attack import adapter, encode, item, sound
-from faults import KINDS, Faults
-from kills_merge import debris, snapshot
 
 from soupmix import scratch
 from soupmix.base import Base
@@ -18,6 +15,9 @@ from soupmix.files import new_folder, write_file
 from soupmix.merge import merge
 from soupmix.policy import Policy
 from soupmix.store import Store
+from tests.support.adapter_folder import adapter, encode, item, sound
+from tests.support.faults import KINDS, Faults
+from tests.support.folders import debris, snapshot
 
 training = importlib.import_module("soupmix.train.run")
 Write = Callable[[int], object]

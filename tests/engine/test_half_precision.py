@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reads_beyond import TileUnits
 from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.policy import Grant
 from soupmix.store import Store
+from tests.support.reads_beyond import TileUnits
 
 IDS = torch.randint(5, 200, (5, 9), generator=torch.Generator().manual_seed(0))
 Granter = Callable[..., Grant]

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-import battery
 import pytest
 import torch
 
 import soupmix_kernels as kernels
 from soupmix_kernels import Part, Pool, backend_for, cpu, reference
+from tests.support import battery
 
 OPS = torch.ops.soupmix
 CPU = torch.device("cpu")

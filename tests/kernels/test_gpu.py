@@ -5,11 +5,11 @@ How the battery is put on a device is tried on the CPU as well, so that the firs
 
 from collections.abc import Callable
 
-import battery
 import pytest
 import torch
 
 from soupmix_kernels import Part, Pool, Seats, backend_for, soup_linear_
+from tests.support import battery
 
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or HIP device")]
 DEVICES = [pytest.param("cpu"), pytest.param("cuda", marks=needs_gpu)]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import soupmix_kernels as kernels
-from reads_beyond import ReadsBeyond, TileUnits
 from soupmix_kernels import Part, Pool, cpu, reference, rows_apart
+from tests.support.reads_beyond import ReadsBeyond, TileUnits
 
 CPU = torch.device("cpu")
 HALF = (torch.bfloat16, torch.float16)
@@ -188,7 +188,6 @@ def test_products_that_mix_rows_whatever_the_dimension_are_refused(monkeypatch: 
 @pytest.mark.parametrize("most", ["avx2", "avx512_core", "avx512_core_bf16", "avx512_core_amx", ""])
 def test_whatever_instructions_onednn_may_use(most: str) -> None:
     """oneDNN reads its limit once, so each has a process; where the processor has less, it is the same again."""
-    here = "import sys; sys.path[:0] = {!r}; import test_rows_apart as t; [t.test_on_this_processor_too(p) for p in t.PATHS]"
-    code = here.format([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    code = "from tests.kernels import test_rows_apart as t; [t.test_on_this_processor_too(p) for p in t.PATHS]"
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": most, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], env=environment)

@@ -1,6 +1,6 @@
 """Random policies and requests: never outside by an independent reading, always proved by an independent checker.
 
-python tests/policy/soak.py [PAIRS] [SEED]
+python -m tests.policy.soak [PAIRS] [SEED]
 """
 
 import json
@@ -8,16 +8,12 @@ import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from claims import accepted
-from draw import Draw
-from oracle import SHELF, allows
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document
+from tests.support.claims import accepted
+from tests.support.draw import Draw
+from tests.support.oracle import SHELF, allows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 REQUESTS = 50

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
-from test_projection import Half, rows_of
 
 from soupmix.policy import active_set
 from soupmix.policy.certificate import certified
@@ -13,6 +12,7 @@ from soupmix.policy.dual import active_in_floats
 from soupmix.policy.norm import Ellipsoid
 from soupmix.policy.quadratic import Quadratic
 from soupmix.policy.rows import Exact, Solution
+from tests.policy.test_projection import Half, rows_of
 
 UP, DOWN, BOTH = ((1,), 10), ((-1,), 0), [((1,), 10), ((-1,), 0)]
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import SHELF, allows, digest_of
-from test_laws import NOW, asked, build, documents, statements
 
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference, idle_rules
+from tests.policy.test_laws import NOW, asked, build, documents, statements
+from tests.support.oracle import SHELF, allows, digest_of
 
 
 def load(*rules: dict[str, Any], scope: dict[str, Any] | None = None) -> Policy:

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracle import NAMES, SHELF, digest_of
-from test_norm import Measured, measured, policy
-from test_projection import CROSSING, LAMINAR, Half, nearest_neighbour, oracle, problems, rows_of
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, active_set, dual, norm, parse_document, rulebook
@@ -23,6 +20,9 @@ from soupmix.policy.exact import inverse, solve
 from soupmix.policy.quadratic import Quadratic
 from soupmix.policy.rounding import round_inside
 from soupmix.policy.rows import Exact, Solution
+from tests.policy.test_norm import Measured, measured, policy
+from tests.policy.test_projection import CROSSING, LAMINAR, Half, nearest_neighbour, oracle, problems, rows_of
+from tests.support.oracle import NAMES, SHELF, digest_of
 
 small = st.integers(-4, 4)
 

@@ -10,10 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from draw import Draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, nearest, parse_document, patience, regions, rounding, rulebook
@@ -22,6 +20,8 @@ from soupmix.policy.certificate import certified
 from soupmix.policy.face import Face
 from soupmix.policy.patience import check_time, within
 from soupmix.policy.quadratic import Quadratic
+from tests.support.draw import Draw
+from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 REPORT = {"evidence": {"report": digest_of("r"), "until": "2099-01-01"}}
 

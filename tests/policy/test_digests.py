@@ -6,13 +6,13 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from oracle import SHELF, Shelf, digest_of
-from test_norm import measured, policy
-from test_rules import load
 
 from soupmix.files import canonical_json
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.documents import Document
+from tests.policy.test_norm import measured, policy
+from tests.policy.test_rules import load
+from tests.support.oracle import SHELF, Shelf, digest_of
 
 TEXT = """
 tier: law

@@ -12,16 +12,16 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from draw import Draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import SHELF
-from test_remembered import build, document
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Binding, Grant, Policy, RecordedGrant, grant
 from soupmix.policy.grant import check_grant
 from soupmix.weights import Weights
+from tests.policy.test_remembered import build, document
+from tests.support.draw import Draw
+from tests.support.oracle import SHELF
 
 CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}
 

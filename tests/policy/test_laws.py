@@ -9,11 +9,11 @@ from typing import Any
 
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from oracle import NAMES, SHELF, Shelf, allows, digest_of
 
 from soupmix.errors import PolicyError
 from soupmix.policy import Document, Policy, RecordedGrant, parse_document
 from soupmix.weights import decimal_text
+from tests.support.oracle import NAMES, SHELF, Shelf, allows, digest_of
 
 SETTINGS = settings(max_examples=150, deadline=None)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 from soupmix.policy import SOURCES, Policy, parse_document, regions, rulebook
 from soupmix.policy.recent import Recent
+from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 
 def policy(*rules: dict[str, Any], shelf: Shelf = SHELF, **more: Any) -> Policy:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claims import accepted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import NAMES, SHELF, Ref, Shelf, digest_of
 from scipy.optimize import minimize
 
 from soupmix.errors import PolicyError, PolicyRefusal
@@ -20,6 +18,8 @@ from soupmix.policy.compare import difference
 from soupmix.policy.linear import check_linear
 from soupmix.policy.quadratic import Quadratic
 from soupmix.weights import MILLION, decimal_text
+from tests.support.claims import accepted
+from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 BUDGET = 1.5
 

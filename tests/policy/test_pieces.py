@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from oracle import SHELF, Shelf, digest_of
-from test_rules import NOW, load, together
 
 from soupmix.errors import PolicyError, RecipeError, WeightError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference
 from soupmix.policy.pieces import Ball, Choice, Constraint, Piece
 from soupmix.policy.rules import applies
+from tests.policy.test_rules import NOW, load, together
+from tests.support.oracle import SHELF, Shelf, digest_of
 
 NAMES = [ref.name for ref in sorted(SHELF, key=lambda ref: ref.digest)]
 ALL = "friendly + informative + unfriendly + expert + concise + elementary"

@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import oracle
 import pytest
-from oracle import Ref, digest_of
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import Binding, Grant, Policy, parse_document
@@ -18,6 +16,8 @@ from soupmix.policy.region import Region
 from soupmix.policy.rows import Solution
 from soupmix.policy.space import Space
 from soupmix.weights import Weights
+from tests.support import oracle
+from tests.support.oracle import Ref, digest_of
 
 Load = Callable[..., Policy]
 

@@ -4,12 +4,12 @@ import dataclasses
 from typing import Any
 
 import pytest
-from oracle import SHELF, digest_of
-from test_norm import measured, policy
-from test_rules import load
 
 from soupmix.errors import PolicyError
 from soupmix.policy import Grant, Policy, RecordedGrant
+from tests.policy.test_norm import measured, policy
+from tests.policy.test_rules import load
+from tests.support.oracle import SHELF, digest_of
 
 RULES: list[dict[str, Any]] = [
     {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap", "public_reason": "not too much",

@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from draw import Draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import SHELF
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document, rulebook
 from soupmix.policy.clock import When
+from tests.support.draw import Draw
+from tests.support.oracle import SHELF
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINOR: dict[str, Any] = {"scope": {"audience": ["minor"]}}

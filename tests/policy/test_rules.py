@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle import SHELF, digest_of
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.cases import read_cases, run
+from tests.support.oracle import SHELF, digest_of
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

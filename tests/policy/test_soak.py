@@ -1,6 +1,6 @@
 """A short run of what `make soak` does a million times."""
 
-from soak import soak
+from tests.policy.soak import soak
 
 
 def test_random_policies_and_requests() -> None:

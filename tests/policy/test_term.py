@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import NAMES, SHELF, digest_of
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.clock import Clock, Reading
+from tests.support.oracle import NAMES, SHELF, digest_of
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -5,10 +5,10 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from oracle import SHELF, Ref, digest_of
 
 from soupmix.errors import PolicyError
 from soupmix.policy import Policy, parse_document
+from tests.support.oracle import SHELF, Ref, digest_of
 
 CALM, TWIN = Ref("calm", "style", "calm", digest_of("calm")), Ref("twin", "other", "twin", digest_of("calm"))
 

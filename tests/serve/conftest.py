@@ -1,10 +1,8 @@
 """Real servers on loopback with a picoscopic model, ended by the test."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +12,7 @@ from soupmix.batching import Limits
 from soupmix.serve.opening import Plan
 from soupmix.serve.settings import Settings
 from soupmix.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from serving import MODEL, POLICY, Running, running
+from tests.support.serving import MODEL, POLICY, Running, running
 
 
 @pytest.fixture(scope="session")

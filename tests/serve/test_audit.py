@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from serving import MODEL, Running
-
 from soupmix.audit import pseudonym, read_records, verify
+from tests.support.serving import MODEL, Running
 
 ASK = {"model": MODEL, "prompt": "x", "max_tokens": 1}
 

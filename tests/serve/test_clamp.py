@@ -1,6 +1,6 @@
 """`/v1/clamp`: what an answer would be granted, without one."""
 
-from serving import MODEL, Running
+from tests.support.serving import MODEL, Running
 
 LOUD = {"weights": {"loud": 0.9, "calm": "0.3"}}
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 1}

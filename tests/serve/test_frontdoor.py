@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import MODEL, Running
+
+from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}

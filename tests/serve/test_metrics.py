@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
-from serving import MODEL, Running
+
+from tests.support.serving import MODEL, Running
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana.json"
 PLAIN = {"route", "method", "status", "finish", "outcome", "le"}

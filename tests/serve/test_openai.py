@@ -2,9 +2,9 @@
 
 import openai
 import pytest
-from serving import MODEL, Running
 
 from soupmix.engine import Engine, Sampling
+from tests.support.serving import MODEL, Running
 
 SKY = [{"role": "user", "content": "Why is the sky blue?"}]
 CALM = {"soup": {"weights": {"calm": 0.5}, "attributes": {"audience": "adult"}}}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import Running
 
 from soupmix.serve import page
+from tests.support.serving import Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 ORIGIN = {"Origin": "https://elsewhere.example"}

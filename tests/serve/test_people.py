@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import openai
-from serving import MODEL, Running
 
 from soupmix.batching import Limits
 from soupmix.engine import Sampling
+from tests.support.serving import MODEL, Running
 
 
 def person(number: int) -> tuple[dict[str, float], str, int]:

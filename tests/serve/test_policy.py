@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from serving import MODEL, POLICY, Running
 
 from soupmix.audit import read_records
 from soupmix.errors import Overloaded, PolicyError, PolicyRefusal
@@ -17,6 +16,7 @@ from soupmix.serve.opening import Plan
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.settings import Settings
 from soupmix.store import Store
+from tests.support.serving import MODEL, POLICY, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 200}

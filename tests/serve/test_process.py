@@ -15,13 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import MODEL, POLICY
 
 from soupmix.audit import pseudonym, read_records, verify
 from soupmix.base import Base
 from soupmix.serve.tables import open_database
 from soupmix.serve.tenants import Keys
 from soupmix.store import Store
+from tests.support.serving import MODEL, POLICY
 
 BINARY = [sys.executable, "-c", "from soupmix.cli import main; main()", "serve"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from serving import MODEL, Running
 from sqlalchemy import Engine, event
 
 from soupmix.store import Store
+from tests.support.serving import MODEL, Running
 
 CALM = {"weights": {"calm": 0.5}}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import MODEL, Running
 
 from soupmix.audit import AuditLog, Entry, read_records, verify
 from soupmix.errors import OutputError
 from soupmix.serve.refusals import Refusals
 from soupmix.weights import Weights
+from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 MANY = {f"{number:02d}{'x' * 61}": 0.123456 for number in range(64)}

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from serving import Running
+
+from tests.support.serving import Running
 
 CHECKS = (
     "not_a_server_error",

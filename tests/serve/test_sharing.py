@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import MODEL, Running
 
 from soupmix.audit import pseudonym, read_records
 from soupmix.batching import Limits
 from soupmix.errors import RecipeError
 from soupmix.openai.requests import shared_prefix
 from soupmix.serve.tenants import Keys
+from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 SECRET = "my pin is 4711"

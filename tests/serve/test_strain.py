@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import httpx
 import openai
 import pytest
-from serving import MODEL, Running
 
 from soupmix.batching import Limits
+from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "temperature": 0}

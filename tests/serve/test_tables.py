@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from serving import MODEL, Running
 from sqlalchemy import text
 
 from soupmix.errors import OutputError, RecipeError
@@ -19,6 +18,7 @@ from soupmix.serve.profiles import Draft, Profiles
 from soupmix.serve.tables import METADATA, open_database
 from soupmix.serve.tenants import Keys
 from soupmix.weights import Weights
+from tests.support.serving import MODEL, Running
 
 CALM = Draft("Ann", Weights.parse("calm=0.5"), {"audience": "adult"}, {"calm": "explicit"})
 

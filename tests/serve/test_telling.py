@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import MODEL, Running
+
+from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
 OTHERS = "".join(f", tenant-{number}" for number in range(60))

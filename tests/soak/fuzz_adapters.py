@@ -1,6 +1,6 @@
 """Read mutated adapter folders, and see each one accepted as sound or refused with a reason.
 
-    python tests/soak/fuzz_adapters.py 1000000 [--start 0] [--batch 2000]
+    python -m tests.soak.fuzz_adapters 1000000 [--start 0] [--batch 2000]
 
 Batches run in forked children with 256 MB of address space beyond what they start with. A seed is a folder:
 `--start SEED --batch 1` and a count of 1 repeat one. Exit code 1 if anything is not as it must be.
@@ -19,13 +19,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import torch
-from mutate import SHAPES, mutant
 
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
+from tests.support.mutate import SHAPES, mutant
 
 _MEMORY = 256 << 20
 _SLOW = 1.0

@@ -1,6 +1,6 @@
 """kill -9 while an audit log is written, again and again.
 
-    python tests/soak/kills_audit.py [KILLS] [--seed 0]
+    python -m tests.soak.kills_audit [KILLS] [--seed 0]
 
 A child opens the log and appends from four threads, makes checkpoints and erases people; it says what was acknowledged.
 At a random moment it is killed; then the log must verify, hold every acknowledged record, and open again. Every 20 kills a
@@ -12,7 +12,6 @@ import itertools
 import os
 import random
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -20,13 +19,10 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from killing import main
-
 from soupmix.audit import AuditLog, Entry, pseudonym, read_records, verify
 from soupmix.errors import AuditError
 from soupmix.weights import Weights
+from tests.support.killing import main
 
 PER_LOG = 20
 OPTIONS = {"checkpoint_every": 7, "segment_bytes": 20_000}

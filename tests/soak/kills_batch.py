@@ -1,6 +1,6 @@
 """kill -9 at any moment of a batch, again and again: what comes out in the end is what comes out undisturbed, byte for byte.
 
-    python tests/soak/kills_batch.py 1000 [--seed 0]
+    python -m tests.soak.kills_batch 1000 [--seed 0]
 
 Workers are forked from one process that has everything loaded. Each begins the batch or goes on with it, with another number
 of rows at once, and is killed at a random moment, in the middle of answers, between two results, or while the output is put in
@@ -14,28 +14,23 @@ import io
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "batch"))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import torch
-from batch_shop import Shop, mixed, policy_text
-from killing import main
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from conftest import save_tiny_model
 from soupmix.base import Base, resolve
 from soupmix.batch.journal import journal_path
 from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
+from tests.support.batch_shop import Shop, mixed, policy_text
+from tests.support.killing import main
+from tests.support.tiny_model import save_tiny_model
 
 LINES = 60
 COLUMNS = ("custom_id=id", "weights.calm=calm", "max_tokens=most")

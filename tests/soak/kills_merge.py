@@ -1,6 +1,6 @@
 """kill -9 at any moment of `soupmix merge --force` and `soupmix adapters add --force`: old or new, never torn.
 
-    python tests/soak/kills_merge.py 1000 [--seed 0]
+    python -m tests.soak.kills_merge 1000 [--seed 0]
 
 The writers are forked from one process that has everything loaded, so that a trial costs what writing costs. A kill ends
 the process only; what the kernel had taken stays. Loss of power is another matter, and nothing is claimed about it.
@@ -19,18 +19,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "attacks"))
-
 import torch
-from attack import SHAPES, adapter, encode, item, sound
 
 from soupmix.base import Base
 from soupmix.merge import Soup, merge, verify
 from soupmix.policy import Policy
 from soupmix.store import Store
+from tests.support.adapter_folder import SHAPES, adapter, encode, item, sound
+from tests.support.folders import Snapshot, debris, snapshot
 
 _DIGEST = "sha256:" + "0" * 64
-Snapshot = dict[str, bytes]
 
 
 def _base(where: Path) -> Base:
@@ -39,11 +37,6 @@ def _base(where: Path) -> Base:
     weights = {f"{module}.weight": item(list(shape)) for module, shape in SHAPES.items()}
     (where / "base" / "model.safetensors").write_bytes(encode(weights))
     return Base("tiny", where / "base", _DIGEST, None, "test")
-
-
-def snapshot(folder: Path) -> Snapshot:
-    """Every file of a folder with its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def killed(work: Callable[[], object], after: float) -> bool:
@@ -56,11 +49,6 @@ def killed(work: Callable[[], object], after: float) -> bool:
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
-
-
-def debris(folder: Path) -> list[str]:
-    """Temporaries anywhere below a folder."""
-    return [str(path) for path in folder.rglob(".soupmix-*")]
 
 
 def _adapter(where: Path, value: float) -> Path:

@@ -1,4 +1,4 @@
-"""Ten times more than a server can answer, for a minute: `python tests/soak/overload.py [SECONDS] [TIMES]`.
+"""Ten times more than a server can answer, for a minute: `python -m tests.soak.overload [SECONDS] [TIMES]`.
 
 `soupmix serve` as a process of its own on loopback, SmolLM2-135M-Instruct with the shipped adapters, everybody their own soup.
 First what it can do, by 32 clients that ask again when they are answered; then so many times that rate, whether answered or

@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
-def _run(script: str, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, HERE / script, *arguments]
+def _run(program: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"tests.soak.{program}", *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"GOMP_SPINCOUNT": "0"}
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"GOMP_SPINCOUNT": "0"}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
 
 
 def test_three_thousand_mutated_adapters() -> None:
-    said = _run("fuzz_adapters.py", "3000", "--batch", "1000")
+    said = _run("fuzz_adapters", "3000", "--batch", "1000")
     assert said["wrong"] == []
     assert said["accepted"] + sum(said["refused"].values()) == 3000
     assert said["accepted"] > 50
@@ -30,7 +30,7 @@ def test_three_thousand_mutated_adapters() -> None:
 
 
 def test_a_dozen_kills() -> None:
-    for ends in _run("kills_merge.py", "12").values():
+    for ends in _run("kills_merge", "12").values():
         assert ends["whole"] == 6
         assert "torn" not in ends
         assert ends.get("killed at work", 0) >= 1

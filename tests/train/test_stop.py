@@ -11,9 +11,7 @@ from subprocess import Popen
 import pytest
 
 from soupmix.base import Base
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "children"))
-from groups import alive, group, wait_for
+from tests.support.process_groups import alive, group, wait_for
 
 COMMAND = (sys.executable, "-c", "from soupmix.cli import main; main()", "train")
 

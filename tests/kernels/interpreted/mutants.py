@@ -1,6 +1,6 @@
 """Mutation testing of the Triton sources: change one thing, run the battery, and see it fail.
 
-    TRITON_INTERPRET=1 python tests/kernels/interpreted/mutants.py [--workers 2] [--only TEXT]
+    TRITON_INTERPRET=1 python -m tests.kernels.interpreted.mutants [--workers 2] [--only TEXT]
 
 Every conjunct of every mask, every clamp and choice, every term and factor of every index, every comparison and every value of
 masked lanes is changed in turn. Each mutant lives in a copy of the package and runs in a process of its own; one that survives
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[3] / "kernels" / "soupmix_kernels"
-HERE = Path(__file__).parent
 SOURCES = ("coefficients", "merge", "soup_linear", "soup_linear_factor")
 TIMEOUT = 240
 
@@ -171,15 +170,15 @@ def _run_battery(folder: str, source: str) -> None:
     signal.alarm(TIMEOUT)
     code = 1
     try:
-        sys.path[:0] = [folder, str(HERE)]
+        sys.path.insert(0, folder)  # the changed copy of soupmix_kernels
         os.environ["SOUPMIX_KERNELS"] = "triton"
         import torch
 
         torch.set_num_threads(1)
-        import watch
+        from tests.support import watch
 
         watch.install()
-        import battery
+        from tests.support import battery
 
         for _, check in sorted(battery.cases(), key=lambda case: not case[0].startswith(source)):
             check()

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-import battery
 import pytest
+
+from tests.support import battery
 
 CASES = dict(battery.cases())
 

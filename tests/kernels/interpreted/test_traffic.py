@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import watch
 from triton.runtime.interpreter import InterpreterBuilder
 
 from soupmix_kernels.jit import coefficients, merge, soup_linear, soup_linear_factor, tiles
 from soupmix_kernels.jit.traffic import Traffic, coefficients_traffic, merge_traffic, soup_traffic
+from tests.support import watch
 
 OPS = torch.ops.soupmix
 DTYPES = (torch.float32, torch.bfloat16)

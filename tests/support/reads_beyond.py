@@ -25,10 +25,10 @@ class ReadsBeyond(TorchDispatchMode):
 
     def __enter__(self) -> Any:
         rows_apart._step.cache_clear()
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         rows_apart._step.cache_clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -62,6 +62,6 @@ def _spoilt(x: Tensor) -> Tensor:
     if not count or x.element_size() != 2 or rows.stride(1) != 1:
         return torch.zeros(count, dtype=torch.bool)
     flat = x.as_strided((x.untyped_storage().nbytes() // 2,), (1,), 0)
-    ends = x.storage_offset() + torch.arange(count) * rows.stride(0) + inner
+    ends = torch.arange(count) * rows.stride(0) + (x.storage_offset() + inner)
     read = ends[:, None] + torch.arange(-inner % rows_apart.WIDE)
     return ((read < len(flat)) & ~flat[read.clamp(max=len(flat) - 1)].isfinite()).any(1)

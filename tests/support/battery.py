@@ -204,10 +204,13 @@ def layouts(rank: int) -> None:
             turned, plain = given | {name: laid}, given | {name: laid.contiguous()}
             y = turned["y"] if name == "y" else turned["y"].clone()
             expected, before = plain["y"].clone(), plain["y"].double()
-            _soup_op(*(y, *list(turned.values())[1:]), widths, rank)
-            _soup_op(*(expected, *list(plain.values())[1:]), widths, rank)
-            rest = (*list(plain.values())[1:], widths)
-            exact = reference.soup_linear_factor(before, *rest, rank) if rank else reference.soup_linear(before, *rest)
+            _soup_op(**turned | {"y": y}, widths=widths, rank=rank)
+            _soup_op(**plain | {"y": expected}, widths=widths, rank=rank)
+            _, x, A, B, c, persons = plain.values()
+            if rank:
+                exact = reference.soup_linear_factor(before, x, A, B, c, persons, widths, rank)
+            else:
+                exact = reference.soup_linear(before, x, A, B, c, persons, widths)
             _alike(y, expected, exact, f"{name} {way}")
 
 

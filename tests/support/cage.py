@@ -1,13 +1,8 @@
-"""Let hostile work run in a forked child with little memory and time, and hear how it ended.
-
-python tests/attacks/cage.py      every attack in a cage of its own; one JSON object a line
-"""
+"""Let hostile work run in a forked child with little memory and time, and hear how it ended."""
 
 import json
 import os
 import resource
-import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -33,9 +28,9 @@ def caged(work: Callable[[], object]) -> dict[str, Any]:
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        said = pipe.read()
+        heard = pipe.read()
     _, status = os.waitpid(child, 0)
-    return json.loads(said) if said and status == 0 else {"crash": f"wait status {status}"}
+    return dict(json.loads(heard)) if heard and status == 0 else {"crash": f"wait status {status}"}
 
 
 def _confined(work: Callable[[], object]) -> dict[str, Any]:
@@ -53,21 +48,3 @@ def _confined(work: Callable[[], object]) -> dict[str, Any]:
         said["trace"] = traceback.format_exc()[-2000:]
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
     return said | {"seconds": time.process_time() - started, "grown": grown}
-
-
-def _main() -> None:
-    import every
-    import torch
-
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, attack in enumerate(every.ATTACKS):
-            where = Path(scratch) / str(number)
-            where.mkdir()
-            said = caged(lambda attack=attack, where=where: attack.run(where))
-            print(json.dumps({"name": attack.name, **said}), flush=True)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    _main()

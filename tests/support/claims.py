@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from checker import Claim, apply, dot, proves
-
 from soupmix.policy.face import Face
 from soupmix.policy.region import Region
-from soupmix.policy.rows import Solution
+from soupmix.policy.rows import Exact, Solution
+from tests.support.checker import Claim, apply, dot, proves
 
 
 def claim_of(face: Face, solution: Solution, size: int) -> Claim:
@@ -28,7 +27,7 @@ def claim_of(face: Face, solution: Solution, size: int) -> Claim:
 def accepted(region: Region, asked: Sequence[int], granted: Sequence[int]) -> bool:
     """Every face's nearest point is proved, and what is granted lies beside the nearest of all."""
     metric, size = region.space.metric, len(asked)
-    nearest = []
+    nearest: list[tuple[Fraction, Sequence[Exact]]] = []
     for face in region.faces:
         solution = face.project(asked, metric)
         if solution is None or not proves(asked, claim_of(face, solution, size), metric):

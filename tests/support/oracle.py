@@ -51,7 +51,10 @@ def allows(
     """Whether a point is in the feasible set, read straight off the documents."""
     w = {ref.name: micro.get(ref.name, 0) for ref in refs}
     dimensions = {ref.dimension for ref in refs}
-    together = lambda d: sum(w[ref.name] for ref in refs if ref.dimension == d)  # noqa: E731
+
+    def together(dimension: str) -> int:
+        return sum(w[ref.name] for ref in refs if ref.dimension == dimension)
+
     if not all(0 <= x <= MILLION for x in w.values()) or any(together(d) > MILLION for d in dimensions):
         return False
     if refs.total_budget is not None and sum(w.values()) > refs.total_budget:
@@ -80,7 +83,10 @@ def _obeys(
 ) -> bool:
     least = round(float(rule.get("at_least", "-1000")) * MILLION)
     most = round(float(rule.get("at_most", "1000")) * MILLION)
-    within = lambda x: least <= x <= most  # noqa: E731
+
+    def within(x: int) -> bool:
+        return least <= x <= most
+
     matching = [
         ref
         for ref in refs

@@ -53,7 +53,7 @@ class Faults:
 
     def _os_open(self, path: Any, flags: int, *arguments: Any, **options: Any) -> int:
         if flags & _WRITING:
-            return self._through("open", _os_open, path, flags, *arguments, **options)
+            return int(self._through("open", _os_open, path, flags, *arguments, **options))
         return _os_open(path, flags, *arguments, **options)
 
     def _os_write(self, handle: int, data: Any) -> int:
@@ -73,9 +73,10 @@ class Faults:
     @contextmanager
     def planted(self) -> Iterator["Faults"]:
         """Watch every call for the length of a `with`."""
-        calls = {name: self._wrapped(name, getattr(os, name)) for name in _CALLS}
+        calls: dict[str, Any] = {name: self._wrapped(name, getattr(os, name)) for name in _CALLS}
+        calls |= {"open": self._os_open, "write": self._os_write, "close": self._os_close}
         with (
-            mock.patch.multiple(os, open=self._os_open, write=self._os_write, close=self._os_close, **calls),
+            mock.patch.multiple(os, **calls),
             mock.patch.object(io, "open", self._io_open),
             mock.patch.object(builtins, "open", self._io_open),
             mock.patch.object(fcntl, "flock", self._wrapped("flock", fcntl.flock)),

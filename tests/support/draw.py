@@ -3,9 +3,8 @@
 import random
 from typing import Any
 
-from oracle import NAMES, digest_of
-
 from soupmix.weights import decimal_text
+from tests.support.oracle import NAMES, digest_of
 
 SELECTORS: list[dict[str, Any]] = [
     *({"adapter": name} for name in NAMES),
