@@ -37,6 +37,6 @@ def accepted(region: Region, asked: Sequence[int], granted: Sequence[int]) -> bo
     least = min(distance for distance, _ in nearest)
     reach = 1 if all(face.ball is None for face in region.faces) else 64  # rounding inside a ball may step back further
     return any(
-        distance == least and all(abs(g - w) < reach for g, w in zip(granted, weights, strict=True))
+        distance == least and all(abs(Fraction(g) - w) < reach for g, w in zip(granted, weights, strict=True))
         for distance, weights in nearest
     )

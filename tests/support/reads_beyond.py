@@ -62,6 +62,6 @@ def _spoilt(x: Tensor) -> Tensor:
     if not count or x.element_size() != 2 or rows.stride(1) != 1:
         return torch.zeros(count, dtype=torch.bool)
     flat = x.as_strided((x.untyped_storage().nbytes() // 2,), (1,), 0)
-    ends = torch.arange(count) * rows.stride(0) + (x.storage_offset() + inner)
+    ends = torch.arange(count).mul(rows.stride(0)).add(x.storage_offset() + inner)
     read = ends[:, None] + torch.arange(-inner % rows_apart.WIDE)
     return ((read < len(flat)) & ~flat[read.clamp(max=len(flat) - 1)].isfinite()).any(1)
