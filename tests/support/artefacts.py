@@ -60,7 +60,7 @@ def main(out: Path) -> None:
 def fix_clock_and_chance() -> None:
     """The clock and the random numbers of the audit log; before anything of soupmix is imported."""
     drawn = random.Random(7)
-    time.time = NOW.timestamp  # type: ignore[assignment]
+    time.time = NOW.timestamp
     secrets.token_bytes = lambda nbytes=None: drawn.randbytes(nbytes or 32)
     secrets.token_hex = lambda nbytes=None: drawn.randbytes(nbytes or 32).hex()
 
@@ -212,7 +212,7 @@ TOKENIZER_CONFIG = {
 def tokenizer(vocabulary: Mapping[str, int]) -> dict[str, Any]:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+    model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
     model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary, "merges": []}
     return {
         "version": "1.0",
@@ -382,14 +382,13 @@ def identities() -> dict[str, str]:
 
 def answers() -> None:
     """Batches and a chat, greedy in fp32."""
-    greedy = ("--base", "base", "--model", "base", "--dtype", "fp32", "--temperature", "0", "--max-new-tokens", "8")
-    greedy += ("--rows", "4", "--length", "128")
+    fp32 = ("--base", "base", "--dtype", "fp32", "--max-new-tokens", "8")
+    greedy = (*fp32, "--model", "base", "--temperature", "0", "--rows", "4", "--length", "128")
     command("batch", "prompts.jsonl", "answers.jsonl", *greedy, *POLICIES, to="printed/batch.txt")
     columns = ("--column", "prompt=prompt", "--column", "custom_id=id", "--column", "weights.calm=calm")
     recorded = ("--audit", "batch-audit", "--who", "ada")
     command("batch", "prompts.csv", "answers.csv", *columns, *greedy, *recorded, *POLICIES, to="printed/batch-csv.txt")
-    said = ("--base", "base", "--dtype", "fp32", "--max-new-tokens", "8")
-    command("chat", "why", *ADA, *said, *POLICIES, to="printed/chat.txt")
+    command("chat", "why", *ADA, *fp32, *POLICIES, to="printed/chat.txt")
 
 
 def signed_sets() -> None:
