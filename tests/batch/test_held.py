@@ -35,7 +35,7 @@ def begun(shop: Shop, where: Path, done: int) -> tuple[Path, Path]:
     source, out = where / "in.jsonl", where / "out.jsonl"
     source.write_text("\n".join(map(json.dumps, LINES)) + "\n")
     with pytest.MonkeyPatch.context() as patch:  # killed between the last result and the output
-        patch.setattr("batch_shop.finish", lambda *_, **__: None)
+        patch.setattr("tests.support.batch_shop.finish", lambda *_, **__: None)
         shop.work(source, out)
     lines = journal_path(out).read_bytes().splitlines(keepends=True)
     journal_path(out).write_bytes(b"".join(lines[: done + 1]))
