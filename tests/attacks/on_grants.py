@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from soupmix.errors import PolicyError
 from soupmix.merge import merge
-from soupmix.policy import Grant, Policy, RecordedGrant
+from soupmix.policy import Grant, Policy
+from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.store import Store
 from soupmix.weights import MILLION, Weights
 from tests.attacks.attack import Attack
@@ -37,20 +38,21 @@ def _with(grant: Grant, **fields: object) -> Grant:
 
 def _recorded(policy: Policy) -> RecordedGrant:
     record = policy.clamp("friendly=1").to_dict()
-    return Grant.from_record(record | {"granted": {"friendly": "1000"}, "requested": {"friendly": "1000"}})
+    return read_record(record | {"granted": {"friendly": "1000"}, "requested": {"friendly": "1000"}})
 
 
 def _constructed(policy: Policy) -> Grant:
     said = asdict(policy.clamp("friendly=1"))
     made = {name: said[name] for name in RecordedGrant.__dataclass_fields__} | {"granted": _GREEDY}
-    return Grant(**made, seal=bytes(16))
+    grant = object.__new__(Grant)
+    RecordedGrant.__init__(grant, **made)
+    return _with(grant, _tag=bytes(16))
 
 
 def _put_together(policy: Policy) -> Grant:
     sound, made = policy.clamp("friendly=1"), object.__new__(Grant)
     for name in Grant.__dataclass_fields__:
-        if name != "seal":
-            object.__setattr__(made, name, getattr(sound, name))
+        object.__setattr__(made, name, getattr(sound, name))
     return _with(made, granted=_GREEDY)
 
 
@@ -81,7 +83,7 @@ def _of_somebody_else(policy: Policy) -> Grant:
 
 ATTACKS = (
     _merges("grant-from-a-record", "a weight of 1000, read back as a grant", _recorded),
-    _merges("grant-constructed", "a grant with a seal of its own", _constructed),
+    _merges("grant-constructed", "a grant with a tag of its own", _constructed),
     _merges("grant-put-together", "the tag of another grant, without the constructor", _put_together),
     _merges("grant-changed-inside", "a weight of 1000 behind a checked one", _inside),
     _merges("grant-copied-and-changed", "a copy is not looked at", _copied),

@@ -13,8 +13,9 @@ from soupmix.base import Base
 from soupmix.batching import Batcher, Limits, Request
 from soupmix.engine import Engine, Sampling
 from soupmix.errors import AdapterError, Overloaded, PolicyError, RecipeError
-from soupmix.policy import Grant, Policy, RecordedGrant
+from soupmix.policy import Grant, Policy
 from soupmix.policy.documents import Document
+from soupmix.policy.recorded import read_record
 from soupmix.store import Store
 from soupmix.weights import Weights
 from tests.support.batcher_client import answer, ask
@@ -200,7 +201,7 @@ def test_a_grant_of_another_policy_than_the_engines_is_refused(
 
 def test_only_what_a_policy_granted_is_answered(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     """Records, grants that were changed, and other things: each door of engine and batch looks."""
-    record = RecordedGrant.read(grant(calm=0.5).to_dict())
+    record = read_record(grant(calm=0.5).to_dict())
     raised, renamed = grant(calm=0.5), grant(calm=0.5)
     object.__setattr__(raised, "granted", Weights.parse("calm=1"))
     object.__setattr__(renamed, "policy_digest", "sha256:" + "0" * 64)

@@ -17,6 +17,7 @@ from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
 from soupmix.merge.soup import repeat_merge
 from soupmix.policy import Grant, Policy
+from soupmix.policy.recorded import read_record
 from soupmix.serve.policies import InForce, Policies
 from soupmix.store import Store
 
@@ -84,7 +85,7 @@ def test_it_is_refused_wherever_a_grant_is_used(cancelling: Store, grant: Grant,
             "complete": lambda: engine.complete([prompt], [grant], method="factor"),
             "logits": lambda: engine.logits(torch.tensor([[1, 2]]), [grant], method="factor"),
             "submit": lambda: batcher.submit(request, lambda piece: None),
-            "repeated": lambda: repeat_merge(cancelling, Grant.from_record(grant.to_dict()), method="factor"),
+            "repeated": lambda: repeat_merge(cancelling, read_record(grant.to_dict()), method="factor"),
         }
         assert {name: refusal(act) for name, act in acts.items()} == dict.fromkeys(acts, "norm-not-linear")
     assert norm(merge(cancelling, grant).modules) == 0
@@ -102,7 +103,7 @@ def test_a_grant_without_such_a_rule_is_recorded_as_before(cancelling: Store, gr
     assert "norm_rule" not in Policy.open(cancelling).clamp(BOTH).to_dict()
     assert grant.to_dict()["norm_rule"] == "law.yaml (law) small"
     old = {key: value for key, value in grant.to_dict().items() if key != "norm_rule"}
-    assert Grant.from_record(old).norm_rule is None
+    assert read_record(old).norm_rule is None
 
 
 @pytest.mark.parametrize("scope", ["", "audience: [minor]"])

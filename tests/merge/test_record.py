@@ -19,7 +19,8 @@ from soupmix.errors import AdapterError, OutputError, PolicyError
 from soupmix.files import sha256_file
 from soupmix.merge import Soup, merge, merge_identity, read_recipe
 from soupmix.merge.soup import repeat_merge
-from soupmix.policy import Grant, Policy, RecordedGrant
+from soupmix.policy import Grant, Policy
+from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.store.store import Store
 from soupmix.weights import Weights
 
@@ -95,7 +96,7 @@ def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path:
 def test_the_grant_inside_is_the_grant(soup: Soup, tmp_path: Path) -> None:
     soup.save_adapter(tmp_path / "out")
     written = json.loads((tmp_path / "out/soupmix_grant.json").read_text())
-    assert RecordedGrant.read(written).to_dict() == soup.grant.to_dict()
+    assert read_record(written).to_dict() == soup.grant.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def _greedy(three: Store) -> RecordedGrant:
     weights = {"friendly": "1000", "concise": "-3", "expert": "0.25"}
     digests = {each.name: each.digest for each in three}
     changed = {"granted": weights, "requested": weights, "digests": digests, "clamped": False, "binding": []}
-    return RecordedGrant.read(record | changed)
+    return read_record(record | changed)
 
 
 def test_a_record_of_a_grant_is_not_merged(three: Store) -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from soupmix.cli import cli
 from soupmix.cli.options import parse_attributes
 from soupmix.errors import AdapterError, PolicyError, PolicyRefusal, RecipeError, SoupmixError, WeightError
-from soupmix.policy import Grant
+from soupmix.policy.recorded import read_record
 from soupmix.store import Entry, Manifest, write_manifest
 
 HEX = "a" * 64
@@ -67,7 +67,7 @@ def test_json_is_the_grant(store: Path, acme: Path) -> None:
     result = run("-w", "elementary=0.9,friendly=0.3", "--policy", acme, "--store", store, "--json")
     record = json.loads(result.stdout)
     assert record["granted"] == {"elementary": "0.5", "friendly": "0.3"}
-    assert Grant.from_record(record).clamped
+    assert read_record(record).clamped
 
 
 def test_no_policy_is_said_aloud(store: Path) -> None:

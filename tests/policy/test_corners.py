@@ -18,6 +18,7 @@ from soupmix.policy.compare import difference
 from soupmix.policy.dual import active_in_floats
 from soupmix.policy.exact import inverse, solve
 from soupmix.policy.quadratic import Quadratic
+from soupmix.policy.recorded import read_record
 from soupmix.policy.rounding import round_inside
 from soupmix.policy.rows import Exact, Solution
 from tests.policy.test_norm import Measured, measured, policy
@@ -297,8 +298,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_record_that_is_no_object_is_damaged() -> None:
-    from soupmix.policy import Grant
 
     with pytest.raises(PolicyError, match="damaged grant record: it is no JSON object") as caught:
-        Grant.from_record([])  # type: ignore[arg-type]
+        read_record([])  # type: ignore[arg-type]
     assert caught.value.reason == "bad-record"

@@ -11,7 +11,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from soupmix.errors import PolicyError
-from soupmix.policy import Document, Policy, RecordedGrant, parse_document
+from soupmix.policy import Document, Policy, parse_document
+from soupmix.policy.recorded import read_record
 from soupmix.weights import decimal_text
 from tests.support.oracle import NAMES, SHELF, Shelf, allows, digest_of
 
@@ -248,7 +249,7 @@ def test_names_and_order_do_not_matter(
 @given(st.lists(documents(), max_size=2), asked, statements)
 def test_a_record_is_the_grant(contents: list[dict[str, Any]], want: dict[str, str], said: dict[str, str]) -> None:
     grant = build(contents).clamp(want, **said)
-    assert RecordedGrant.read(json.loads(json.dumps(grant.to_dict()))).to_dict() == grant.to_dict()
+    assert read_record(json.loads(json.dumps(grant.to_dict()))).to_dict() == grant.to_dict()
 
 
 @SETTINGS

@@ -17,6 +17,7 @@ from soupmix.policy.certificate import certified
 from soupmix.policy.compare import difference
 from soupmix.policy.linear import check_linear
 from soupmix.policy.quadratic import Quadratic
+from soupmix.policy.recorded import read_record
 from soupmix.weights import MILLION, decimal_text
 from tests.support.claims import accepted
 from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
@@ -233,7 +234,7 @@ def test_a_grant_says_which_rule_bounds_its_norm() -> None:
     for audience, rule in (("minor", "minors"), ("adult", "all")):
         grant = made.clamp("friendly=0.1", audience=audience)
         assert grant.norm_rule == f"law.yaml (law) {rule}"
-        assert Grant.from_record(grant.to_dict()).to_dict() == grant.to_dict()
+        assert read_record(grant.to_dict()).to_dict() == grant.to_dict()
         check_linear("delta", grant.norm_rule)
         with pytest.raises(PolicyRefusal, match=rf"method factor was asked for, and law\.yaml \(law\) {rule} bounds"):
             check_linear("factor", grant.norm_rule)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from soupmix.errors import PolicyError
-from soupmix.policy import Grant, Policy, RecordedGrant
+from soupmix.policy import Policy
+from soupmix.policy.recorded import RecordedGrant, read_record
 from tests.policy.test_norm import measured, policy
 from tests.policy.test_rules import load
 from tests.support.oracle import SHELF, digest_of
@@ -52,7 +53,7 @@ def test_a_record_word_for_word() -> None:
         "schema": 1,
         "sources": {"concise": "explicit", "friendly": "stored"},
     }  # fmt: skip
-    assert Grant.from_record(record).to_dict() == grant.to_dict()
+    assert read_record(record).to_dict() == grant.to_dict()
     assert str(grant.binding[0]) == "x.yaml (organisation): at most 0.5 for audience minor; not too much"
     assert made.internal_reasons(grant) == {"x.yaml cap": "the lawsuit", "x.yaml rules[1]": "a study"}
     assert grant.explain().splitlines()[-1] == "obliged to: log requests, offer erasure"
@@ -64,7 +65,7 @@ def test_what_is_open_or_measured_is_read_back_too() -> None:
         policy(measured(4), 0.02, "delta").clamp("friendly=1,expert=0.7"),
         load().clamp({}),
     ):
-        again = Grant.from_record(grant.to_dict())
+        again = read_record(grant.to_dict())
         assert type(again) is RecordedGrant
         assert dataclasses.asdict(grant) == dataclasses.asdict(again) | {"_tag": grant._tag}
     assert Policy.open(SHELF).clamp("friendly=1", sources="inferred").to_dict()["sources"] == {"*": "inferred"}
@@ -83,6 +84,6 @@ def test_what_is_open_or_measured_is_read_back_too() -> None:
 def test_a_damaged_record_in_words(change: dict[str, Any], words: str) -> None:
     record = Policy.open(SHELF).clamp("friendly=0.5").to_dict()
     with pytest.raises(PolicyError) as caught:
-        Grant.from_record(record | change)
+        read_record(record | change)
     assert str(caught.value) == f"damaged grant record: {words}"
     assert caught.value.reason == "bad-record"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from soupmix.merge.export import Export
     from soupmix.merge.soup import Soup
-    from soupmix.policy import RecordedGrant
+    from soupmix.policy.recorded import RecordedGrant
 
 __all__ = [
     "PROVENANCE",

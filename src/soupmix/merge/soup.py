@@ -13,9 +13,10 @@ from soupmix.merge.export import Export, Keys, Saved, save
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import check_method, factor_warnings, merge_modules
 from soupmix.merge.stack import Stack
-from soupmix.policy import Grant, RecordedGrant
+from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.linear import check_linear
+from soupmix.policy.recorded import RecordedGrant
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
 from soupmix.weights import MILLION

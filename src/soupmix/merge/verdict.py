@@ -32,7 +32,7 @@ from soupmix.merge.recipe import Recipe, read_recipe
 from soupmix.merge.record import BASE_FILES, DIGESTS, GRANT, RECIPE, REPORT
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import SHARD_SIZE, Soup, repeat_merge
-from soupmix.policy import RecordedGrant
+from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
 from soupmix.trust.bundle import MODEL_SIGNATURE
@@ -197,7 +197,7 @@ def _rebuild(
 
 def _grant(path: Path) -> RecordedGrant:
     try:
-        return RecordedGrant.read(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
+        return read_record(strict_json(read_sealed(path, cap=_MAX_RECORD)[0]))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="bad-record") from None
     except (ValueError, RecursionError) as error:

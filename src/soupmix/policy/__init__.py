@@ -4,7 +4,7 @@ from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.grant import Grant
 from soupmix.policy.known import AdapterRef
 from soupmix.policy.reading import parse_document
-from soupmix.policy.recorded import Binding, RecordedGrant
+from soupmix.policy.recorded import Binding
 from soupmix.policy.rulebook import Policy
 from soupmix.policy.rules import ATTRIBUTES, SOURCES
 
@@ -17,6 +17,5 @@ __all__ = [
     "Document",
     "Grant",
     "Policy",
-    "RecordedGrant",
     "parse_document",
 ]

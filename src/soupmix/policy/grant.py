@@ -2,24 +2,26 @@
 
 Every grant carries a tag over all that it says, made with a key that this process drew when it began. Whoever takes a grant
 makes the tag again: what was read from a record, unpickled, put together by hand or changed afterwards has no such tag, or
-another. Code that runs in this process can reach the key, and the kernels' memory too, so this is no wall against it; it
-catches mistakes, and data that passes for a grant.
+another. No public name makes one but `Policy.clamp`. Code that runs in this process can reach private names, the key, and
+the kernels' memory too, so this is no wall against it; it catches mistakes, and data that passes for a grant.
 """
 
 import marshal
 import secrets
-from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from hmac import compare_digest
 from json import JSONEncoder
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, final
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.policy.known import Known
 from soupmix.policy.recorded import Binding, RecordedGrant
-from soupmix.weights import Weights
+from soupmix.policy.region import Clamped, Pull
+from soupmix.weights import Weights, decimal_text
 
-__all__ = ["Grant", "check_grant", "seal_of"]
+__all__ = ["ClampResult", "Grant", "check_grant"]
 
 _KEY: Final = secrets.token_bytes(32)
 _encode = JSONEncoder(
@@ -27,27 +29,21 @@ _encode = JSONEncoder(
 ).encode  # says what a text holds, whatever its class shows
 
 
-@dataclass(frozen=True, slots=True)
+@final
+@dataclass(frozen=True, slots=True, init=False)
 class Grant(RecordedGrant):
-    """Weights that a policy let through. Made by `Policy.clamp` only, which gives it the `seal_of` what it grants.
+    """Weights that a policy let through. Made by `Policy.clamp` only.
 
     It cannot be changed, copied into another one or pickled: across processes a request travels, and is granted anew.
     """
 
-    seal: InitVar[bytes | None] = field(default=None, kw_only=True)
     _tag: bytes = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self, seal: bytes | None) -> None:
-        if not isinstance(seal, bytes):
-            raise TypeError(
-                "a Grant comes from Policy.clamp; without a policy, use Policy.open(adapters).clamp(weights)"
-            )
-        object.__setattr__(self, "_tag", _tag_of(self, seal))
+    def __init__(self, *_: object, **__: object) -> None:
+        raise TypeError("a Grant comes from Policy.clamp; without a policy, use Policy.open(adapters).clamp(weights)")
 
-    @staticmethod
-    def from_record(record: Mapping[str, Any]) -> RecordedGrant:
-        """What a grant's `to_dict` wrote; see `RecordedGrant.read`. It lets nothing through any more."""
-        return RecordedGrant.read(record)
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("a Grant has no kinds: whoever takes one takes what Policy.clamp gave")
 
     def __copy__(self) -> "Grant":
         return self
@@ -63,6 +59,44 @@ class Grant(RecordedGrant):
 
     def __setstate__(self, state: object) -> NoReturn:
         raise TypeError("a grant is made by Policy.clamp, not from the state of another")
+
+
+@dataclass(frozen=True, slots=True)
+class ClampResult:
+    """What a `Grant` says of a clamp, ready for every grant of the same request: what is let through, what bound, how far
+    it moved.
+
+    Attributes:
+        granted, adapter_digests, binding, distance: see `RecordedGrant`.
+        refused: the first binding of a rule that refuses instead of clamping, or None.
+    """
+
+    granted: Weights
+    adapter_digests: tuple[tuple[str, str], ...]
+    binding: tuple[Binding, ...]
+    distance: str
+    refused: Binding | None
+    _seal: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_seal", _seal_of(self))
+
+    @classmethod
+    def of(cls, clamped: Clamped, known: Sequence[Known]) -> "ClampResult":
+        """A clamp over these adapters, in words."""
+        used = {adapter.name: micro for adapter, micro in zip(known, clamped.granted, strict=True) if micro}
+        digests = tuple(sorted([(adapter.name, adapter.digest) for adapter in known if adapter.name in used]))
+        binding = tuple([_binding(pull, known) for pull in clamped.pulls])
+        refused = next((b for b, pull in zip(binding, clamped.pulls, strict=True) if pull.rule.refuses), None)
+        return cls(Weights.unchecked(used), digests, binding, decimal_text(clamped.distance), refused)
+
+    def check(self) -> None:
+        """Raise PolicyRefusal (reason "refused-by-rule") if a rule that refuses would have changed the request."""
+        if self.refused is not None:
+            names = ", ".join(self.refused.adapters)
+            raise PolicyRefusal(
+                f"refused, not clamped ({names}): {self.refused}", reason="refused-by-rule", rules=self.binding
+            )
 
 
 def check_grant(grant: object, taker: str) -> None:
@@ -90,12 +124,41 @@ def check_grant(grant: object, taker: str) -> None:
         )
 
 
-def seal_of(
-    granted: Weights, digests: tuple[tuple[str, str], ...], binding: tuple[Binding, ...], distance: str
-) -> bytes:
-    """The part of a tag that all grants of one outcome share: computed once, when it is clamped."""
-    rules = [(b.adapters, b.rule, b.issuer, b.tier, b.source, b.limit, b.public_reason, b.multiplier) for b in binding]
-    return _keyed(b"outcome", b"", (granted.pairs(), digests, rules, distance))
+def _binding(pull: Pull, known: Sequence[Known]) -> Binding:
+    rule = pull.rule
+    return Binding(
+        tuple(sorted({known[index].name for index in pull.adapters})),
+        rule.id,
+        rule.issuer,
+        rule.tier,
+        rule.source,
+        pull.text,
+        rule.public_reason,
+        decimal_text(pull.multiplier),
+    )
+
+
+def _granted(result: ClampResult, **said: Any) -> Grant:
+    """The grant of a clamp: for `Policy.clamp`, and nobody else. said: the other fields of a grant."""
+    grant = object.__new__(Grant)
+    RecordedGrant.__init__(
+        grant,
+        granted=result.granted.copy(),  # nobody holds what is remembered
+        adapter_digests=result.adapter_digests,
+        binding=result.binding,
+        distance=result.distance,
+        **said,
+    )
+    object.__setattr__(grant, "_tag", _tag_of(grant, result._seal))
+    return grant
+
+
+def _seal_of(said: ClampResult | Grant) -> bytes:
+    """The part of a tag that all grants of one clamp share: computed once, when it is clamped."""
+    rules = [
+        (b.adapters, b.rule, b.issuer, b.tier, b.source, b.limit, b.public_reason, b.multiplier) for b in said.binding
+    ]
+    return _keyed(b"outcome", b"", (said.granted.pairs(), said.adapter_digests, rules, said.distance))
 
 
 def _tag_of(grant: Grant, seal: bytes) -> bytes:
@@ -116,7 +179,6 @@ def _is_whole(grant: Grant) -> bool:
     try:
         if not type(grant.granted) is type(grant.requested) is Weights:
             return False
-        seal = seal_of(grant.granted, grant.adapter_digests, grant.binding, grant.distance)
-        return compare_digest(grant._tag, _tag_of(grant, seal))
+        return compare_digest(grant._tag, _tag_of(grant, _seal_of(grant)))
     except (AttributeError, TypeError, ValueError):  # something in it is not even what a grant is made of
         return False

@@ -10,7 +10,7 @@ from soupmix.errors import PolicyError, WeightError
 from soupmix.fields import check_digest
 from soupmix.weights import Weights, decimal_text
 
-__all__ = ["Binding", "RecordedGrant"]
+__all__ = ["Binding", "RecordedGrant", "read_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class RecordedGrant:
         return f"{name} {decimal_text(asked)}{change}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, weights as decimal text; `RecordedGrant.read` reads it back."""
+        """As JSON, weights as decimal text; `read_record` reads it back."""
         norm = {} if self.norm_rule is None else {"norm_rule": self.norm_rule}
         return norm | {
             "attributes": self.attributes,
@@ -134,40 +134,40 @@ class RecordedGrant:
             "sources": dict(self.sources),
         }
 
-    @staticmethod
-    def read(record: Mapping[str, Any]) -> "RecordedGrant":
-        """What `to_dict` wrote, for rebuilding and comparing a finished merge.
 
-        Raises:
-            PolicyError: the record is damaged or contradicts itself (reason "bad-record").
-        """
-        if not isinstance(record, Mapping):
-            raise PolicyError("damaged grant record: it is no JSON object", reason="bad-record")
-        try:
-            read = _Record.model_validate(dict(record))
-            found = RecordedGrant(
-                requested=Weights.parse(read.requested),
-                granted=Weights.parse(read.granted).nonzero(),
-                adapter_digests=tuple(sorted((name, check_digest(text)) for name, text in read.digests.items())),
-                binding=tuple(Binding(**each.model_dump()) for each in read.binding),
-                policy_digest=check_digest(read.policy_digest),
-                scope=tuple(sorted(read.attributes.items())),
-                is_open=read.open,
-                distance=read.distance,
-                metric=read.metric,
-                sources=tuple(sorted(read.sources.items())),
-                obligations=read.obligations,
-                norm_rule=read.norm_rule,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise PolicyError(f"damaged grant record: {place}: {first['msg']}", reason="bad-record") from error
-        except (WeightError, ValueError) as error:
-            raise PolicyError(f"damaged grant record: {error}", reason="bad-record") from error
-        if found.to_dict() != dict(record):
-            raise PolicyError("damaged grant record: it contradicts itself", reason="bad-record")
-        return found
+def read_record(record: Mapping[str, Any]) -> RecordedGrant:
+    """What a grant's `to_dict` wrote, for repeating a finished merge and comparing it: it lets nothing through.
+
+    Raises:
+        PolicyError: the record is damaged or contradicts itself (reason "bad-record").
+    """
+    if not isinstance(record, Mapping):
+        raise PolicyError("damaged grant record: it is no JSON object", reason="bad-record")
+    try:
+        read = _Record.model_validate(dict(record))
+        found = RecordedGrant(
+            requested=Weights.parse(read.requested),
+            granted=Weights.parse(read.granted).nonzero(),
+            adapter_digests=tuple(sorted((name, check_digest(text)) for name, text in read.digests.items())),
+            binding=tuple(Binding(**each.model_dump()) for each in read.binding),
+            policy_digest=check_digest(read.policy_digest),
+            scope=tuple(sorted(read.attributes.items())),
+            is_open=read.open,
+            distance=read.distance,
+            metric=read.metric,
+            sources=tuple(sorted(read.sources.items())),
+            obligations=read.obligations,
+            norm_rule=read.norm_rule,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise PolicyError(f"damaged grant record: {place}: {first['msg']}", reason="bad-record") from error
+    except (WeightError, ValueError) as error:
+        raise PolicyError(f"damaged grant record: {error}", reason="bad-record") from error
+    if found.to_dict() != dict(record):
+        raise PolicyError("damaged grant record: it contradicts itself", reason="bad-record")
+    return found
 
 
 class _RecordedBinding(BaseModel):

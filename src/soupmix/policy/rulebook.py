@@ -1,10 +1,10 @@
 """The policy: documents of three tiers, intersected; the one way from weights to a grant."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, NoReturn, final
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
@@ -22,10 +22,9 @@ from soupmix.policy.box import box
 from soupmix.policy.clock import Clock, Reading, When
 from soupmix.policy.digest import digest_without, digests_of
 from soupmix.policy.documents import Document
-from soupmix.policy.grant import Grant
+from soupmix.policy.grant import ClampResult, Grant, _granted
 from soupmix.policy.known import AdapterRef, Known, know
 from soupmix.policy.obligations import Obligation, united
-from soupmix.policy.outcome import Outcome
 from soupmix.policy.patience import within as in_time
 from soupmix.policy.pieces import Ball, Constraint, Piece, RuleRef, Setting
 from soupmix.policy.reading import parse_document, read_text
@@ -44,25 +43,25 @@ __all__ = ["Metric", "Policy"]
 Metric = Literal["weights", "delta"]
 _REMEMBERED, _OBLIGED = 4096, 256
 _SECONDS = 5.0  # of a clamp
+_SEAL: Final = object()
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """What may be mixed, how much, for whom. Made by `load` or `open`; immutable, and safe to share between threads.
+    """What may be mixed, how much, for whom. Made by `load`, `open` or `assemble` only, from what the documents say; immutable,
+    and safe to share between threads.
 
     Attributes:
-        digest: "sha256:..." of what the documents say, the built-in defaults, and all of the store that they rest on.
         former_digest: what records call this policy that were made before labels and norms were part of its digest.
         notes: remarks for the author, for example a rule that concerns no known adapter.
-        metric: what the clamp keeps small, "weights" or "delta".
-        is_open: whether there are no documents, only the built-in defaults.
     """
 
-    digest: str
     former_digest: str
     notes: tuple[str, ...]
-    metric: Metric
-    is_open: bool
+    _digest: str = field(repr=False)
+    _metric: Metric = field(repr=False)
+    _is_open: bool = field(repr=False)
     _space: Space = field(repr=False)
     _known: tuple[Known, ...] = field(repr=False)
     _defaults: tuple[Constraint, ...] = field(repr=False)
@@ -70,15 +69,35 @@ class Policy:
     _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
     _term: Term = field(repr=False)
     _clock: Clock = field(repr=False)
+    seal: InitVar[object] = None
     # What every request needs, ready.
     _place: dict[str, int] = field(repr=False, init=False)
     _regions: Regions = field(repr=False, init=False)
     _obliged: Recent[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=lambda: Recent(_OBLIGED))
-    _remembered: Recent[object, Outcome] = field(repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED))
+    _remembered: Recent[object, ClampResult] = field(
+        repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED)
+    )
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Policy comes from Policy.load, Policy.open or Policy.assemble, which read what it says")
         object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
         object.__setattr__(self, "_regions", Regions.of(self._rules, self._defaults, self._space))
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("a Policy has no kinds: what it grants rests on its documents alone")
+
+    def __copy__(self) -> "Policy":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a policy does not leave its process: load its documents there")
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise TypeError("a policy is made from documents, not from the state of another")
 
     @classmethod
     def load(
@@ -147,11 +166,11 @@ class Policy:
         pieces, distance = [piece for rule in rules for piece in rule.pieces], space if metric == "delta" else None
         digest, former = digests_of(said, known, adapters, budget, distance, pieces)
         made = cls(
-            digest=digest,
             former_digest=former,
             notes=(*notes, *remarks),
-            metric=metric,
-            is_open=not documents,
+            _digest=digest,
+            _metric=metric,
+            _is_open=not documents,
             _space=space,
             _known=known,
             _defaults=tuple(built_in(known, budget)),
@@ -159,9 +178,25 @@ class Policy:
             _duties=duties(said),
             _term=term,
             _clock=reading.clock,
+            seal=_SEAL,
         )
         made._regions.check(rules)
         return made
+
+    @property
+    def digest(self) -> str:
+        """ "sha256:..." of what the documents say, the built-in defaults, and all of the store that they rest on."""
+        return self._digest
+
+    @property
+    def metric(self) -> Metric:
+        """What the clamp keeps small, "weights" or "delta"."""
+        return self._metric
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are no documents, only the built-in defaults."""
+        return self._is_open
 
     @property
     def ends(self) -> datetime | None:
@@ -206,7 +241,7 @@ class Policy:
     def without(self, rule: RuleRef) -> "Policy":
         """This policy with one rule left out, to see what the rule does; another policy, so it has another digest."""
         kept = tuple(each for each in self._rules if each.ref != rule)
-        return replace(self, _rules=kept, digest=digest_without(self.digest, rule))
+        return replace(self, _rules=kept, _digest=digest_without(self._digest, rule), seal=_SEAL)
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
@@ -245,23 +280,19 @@ class Policy:
         check_names(weights, self._place)
         self._term.check(self._clock())
         kind = self.kind(attributes, by_index(sources, self._place))
-        outcome = self._outcome(weights.along(self._space.names), kind)
-        outcome.check()
+        result = self._clamped(weights.along(self._space.names), kind)
+        result.check()
         ball = self._regions.kinds.ball(kind)
-        return Grant(
+        return _granted(
+            result,
             requested=weights,
-            granted=outcome.granted.copy(),  # nobody holds what is remembered
-            adapter_digests=outcome.adapter_digests,
-            binding=outcome.binding,
-            policy_digest=self.digest,
+            policy_digest=self._digest,
             scope=tuple(sorted(attributes.items())),
-            is_open=self.is_open,
-            distance=outcome.distance,
-            metric=self.metric,
+            is_open=self._is_open,
+            metric=self._metric,
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
             norm_rule=None if ball is None else str(ball.rule),
-            seal=outcome.seal,
         )
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
@@ -294,7 +325,7 @@ class Policy:
         """Whether any rule asks where weights come from."""
         return bool(self._regions.kinds.minding)
 
-    def _outcome(self, asked: tuple[int, ...], kind: int) -> Outcome:
+    def _clamped(self, asked: tuple[int, ...], kind: int) -> ClampResult:
         found = self._remembered.get((kind, asked))
         if found is None:
             try:
@@ -302,5 +333,5 @@ class Policy:
                     clamped = self._regions.region(kind).clamp(asked)
             except PolicyError as error:  # of a kind that was not tried when the policy was loaded
                 raise PolicyRefusal(str(error), reason=error.reason) from error
-            found = self._remembered.keep((kind, asked), Outcome.of(clamped, self._known))
+            found = self._remembered.keep((kind, asked), ClampResult.of(clamped, self._known))
         return found
