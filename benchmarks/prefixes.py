@@ -7,7 +7,7 @@
 
 import random
 
-from soupmix.batching.request import Limits
+from soupmix.backends import Limits
 from soupmix.batching.schedule import Job, Scheduler
 
 PEOPLE, TURNS, SYSTEM = 16, 4, tuple(range(1000, 1040))

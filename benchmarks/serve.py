@@ -58,7 +58,8 @@ def works(clients: int, each: int) -> list[list[Work]]:
 
 def ours(engine: Any, grants: Sequence[Any], rows: int) -> Server:
     """The running batch, asked from this thread and by its own sinks."""
-    from soupmix.batching import Batcher, Delta, Limits, Request
+    from soupmix.backends import Delta, Limits, Request
+    from soupmix.batching import Batcher
     from soupmix.engine import Sampling
 
     def serve(clients: Sequence[Sequence[Work]]) -> list[Told]:

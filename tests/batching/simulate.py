@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 
-from soupmix.batching.request import Limits
+from soupmix.backends import Limits
 from soupmix.batching.schedule import Job, Plan, Scheduler
 
 Slot = dict[int, tuple[str, str, int]]  # position -> (person and merge, merge, token) whose keys and values lie there

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from soupmix.backends import Limits, Request
 from soupmix.base import Base
-from soupmix.batching import Batcher, Limits, Request
+from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.errors import AdapterError, Overloaded, PolicyError, RecipeError
 from soupmix.policy import Grant, Policy
@@ -105,9 +106,15 @@ def test_sampling_is_that_of_the_engine(batcher: Batcher, engine: Engine, grant:
 def test_factor_is_that_of_the_engine(engine: Engine, grant: Granter) -> None:
     grants = people(grant, 4, seed=3)
     with Batcher(engine, SMALL, method="factor") as batcher:
-        requests = [Request(engine.tokens(WORDS[0]), g, Sampling(max_new_tokens=12)) for g in grants]
+        requests = [Request(engine.tokens(WORDS[0]), g, Sampling(max_new_tokens=12), method="factor") for g in grants]
         alone = engine.complete([WORDS[0]] * 4, grants, sampling=Sampling(max_new_tokens=12), method="factor")
         assert [text.strip() for text in answer(batcher, requests)] == [each.text for each in alone]
+
+
+def test_a_batch_merges_by_one_method(batcher: Batcher, engine: Engine, grant: Granter) -> None:
+    with pytest.raises(RecipeError, match="'factor' is asked for, and this batch merges by 'delta'") as caught:
+        ask(batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), method="factor"))
+    assert caught.value.reason == "method"
 
 
 def test_a_prefix_is_computed_once_for_one_merge_and_one_person(engine: Engine, grant: Granter) -> None:
@@ -132,7 +139,9 @@ def test_a_prefix_is_computed_once_for_one_merge_and_one_person(engine: Engine, 
 def test_what_the_operator_declares_is_computed_once_for_everybody_of_one_merge(engine: Engine, grant: Granter) -> None:
     opening = engine.tokens([{"role": "system", "content": "be kind"}, {"role": "user", "content": "x"}])[:8]
     few, who = Sampling(max_new_tokens=12), grant(calm=0.5)
-    with Batcher(engine, SMALL, shared=[opening[:3], opening]) as batcher:
+    with Batcher(engine, SMALL) as batcher:
+        batcher.share(opening[:3])
+        batcher.share(opening)
         found = []
         for person, end, given in (("ann", 9, who), ("bob", 10, who), ("cid", 11, grant(calm=0.6)), (None, 12, who)):
             deltas = ask(batcher, Request((*opening, end), given, few, tenant="acme", person=person)).wait()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from soupmix.batching.request import Limits
+from soupmix.backends import Limits
 from soupmix.batching.schedule import Job, Scheduler
 from tests.batching.simulate import Foreign, run
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soupmix.audit import read_records
+from soupmix.backends import Limits, Request
 from soupmix.base import Base
-from soupmix.batching import Batcher, Limits, Request
+from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
@@ -78,7 +79,7 @@ def test_what_the_rule_cannot_see(cancelling: Store, grant: Grant) -> None:
 
 def test_it_is_refused_wherever_a_grant_is_used(cancelling: Store, grant: Grant, tiny_base: Base) -> None:
     engine, prompt = Engine.load(tiny_base, cancelling), "hi"
-    request = Request((1, 2), grant, Sampling(max_new_tokens=1))
+    request = Request((1, 2), grant, Sampling(max_new_tokens=1), method="factor")
     with Batcher(engine, Limits(rows=2, length=16), method="factor") as batcher:
         acts = {
             "merge": lambda: merge(cancelling, grant, method="factor"),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from soupmix.backends import Limits
+from soupmix.backends.local import LocalBackend
 from soupmix.base import Base
-from soupmix.batching import Limits
 from soupmix.serve.opening import Plan
 from soupmix.serve.settings import Settings
 from soupmix.store import Store
@@ -25,14 +26,15 @@ def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: 
         policy.write_text(POLICY)
         names = Settings.__dataclass_fields__.keys() & given.keys()
         settings = Settings(model=MODEL, **{"patience": 10.0, "drain": 5.0} | {name: given.pop(name) for name in names})
+        limits = given.pop("limits", Limits(rows=8, length=256, waiting=32))
         made = Plan(
             settings=settings,
-            base=tiny_base,
-            store=pico_store,
+            backend=lambda: LocalBackend.open(
+                tiny_base, pico_store, dtype="fp32", limits=limits, method=settings.method
+            ),
+            adapters=pico_store,
             database=str(home / "serve.db"),
             policies=lambda: (policy,),
-            dtype="fp32",
-            limits=Limits(rows=8, length=256, waiting=32),
             audit=home / "audit",
         )
         return replace(made, **given)

@@ -56,9 +56,9 @@ def test_what_cannot_be_recorded_is_not_answered(server: Running, monkeypatch: A
     def full(_: object) -> None:
         raise OutputError("no space left on the disk", reason="write-failed")
 
-    before = server.house.batcher.state().prompt_tokens
+    before = server.house.backend.state().prompt_tokens
     monkeypatch.setattr(server.house.audit, "append", full)
     with server.http() as http:
         answer = http.post("/v1/completions", json=ASK)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "write-failed")
-    assert server.house.batcher.state().prompt_tokens == before
+    assert server.house.backend.state().prompt_tokens == before

@@ -143,8 +143,7 @@ def test_a_text_that_cannot_fit_never_becomes_tokens(server: Running, monkeypatc
     def never(_: object) -> None:
         raise AssertionError("it became tokens")
 
-    for name in ("tokens", "plain_tokens"):
-        monkeypatch.setattr(server.house.batcher.engine, name, never)
+    monkeypatch.setattr(server.house.backend, "tokens", never)
     long = "x" * 1_000_000
     chat = {**CHAT, "messages": [{"role": "user", "content": long[:500_000]}] * 2}
     with server.http() as http:

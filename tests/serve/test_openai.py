@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from soupmix.engine import Engine, Sampling
+from soupmix.engine import Sampling
 from tests.support.serving import MODEL, Running
 
 SKY = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -17,9 +17,8 @@ def ask(server: Running, tenant: str = "acme", **given: object) -> openai.types.
 
 def alone(server: Running, grant: object, prompt: object = SKY, **sampling: object) -> str:
     """The answer of the engine itself, by its own loop over a batch of one."""
-    engine: Engine = server.house.batcher.engine
     options = Sampling(**{"max_new_tokens": 12, **sampling})  # type: ignore[arg-type]
-    (tokens,) = engine.complete([prompt], [grant], sampling=options)  # type: ignore[list-item]
+    (tokens,) = server.engine.complete([prompt], [grant], sampling=options)  # type: ignore[list-item]
     return tokens.text
 
 
@@ -127,8 +126,7 @@ def test_logprobs_are_those_of_the_model(server: Running) -> None:
 
 
 def test_plain_completions_take_text_and_tokens(server: Running) -> None:
-    engine: Engine = server.house.batcher.engine
-    ids = list(engine.plain_tokens("Once upon"))
+    ids = list(server.house.backend.tokens("Once upon"))
     client = server.openai()
     both = client.completions.create(
         model=MODEL, prompt=["Once upon", "A time"], max_tokens=8, temperature=0, logprobs=2

@@ -38,7 +38,7 @@ def test_who_runs_goes_on_under_the_grant_and_who_comes_gets_the_new_policy(star
         stream = client.create(**ASK, extra_body=CALM, stream=True)  # type: ignore[call-overload]
         before = next(stream).soup
         document.write_text(STRICT)
-        state = server.house.batcher.state()
+        state = server.house.backend.state()
         assert state.running + state.waiting == 1
         done = http.post("/v1/policy/reload")
         after = client.create(**ASK, extra_body=CALM)  # type: ignore[call-overload]

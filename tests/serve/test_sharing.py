@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from soupmix.audit import pseudonym, read_records
-from soupmix.batching import Limits
+from soupmix.backends import Limits
 from soupmix.errors import RecipeError
 from soupmix.openai.requests import shared_prefix
 from soupmix.serve.tenants import Keys
@@ -27,12 +27,12 @@ def ask(server: Running) -> Ask:
     def make(
         said: str, *, tenant: str = "acme", on: Running = server, system: str = "", **given: Any
     ) -> tuple[int, int]:
-        before = on.house.batcher.state().prompt_tokens
+        before = on.house.backend.state().prompt_tokens
         talk = [{"role": "system", "content": system}] if system else []
         body = {"model": MODEL, "max_tokens": 1, "messages": [*talk, {"role": "user", "content": said}], **given}
         with on.http(tenant) as http:
             told = http.post("/v1/chat/completions", json=body).raise_for_status().json()["usage"]
-        return told["prompt_tokens_details"]["cached_tokens"], on.house.batcher.state().prompt_tokens - before
+        return told["prompt_tokens_details"]["cached_tokens"], on.house.backend.state().prompt_tokens - before
 
     return make
 
@@ -85,10 +85,10 @@ def test_without_keys_there_is_one_person(start: Start, ask: Ask) -> None:
 def test_a_declared_system_prompt_is_computed_once_for_one_merge(start: Start, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "system.txt").write_text(f"{SYSTEM}\n")
     with start(shared=(tmp_path / "system.txt",)) as server:
-        engine = server.house.batcher.engine
-        prefix = shared_prefix(engine, SYSTEM)
+        backend = server.house.backend
+        prefix = shared_prefix(backend, SYSTEM)
         talk = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": SECRET}]
-        assert engine.tokens(talk)[: len(prefix)] == prefix
+        assert backend.tokens(talk)[: len(prefix)] == prefix
         assert ask(SECRET, on=server, system=SYSTEM, user="annie")[0] == 0
         for guess in (SECRET, "my pin is 4712", "x"):
             assert ask(guess, on=server, system=SYSTEM, user=f"bob {guess}")[0] == len(prefix), "and no token more"

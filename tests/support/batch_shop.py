@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.audit import Entry
+from soupmix.backends import Limits
+from soupmix.backends.local import LocalBackend
 from soupmix.batch import (
     MOST_ANSWERS,
     Columns,
@@ -20,7 +22,6 @@ from soupmix.batch import (
     settings_of,
     waiting_room,
 )
-from soupmix.batching import Batcher, Limits
 from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
@@ -82,13 +83,13 @@ class Shop:
         settings = settings_of(file, lines, defaults, {"policy": self.policy.digest})
         limits = Limits(rows=rows, length=128, waiting=waiting_room(rows, MOST_ANSWERS))
         with open_journal(out, settings, force=force) as journal:
-            with Batcher(self.engine, limits) as batcher:
-                desk = Desk(self.engine, self.policy, defaults, length=128, append=append, who="the shop")
+            with LocalBackend(self.engine, limits) as backend:
+                desk = Desk(backend, self.policy, defaults, append=append, who="the shop")
                 answer_lines(
                     file,
                     journal,
                     desk,
-                    batcher,
+                    backend,
                     stopping=stopping,
                     advance=advance,
                 )

@@ -4,7 +4,8 @@ import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soupmix.batching import Batcher, Delta, Request, Ticket
+from soupmix.backends import Delta, Request, Ticket
+from soupmix.batching import Batcher
 
 
 @dataclass

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import openai
 
+from soupmix.backends.local import LocalBackend
+from soupmix.engine import Engine
 from soupmix.serve.house import House
 from soupmix.serve.opening import Plan, open_house
 from soupmix.serve.server import Server
@@ -40,6 +42,13 @@ class Running:
     keys: dict[str, str] = field(default_factory=dict)
     stop: Callable[[], None] = lambda: None
     _clients: dict[str, openai.OpenAI] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> Engine:
+        """What answers behind a `LocalBackend`: an oracle by its own loop."""
+        backend = self.house.backend
+        assert isinstance(backend, LocalBackend)
+        return backend._engine
 
     def http(self, tenant: str | None = "acme", **options: Any) -> httpx.Client:
         """A bare HTTP client with the tenant's key."""

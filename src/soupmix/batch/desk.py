@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from soupmix.audit import Entry
+from soupmix.backends import Backend
 from soupmix.batch.line import CHAT, Answered, Begun, Line, Result
-from soupmix.engine import Engine
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import error_body, status_of
@@ -62,23 +62,22 @@ class Desk:
     """Takes lines in, and gives results out.
 
     Args:
-        engine, policy: who answers, and who allows it. length: tokens of prompt and answer that fit.
+        backend, policy: who answers, and who allows it.
         signed: whether the policy came with good signatures.
         append: writes an audit record, and returns when the disk has it. who: the person, where a line names no `user`.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         policy: Policy,
         defaults: Defaults,
         *,
-        length: int,
         signed: bool = False,
         append: _Append | None = None,
         who: str | None = None,
     ) -> None:
-        self._engine, self._policy, self._defaults, self._length = engine, policy, defaults, length
+        self._backend, self._policy, self._defaults = backend, policy, defaults
         self._signed, self._append, self._who = signed, append, who
 
     def begin(self, line: Line) -> Begun:
@@ -98,10 +97,11 @@ class Desk:
         if line.error is not None:
             raise line.error
         ask, prompted = self._read(line)
-        plans = planned(ask, prompted, length=self._length, tokens=self._defaults.max_tokens, answers=MOST_ANSWERS)
+        length, tokens = self._backend.limits.length, self._defaults.max_tokens
+        plans = planned(ask, prompted, length=length, tokens=tokens, answers=MOST_ANSWERS)
         grant = self._grant(ask, append)
         salt = grant.attributes.get("tenant", "")
-        merge = self._engine.identity(grant, self._defaults.method, salt)
+        merge = self._backend.identity(grant, self._defaults.method, salt)
         if append is not None:
             append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
         asked = requests(
@@ -109,6 +109,7 @@ class Desk:
             plans,
             grant,
             logprobs=prompted.logprobs,
+            method=self._defaults.method,
             salt=salt,
             person=f"line {line.number}" if ask.user is None else f"user {ask.user}",
             seed=self._defaults.seed + line.number if ask.seed is None else ask.seed,
@@ -159,9 +160,9 @@ class Desk:
             if system is not None and chat.messages[0].role not in ("system", "developer"):
                 said = [ChatMessage(role="system", content=system), *chat.messages]
                 chat = chat.model_copy(update={"messages": said})
-            return chat, chat_prompted(self._engine, chat, self._length)
+            return chat, chat_prompted(self._backend, chat)
         plain = self._checked(_parsed(CompletionAsk, line.body))
-        return plain, completion_prompted(self._engine, plain, self._length)
+        return plain, completion_prompted(self._backend, plain)
 
     def _checked(self, ask: _Ask) -> _Ask:
         if ask.model != self._defaults.model:

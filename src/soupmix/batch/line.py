@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from soupmix.batching import Request
+from soupmix.backends import Request
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.openai.forms import Made
 from soupmix.openai.wire import Ask

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from soupmix.backends import Backend, Delta, Ticket
 from soupmix.batch.line import Answered, Begun, Line, Result
-from soupmix.batching import Batcher, Delta, Ticket
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.openai.forms import Made
 
@@ -23,7 +23,7 @@ def waiting_room(rows: int, answers: int) -> int:
 
 
 def in_order(
-    lines: Iterator[Line], begin: Callable[[Line], Begun], batcher: Batcher, *, stopping: Callable[[], bool]
+    lines: Iterator[Line], begin: Callable[[Line], Begun], backend: Backend, *, stopping: Callable[[], bool]
 ) -> Iterator[Result]:
     """Answer lines as rows become free, and give their results in order.
 
@@ -34,9 +34,9 @@ def in_order(
 
     Raises:
         SoupmixError: the engine stopped (reason "stopped"), the policy ended (reason "ended"); whatever else `begin` raises,
-            and `Batcher.submit`.
+            and `Backend.submit`.
     """
-    flow, more = _Flow(begin, batcher), True
+    flow, more = _Flow(begin, backend), True
     while not stopping():
         while more and flow.has_room:
             line = next(lines, None)
@@ -63,8 +63,8 @@ class _Row:
 class _Flow:
     """Lines that are being answered, and results that wait for those before them."""
 
-    def __init__(self, begin: Callable[[Line], Begun], batcher: Batcher) -> None:
-        self._begin, self._batcher = begin, batcher
+    def __init__(self, begin: Callable[[Line], Begun], backend: Backend) -> None:
+        self._begin, self._backend = begin, backend
         self._inbox: SimpleQueue[tuple[int, int, Delta]] = SimpleQueue()
         self._rows: dict[int, _Row] = {}
         self._results: dict[int, Result] = {}
@@ -78,7 +78,7 @@ class _Flow:
     @property
     def has_room(self) -> bool:
         """Whether to start another line: rows wait for it, and not too much waits for the first one."""
-        rows = self._batcher.limits.rows
+        rows = self._backend.limits.rows
         return sum(row.left for row in self._rows.values()) < _AHEAD * rows and len(self._places) < _WINDOW * rows
 
     def start(self, line: Line) -> None:
@@ -113,7 +113,7 @@ class _Flow:
         row = _Row(begun, tuple(Made() for _ in range(count)), count)
         self._rows[number] = row
         for place, request in enumerate(begun.requests):
-            row.tickets.append(self._batcher.submit(request, self._sink(number, place)))
+            row.tickets.append(self._backend.submit(request, self._sink(number, place)))
 
     def _sink(self, number: int, place: int) -> Callable[[Delta], None]:
         return lambda delta: self._inbox.put((number, place, delta))
@@ -142,7 +142,7 @@ class _Flow:
         self._results[row.begun.line.number] = Result(row.begun.line, error)
 
     def _check_alive(self) -> None:
-        if not self._batcher.alive:
+        if not self._backend.state().alive:
             raise _stopped()
 
 

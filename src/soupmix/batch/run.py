@@ -12,13 +12,13 @@ from typing import Any, BinaryIO, cast
 
 from soupmix import __version__
 from soupmix.audit.records import compact_json
+from soupmix.backends import Backend
 from soupmix.batch.desk import Defaults, Desk
 from soupmix.batch.held import check_held
 from soupmix.batch.inputs import JSONL, InputFile
 from soupmix.batch.journal import Journal, check_plain, journal_path
 from soupmix.batch.jsonl import write_results
 from soupmix.batch.order import in_order
-from soupmix.batching import Batcher
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
 from soupmix.replacing import check_file
@@ -50,7 +50,7 @@ def answer_lines(
     source: InputFile,
     journal: Journal,
     desk: Desk,
-    batcher: Batcher,
+    backend: Backend,
     *,
     advance: Callable[[int], None] = lambda done: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -69,7 +69,7 @@ def answer_lines(
     """
     record = partial(desk.record, batch=journal.digest)
     check_held(source, journal, desk.look, record)
-    for result in in_order(source.lines(journal.done), desk.begin, batcher, stopping=stopping):
+    for result in in_order(source.lines(journal.done), desk.begin, backend, stopping=stopping):
         journal.append(compact_json(record(result)))
         advance(journal.done)
 

@@ -6,7 +6,6 @@ leaves attention to transformers: it serves models with attention that slots ref
 hold every answer of this loop to it.
 """
 
-from soupmix.batching.batcher import Batcher, State, Ticket
-from soupmix.batching.request import Delta, Limits, Request, Token
+from soupmix.batching.batcher import Batcher, Ticket
 
-__all__ = ["Batcher", "Delta", "Limits", "Request", "State", "Ticket", "Token"]
+__all__ = ["Batcher", "Ticket"]

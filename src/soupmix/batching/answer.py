@@ -10,7 +10,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from soupmix.batching.request import Delta, Request, Token
+from soupmix.backends.protocol import Delta, Request, Token
 from soupmix.batching.schedule import Job
 from soupmix.errors import SoupmixError
 

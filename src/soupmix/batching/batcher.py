@@ -3,45 +3,22 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Self
 
+from soupmix.backends.protocol import Delta, Limits, Request, State
 from soupmix.batching.answer import Answer, Chosen, Writer
-from soupmix.batching.request import Delta, Limits, Request
 from soupmix.batching.runner import Runner
 from soupmix.batching.schedule import Plan, Scheduler
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 
-__all__ = ["Batcher", "State", "Ticket"]
+__all__ = ["Batcher", "Ticket"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Gauges and counters of a running batch.
-
-    Attributes:
-        running, waiting: answers now.
-        kv_used: share of the KV cache that running answers fill, 0 to 1.
-        steps, prompt_tokens, generated_tokens: computed since the start.
-        cached_tokens: prompt tokens whose keys and values were taken from an earlier answer, since the start.
-        cached_prompts: prompts with such tokens. seconds: time spent in steps.
-    """
-
-    running: int = 0
-    waiting: int = 0
-    kv_used: float = 0.0
-    steps: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    cached_tokens: int = 0
-    cached_prompts: int = 0
-    seconds: float = 0.0
 
 
 class Ticket:
@@ -65,27 +42,18 @@ class Batcher:
         engine: a loaded engine. `Engine.complete` may be called meanwhile: steps and calls take turns.
         limits: how much runs and waits at once.
         method: how adapters are merged, "delta" or "factor".
-        shared: beginnings of prompts, as token ids, that are nobody's secret, such as the operator's own system prompt.
-            Their keys and values are computed once for all persons of one tenant with one merge.
 
     Raises:
         BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
         RecipeError: an unknown method, or `factor` with adapters of different ranks.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        limits: Limits = Limits(),  # noqa: B008  # frozen
-        *,
-        method: str = "delta",
-        shared: Sequence[tuple[int, ...]] = (),
-    ) -> None:
+    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = "delta") -> None:  # noqa: B008  # frozen
         engine.check_method(method)
         self.limits, self.engine, self.method = limits, engine, method
         self._runner = Runner(engine, limits.rows, limits.length, method)
         self._scheduler = Scheduler[Answer](limits)
-        self._shared, self._anonymous = tuple(shared), count()
+        self._shared, self._anonymous = tuple[tuple[int, ...], ...](), count()
         self._changed = threading.Condition()
         self._deadline: float | None = None  # set once nothing new is taken
         self._state = State()
@@ -109,6 +77,14 @@ class Batcher:
         """Whether the thread runs, so that requests can be answered."""
         return self._thread.is_alive()
 
+    def share(self, prefix: tuple[int, ...]) -> None:
+        """Declare a beginning of prompts, as token ids, that is nobody's secret, such as the operator's own system prompt.
+
+        From then on its keys and values are computed once for all persons of one tenant with one merge.
+        """
+        with self._changed:
+            self._shared = (*self._shared, prefix)
+
     def submit(self, request: Request, sink: Callable[[Delta], None]) -> Ticket:
         """Queue a request, from any thread.
 
@@ -116,7 +92,8 @@ class Batcher:
             sink: called with every `Delta` from the batcher's thread. It must return at once and must not raise.
 
         Raises:
-            RecipeError: the prompt is empty (reason "empty-prompt"), or prompt and answer do not fit ("too-long").
+            RecipeError: the prompt is empty (reason "empty-prompt"), prompt and answer do not fit ("too-long"), or the method is
+                another than this batch's ("method").
             PolicyRefusal, PolicyError, AdapterError, TypeError: the grant is not taken; see `Engine.weights`.
             Overloaded: the queue is full ("queue-full"), or the batcher is closed ("draining").
         """
@@ -137,7 +114,8 @@ class Batcher:
         with self._changed:
             running = self._scheduler.running
             used = sum(job.computed for job in running) / (self.limits.rows * self.limits.length)
-            return replace(self._state, running=len(running), waiting=len(self._scheduler.waiting), kv_used=used)
+            waiting = len(self._scheduler.waiting)
+            return replace(self._state, alive=self.alive, running=len(running), waiting=waiting, kv_used=used)
 
     def close(self, *, drain: float = 0.0) -> None:
         """Accept no more requests, and return when all answers have ended; after `drain` seconds they are cancelled."""
@@ -156,6 +134,10 @@ class Batcher:
                 f"{len(request.prompt)} tokens of prompt and {request.sampling.max_new_tokens} of answer are {asked}, "
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
+            )
+        if request.method != self.method:
+            raise RecipeError(
+                f"method '{request.method}' is asked for, and this batch merges by '{self.method}'", reason="method"
             )
         merge = self.engine.identity(request.grant, self.method, request.tenant)
         person = f"request {next(self._anonymous)}" if request.person is None else f"person {request.person}"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soupmix.backends.protocol import Token
 from soupmix.batching.answer import Answer, Chosen, Vocabulary
-from soupmix.batching.request import Token
 from soupmix.batching.schedule import Feed, Plan
 from soupmix.batching.slots import Layout, Slots, Span
 from soupmix.engine import Engine

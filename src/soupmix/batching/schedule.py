@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from soupmix.batching.request import Limits
+from soupmix.backends.protocol import Limits
 
 __all__ = ["Feed", "Job", "Plan", "Scheduler"]
 

@@ -147,28 +147,28 @@ class _Work:
 
     def answer(self, journal: "Journal") -> None:
         """Answer what the journal does not hold; KeyboardInterrupt if somebody stops it."""
+        from soupmix.backends import Limits
+        from soupmix.backends.local import LocalBackend
         from soupmix.batch import MOST_ANSWERS, Desk, answer_lines, waiting_room
-        from soupmix.batching import Batcher, Limits
         from soupmix.cli.progress import rates
-        from soupmix.engine import Engine
         from soupmix.openai.requests import shared_prefix
 
-        engine = Engine.load(self.base, self.store, policy=self.policy, dtype=self.dtype)
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
-        system = self.defaults.system
-        shared = [shared_prefix(engine, system)] if system else []
-        batcher = Batcher(engine, limits, method=self.defaults.method, shared=shared)
+        opened = LocalBackend.open(
+            self.base, self.store, policy=self.policy, dtype=self.dtype, limits=limits, method=self.defaults.method
+        )
         with (
             _stopping() as stop,
             self.asking.witness.opened() as append,
-            batcher,
+            opened as backend,
             rates(self.lines, journal.done) as advance,
         ):
+            if self.defaults.system:
+                backend.share(shared_prefix(backend, self.defaults.system))
             desk = Desk(
-                engine,
+                backend,
                 self.policy,
                 self.defaults,
-                length=self.length,
                 signed=self.asking.signed,
                 append=append,
                 who=self.asking.witness.person,
@@ -177,8 +177,8 @@ class _Work:
                 self.source,
                 journal,
                 desk,
-                batcher,
-                advance=lambda done: advance(done, batcher.state().generated_tokens),
+                backend,
+                advance=lambda done: advance(done, backend.state().generated_tokens),
                 stopping=stop.is_set,
             )
         if journal.done < self.lines:

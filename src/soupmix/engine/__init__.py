@@ -5,8 +5,8 @@ transformers: it serves every model that transformers runs, also those whose att
 it is the oracle that the tests hold the running batch to. That one serves requests that come and go at any time.
 """
 
+from soupmix.backends.protocol import Sampling
 from soupmix.engine.engine import Completion, Engine, Message, Prompt
 from soupmix.engine.rows import METHODS
-from soupmix.engine.sampling import Sampling
 
 __all__ = ["METHODS", "Completion", "Engine", "Message", "Prompt", "Sampling"]

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from soupmix.engine.sampling import MOST_SEEDS, Sampling, choose, stream
+from soupmix.backends.protocol import MOST_SEEDS, Sampling
+from soupmix.engine.sampling import choose, stream
 
 __all__ = ["Tokens", "decode"]
 

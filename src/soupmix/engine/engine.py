@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soupmix.backends.protocol import Sampling
 from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
 from soupmix.dtypes import WORDS, dtype_code, torch_dtype
 from soupmix.engine.decode import Tokens, decode
 from soupmix.engine.layers import Paths, SoupGroup, check_factor, insert
 from soupmix.engine.rows import METHODS, ActiveBatch, BatchWeights, LoadedAdapters
-from soupmix.engine.sampling import Sampling
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.policy import Grant, Policy

@@ -1,52 +1,13 @@
 """From logits to tokens, each row by its own random stream, so that no row depends on its neighbours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from soupmix.errors import RecipeError
+from soupmix.backends.protocol import Sampling
 
-__all__ = ["MOST_SEEDS", "Sampling", "choose", "stream"]
-
-
-MOST_SEEDS = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are chosen.
-
-    Attributes:
-        max_new_tokens: at most this many tokens per answer.
-        temperature: 0 is greedy; otherwise logits are divided by it.
-        top_k: only the k likeliest tokens; 0 means all. top_p: the smallest set of tokens with this much probability.
-        seed: row i of a call draws from its own stream, seeded by `seed + i`.
-
-    Raises:
-        RecipeError: a value out of its range.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 40
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (0.0 <= self.temperature <= 10.0, "between 0 and 10"),
-            "top_k": (self.top_k >= 0, "0 (all) or more"),
-            "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
-            "seed": (0 <= self.seed < MOST_SEEDS, "between 0 and 2**62"),
-        }
-        for name, (valid, allowed) in checks.items():
-            if not valid:
-                raise RecipeError(
-                    f"{name} = {getattr(self, name)} is not allowed; it must be {allowed}", reason="sampling"
-                )
+__all__ = ["choose", "stream"]
 
 
 def stream(sampling: Sampling) -> Tensor:

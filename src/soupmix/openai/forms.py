@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from soupmix.batching import Delta, Token
+from soupmix.backends import Delta, Token
 from soupmix.openai.answers import Usage
 
 __all__ = ["ChatForm", "CompletionForm", "Form", "Made", "usage"]

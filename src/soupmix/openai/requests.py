@@ -1,14 +1,10 @@
 """From what is asked to token ids, and from those to requests, one for each answer."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import takewhile
-from typing import Any
 
-from soupmix.batching import Request
-from soupmix.engine import Engine, Sampling
+from soupmix.backends import Backend, Request, Sampling
 from soupmix.errors import RecipeError
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from soupmix.policy import Grant
@@ -31,20 +27,20 @@ class Prompted:
     logprobs: int | None
 
 
-def chat_prompted(engine: Engine, ask: ChatAsk, length: int) -> Prompted:
-    """A conversation, in the form that the model was trained on; `length` tokens fit. Raises `RecipeError`."""
-    _check_size(engine, sum(len(each.text()) for each in ask.messages), length)
-    return Prompted([_chat_tokens(engine, ask.messages)], _chat_length(ask), _chat_logprobs(ask))
+def chat_prompted(backend: Backend, ask: ChatAsk) -> Prompted:
+    """A conversation, in the form that the model was trained on. Raises `RecipeError`."""
+    _check_size(backend, sum(len(each.text()) for each in ask.messages))
+    return Prompted([_chat_tokens(backend, ask.messages)], _chat_length(ask), _chat_logprobs(ask))
 
 
-def completion_prompted(engine: Engine, ask: CompletionAsk, length: int) -> Prompted:
-    """Texts as they stand; `length` tokens fit in each. Raises `RecipeError`."""
+def completion_prompted(backend: Backend, ask: CompletionAsk) -> Prompted:
+    """Texts as they stand. Raises `RecipeError`."""
     for each in ask.prompts():
-        _check_size(engine, len(each) if isinstance(each, str) else 0, length)
-    return Prompted(_completion_tokens(engine, ask), ask.max_tokens or _TOKENS, ask.logprobs)
+        _check_size(backend, len(each) if isinstance(each, str) else 0)
+    return Prompted(_completion_tokens(backend, ask), ask.max_tokens or _TOKENS, ask.logprobs)
 
 
-def shared_prefix(engine: Engine, system: str) -> tuple[int, ...]:
+def shared_prefix(backend: Backend, system: str) -> tuple[int, ...]:
     """Token ids with which every conversation under a system prompt begins, up to the first that depends on what is said.
 
     Raises:
@@ -53,7 +49,7 @@ def shared_prefix(engine: Engine, system: str) -> tuple[int, ...]:
     if not system.strip():
         raise RecipeError("a shared system prompt is empty; say something in it", reason="bad-prefix")
     said = [[ChatMessage(role="system", content=system), ChatMessage(role="user", content=each)] for each in "aZ"]
-    pairs = zip(*(_chat_tokens(engine, each) for each in said), strict=False)
+    pairs = zip(*(_chat_tokens(backend, each) for each in said), strict=False)
     return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
@@ -75,7 +71,7 @@ def _chat_logprobs(ask: ChatAsk) -> int | None:
     return (ask.top_logprobs or 0) if ask.logprobs else None
 
 
-def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+def _chat_tokens(backend: Backend, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
     """The conversation as token ids.
 
     Raises:
@@ -83,7 +79,7 @@ def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, 
             somebody else's, or the model's template does not take such a conversation ("bad-conversation").
     """
     roles = [{"role": _role(each.role), "content": each.text()} for each in messages]
-    special = sorted({token for token in _special(engine) for each in roles if token in each["content"]})
+    special = sorted({mark for mark in backend.vocabulary.special for each in roles if mark in each["content"]})
     if special:
         raise RecipeError(
             f"a message holds {special[0]!r}, which to this model is the end or the beginning of one; leave it out",
@@ -91,38 +87,27 @@ def _chat_tokens(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, 
         )
     if [each["role"] for each in roles] == ["assistant"]:
         raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
-    return engine.tokens(roles)
+    return backend.tokens(roles)
 
 
-def _check_size(engine: Engine, characters: int, length: int) -> None:
+def _check_size(backend: Backend, characters: int) -> None:
     """Refuse text before it becomes tokens if it cannot fit: to find out by making them takes 80 times its size in memory."""
-    most = length * _longest(engine.tokenizer)
-    if characters > most:
+    length = backend.limits.length
+    if characters > length * backend.vocabulary.longest:
         raise RecipeError(
             f"{characters} characters of prompt are more than the {length} tokens that fit can be; shorten the prompt",
             reason="too-long",
         )
 
 
-@lru_cache(maxsize=4)
-def _longest(tokenizer: Any) -> int:
-    """Characters of the longest token."""
-    return max(map(len, tokenizer.get_vocab()))
-
-
 def _role(role: str) -> str:
     return "system" if role == "developer" else role
 
 
-def _special(engine: Engine) -> list[str]:
-    added = engine.tokenizer.added_tokens_decoder.values()
-    return [str(token.content) for token in added if token.special and re.search(r"\W", token.content)]
-
-
-def _completion_tokens(engine: Engine, ask: CompletionAsk) -> list[tuple[int, ...]]:
+def _completion_tokens(backend: Backend, ask: CompletionAsk) -> list[tuple[int, ...]]:
     """Token ids of the prompts. Raises `RecipeError`: an id that the model does not know (reason "no-such-token")."""
-    found = [engine.plain_tokens(each) if isinstance(each, str) else tuple(each) for each in ask.prompts()]
-    known = int(engine.model.config.vocab_size)
+    found = [backend.tokens(each) if isinstance(each, str) else tuple(each) for each in ask.prompts()]
+    known = backend.vocabulary.size
     for prompt in found:
         if not prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
@@ -167,6 +152,7 @@ def requests(
     grant: Grant,
     *,
     logprobs: int | None,
+    method: str,
     salt: str,
     person: str,
     seed: int,
@@ -175,7 +161,7 @@ def requests(
     """A request for each planned answer.
 
     Args:
-        salt: of everything that is computed under the grant. person: who may go on from it.
+        method: how adapters are merged. salt: of everything that is computed under the grant. person: who may go on from it.
         seed: of the first answer; the next has the next one.
         temperature: where none is asked for.
     """
@@ -192,6 +178,7 @@ def requests(
             ),
             stop=ask.stops(),
             logprobs=logprobs,
+            method=method,
             tenant=salt,
             person=person,
         )

@@ -134,7 +134,7 @@ def forget(request: Request, caller: Annotated[Caller, Depends(operator)], name:
 @router.get("/health", responses=OPEN)
 def health(request: Request) -> Status:
     """Whether answers can be made at all; if not, this process should be ended."""
-    if not house_of(request).batcher.alive:
+    if not house_of(request).backend.state().alive:
         raise SoupmixError("the engine has stopped; start the server again", reason="stopped")
     return Status(status="ok")
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from soupmix.batching import Request
+from soupmix.backends import Request
 from soupmix.errors import SoupmixError
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError, error_body, status_of
@@ -34,11 +34,11 @@ _DONE = b"data: [DONE]\n\n"
 async def answer(house: House, http: HttpRequest, caller: Caller, ask: Ask, prompted: Prompted, form: Form) -> Response:
     """Answer a request. Raises `SoupmixError` before anything is sent; later failures are an event of the stream."""
     settings = house.settings
-    plans = planned(ask, prompted, length=house.batcher.limits.length, tokens=settings.tokens, answers=settings.answers)
+    plans = planned(ask, prompted, length=house.backend.limits.length, tokens=settings.tokens, answers=settings.answers)
     with ExitStack() as stack:
         stack.enter_context(house.shares.held(caller.tenant, len(plans)))
         granted, asked = await run_in_threadpool(_prepare, house, caller, ask, plans, prompted.logprobs)
-        answers = Answers(house.batcher, house.metrics, asked, settings.pieces)
+        answers = Answers(house.backend, house.metrics, asked, settings.pieces)
         stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
         head = {"id": f"{form.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": ask.model}
@@ -58,7 +58,14 @@ def _prepare(
     seed = secrets.randbelow(2**61) if ask.seed is None else ask.seed
     person = sharer(caller, granted.person)
     return granted.answer, requests(
-        ask, plans, granted.grant, logprobs=logprobs, salt=granted.salt, person=person, seed=seed
+        ask,
+        plans,
+        granted.grant,
+        logprobs=logprobs,
+        method=house.settings.method,
+        salt=granted.salt,
+        person=person,
+        seed=seed,
     )
 
 

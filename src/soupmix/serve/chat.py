@@ -26,6 +26,6 @@ router = APIRouter(route_class=StrictRoute)
 async def chat(ask: ChatAsk, http: Request, caller: Annotated[Caller, Depends(authenticate)]) -> Response:
     """Answer a conversation with a person's soup; a last message of the assistant is continued."""
     house = house_of(http)
-    house.batcher.check_room()
-    prompted = await run_in_threadpool(chat_prompted, house.batcher.engine, ask, house.batcher.limits.length)
+    house.backend.check_room()
+    prompted = await run_in_threadpool(chat_prompted, house.backend, ask)
     return await answer(house, http, caller, ask, prompted, ChatForm())

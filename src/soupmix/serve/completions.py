@@ -26,6 +26,6 @@ router = APIRouter(route_class=StrictRoute)
 async def complete(ask: CompletionAsk, http: Request, caller: Annotated[Caller, Depends(authenticate)]) -> Response:
     """Continue one or several prompts with a person's soup."""
     house = house_of(http)
-    house.batcher.check_room()
-    prompted = await run_in_threadpool(completion_prompted, house.batcher.engine, ask, house.batcher.limits.length)
+    house.backend.check_room()
+    prompted = await run_in_threadpool(completion_prompted, house.backend, ask)
     return await answer(house, http, caller, ask, prompted, CompletionForm())

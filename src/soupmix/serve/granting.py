@@ -67,7 +67,7 @@ def look(house: House, caller: Caller, draft: Draft, profile: str | None, held: 
     except PolicyRefusal as error:
         raise telling.refusal(error) from None
     salt = house.keys.salt(caller.tenant)
-    identity = house.batcher.engine.identity(grant, house.settings.method, salt)
+    identity = house.backend.identity(grant, house.settings.method, salt)
     answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=house.settings.method, merge=identity)
     return Granted(grant, telling.answer(answer, grant), salt)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from soupmix.audit import AuditLog
-from soupmix.batching import Batcher
+from soupmix.backends import Backend
 from soupmix.serve.bodies import Bodies
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import Policies
@@ -32,7 +32,7 @@ class House:
     """
 
     settings: Settings
-    batcher: Batcher
+    backend: Backend
     adapters: tuple[Entry, ...]
     policies: Policies
     profiles: Profiles

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from soupmix.batching import Batcher
+from soupmix.backends import Backend
 from soupmix.serve.policies import Policies
 
 __all__ = ["Metrics"]
@@ -49,9 +49,9 @@ class Metrics:
             for value in values:  # so that what never happened is 0, not absent
                 counter.labels(value)
 
-    def watch(self, batcher: Batcher, policies: Policies) -> None:
+    def watch(self, backend: Backend, policies: Policies) -> None:
         """Read the running batch and the policy whenever somebody asks."""
-        self.registry.register(_Reader(lambda: _engine_metrics(batcher)))
+        self.registry.register(_Reader(lambda: _engine_metrics(backend)))
         self.registry.register(_Reader(lambda: _policy_metrics(policies)))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -76,10 +76,10 @@ class _Reader(Collector):
         return self._read()
 
 
-def _engine_metrics(batcher: Batcher) -> Iterator[Metric]:
-    state = batcher.state()
-    yield GaugeMetricFamily("soupmix_engine_up", "Whether answers can be made", value=float(batcher.alive))
-    yield GaugeMetricFamily("soupmix_rows", "Answers that can be made at once", value=batcher.limits.rows)
+def _engine_metrics(backend: Backend) -> Iterator[Metric]:
+    state = backend.state()
+    yield GaugeMetricFamily("soupmix_engine_up", "Whether answers can be made", value=float(state.alive))
+    yield GaugeMetricFamily("soupmix_rows", "Answers that can be made at once", value=backend.limits.rows)
     for attribute, (name, text) in _GAUGES.items():
         yield GaugeMetricFamily(name, text, value=getattr(state, attribute))
     for attribute, (name, text) in _COUNTERS.items():

@@ -1,16 +1,14 @@
 """From options to a running house: what is refused at the start is refused in one sentence."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Literal
 
 from soupmix.audit import AuditLog, Signer
-from soupmix.base import Base, resolve
-from soupmix.batching import Batcher, Limits
-from soupmix.engine import Engine
+from soupmix.backends import Backend
 from soupmix.errors import RecipeError
 from soupmix.openai.requests import shared_prefix
 from soupmix.policy import Policy
@@ -25,7 +23,7 @@ from soupmix.serve.settings import Settings
 from soupmix.serve.shares import Shares
 from soupmix.serve.tables import open_database
 from soupmix.serve.tenants import Keys
-from soupmix.store import Store
+from soupmix.store.manifest import Entry
 
 if TYPE_CHECKING:
     from soupmix.trust import Source
@@ -40,23 +38,22 @@ class Plan:
     """What a server is made from.
 
     Attributes:
-        base: the base model. store: its adapters. database: a file, or a URL.
+        backend: opens whoever answers, once everything else is known to be right.
+        adapters: those that the backend holds; a store, or its entries. database: a file, or a URL.
         policies: says at every load which documents there are; of the user's tier if there are signed sets.
         trust: signed sets by tier.
-        metric: see `Policy.load`. dtype: see `Engine.load`. limits: of the running batch.
+        metric: see `Policy.load`.
         audit: folder of the audit log, or None. signer: of its checkpoints, or None.
         shared: files with system prompts that are nobody's secret: each is computed once for a merge, whoever asks.
     """
 
     settings: Settings
-    base: str | Base
-    store: Store
+    backend: Callable[[], AbstractContextManager[Backend]]
+    adapters: Iterable[Entry]
     database: str
     policies: Callable[[], Sequence[Path]] = tuple
     trust: "Mapping[str, Source]" = field(default_factory=dict)
     metric: Literal["weights", "delta"] = "weights"
-    dtype: str | None = None
-    limits: Limits = Limits()  # noqa: RUF009  # frozen
     audit: Path | None = None
     signer: Signer | None = None
     shared: tuple[Path, ...] = ()
@@ -84,17 +81,15 @@ def open_house(plan: Plan) -> Iterator[House]:
         refusals = Refusals(audit.append, plan.settings.refusals) if audit else None
         if refusals:
             stack.callback(refusals.flush, everything=True)
-        # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
-        base = resolve(plan.base) if isinstance(plan.base, str) else plan.base
-        engine = Engine.load(base, plan.store, dtype=plan.dtype)
-        shared = [_prefix(engine, path, plan.limits) for path in plan.shared]
-        batcher = stack.enter_context(Batcher(engine, plan.limits, method=plan.settings.method, shared=shared))
+        backend = stack.enter_context(plan.backend())
+        for path in plan.shared:
+            backend.share(_prefix(backend, path))
         metrics = Metrics()
-        metrics.watch(batcher, policies)
+        metrics.watch(backend, policies)
         yield House(
             settings=plan.settings,
-            batcher=batcher,
-            adapters=tuple(plan.store),
+            backend=backend,
+            adapters=tuple(plan.adapters),
             policies=policies,
             profiles=Profiles(database, plan.settings.profiles),
             keys=keys,
@@ -107,17 +102,17 @@ def open_house(plan: Plan) -> Iterator[House]:
         )
 
 
-def _prefix(engine: Engine, path: Path, limits: Limits) -> tuple[int, ...]:
+def _prefix(backend: Backend, path: Path) -> tuple[int, ...]:
     """The tokens of a system prompt in a file; the line break at its end is not part of it."""
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_PREFIX).decode()
     except (OSError, UnicodeError) as error:
         raise RecipeError(f"the shared system prompt {path} cannot be read: {error}", reason="bad-prefix") from error
-    found = shared_prefix(engine, text.removesuffix("\n"))
-    if len(found) >= limits.length:
+    found, length = shared_prefix(backend, text.removesuffix("\n")), backend.limits.length
+    if len(found) >= length:
         raise RecipeError(
-            f"the shared system prompt {path} has {len(found)} tokens, and {limits.length} fit with the answer; shorten it, "
+            f"the shared system prompt {path} has {len(found)} tokens, and {length} fit with the answer; shorten it, "
             "or give --length",
             reason="too-long",
         )
@@ -136,15 +131,15 @@ def _loader(plan: Plan) -> Callable[[], InForce]:
                 law=plan.trust.get("law"),
                 organisation=plan.trust.get("organisation"),
                 user=documents,
-                adapters=plan.store,
+                adapters=plan.adapters,
                 metric=plan.metric,
                 now=reading,
             )
             policy, expires = made.policy, made.expires
         elif documents:
-            policy = Policy.load(*documents, adapters=plan.store, metric=plan.metric, now=reading)
+            policy = Policy.load(*documents, adapters=plan.adapters, metric=plan.metric, now=reading)
         else:
-            policy = Policy.open(plan.store, metric=plan.metric)
+            policy = Policy.open(plan.adapters, metric=plan.metric)
         return InForce(policy, bool(plan.trust), reading.at, expires)
 
     return load

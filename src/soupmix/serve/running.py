@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-from soupmix.batching import Batcher, Delta, Request, Ticket
+from soupmix.backends import Backend, Delta, Request, Ticket
 from soupmix.errors import Overloaded, SoupmixError
 from soupmix.serve.metrics import Metrics
 
@@ -19,9 +19,9 @@ class Answers:
     Whoever leaves calls `cancel`: what is not finished then leaves the running batch.
     """
 
-    def __init__(self, batcher: Batcher, metrics: Metrics, requests: Sequence[Request], deltas: int) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics, requests: Sequence[Request], deltas: int) -> None:
         """A reader that is more than `deltas` per answer behind is given up."""
-        self._batcher, self._metrics, self._requests = batcher, metrics, requests
+        self._backend, self._metrics, self._requests = backend, metrics, requests
         self._most = deltas * len(requests)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
@@ -37,10 +37,10 @@ class Answers:
         return len(self._requests)
 
     def submit(self) -> None:
-        """Queue all of them, or none; from a thread of its own. Raises as `Batcher.submit` does."""
+        """Queue all of them, or none; from a thread of its own. Raises as `Backend.submit` does."""
         for number, request in enumerate(self._requests):
             try:
-                self._tickets.append(self._batcher.submit(request, partial(self._tell, number)))
+                self._tickets.append(self._backend.submit(request, partial(self._tell, number)))
             except SoupmixError:
                 self.cancel()
                 raise

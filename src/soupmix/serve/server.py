@@ -66,10 +66,10 @@ class Server(uvicorn.Server):
         """Refuse new requests, give running answers their time, then close."""
         seconds = self._house.settings.drain
         self._house.closing.set()
-        tell("draining", seconds=seconds, running=self._house.batcher.state().running)
+        tell("draining", seconds=seconds, running=self._house.backend.state().running)
         for server in self.servers:
             server.close()
-        await asyncio.to_thread(self._house.batcher.close, drain=seconds)
+        await asyncio.to_thread(self._house.backend.close, drain=seconds)
         await super().shutdown(sockets)
         tell("ended")
 

@@ -1,0 +1,30 @@
+"""Whoever answers requests: one protocol, and what implements it.
+
+The server and batches know `protocol` and nothing behind it. `local` is the engine of this process with its running batch.
+"""
+
+from soupmix.backends.protocol import (
+    Backend,
+    Delta,
+    Limits,
+    Message,
+    Request,
+    Sampling,
+    State,
+    Ticket,
+    Token,
+    Vocabulary,
+)
+
+__all__ = [
+    "Backend",
+    "Delta",
+    "Limits",
+    "Message",
+    "Request",
+    "Sampling",
+    "State",
+    "Ticket",
+    "Token",
+    "Vocabulary",
+]

@@ -1,0 +1,92 @@
+"""The backend of this process: an engine, and a running batch over it."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Ticket, Vocabulary
+from soupmix.base import Base
+from soupmix.batching import Batcher
+from soupmix.engine import Engine
+from soupmix.policy import Grant, Policy
+from soupmix.store import Store
+
+__all__ = ["LocalBackend"]
+
+
+class LocalBackend:
+    """A `soupmix.backends.Backend` over an engine. A context manager, which closes at the end.
+
+    Attributes:
+        limits, methods, vocabulary: see `Backend`. One running batch merges by one method.
+
+    Args:
+        engine: a loaded engine. limits: how much runs and waits at once. method: how adapters are merged.
+
+    Raises:
+        BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
+        RecipeError: an unknown method, or `factor` with adapters of different ranks.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = "delta") -> None:  # noqa: B008  # frozen
+        self._engine, self._batcher = engine, Batcher(engine, limits, method=method)
+        self.limits, self.methods, self.vocabulary = limits, (method,), _vocabulary(engine)
+
+    @classmethod
+    def open(
+        cls,
+        base: str | Base,
+        store: Store | None,
+        *,
+        policy: Policy | None = None,
+        dtype: str | None = None,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        method: str = "delta",
+    ) -> Self:
+        """Load an engine, and begin to answer. Arguments and errors are those of `Engine.load` and of the class."""
+        return cls(Engine.load(base, store, policy=policy, dtype=dtype), limits, method=method)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        """Such as "<LocalBackend: <Batcher of 64 rows x 2048 tokens, method delta: 3 running, 0 waiting>>"."""
+        return f"<LocalBackend: {self._batcher!r}>"
+
+    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+        """See `Backend.tokens`."""
+        return self._engine.plain_tokens(said) if isinstance(said, str) else self._engine.tokens(said)
+
+    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+        """See `Backend.identity`."""
+        return self._engine.identity(grant, method, tenant)
+
+    def share(self, prefix: tuple[int, ...]) -> None:
+        """See `Backend.share`."""
+        self._batcher.share(prefix)
+
+    def check_room(self) -> None:
+        """See `Backend.check_room`."""
+        self._batcher.check_room()
+
+    def submit(self, request: Request, sink: Callable[[Delta], None]) -> Ticket:
+        """See `Backend.submit`."""
+        return self._batcher.submit(request, sink)
+
+    def state(self) -> State:
+        """See `Backend.state`."""
+        return self._batcher.state()
+
+    def close(self, *, drain: float = 0.0) -> None:
+        """See `Backend.close`."""
+        self._batcher.close(drain=drain)
+
+
+def _vocabulary(engine: Engine) -> Vocabulary:
+    added = engine.tokenizer.added_tokens_decoder.values()
+    special = tuple(str(token.content) for token in added if token.special and re.search(r"\W", token.content))
+    longest = max(map(len, engine.tokenizer.get_vocab()))
+    return Vocabulary(int(engine.model.config.vocab_size), longest, special)

@@ -1,0 +1,263 @@
+"""What a backend is asked, and what it answers: all that the server and batches know of whoever computes.
+
+A backend holds one base model and the adapters of one store. It takes requests from any thread, merges the adapters of each by
+the request's own grant, and tells every answer as it is made. Nothing here says how: no tensors, no model, no process.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from soupmix.errors import RecipeError, SoupmixError
+from soupmix.policy import Grant
+
+__all__ = [
+    "MOST_SEEDS",
+    "Backend",
+    "Delta",
+    "Limits",
+    "Message",
+    "Request",
+    "Sampling",
+    "State",
+    "Ticket",
+    "Token",
+    "Vocabulary",
+]
+
+Message = Mapping[str, str]
+"""A message of a conversation: {"role": "system" | "user" | "assistant", "content": text}."""
+
+MOST_SEEDS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much runs and waits at once, at most.
+
+    Attributes:
+        rows: answers that are made at the same time.
+        length: tokens of prompt and answer together, per row. The KV cache never holds more than rows x length tokens.
+        waiting: requests in the queue.
+        chunk: prompt tokens that are computed per step, beside one token of every answer that has begun.
+    """
+
+    rows: int = 64
+    length: int = 2048
+    waiting: int = 256
+    chunk: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+        max_new_tokens: at most this many tokens per answer.
+        temperature: 0 is greedy; otherwise logits are divided by it.
+        top_k: only the k likeliest tokens; 0 means all. top_p: the smallest set of tokens with this much probability.
+        seed: row i of a call draws from its own stream, seeded by `seed + i`.
+
+    Raises:
+        RecipeError: a value out of its range.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "temperature": (0.0 <= self.temperature <= 10.0, "between 0 and 10"),
+            "top_k": (self.top_k >= 0, "0 (all) or more"),
+            "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            "seed": (0 <= self.seed < MOST_SEEDS, "between 0 and 2**62"),
+        }
+        for name, (valid, allowed) in checks.items():
+            if not valid:
+                raise RecipeError(
+                    f"{name} = {getattr(self, name)} is not allowed; it must be {allowed}", reason="sampling"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer to make.
+
+    Attributes:
+        prompt: token ids; see `Backend.tokens`.
+        grant: the soup of the answer.
+        sampling: how tokens are chosen, and how many at most.
+        stop: texts before which the answer ends.
+        logprobs: how many of the likeliest tokens are told beside each chosen one; None: no log probabilities.
+        method: how adapters are merged, one of `Backend.methods`.
+        tenant: keys and values computed for one tenant are never used for another.
+        person: nor those of one person for another. None: those of this request are not used again.
+    """
+
+    prompt: tuple[int, ...]
+    grant: Grant
+    sampling: Sampling = Sampling()  # frozen
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    method: str = "delta"
+    tenant: str = ""
+    person: str | None = None
+
+    def __repr__(self) -> str:
+        """As a dataclass has it, with the number of tokens instead of the tokens."""
+        rest = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.name != "prompt")
+        return f"Request(<{len(self.prompt)} tokens>, {rest})"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an answer.
+
+    Attributes:
+        id: its number in the vocabulary. text, data: what it stands for, as text and as bytes; a token may be a part of a
+            character, and its text is a replacement mark then.
+        logprob: natural log of its probability before temperature, top-k and top-p.
+        likeliest: (id, text, bytes, logprob) of the likeliest tokens at its place, likeliest first.
+    """
+
+    id: int
+    text: str
+    data: bytes
+    logprob: float
+    likeliest: tuple[tuple[int, str, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step adds to an answer.
+
+    Attributes:
+        text: whole characters; characters that could begin a stop text come in a later delta.
+        tokens: the token of this step, if log probabilities were asked for, else none.
+        finish: None while the answer goes on, then "stop", "length", "cancelled" or "error".
+        prompt_tokens, completion_tokens: counts so far.
+        cached_tokens: tokens of the prompt whose keys and values were taken from an earlier answer.
+        error: why the answer ended, if `finish` is "error".
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    error: SoupmixError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Gauges and counters of a backend.
+
+    Attributes:
+        alive: whether requests can be answered.
+        running, waiting: answers now.
+        kv_used: share of the KV cache that running answers fill, 0 to 1.
+        steps, prompt_tokens, generated_tokens: computed since the start.
+        cached_tokens: prompt tokens whose keys and values were taken from an earlier answer, since the start.
+        cached_prompts: prompts with such tokens. seconds: time spent in steps.
+    """
+
+    alive: bool = True
+    running: int = 0
+    waiting: int = 0
+    kv_used: float = 0.0
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cached_tokens: int = 0
+    cached_prompts: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What is to be known of a model's tokens before a prompt becomes any.
+
+    Attributes:
+        size: token ids are below it. longest: characters of the longest token.
+        special: texts that the tokenizer reads as marks of roles and ends. No message may hold one.
+    """
+
+    size: int
+    longest: int
+    special: tuple[str, ...]
+
+
+class Ticket(Protocol):
+    """A request that was accepted."""
+
+    def cancel(self) -> None:
+        """End the answer soon, from any thread. Its last delta has the finish "cancelled", unless it ends before."""
+
+
+class Backend(Protocol):
+    """Whoever answers requests. Safe to share between threads."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much runs and waits at once."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How adapters can be merged here; every request names one of these."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the model."""
+
+    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a text as it stands, or of a conversation in the form that the model was trained on.
+
+        A last message of the assistant is an answer that has begun.
+
+        Raises:
+            RecipeError: an empty conversation ("empty-prompt"), or one that the model's template does not take
+                ("bad-conversation").
+        """
+
+    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+        """The merge identity of what is computed under a grant; see `soupmix.merge.identity`.
+
+        Raises:
+            PolicyError: the grant is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
+        """
+
+    def share(self, prefix: tuple[int, ...]) -> None:
+        """Declare that these tokens, with which prompts may begin, are nobody's secret, such as an operator's own system prompt.
+
+        What is computed of them may then be used for all persons of one tenant with one merge.
+        """
+
+    def check_room(self) -> None:
+        """Raise `Overloaded` if `submit` would do so now; for callers to whom preparing a request costs something."""
+
+    def submit(self, request: Request, sink: Callable[[Delta], None]) -> Ticket:
+        """Queue a request, from any thread.
+
+        Args:
+            sink: called with every `Delta` from a thread of the backend. It must return at once and must not raise.
+
+        Raises:
+            RecipeError: the prompt is empty ("empty-prompt"), prompt and answer do not fit ("too-long"), or the method is
+                none of `methods` ("method").
+            PolicyRefusal: the method cannot keep a rule that bounds the norm ("norm-not-linear").
+            AdapterError: the grant is for an adapter that is not here.
+            PolicyError: the grant is of another policy than the one this backend was opened under ("other-policy"), or not
+                as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
+            Overloaded: the queue is full ("queue-full"), or nothing is taken any more ("draining").
+        """
+
+    def state(self) -> State:
+        """How it stands."""
+
+    def close(self, *, drain: float = 0.0) -> None:
+        """Take nothing new; what runs and waits has so many seconds, then it is cancelled. Returns when all is over."""
