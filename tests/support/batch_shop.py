@@ -64,6 +64,10 @@ class Shop:
     engine: Engine
     policy: Policy
 
+    def backend(self, limits: Limits) -> LocalBackend:
+        """Who answers."""
+        return LocalBackend(self.engine, limits)
+
     def work(
         self,
         path: Path,
@@ -83,7 +87,7 @@ class Shop:
         settings = settings_of(file, lines, defaults, {"policy": self.policy.digest})
         limits = Limits(rows=rows, length=128, waiting=waiting_room(rows, MOST_ANSWERS))
         with open_journal(out, settings, force=force) as journal:
-            with LocalBackend(self.engine, limits) as backend:
+            with self.backend(limits) as backend:
                 desk = Desk(backend, self.policy, defaults, append=append, who="the shop")
                 answer_lines(
                     file,

@@ -82,6 +82,11 @@ def open_house(plan: Plan) -> Iterator[House]:
         if refusals:
             stack.callback(refusals.flush, everything=True)
         backend = stack.enter_context(plan.backend())
+        if plan.settings.method not in backend.methods:
+            raise RecipeError(
+                f"method '{plan.settings.method}' is not one of this backend's: {', '.join(backend.methods)}",
+                reason="method",
+            )
         for path in plan.shared:
             backend.share(_prefix(backend, path))
         metrics = Metrics()

@@ -1,0 +1,32 @@
+"""A batch over a backend that is none of ours: it needs what the protocol names."""
+
+import json
+from pathlib import Path
+
+from soupmix.backends import Limits
+from tests.support.batch_shop import Shop, chat, mixed, plain
+from tests.support.echo_backend import EchoBackend
+
+
+class EchoShop(Shop):
+    def backend(self, limits: Limits) -> EchoBackend:  # type: ignore[override]
+        return EchoBackend(limits)
+
+
+def test_a_batch_needs_nothing_but_the_protocol(shop: Shop, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [chat(0, "hi", max_tokens=50, soup={"weights": {"calm": 0.9}}), plain(1, ["once", "twice"])]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert EchoShop(shop.engine, shop.policy).work(source, out)
+    first, second = (json.loads(line)["response"]["body"] for line in out.read_text().splitlines())
+    assert first["choices"][0]["message"]["content"] == "user: hi\n"
+    assert first["soup"]["granted"] == {"calm": "0.5"}
+    assert [each["text"] for each in second["choices"]] == ["once", "twice"]
+
+
+def test_every_line_gets_its_status_whoever_answers(shop: Shop, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    content, statuses = mixed(60, seed=3)
+    source.write_bytes(content)
+    assert EchoShop(shop.engine, shop.policy).work(source, out)
+    assert [json.loads(line)["response"]["status_code"] for line in out.read_text().splitlines()] == statuses

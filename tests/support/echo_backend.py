@@ -1,0 +1,93 @@
+"""A test double of a backend that says every prompt back. It has what `soupmix.backends.Backend` names and nothing else.
+
+It is no model: a token is a byte, every token is certain, and of a request's sampling only the length counts. Stop texts,
+weights and sharing change nothing of an answer.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from soupmix.backends import Delta, Limits, Message, Request, State, Token, Vocabulary
+from soupmix.errors import Overloaded
+from soupmix.files import digest_parts
+from soupmix.policy import Grant
+
+__all__ = ["EchoBackend"]
+
+
+class EchoBackend:
+    """Answers each request in a thread of its own, a byte at a time."""
+
+    methods = ("delta",)
+    vocabulary = Vocabulary(size=256, longest=1, special=("<|end|>",))
+
+    def __init__(self, limits: Limits = Limits(rows=4, length=256)) -> None:  # noqa: B008  # frozen
+        self.limits, self.shared = limits, list[tuple[int, ...]]()
+        self._answers: list[_Echo] = []
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+        text = said if isinstance(said, str) else "".join(f"{each['role']}: {each['content']}\n" for each in said)
+        return tuple(text.encode())
+
+    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+        return digest_parts("echo", {"weights": str(grant.granted), "method": method, "tenant": tenant})
+
+    def share(self, prefix: tuple[int, ...]) -> None:
+        self.shared.append(prefix)
+
+    def check_room(self) -> None:
+        if self._closed.is_set():
+            raise Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
+
+    def submit(self, request: Request, sink: Callable[[Delta], None]) -> "_Echo":
+        self.check_room()
+        self._answers.append(_Echo(request, sink))
+        self._answers[-1].start()
+        return self._answers[-1]
+
+    def state(self) -> State:
+        running = sum(each.is_alive() for each in self._answers)
+        made = sum(each.made for each in self._answers)
+        return State(alive=not self._closed.is_set(), running=running, generated_tokens=made)
+
+    def close(self, *, drain: float = 0.0) -> None:
+        self._closed.set()
+        for each in self._answers:
+            each.join(drain)
+            each.cancel()
+            each.join()
+
+
+class _Echo(threading.Thread):
+    """One answer, which is also its own ticket."""
+
+    def __init__(self, request: Request, sink: Callable[[Delta], None]) -> None:
+        super().__init__(daemon=True)
+        self._request, self._sink, self._cancelled, self.made = request, sink, threading.Event(), 0
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def run(self) -> None:
+        prompt, most = self._request.prompt, self._request.sampling.max_new_tokens
+        for byte in prompt[:most]:
+            if self._cancelled.is_set():
+                return self._tell("cancelled")
+            self.made += 1
+            self._tell(None, byte)
+        return self._tell("stop" if len(prompt) < most else "length")
+
+    def _tell(self, finish: str | None, byte: int | None = None) -> None:
+        data = b"" if byte is None else bytes([byte])
+        text = data.decode("ascii", "replace")
+        is_told = self._request.logprobs is not None and byte is not None
+        told = (Token(byte or 0, text, data, 0.0),) if is_told else ()
+        self._sink(Delta(text, told, finish, len(self._request.prompt), 0, self.made))
