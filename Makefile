@@ -33,7 +33,7 @@ test-gpu: .venv/dev.done
 
 # every branch of the rooms that refuse, and of what they stand on; their own tests alone must reach it
 coverage: .venv/dev.done
-	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/store tests/files tests/fields
+	$(BIN)/coverage run -m pytest -m "not slow" tests/policy tests/projection tests/store tests/files tests/fields
 	$(BIN)/coverage report
 
 # every mask, clamp, index and comparison of the Triton sources changed in turn; each change must be noticed
@@ -62,7 +62,7 @@ soak: .venv/dev.done
 
 # the laws of the policy on examples that nobody has drawn before
 laws: .venv/dev.done
-	$(BIN)/pytest --hypothesis-profile=search tests/policy tests/trust/test_signed_policy.py tests/store tests/merge
+	$(BIN)/pytest --hypothesis-profile=search tests/policy tests/projection tests/trust/test_signed_policy.py tests/store tests/merge
 
 check: .venv/dev.done
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
     python benchmarks/clamp.py [--requests 200] [--table]
 
-Synthetic policies over K adapters, requests in [-0.3, 1.5] that no cache has seen. `clamp` is `Region.clamp`: projection,
+Synthetic policies over K adapters, requests in [-0.3, 1.5] that no cache has seen. `clamp` is `Region.project`: projection,
 certificate, rounding inside, reasons. `policy.clamp` is the whole call, from a mapping of names to a grant. Every grant is checked
 against the set before its time counts. Rows go to benchmarks/data/clamp.jsonl, the table to docs/clamp.md.
 """
@@ -104,15 +104,15 @@ def measure(name: str, adapters: int, rules: list[dict[str, Any]], metric: Any, 
     document, held = parse_document(json.dumps(content), "x.yaml"), shelf(adapters)
     policy = Policy.assemble([("x.yaml", document)], held, metric=metric)
     compiled = min(timed(lambda: Policy.assemble([("x.yaml", document)], held, metric=metric)) for _ in range(3))
-    region, draw = policy.region({}, {}), random.Random(0)
+    region, draw = policy._regions.region(policy._regions.kinds.kind({}, {})), random.Random(0)
     times: dict[str, list[float]] = {"clamp": [], "policy.clamp": [], "warm": []}
     for _ in range(requests):
         asked = [draw.randint(-300_000, 1_500_000) for _ in range(adapters)]
         words = {f"a{n}": decimal_text(asked[policy.names.index(f"a{n}")]) for n in range(adapters)}
-        times["clamp"].append(timed(lambda asked=asked: region.clamp(asked)))  # type: ignore[misc]
+        times["clamp"].append(timed(lambda asked=asked: region.project(asked)))  # type: ignore[misc]
         times["policy.clamp"].append(timed(lambda words=words: policy.clamp(words)))  # type: ignore[misc]
         times["warm"].append(timed(lambda words=words: policy.clamp(words)))  # type: ignore[misc]
-        if not region.holds(region.clamp(asked).granted):
+        if not region.holds(region.project(asked).weights):
             raise SystemExit(f"{name}: a grant is outside of its set; nothing is reported")
     found = {key: [1e6 * q for q in quartiles(each)] for key, each in times.items()}
     return {"kind": name, "compile": 1e6 * compiled, "faces": len(region.faces), "microseconds": found}

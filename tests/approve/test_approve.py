@@ -20,7 +20,7 @@ from soupmix.errors import AdapterError, PolicyError, RecipeError, SoupmixError,
 from soupmix.files import canonical_json
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.inventory import inventory
-from soupmix.policy.pieces import Choice
+from soupmix.projection import Choice
 from soupmix.store import Store
 from soupmix.trust import RoleKeys, Source, create, generate_key, read_private, read_set
 from soupmix.trust.layout import INVENTORY
@@ -138,7 +138,9 @@ def test_the_document_approves_what_was_evaluated(shop: Shop, tmp_path: Path) ->
     store = shop(a=noise(1), b=noise(2), c=noise(3))
     text, document = draft(store, approval(tmp_path, ("a", "b"), ("c",), total="1.2"))
     policy = Policy.assemble([("acme.yaml", document)], store)
-    (choice,) = [piece for piece in policy.pieces({}, {}) if isinstance(piece, Choice)]
+    (choice,) = [
+        each for each in policy._regions.constraints(policy._regions.kinds.kind({}, {})) if isinstance(each, Choice)
+    ]
     assert [(len(support), most) for support, most in choice.supports] == [(2, 1_200_000), (1, 1_200_000)]
     assert policy.clamp("a=0.5,b=0.6").granted.decimals() == {"a": "0.5", "b": "0.6"}
     assert set(policy.clamp("a=0.5,c=0.6").granted) == {"c"}

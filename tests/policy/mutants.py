@@ -1,4 +1,4 @@
-"""Mutation testing of soupmix.policy and soupmix.store with mutmut: change one thing, run what reaches it, see a test fail.
+"""Mutation testing of soupmix.policy, projection and store with mutmut: change one thing, run what reaches it, see a test fail.
 
     python tests/policy/mutants.py [SHARE] [SEED] [FILES]
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document
-from tests.support.claims import accepted
+from tests.support.claims import accepted, region_of
 from tests.support.draw import Draw
 from tests.support.oracle import SHELF, allows
 
@@ -55,8 +55,8 @@ def soak(pairs: int, seed: int = 0, proved: int | None = None) -> Counter[str]:
                 sources,
             )
             if proved is None or count["proved"] < proved:
-                names = policy.space.names
-                region = policy.region(attributes, {k: sources[n] for k, n in enumerate(names) if n in sources})
+                region = region_of(policy, attributes, sources)
+                names = region.space.names
                 asked = [grant.requested.get(name, 0) for name in names]
                 granted = [grant.granted.get(name, 0) for name in names]
                 assert accepted(region, asked, granted), (documents, weights, attributes, sources)

@@ -96,7 +96,7 @@ def test_rules_without_effect() -> None:
 
 
 def test_what_cannot_be_decided_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soupmix.policy.containment._MOST_BRANCHES", 1)
+    monkeypatch.setattr("soupmix.projection.containment._MOST_BRANCHES", 1)
     found = difference(load(CAP), load({**CAP, "at_most": "0.6"}))
     assert not found.contained
     assert not found.widenings

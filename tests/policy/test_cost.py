@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy import Policy, nearest, parse_document, patience, regions, rounding, rulebook
-from soupmix.policy.active_set import least, project
-from soupmix.policy.certificate import certified
-from soupmix.policy.face import Face
-from soupmix.policy.patience import check_time, within
-from soupmix.policy.quadratic import Quadratic
+from soupmix.policy import Policy, kinds, parse_document
+from soupmix.policy import policy as policy_module
+from soupmix.projection import nearest, rounding
+from soupmix.projection.active_set import least, project
+from soupmix.projection.certificate import certified
+from soupmix.projection.faces import Face
+from soupmix.projection.quadratic import Quadratic
+from tests.support.claims import region_of
 from tests.support.draw import Draw
 from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
@@ -82,7 +84,7 @@ def test_what_a_scope_hides_is_counted_too() -> None:
 
 
 def test_a_kind_that_was_not_counted_is_refused_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "_TRIED", 1)
+    monkeypatch.setattr(kinds, "_TRIED", 1)
     shelf = shelf_of(24)
     names = [ref.name for ref in shelf]
     rules = [{"rule": "combinations", "allow": [], "scope": {"audience": ["minor"]}}, *crowd(500, 60, names)]
@@ -116,7 +118,7 @@ def test_a_clamp_that_takes_too_long_is_refused_and_not_remembered(
 ) -> None:
     policy, asked = load(*rules), dict.fromkeys(NAMES, "0.7")
     with monkeypatch.context() as patched:
-        patched.setattr(rulebook, "_SECONDS", -1.0)
+        patched.setattr(policy_module, "_SECONDS", -1.0)
         with pytest.raises(PolicyRefusal, match="could not be applied to these weights within") as caught:
             policy.clamp(asked)
         assert caught.value.reason == "too-slow"
@@ -128,21 +130,6 @@ def test_rounding_that_explodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(PolicyRefusal) as caught:
         load(*OVERLAPPING).clamp(dict.fromkeys(NAMES, "0.7777"))
     assert caught.value.reason == "too-slow"
-
-
-def test_time_is_allowed_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(patience, "monotonic", lambda: clock[0])
-    with within(2.0):
-        with within(1.0):
-            clock[0] = 1.5
-            with pytest.raises(PolicyRefusal):
-                check_time()
-        check_time()
-        clock[0] = 2.5
-        with pytest.raises(PolicyRefusal):
-            check_time()
-    check_time()
 
 
 def plainly(policy: Policy, asked: tuple[int, ...]) -> Callable[..., Any]:
@@ -167,7 +154,7 @@ def test_leaving_faces_out_changes_nothing(seed: int, data: st.DataObject) -> No
         )
     except PolicyError:
         return
-    region = policy.region({}, {})
+    region = region_of(policy)
     numbers = st.sampled_from([-200_000, 0, 300_000, 300_000, 500_000, 1_000_000, 1_400_000])
     for _ in range(4):
         asked = tuple(data.draw(numbers) for _ in NAMES)
@@ -184,7 +171,7 @@ def test_the_bound_is_below_the_distance(seed: int, asked: list[int]) -> None:
     rules = [
         {"rule": "group", "adapters": draw.sample(NAMES, 3), "at_most": f"0.{draw.randint(1, 9)}"} for _ in range(4)
     ]
-    (face,) = load(*rules).region({}, {}).faces
+    (face,) = region_of(load(*rules)).faces
     found = project(asked, face.rows)
     assert found is not None
     distance = sum((Fraction(want) - got) ** 2 for want, got in zip(asked, found.weights, strict=True))
@@ -195,6 +182,6 @@ def test_the_bound_is_below_the_distance(seed: int, asked: list[int]) -> None:
 
 
 def test_where_floats_find_nothing_no_face_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soupmix.policy.dual.active_in_floats", lambda target, sides: None)
-    (face,) = load(*OVERLAPPING).region({}, {}).faces
+    monkeypatch.setattr("soupmix.projection.dual.active_in_floats", lambda target, sides: None)
+    (face,) = region_of(load(*OVERLAPPING)).faces
     assert least(Quadratic.distance([10**7] * len(NAMES), None), face.rows) == 0

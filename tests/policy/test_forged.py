@@ -182,13 +182,6 @@ def test_another_process_has_another_key() -> None:
     assert one == again != other
 
 
-def test_a_policy_without_one_of_its_rules_does_not_grant_in_its_name() -> None:
-    policy = build(document(CAP))
-    less = policy.without(policy.placed[0].ref)
-    assert less.clamp("friendly=1").granted != policy.clamp("friendly=1").granted
-    assert less.clamp("friendly=1").policy_digest != policy.digest
-
-
 def test_the_same_rule_id_in_two_files_of_one_name_is_two_rules() -> None:
     """What a rule refuses, and why, is found by the rule, not by what it is called."""
     from soupmix.policy import parse_document

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupmix.policy import SOURCES, Policy, parse_document, regions, rulebook
+from soupmix.policy import SOURCES, Policy, kinds, parse_document
+from soupmix.policy import policy as policy_module
 from soupmix.policy.recent import Recent
+from soupmix.projection import AnyConstraint
 from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 
@@ -31,11 +33,11 @@ def every_source() -> list[dict[str, str]]:
     return [{name: source for name, source in zip(NAMES, each, strict=True) if source} for each in said]
 
 
-def test_one_region_for_one_set_of_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_region_for_one_set_of_constraints(monkeypatch: pytest.MonkeyPatch) -> None:
     """4^6 kinds of sources, of which a rule on one adapter tells two apart, and a rule on two adapters four."""
     compiled = []
-    whole = regions.Region.compile
-    monkeypatch.setattr(regions.Region, "compile", lambda *given: compiled.append(1) or whole(*given))
+    whole = kinds.Region.compile
+    monkeypatch.setattr(kinds.Region, "compile", lambda *given: compiled.append(1) or whole(*given))
     one = {"rule": "source", "adapter": "friendly", "allow": ["explicit", "stored"]}
     two = {"rule": "source", "dimension": "length", "allow": ["explicit"]}
     both = {"rule": "source", "dimension": "length", "allow": ["explicit", "inferred"]}
@@ -43,21 +45,21 @@ def test_one_region_for_one_set_of_pieces(monkeypatch: pytest.MonkeyPatch) -> No
         made = policy(*rules)
         compiled.clear()
         asked = every_source()
-        pieces = {tuple(map(id, made.pieces({}, _by_index(made, each)))) for each in asked}
+        applied = {tuple(map(id, _applied(made, each))) for each in asked}
         for each in asked:
             made.clamp("friendly=0.4,concise=0.4", sources=each)
-        assert len(made._regions.kept) == len(pieces) == most
+        assert len(made._regions.kept) == len(applied) == most
         assert len(compiled) == most - 1, "the first was compiled when the policy was loaded"
 
 
-def _by_index(made: Policy, sources: dict[str, str]) -> dict[int, str]:
-    return {made.space.names.index(name): source for name, source in sources.items()}
+def _applied(made: Policy, sources: dict[str, str]) -> list[AnyConstraint]:
+    return made._regions.constraints(made._regions.kinds.kind({}, made._by_coordinate(sources)))
 
 
 def test_memory_stays_bounded_under_thousands_of_kinds_of_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """20,000 took 172 MiB. 2^16 sets of pieces, nearly all of them different, and none may be kept for ever."""
-    monkeypatch.setattr(regions, "_ROWS", 1600)
-    monkeypatch.setattr(rulebook, "_REMEMBERED", 100)
+    """20,000 took 172 MiB. 2^16 sets of constraints, nearly all of them different, and none may be kept for ever."""
+    monkeypatch.setattr(kinds, "_ROWS", 1600)
+    monkeypatch.setattr(policy_module, "_REMEMBERED", 100)
     made, draw = policy({"rule": "source", "allow": ["explicit"]}, shelf=shelf_of(16)), random.Random(0)
     names = list(made.names)
 
@@ -73,12 +75,12 @@ def test_memory_stays_bounded_under_thousands_of_kinds_of_sources(monkeypatch: p
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 1 << 18
-    assert made._regions.kept._sum <= regions._ROWS
-    assert len(made._remembered) <= rulebook._REMEMBERED
+    assert made._regions.kept._sum <= kinds._ROWS
+    assert len(made._remembered) <= policy_module._REMEMBERED
 
 
 def test_obligations_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulebook, "_OBLIGED", 5)
+    monkeypatch.setattr(policy_module, "_OBLIGED", 5)
     tenants = [f"t{number}" for number in range(20)]
     duties = [{"oblige": "offer", "what": "export", "scope": {"tenant": [each]}} for each in tenants]
     made = policy(obligations=duties)
@@ -109,8 +111,8 @@ def test_the_least_recently_used_goes_first(moves: list[tuple[bool, int, int]], 
 
 
 def test_threads_get_the_answers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulebook, "_REMEMBERED", 3)
-    monkeypatch.setattr(regions, "_ROWS", 20)
+    monkeypatch.setattr(policy_module, "_REMEMBERED", 3)
+    monkeypatch.setattr(kinds, "_ROWS", 20)
     rule = {"rule": "source", "allow": ["explicit"]}
     asked = random.Random(1).sample(every_source(), 60) * 4
     made, alone = policy(rule), policy(rule)

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy import Grant, Policy, active_set, parse_document
-from soupmix.policy.certificate import certified
+from soupmix.policy import Grant, Policy, parse_document
 from soupmix.policy.compare import difference
 from soupmix.policy.linear import check_linear
-from soupmix.policy.quadratic import Quadratic
 from soupmix.policy.recorded import read_record
+from soupmix.projection import active_set
+from soupmix.projection.certificate import certified
+from soupmix.projection.constraints import sides_of
+from soupmix.projection.quadratic import Quadratic
 from soupmix.weights import MILLION, decimal_text
-from tests.support.claims import accepted
+from tests.support.claims import accepted, region_of
 from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
 
 BUDGET = 1.5
@@ -54,7 +56,7 @@ def vector(weights: Mapping[str, int]) -> np.ndarray:
 
 
 def asked_of(grant: Grant, found: Policy) -> tuple[list[int], list[int]]:
-    names = found.space.names
+    names = region_of(found).space.names
     return [grant.requested.get(n, 0) for n in names], [grant.granted.get(n, 0) for n in names]
 
 
@@ -69,7 +71,7 @@ def test_the_norm_holds_and_nothing_is_nearer(seed: int, want: dict[str, str], s
     grant = made.clamp(want)
     w, v, limit = vector(grant.granted), vector(grant.requested), float(f"{share:.6f}") * shelf.base_norm
     assert np.sqrt(w @ shelf.gram @ w) <= limit * (1 + 1e-9)
-    assert accepted(made.region({}, {}), *asked_of(grant, made))
+    assert accepted(region_of(made), *asked_of(grant, made))
     if "norm" in [each.rule for each in grant.binding]:
         assert np.sqrt(w @ shelf.gram @ w) >= limit * (1 - 1e-3), "it only binds where it is met"
     other = _second_solver(v, shelf.gram, limit)
@@ -112,7 +114,7 @@ def test_the_metric_of_the_delta(seed: int, want: dict[str, str], share: float |
     shelf = measured(seed, dependent)
     made = policy(shelf, share, "delta", {"rule": "exclusive", "dimension": "style"})
     grant = made.clamp(want)
-    assert accepted(made.region({}, {}), *asked_of(grant, made))
+    assert accepted(region_of(made), *asked_of(grant, made))
     assert grant.metric == "delta"
     plain = policy(shelf, share, "weights", {"rule": "exclusive", "dimension": "style"}).clamp(want)
     v = vector(grant.requested)
@@ -159,9 +161,9 @@ def test_in_a_metric_the_rational_way_agrees(seed: int, asked: list[int], depend
     made = policy(
         measured(seed, dependent), None, "delta", {"rule": "group", "adapters": ["expert", "concise"], "at_most": "0.4"}
     )
-    region = made.region({}, {})
+    region = region_of(made)
     (face,) = region.faces
-    sides = [side for side in active_set._sides(face.rows) if side.normal]
+    sides = [side for side in sides_of(face.rows) if side.normal]
     exact = active_set._in_rationals(Quadratic.distance(asked, region.space.metric), sides)
     found = face.project(asked, region.space.metric)
     assert exact is not None
@@ -172,7 +174,7 @@ def test_in_a_metric_the_rational_way_agrees(seed: int, asked: list[int], depend
 
 def test_what_is_wrong_about_a_norm_is_not_certified() -> None:
     made = policy(measured(5), 0.02)
-    (face,) = made.region({}, {}).faces
+    (face,) = region_of(made).faces
     asked = [900_000, 0, 500_000, 0, 800_000, 0]
     found = face.project(asked, None)
     assert found is not None

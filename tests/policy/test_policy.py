@@ -10,12 +10,11 @@ import pytest
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import Binding, Grant, Policy, parse_document
-from soupmix.policy.laminar import Forest
-from soupmix.policy.pieces import Constraint, RuleRef
+from soupmix.policy.documents import RuleRef
 from soupmix.policy.recorded import read_record
-from soupmix.policy.region import Region
-from soupmix.policy.rows import Solution
-from soupmix.policy.space import Space
+from soupmix.projection import Constraint, Region, Space
+from soupmix.projection.laminar import Forest
+from soupmix.projection.solution import Solution
 from soupmix.weights import Weights
 from tests.support import oracle
 from tests.support.oracle import Ref, digest_of
@@ -368,10 +367,10 @@ def test_a_triangle_without_a_whole_point_is_refused(load: Load) -> None:
 def test_what_is_not_certified_is_not_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = RuleRef((0, "", 0), "law", "x", "x", "r")
     region = Region.compile([Constraint((1,), 10, rule, ""), Constraint((-1,), 0, rule, "")], Space(("a",)))
-    assert region.clamp([15]).granted == (10,)
+    assert region.project([15]).weights == (10,)
     monkeypatch.setattr(Forest, "project", lambda self, requested: Solution((11,), {0: 4}))
     with pytest.raises(PolicyRefusal, match="could not be certified"):
-        region.clamp([15])
+        region.project([15])
 
 
 def test_compiled_regions_do_not_grow_with_what_strangers_say(load: Load) -> None:

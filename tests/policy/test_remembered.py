@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy import Policy, parse_document, rulebook
+from soupmix.policy import Policy, parse_document
+from soupmix.policy import policy as policy_module
 from soupmix.policy.clock import When
 from tests.support.draw import Draw
 from tests.support.oracle import SHELF
@@ -70,7 +71,7 @@ def test_attributes_and_sources_keep_apart() -> None:
 
 
 def test_memory_is_bounded_and_answers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulebook, "_REMEMBERED", 8)
+    monkeypatch.setattr(policy_module, "_REMEMBERED", 8)
     policy, fresh = build(document()), build(document())
     for micro in range(100):
         grant = policy.clamp({"friendly": f"1.{micro:03d}"}, tenant=f"t{micro}")
@@ -104,11 +105,3 @@ def test_an_answer_that_is_remembered_ends_with_its_document() -> None:
     clock[0] += timedelta(days=1)
     with pytest.raises(PolicyRefusal, match="ended on 2026-11-24"):
         policy.clamp("friendly=1.5")
-
-
-def test_a_policy_without_a_rule_remembers_nothing_of_the_one_with_it() -> None:
-    policy = build(document({"rule": "deny", "adapter": "friendly", "id": "gone"}))
-    assert not policy.clamp("friendly=1").granted
-    (rule,) = [each.ref for each in policy.placed]
-    assert policy.without(rule).clamp("friendly=1").granted.decimals() == {"friendly": "1"}
-    assert not policy.clamp("friendly=1").granted

@@ -196,8 +196,8 @@ def test_cases_are_judged_and_rules_that_never_bound_are_named(tmp_path: Path) -
         {"rule": "budget", "at_most": "1.2", "id": "budget"},
     )
     report = run(policy, read_cases(file))
-    assert [bool(each.failures) for each in report.outcomes] == [False, False, True]
-    assert report.outcomes[2].failures == (
+    assert [bool(each.failures) for each in report.results] == [False, False, True]
+    assert report.results[2].failures == (
         "refused: expected never, got a grant",
         "granted: expected friendly 0.8, got friendly 0.9",
     )
@@ -224,9 +224,9 @@ def test_cases_can_expect_refusals_and_mistakes(tmp_path: Path) -> None:
     file.write_text("\n".join(["cases:", *rows, "  - {name: n, weights: {exprt: 0.5}, expect: {}}"]))
     policy = load({"rule": "deny", "adapter": "expert", "mode": "refuse", "id": "never"})
     report = run(policy, read_cases(file))
-    assert [len(each.failures) for each in report.outcomes] == [0, 0, 1, 1]
-    assert report.outcomes[2].failures[0].startswith("refused (refused-by-rule)")
-    assert report.outcomes[3].failures[0].startswith("not a request (unknown-adapter)")
+    assert [len(each.failures) for each in report.results] == [0, 0, 1, 1]
+    assert report.results[2].failures[0].startswith("refused (refused-by-rule)")
+    assert report.results[3].failures[0].startswith("not a request (unknown-adapter)")
     assert report.never_bound == ()
     assert not report.ok
 
@@ -241,7 +241,7 @@ def test_a_case_says_where_its_weights_come_from(tmp_path: Path) -> None:
     )
     policy = load({"rule": "source", "adapter": "friendly", "allow": ["explicit"], "id": "said"})
     report = run(policy, read_cases(file))
-    assert [(each.name, each.failures) for each in report.outcomes] == [
+    assert [(each.name, each.failures) for each in report.results] == [
         ("inferred", ()),
         ("said", ()),
         (

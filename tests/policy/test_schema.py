@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from soupmix.policy.schema import document_schema
+from soupmix.policy.documents import document_schema
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path for path in (ROOT / "examples" / "policies").glob("*.yaml") if "cases" not in path.name)

@@ -23,7 +23,7 @@ from soupmix.errors import PolicyError
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import ClampResult, check_grant
 from soupmix.policy.recorded import RecordedGrant, read_record
-from soupmix.policy.region import Clamped
+from soupmix.projection import Projected
 from soupmix.weights import Weights
 from tests.policy.test_remembered import build, document
 from tests.support.oracle import SHELF
@@ -95,7 +95,7 @@ def clamp_result() -> object:
     """A clamp's result, made by hand, with what a grant says besides."""
     given, index = lax().clamp(ASKED), lax().names.index("unfriendly")
     weights = tuple(10**6 if number == index else 0 for number in range(len(lax().names)))
-    result = ClampResult.of(Clamped(weights, Fraction(0), ()), SHELF)  # type: ignore[arg-type]
+    result = ClampResult.of(Projected(weights, Fraction(0), ()), SHELF)  # type: ignore[arg-type]
     assert dict(result.granted) == dict(given.granted)
     return Grant(**greedy(), seal=result._seal)
 

@@ -1,12 +1,19 @@
 """From soupmix's own objects to plain numbers that `checker` judges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from soupmix.policy.face import Face
-from soupmix.policy.region import Region
-from soupmix.policy.rows import Exact, Solution
+from soupmix.policy import Policy
+from soupmix.projection import Region
+from soupmix.projection.faces import Face
+from soupmix.projection.solution import Exact, Solution
 from tests.support.checker import Claim, apply, dot, proves
+
+
+def region_of(policy: Policy, attributes: Mapping[str, str] = {}, sources: Mapping[str, str] = {}) -> Region:
+    """The feasible set of a request as geometry has it."""
+    regions = policy._regions
+    return regions.region(regions.kinds.kind(attributes, policy._by_coordinate(sources)))
 
 
 def claim_of(face: Face, solution: Solution, size: int) -> Claim:

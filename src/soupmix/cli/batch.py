@@ -18,7 +18,6 @@ from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option
 from soupmix.cli.stopping import exit_code
 from soupmix.dtypes import WORDS
-from soupmix.policy.asking import by_index, check_attributes, check_names
 from soupmix.policy.linear import check_linear
 
 if TYPE_CHECKING:
@@ -107,9 +106,7 @@ def command(
         if not rule.within:  # it holds for every line
             check_linear(method, str(rule.ref))
     stated, said, name = asking.attributes, asking.sources, model or found.label
-    check_attributes(stated)
-    check_names(asking.weights, policy.names)
-    by_index(said, {name: index for index, name in enumerate(policy.names)})
+    policy.check(asking.weights, sources=said, **stated)
     defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
     check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files))
     file = open_input(source, out, Columns.parse(columns, limit=line_bytes, model=name))

@@ -9,7 +9,7 @@ import click
 
 from soupmix.errors import PolicyError, RecipeError
 from soupmix.policy import ATTRIBUTES, SOURCES, TIERS, AdapterRef, Policy, parse_document
-from soupmix.policy.reading import read_text
+from soupmix.policy.parsing import read_text
 
 if TYPE_CHECKING:
     from soupmix.store import Manifest

@@ -12,7 +12,7 @@ from soupmix.cli.options import json_option, policy_files, read_adapters, store_
 
 if TYPE_CHECKING:
     from soupmix.policy import Policy
-    from soupmix.policy.cases import Report
+    from soupmix.policy.cases import TestReport
     from soupmix.policy.compare import Difference
 
 __all__ = ["command"]
@@ -40,7 +40,7 @@ def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict
     said = {
         "digest": policy.digest,
         "adapters": list(policy.names),
-        "rules": len(policy.placed),
+        "rules": len(policy.rules),
         "last_day": None if policy.last_day is None else policy.last_day.isoformat(),
         "notes": list(policy.notes),
         "without_effect": idle,
@@ -48,7 +48,7 @@ def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict
     if as_json:
         click.echo(json.dumps(said, indent=2, sort_keys=True))
     else:
-        click.echo(f"{len(policy.placed)} rules on {len(policy.names)} adapters can be satisfied; {policy.digest}")
+        click.echo(f"{len(policy.rules)} rules on {len(policy.names)} adapters can be satisfied; {policy.digest}")
         if policy.last_day is not None:
             click.echo(f"everything they rest on counts until {policy.last_day}")
         for note in policy.notes:
@@ -103,9 +103,9 @@ def test(cases: Path, documents: tuple[Path, ...], store: Path | None, as_json: 
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2, sort_keys=True))
     else:
-        for outcome in report.outcomes:
-            click.echo(f"{'failed' if outcome.failures else 'ok':<6}  {outcome.name}")
-            for failure in outcome.failures:
+        for result in report.results:
+            click.echo(f"{'failed' if result.failures else 'ok':<6}  {result.name}")
+            for failure in result.failures:
                 click.echo(f"        {failure}")
         for rule in report.never_bound:
             click.echo(f"never bound: {rule}")
@@ -116,7 +116,7 @@ def test(cases: Path, documents: tuple[Path, ...], store: Path | None, as_json: 
 @command.command("schema")
 def schema() -> None:
     """Print the JSON Schema of a policy document."""
-    from soupmix.policy.schema import document_schema
+    from soupmix.policy.documents import document_schema
 
     click.echo(json.dumps(document_schema(), indent=2, sort_keys=True))
 
@@ -140,6 +140,6 @@ def _told(found: "Difference", new: Path) -> list[str]:
     return lines
 
 
-def _as_json(report: "Report") -> dict[str, Any]:
-    outcomes = [{"name": each.name, "failures": list(each.failures)} for each in report.outcomes]
-    return {"ok": report.ok, "cases": outcomes, "never_bound": [str(rule) for rule in report.never_bound]}
+def _as_json(report: "TestReport") -> dict[str, Any]:
+    results = [{"name": each.name, "failures": list(each.failures)} for each in report.results]
+    return {"ok": report.ok, "cases": results, "never_bound": [str(rule) for rule in report.never_bound]}

@@ -1,11 +1,11 @@
 """What may be merged, how much, for whom: documents of three tiers, an exact clamp, and grants. No torch."""
 
+from soupmix.policy.adapters import AdapterRef
 from soupmix.policy.documents import TIERS, Document
 from soupmix.policy.grant import Grant
-from soupmix.policy.known import AdapterRef
-from soupmix.policy.reading import parse_document
+from soupmix.policy.parsing import parse_document
+from soupmix.policy.policy import Policy
 from soupmix.policy.recorded import Binding
-from soupmix.policy.rulebook import Policy
 from soupmix.policy.rules import ATTRIBUTES, SOURCES
 
 __all__ = [

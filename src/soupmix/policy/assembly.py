@@ -7,37 +7,60 @@ from fractions import Fraction
 from itertools import pairwise
 
 from soupmix.errors import PolicyError
-from soupmix.policy.documents import TIERS, Document
-from soupmix.policy.known import AdapterRef, Known
+from soupmix.policy.adapters import AdapterRef, KnownAdapter
+from soupmix.policy.documents import TIERS, Document, RuleRef
 from soupmix.policy.obligations import Obligation
-from soupmix.policy.pieces import Piece, RuleRef, Setting, place
-from soupmix.policy.quadratic import Matrix
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.policy.rules import Approve, Within, applies, within
-from soupmix.policy.space import Space
-from soupmix.policy.translate import translate
+from soupmix.policy.rules import Approve, SourceRule, Within, applies, within
+from soupmix.policy.translate import Setting, translate
+from soupmix.projection import AnyConstraint, Matrix, Space
 
-__all__ = ["Placed", "check_order", "duties", "internal_reasons", "measured", "placed", "total_budget", "unproved"]
+__all__ = [
+    "PlacedRule",
+    "ScopedRule",
+    "check_order",
+    "duties",
+    "internal_reasons",
+    "measured",
+    "placed",
+    "total_budget",
+    "unproved",
+]
 
 _METRIC_DIGITS = 6
 _GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A rule, for whom it holds, and its pieces."""
+class ScopedRule:
+    """A rule of a policy: where it stands, and for whom it holds.
+
+    Attributes:
+        within: (attribute, values) that a request must not contradict; nothing stands for everybody.
+    """
 
     ref: RuleRef
     within: Within
-    pieces: tuple[Piece, ...]
 
     def applies(self, attributes: Mapping[str, str]) -> bool:
         """Whether the rule holds for a request with these attributes."""
         return applies(self.within, attributes)
 
-    def of(self, kind: type[Piece]) -> bool:
-        """Whether any of its pieces is of this kind."""
-        return any(isinstance(each, kind) for each in self.pieces)
+
+@dataclass(frozen=True, slots=True)
+class PlacedRule(ScopedRule):
+    """A rule with the constraints that it becomes.
+
+    Attributes:
+        exempt: sources of weights; a weight that comes from one of these is free of the constraints of this rule.
+    """
+
+    constraints: tuple[AnyConstraint, ...]
+    exempt: tuple[str, ...] = ()
+
+    def of(self, kind: type[AnyConstraint]) -> bool:
+        """Whether any of its constraints is of this kind."""
+        return any(isinstance(each, kind) for each in self.constraints)
 
 
 def check_order(documents: Sequence[tuple[str, Document]]) -> None:
@@ -51,13 +74,14 @@ def check_order(documents: Sequence[tuple[str, Document]]) -> None:
             )
 
 
-def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple[tuple[Placed, ...], list[str]]:
+def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple[tuple[PlacedRule, ...], list[str]]:
     """All rules of all documents, and notes on those that concern nobody."""
     rules, notes = [], []
-    for source, document in documents:
-        for rule, ref in place(document, source):
+    for name, document in documents:
+        for rule, ref in document.placed(name):
             found = tuple(translate(rule, ref, setting))
-            rules.append(Placed(ref, within(document.scope, rule.scope), found))
+            exempt = rule.allow if isinstance(rule, SourceRule) else ()
+            rules.append(PlacedRule(ref, within(document.scope, rule.scope), found, exempt))
             if not found and not isinstance(rule, Approve):
                 notes.append(f"{ref} concerns no known adapter, so it has no effect")
     return tuple(rules), notes
@@ -94,7 +118,7 @@ def total_budget(adapters: Iterable[AdapterRef]) -> int | None:
     return budget
 
 
-def measured(known: Sequence[Known], adapters: Iterable[AdapterRef], metric: str) -> Space:
+def measured(known: Sequence[KnownAdapter], adapters: Iterable[AdapterRef], metric: str) -> Space:
     """The space of these adapters with the inner products that the store records.
 
     Raises:
@@ -142,11 +166,11 @@ def _exponent(value: Fraction) -> int:
     return len(str(value.numerator)) - len(str(value.denominator))
 
 
-def internal_reasons(rules: Iterable[Placed], grant: RecordedGrant) -> dict[str, str]:
-    """Internal reasons of the rules that bound, by "source rule"; of several, where files of one name have rules of one id."""
+def internal_reasons(rules: Iterable[ScopedRule], grant: RecordedGrant) -> dict[str, str]:
+    """Internal reasons of the rules that bound, by "document rule"; several where two documents have one name."""
     bound = {(each.tier, each.issuer, each.source, each.rule) for each in grant.binding}
     found: dict[str, list[str]] = {}
     for ref in [each.ref for each in rules]:
-        if (ref.tier, ref.issuer, ref.source, ref.id) in bound and ref.internal_reason:
-            found.setdefault(f"{ref.source} {ref.id}", []).append(ref.internal_reason)
+        if (ref.tier, ref.issuer, ref.document, ref.id) in bound and ref.internal_reason:
+            found.setdefault(f"{ref.document} {ref.id}", []).append(ref.internal_reason)
     return {rule: "; ".join(reasons) for rule, reasons in found.items()}

@@ -9,13 +9,13 @@ from pydantic import Field, ValidationError
 
 from soupmix.errors import PolicyError, PolicyRefusal, SoupmixError
 from soupmix.fields import Edge, Line, Micro, Name, Value
-from soupmix.policy.pieces import RuleRef
-from soupmix.policy.reading import read_text, read_yaml
+from soupmix.policy.documents import RuleRef
+from soupmix.policy.parsing import read_text, read_yaml
+from soupmix.policy.policy import Policy
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.policy.rulebook import Policy
 from soupmix.weights import Weights
 
-__all__ = ["Outcome", "Report", "read_cases", "run"]
+__all__ = ["CaseResult", "TestReport", "read_cases", "run"]
 
 
 class Expected(Edge):
@@ -45,7 +45,7 @@ class Cases(Edge):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CaseResult:
     """One case: its name, and what was not as expected, sentence by sentence."""
 
     name: str
@@ -53,16 +53,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TestReport:
     """All cases, and the rules that bound in none of them."""
 
-    outcomes: tuple[Outcome, ...]
+    results: tuple[CaseResult, ...]
     never_bound: tuple[RuleRef, ...]
 
     @property
     def ok(self) -> bool:
         """Whether every case is as expected."""
-        return not any(each.failures for each in self.outcomes)
+        return not any(each.failures for each in self.results)
 
 
 def read_cases(path: Path) -> tuple[Case, ...]:
@@ -80,12 +80,12 @@ def read_cases(path: Path) -> tuple[Case, ...]:
         raise PolicyError(f"{path.name}: {place}: {said}", reason="bad-cases") from error
 
 
-def run(policy: Policy, cases: Sequence[Case]) -> Report:
+def run(policy: Policy, cases: Sequence[Case]) -> TestReport:
     """Clamp every case and compare."""
     bound: set[tuple[str, str]] = set()
-    outcomes = [Outcome(case.name, tuple(_failures(policy, case, bound))) for case in cases]
-    never = [rule.ref for rule in policy.placed if (rule.ref.source, rule.ref.id) not in bound]
-    return Report(tuple(outcomes), tuple(never))
+    results = [CaseResult(case.name, tuple(_failures(policy, case, bound))) for case in cases]
+    never = [rule.ref for rule in policy.rules if (rule.ref.document, rule.ref.id) not in bound]
+    return TestReport(tuple(results), tuple(never))
 
 
 def _failures(policy: Policy, case: Case, bound: set[tuple[str, str]]) -> list[str]:

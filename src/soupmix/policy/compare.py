@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from soupmix.errors import PolicyError
-from soupmix.policy.containment import Undecided, witness
-from soupmix.policy.kinds import stated
-from soupmix.policy.pieces import Ball, Choice, Constraint, Piece, RuleRef
-from soupmix.policy.region import Region
-from soupmix.policy.rulebook import Policy
+from soupmix.policy.documents import RuleRef
+from soupmix.policy.kinds import Regions, stated
+from soupmix.policy.policy import Policy
 from soupmix.policy.rules import SOURCES
-from soupmix.policy.space import Space
+from soupmix.projection import AnyConstraint, Ball, Choice, Constraint, Region, Space, Undecided, witness
 from soupmix.weights import Weights
 
 __all__ = ["Difference", "Widening", "difference", "idle_rules"]
@@ -62,9 +60,42 @@ def difference(old: Policy, new: Policy) -> Difference:
     Requests are of the same kind if the same rules of both policies apply to them. Sources are taken as one for all
     adapters of a request.
     """
+    return _difference(_Compared.of(old), _Compared.of(new))
+
+
+def idle_rules(policy: Policy) -> tuple[RuleRef, ...]:
+    """Rules without which the policy would let nothing else through, for any request: each taken away alone.
+
+    Rules that concern no known adapter are left out: they are noted at loading, or approve everything there is.
+    """
+    whole = _Compared.of(policy)
+    return tuple(
+        rule.ref
+        for rule in whole.regions.rules
+        if rule.constraints and _difference(whole, replace(whole, regions=whole.regions.without(rule.ref))).contained
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What is compared of a policy: the feasible sets, and the (name, digest) of every coordinate."""
+
+    keys: tuple[tuple[str, str], ...]
+    regions: Regions
+
+    @classmethod
+    def of(cls, policy: Policy) -> "_Compared":
+        return cls(tuple((adapter.name, adapter.digest) for adapter in policy._known), policy._regions)
+
+    def kind(self, attributes: Mapping[str, str], source: str) -> int:
+        everywhere = dict.fromkeys(range(len(self.keys)), source) if source else {}
+        return self.regions.kinds.kind(attributes, everywhere)
+
+
+def _difference(old: _Compared, new: _Compared) -> Difference:
     shared = _Shared.of(old, new)
     widenings, undecided, kinds = [], [], 0
-    for attributes, source in requests((old, new)):
+    for attributes, source in _requests((old, new)):
         kinds += 1
         try:
             inner, outer = shared.region(new, attributes, source), shared.region(old, attributes, source)
@@ -77,59 +108,42 @@ def difference(old: Policy, new: Policy) -> Difference:
     return Difference(tuple(widenings), tuple(undecided), kinds)
 
 
-def idle_rules(policy: Policy) -> tuple[RuleRef, ...]:
-    """Rules without which the policy would let nothing else through, for any request: each taken away alone.
-
-    Rules that concern no known adapter are left out: they are noted at loading, or approve everything there is.
-    """
-    found = []
-    for placed in policy.placed:
-        if placed.pieces and difference(policy, policy.without(placed.ref)).contained:
-            found.append(placed.ref)
-    return tuple(found)
-
-
-def requests(policies: Sequence[Policy]) -> Iterator[tuple[dict[str, str], str]]:
+def _requests(policies: Sequence[_Compared]) -> Iterator[tuple[dict[str, str], str]]:
     """One request of every kind: attributes as said, and one source for all weights ("" if not said)."""
-    seen, minded = set(), any(policy.minds_sources for policy in policies)
-    for attributes in stated([placed.within for policy in policies for placed in policy.placed]):
+    seen, by_source = set(), any(policy.regions.kinds.by_source for policy in policies)
+    for attributes in stated([rule.within for policy in policies for rule in policy.regions.rules]):
         for source in ("", *SOURCES):
             # where sources matter they are told apart, so that a reader learns of each one what it lets through
-            kind = tuple(policy.kind(attributes, _everywhere(policy, source)) for policy in policies), minded and source
+            kind = tuple(policy.kind(attributes, source) for policy in policies), by_source and source
             if kind not in seen:
                 seen.add(kind)
                 yield attributes, source
 
 
-def _everywhere(policy: Policy, source: str) -> dict[int, str]:
-    return dict.fromkeys(range(len(policy.space.names)), source) if source else {}
-
-
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """One space for two policies: adapters by name and digest; what a policy does not know has weight 0 there."""
+    """One space for two policies: adapters by name and digest; those that a policy does not know have weight 0 there."""
 
     space: Space
     keys: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, old: Policy, new: Policy) -> "_Shared":
-        if old.adapters == new.adapters:
-            return cls(replace(old.space, metric=None), old.adapters)
-        keys = tuple(sorted({*old.adapters, *new.adapters}, key=lambda key: key[::-1]))
+    def of(cls, old: _Compared, new: _Compared) -> "_Shared":
+        if old.keys == new.keys:
+            return cls(replace(old.regions.space, metric=None), old.keys)
+        keys = tuple(sorted({*old.keys, *new.keys}, key=lambda key: key[::-1]))
         return cls(Space(tuple(name for name, _ in keys)), keys)
 
-    def region(self, policy: Policy, attributes: Mapping[str, str], source: str) -> Region:
+    def region(self, policy: _Compared, attributes: Mapping[str, str], source: str) -> Region:
         """The feasible set of a policy in the shared space."""
-        place = [self.keys.index(key) for key in policy.adapters]
-        pieces = [
-            _moved(each, place, len(self.keys)) for each in policy.pieces(attributes, _everywhere(policy, source))
-        ]
+        place = [self.keys.index(key) for key in policy.keys]
+        own = policy.regions.constraints(policy.kind(attributes, source))
+        moved = [_moved(each, place, len(self.keys)) for each in own]
         unknown = [index for index in range(len(self.keys)) if index not in place]
         nobody = RuleRef((-1, "", 0), "built-in", "soupmix", "built-in", "unknown")
         zero = [_zero(index, sign, len(self.keys), nobody) for index in unknown for sign in (1, -1)]
         try:
-            return Region.compile([*pieces, *zero], self.space)
+            return Region.compile([*moved, *zero], self.space)
         except PolicyError as error:
             raise Undecided(str(error)) from error
 
@@ -144,20 +158,19 @@ def _zero(index: int, sign: int, size: int, rule: RuleRef) -> Constraint:
     return Constraint(tuple(sign * (index == each) for each in range(size)), 0, rule, "not known")
 
 
-def _moved(piece: Piece, place: Sequence[int], size: int) -> Piece:
-    """A piece over the adapters of one policy as one over the shared ones."""
-    match piece:
+def _moved(constraint: AnyConstraint, place: Sequence[int], size: int) -> AnyConstraint:
+    """A constraint over the adapters of one policy as one over the shared ones."""
+    match constraint:
         case Constraint():
             coefs = [0] * size
-            for index, coef in zip(place, piece.coefs, strict=True):
+            for index, coef in zip(place, constraint.coefs, strict=True):
                 coefs[index] = coef
-            return replace(piece, coefs=tuple(coefs))
+            return replace(constraint, coefs=tuple(coefs))
         case Choice():
-            return replace(
-                piece, supports=tuple((frozenset(place[i] for i in each), most) for each, most in piece.supports)
-            )
-        case Ball():  # pragma: no branch  # mypy knows that there is no other piece
-            return piece
+            moved = tuple((frozenset(place[i] for i in each), most) for each, most in constraint.supports)
+            return replace(constraint, supports=moved)
+        case Ball():  # pragma: no branch  # mypy knows that there is no other constraint
+            return constraint
 
 
 def _told(attributes: Mapping[str, str], source: str) -> str:

@@ -6,21 +6,20 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 from soupmix.files import canonical_json
+from soupmix.policy.adapters import AdapterRef, KnownAdapter
 from soupmix.policy.documents import TIERS, Document
-from soupmix.policy.known import AdapterRef, Known
-from soupmix.policy.pieces import Ball, Piece, RuleRef
-from soupmix.policy.space import Space
+from soupmix.projection import AnyConstraint, Ball, Space
 
-__all__ = ["digest_without", "digests_of", "norms_digest"]
+__all__ = ["digests_of", "norms_digest"]
 
 
 def digests_of(
     documents: Sequence[Document],
-    known: Sequence[Known],
+    known: Sequence[KnownAdapter],
     adapters: Iterable[AdapterRef],
     budget: int | None,
     space: Space | None,
-    pieces: Iterable[Piece],
+    constraints: Iterable[AnyConstraint],
 ) -> tuple[str, str]:
     """ "sha256:<hex>" of a policy, and the same of schema 1, as records of before call it.
 
@@ -29,21 +28,16 @@ def digests_of(
     Args:
         documents: what they say counts, not their names, layout or order within a tier.
         known: the adapters, with the labels that rules and defaults go by. adapters: the store, if it is one.
-        budget: the store's, millionths. space: with the metric, if it is not the Euclidean one. pieces: of all rules.
+        budget: the store's, millionths. space: with the metric, if it is not the Euclidean one. constraints: of all rules.
     """
     inside = sorted((TIERS.index(document.tier), document.digest()) for document in documents)
     content: dict[str, Any] = {"documents": [list(pair) for pair in inside], "total_budget": budget}
     if space is not None:
         content["metric"] = [list(row) for row in space.metric or ()]
     labels = [[a.name, a.digest, a.dimension, a.pole, sorted(a.tags), a.available] for a in known]
-    by_norm = space is not None or any(isinstance(piece, Ball) for piece in pieces)
+    by_norm = space is not None or any(isinstance(each, Ball) for each in constraints)
     norms = norms_digest(adapters) if by_norm else None
     return _digest(content | {"adapters": labels, "norms": norms, "schema": 2}), _digest(content | {"schema": 1})
-
-
-def digest_without(policy: str, rule: RuleRef) -> str:
-    """Identity of a policy with one rule left out: no document says it, so it is none that anybody signed."""
-    return _digest({"policy": policy, "without": [list(rule.rank), rule.tier, rule.issuer, rule.source, rule.id]})
 
 
 def norms_digest(adapters: Iterable[AdapterRef]) -> str | None:

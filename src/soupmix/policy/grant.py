@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from hmac import compare_digest
 from json import JSONEncoder
-from typing import Any, Final, NoReturn, final
+from typing import Any, Final, NoReturn, cast, final
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy.known import Known
+from soupmix.policy.adapters import KnownAdapter
+from soupmix.policy.documents import RuleRef
 from soupmix.policy.recorded import Binding, RecordedGrant
-from soupmix.policy.region import Clamped, Pull
+from soupmix.projection import Projected, Pull
 from soupmix.weights import Weights, decimal_text
 
 __all__ = ["ClampResult", "Grant", "check_grant"]
@@ -82,13 +83,13 @@ class ClampResult:
         object.__setattr__(self, "_seal", _seal_of(self))
 
     @classmethod
-    def of(cls, clamped: Clamped, known: Sequence[Known]) -> "ClampResult":
-        """A clamp over these adapters, in words."""
-        used = {adapter.name: micro for adapter, micro in zip(known, clamped.granted, strict=True) if micro}
+    def of(cls, found: Projected, known: Sequence[KnownAdapter]) -> "ClampResult":
+        """A projection over these adapters, in words."""
+        used = {adapter.name: micro for adapter, micro in zip(known, found.weights, strict=True) if micro}
         digests = tuple(sorted([(adapter.name, adapter.digest) for adapter in known if adapter.name in used]))
-        binding = tuple([_binding(pull, known) for pull in clamped.pulls])
-        refused = next((b for b, pull in zip(binding, clamped.pulls, strict=True) if pull.rule.refuses), None)
-        return cls(Weights.unchecked(used), digests, binding, decimal_text(clamped.distance), refused)
+        binding = tuple([_binding(pull, known) for pull in found.pulls])
+        refused = next((b for b, pull in zip(binding, found.pulls, strict=True) if _ref(pull).refuses), None)
+        return cls(Weights.unchecked(used), digests, binding, decimal_text(found.distance), refused)
 
     def check(self) -> None:
         """Raise PolicyRefusal (reason "refused-by-rule") if a rule that refuses would have changed the request."""
@@ -124,14 +125,19 @@ def check_grant(grant: object, taker: str) -> None:
         )
 
 
-def _binding(pull: Pull, known: Sequence[Known]) -> Binding:
-    rule = pull.rule
+def _ref(pull: Pull) -> RuleRef:
+    """The rule that a constraint is labelled with: geometry keeps the label, and a policy gives no other."""
+    return cast(RuleRef, pull.rule)
+
+
+def _binding(pull: Pull, known: Sequence[KnownAdapter]) -> Binding:
+    rule = _ref(pull)
     return Binding(
-        tuple(sorted({known[index].name for index in pull.adapters})),
+        tuple(sorted({known[index].name for index in pull.coordinates})),
         rule.id,
         rule.issuer,
         rule.tier,
-        rule.source,
+        rule.document,
         pull.text,
         rule.public_reason,
         decimal_text(pull.multiplier),

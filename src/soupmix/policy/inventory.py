@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 from soupmix.errors import PolicyError
 from soupmix.fields import Digest, Edge, Name
 from soupmix.files import strict_json
+from soupmix.policy.adapters import AdapterRef
 from soupmix.policy.digest import norms_digest
-from soupmix.policy.known import AdapterRef
 
 __all__ = ["check_inventory", "inventory"]
 

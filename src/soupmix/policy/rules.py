@@ -6,7 +6,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from soupmix.fields import Day, Digest, Edge, Line, Micro, Name, Values, twice
+from soupmix.errors import RecipeError
+from soupmix.fields import Day, Digest, Edge, Line, Micro, Name, Values, check_value, twice
 
 __all__ = [
     "ATTRIBUTES",
@@ -20,17 +21,18 @@ __all__ = [
     "Combinations",
     "Deny",
     "Evidence",
+    "EvidenceRef",
     "Exclusive",
     "Fix",
     "Group",
     "Norm",
-    "Report",
     "Require",
     "Rule",
     "Scope",
-    "Source",
+    "SourceRule",
     "Within",
     "applies",
+    "check_attributes",
     "within",
 ]
 
@@ -68,7 +70,20 @@ def applies(limits: Within, attributes: Mapping[str, str]) -> bool:
     return all(attributes.get(key, values[0]) in values for key, values in limits)
 
 
-class Report(Edge):
+def check_attributes(attributes: Mapping[str, str]) -> None:
+    """Raise RecipeError for an attribute that does not exist ("unknown-attribute") or a value none can have ("bad-attribute")."""
+    for key, value in attributes.items():
+        if key not in ATTRIBUTES:
+            raise RecipeError(
+                f"unknown attribute {key!r}; known are {', '.join(ATTRIBUTES)}", reason="unknown-attribute"
+            )
+        try:
+            check_value(value)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"attribute {key}: {error}", reason="bad-attribute") from error
+
+
+class EvidenceRef(Edge):
     """An evaluation report that an approval rests on: its digest, and the last day (UTC) that it counts."""
 
     report: Digest
@@ -87,7 +102,7 @@ class Approved(Edge):
     dimension: Name | None = None
     pole: Name | None = None
     tags: tuple[Name, ...] = ()
-    evidence: Report | None = None
+    evidence: EvidenceRef | None = None
 
 
 class Combination(Edge):
@@ -95,7 +110,7 @@ class Combination(Edge):
 
     adapters: Annotated[tuple[Name, ...], Field(min_length=1)]
     at_most: Micro | None = None
-    evidence: Report
+    evidence: EvidenceRef
 
 
 class _Rule(Edge):
@@ -198,7 +213,7 @@ class Fix(_Rule):
     weights: dict[Name, Micro] = Field(default={})
 
 
-class Source(_Matching):
+class SourceRule(_Matching):
     """Weights of matching adapters (of all, if nothing is given) count only if they come from an allowed source.
 
     Others are 0. A request that does not say where its weights come from is none of the allowed.
@@ -245,7 +260,9 @@ class Norm(_Rule):
     at_most: Micro
 
 
-Rule = Approve | Deny | Bounds | Group | Budget | Require | Fix | Source | Exclusive | Combinations | Evidence | Norm
+Rule = (
+    Approve | Deny | Bounds | Group | Budget | Require | Fix | SourceRule | Exclusive | Combinations | Evidence | Norm
+)
 
 RULES: Final[dict[str, type[_Rule]]] = {
     "approve": Approve,
@@ -259,6 +276,6 @@ RULES: Final[dict[str, type[_Rule]]] = {
     "group": Group,
     "norm": Norm,
     "require": Require,
-    "source": Source,
+    "source": SourceRule,
 }
 """Every kind of rule by the word that `rule:` says."""

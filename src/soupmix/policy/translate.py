@@ -1,10 +1,11 @@
-"""From rules to pieces."""
+"""From rules to constraints."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from datetime import date
 
-from soupmix.policy.known import Known
-from soupmix.policy.pieces import BUILT_IN, Ball, Choice, Constraint, Piece, RuleRef, Setting
+from soupmix.policy.adapters import KnownAdapter
+from soupmix.policy.documents import BUILT_IN, RuleRef
 from soupmix.policy.rules import (
     SOURCES,
     Approve,
@@ -19,14 +20,29 @@ from soupmix.policy.rules import (
     Norm,
     Require,
     Rule,
-    Source,
+    SourceRule,
 )
+from soupmix.projection import AnyConstraint, Ball, Choice, Constraint
 from soupmix.weights import MILLION, decimal_text
 
-__all__ = ["built_in", "translate"]
+__all__ = ["Setting", "built_in", "translate"]
 
 
-def built_in(known: Sequence[Known], total_budget: int | None) -> list[Constraint]:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What rules are read against.
+
+    Attributes:
+        known: the adapters; adapter i has coordinate i. today: the day (UTC) that reports must still count on.
+        unproved: names of adapters with an approval that has no report that counts.
+    """
+
+    known: tuple[KnownAdapter, ...]
+    today: date
+    unproved: frozenset[str] = frozenset()
+
+
+def built_in(known: Sequence[KnownAdapter], total_budget: int | None) -> list[Constraint]:
     """The defaults: every weight in [0, 1], the poles of a dimension at most 1 together, all at most the budget.
 
     Args:
@@ -51,8 +67,8 @@ def built_in(known: Sequence[Known], total_budget: int | None) -> list[Constrain
     return found
 
 
-def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[Piece]:
-    """The pieces of one rule; none if no known adapter is concerned and nothing is required."""
+def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[AnyConstraint]:
+    """The constraints of one rule; none if no known adapter is concerned and nothing is required."""
     known = setting.known
     match rule:
         case Approve():
@@ -72,10 +88,11 @@ def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[Piece]:
             return [*_limit(known, range(len(known)), None, rule.at_most, ref, "all weights together ")]
         case Fix():
             return [*_fix(rule, ref, known)]
-        case Source():
+        case SourceRule():
+            if set(rule.allow) == set(SOURCES):
+                return []
             text = f"a weight that is not {' or '.join(rule.allow) or 'allowed from any source'} is 0{ref.scope}"
-            found = _none_of(_selected(rule, known), ref, known, text)
-            return [replace(each, unless=rule.allow) for each in found if set(rule.allow) != set(SOURCES)]
+            return [*_none_of(_selected(rule, known), ref, known, text)]
         case Evidence():
             missing = [index for index in _selected(rule, known) if known[index].name in setting.unproved]
             return [*_none_of(missing, ref, known, f"approved without an evaluation report that counts{ref.scope}")]
@@ -101,11 +118,11 @@ def _approve(rule: Approve, ref: RuleRef, setting: Setting) -> list[Constraint]:
     return found
 
 
-def _none_of(members: Sequence[int], ref: RuleRef, known: Sequence[Known], text: str) -> list[Constraint]:
+def _none_of(members: Sequence[int], ref: RuleRef, known: Sequence[KnownAdapter], text: str) -> list[Constraint]:
     return [each for index in members for each in _limit(known, [index], None, 0, ref, text)]
 
 
-def _fix(rule: Fix, ref: RuleRef, known: Sequence[Known]) -> list[Constraint]:
+def _fix(rule: Fix, ref: RuleRef, known: Sequence[KnownAdapter]) -> list[Constraint]:
     missing = sorted(set(rule.weights) - {adapter.name for adapter in known})
     if missing:
         text = f"fixes {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not known"
@@ -116,7 +133,7 @@ def _fix(rule: Fix, ref: RuleRef, known: Sequence[Known]) -> list[Constraint]:
     return [each for index, (at, text) in numbered for each in _limit(known, [index], at, at, ref, text)]
 
 
-def _exclusive(rule: Exclusive, ref: RuleRef, known: Sequence[Known]) -> list[Choice]:
+def _exclusive(rule: Exclusive, ref: RuleRef, known: Sequence[KnownAdapter]) -> list[Choice]:
     members, everybody = set(_listed(rule, known)), set(range(len(known)))
     if len(members) < 2:
         return []
@@ -132,14 +149,14 @@ def _combinations(rule: Combinations, ref: RuleRef, setting: Setting) -> list[Ch
     return [Choice(tuple(supports), ref, f"not approved in this combination{ref.scope}")]
 
 
-def _listed(rule: Group | Exclusive, known: Sequence[Known]) -> list[int]:
+def _listed(rule: Group | Exclusive, known: Sequence[KnownAdapter]) -> list[int]:
     """Indices of the adapters that a rule lists, or of a dimension."""
     names = rule.adapters or [adapter.name for adapter in known if adapter.dimension == rule.dimension]
     return [index for index, adapter in enumerate(known) if adapter.name in names]
 
 
 def _limit(
-    known: Sequence[Known], members: Sequence[int], least: int | None, most: int | None, ref: RuleRef, text: str
+    known: Sequence[KnownAdapter], members: Sequence[int], least: int | None, most: int | None, ref: RuleRef, text: str
 ) -> list[Constraint]:
     """Sum bounds over `members`. A text that ends in a space, or is empty, is completed with the bound."""
     chosen = set(members)
@@ -157,7 +174,7 @@ def _completed(text: str, limit: str, bound: int, ref: RuleRef) -> str:
     return f"{text}{limit} {decimal_text(bound)}{ref.scope}" if not text or text.endswith(" ") else text
 
 
-def _selected(rule: Deny | Bounds | Require | Source | Evidence, known: Sequence[Known]) -> list[int]:
+def _selected(rule: Deny | Bounds | Require | SourceRule | Evidence, known: Sequence[KnownAdapter]) -> list[int]:
     return [
         index
         for index, adapter in enumerate(known)

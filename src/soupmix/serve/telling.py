@@ -6,8 +6,7 @@ from dataclasses import replace
 from soupmix.errors import PolicyRefusal
 from soupmix.openai.answers import SoupAnswer
 from soupmix.policy import Binding, Grant, Policy
-from soupmix.policy.assembly import Placed
-from soupmix.policy.rules import applies
+from soupmix.policy.assembly import ScopedRule
 
 __all__ = ["Telling"]
 
@@ -22,9 +21,9 @@ class Telling:
     def __init__(self, policy: Policy, attributes: Mapping[str, str]) -> None:
         self._policy, self._attributes = policy, attributes
 
-    def rules(self) -> list[Placed]:
+    def rules(self) -> list[ScopedRule]:
         """The rules that can apply to a request of this caller, in their places."""
-        return [each for each in self._policy.placed if applies(each.within, self._attributes)]
+        return [each for each in self._policy.rules if each.applies(self._attributes)]
 
     def values(self) -> dict[str, list[str]]:
         """The values that the scopes of these rules name, by attribute."""
@@ -33,7 +32,7 @@ class Telling:
             found.setdefault(key, set()).update(self._own(key, values))
         return {key: sorted(values) for key, values in sorted(found.items())}
 
-    def scope(self, rule: Placed) -> str:
+    def scope(self, rule: ScopedRule) -> str:
         """For whom a rule holds, as `RuleRef.scope` has it."""
         parts = [f"{key} {' or '.join(self._own(key, values))}" for key, values in rule.within]
         return f" for {', '.join(parts)}" if parts else ""
@@ -50,15 +49,15 @@ class Telling:
     def _limit(self, binding: Binding) -> str:
         """What a rule limits, in words."""
         text, names = binding.limit, (binding.tier, binding.issuer, binding.source, binding.rule)
-        for rule in self._policy.placed:
+        for rule in self._policy.rules:
             ref = rule.ref
-            if ref.scope and (ref.tier, ref.issuer, ref.source, ref.id) == names:
+            if ref.scope and (ref.tier, ref.issuer, ref.document, ref.id) == names:
                 text = text.replace(ref.scope, self.scope(rule))
         return text
 
     def refusal(self, error: PolicyRefusal) -> PolicyRefusal:
         """A refusal in these words."""
-        refusing = {(rule.ref.source, rule.ref.id) for rule in self._policy.placed if rule.ref.refuses}
+        refusing = {(rule.ref.document, rule.ref.id) for rule in self._policy.rules if rule.ref.refuses}
         first = next((each for each in error.rules if (each.source, each.rule) in refusing), None)
         if first is None or error.reason != "refused-by-rule":
             return error

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, insert, select, update
 
 from soupmix.errors import RecipeError
 from soupmix.openai.errors import HttpError
-from soupmix.policy.asking import check_attributes
+from soupmix.policy.rules import check_attributes
 from soupmix.serve.tables import KEYS, SECRETS
 
 __all__ = ["Caller", "Key", "Keys"]

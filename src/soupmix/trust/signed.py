@@ -11,7 +11,7 @@ from soupmix.errors import PolicyError
 from soupmix.policy import AdapterRef, Document, Policy, parse_document
 from soupmix.policy.clock import Reading, When
 from soupmix.policy.inventory import check_inventory
-from soupmix.policy.reading import read_text
+from soupmix.policy.parsing import read_text
 from soupmix.trust.layout import DOCUMENT, INVENTORY
 from soupmix.trust.reading import SignedSet, Source, read_set
 

@@ -1,15 +1,12 @@
 """The dual active-set method of Goldfarb and Idnani (1983) in float64: which sides are active, to be solved exactly."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soupmix.policy.patience import check_time
-from soupmix.policy.quadratic import Quadratic
-
-if TYPE_CHECKING:
-    from soupmix.policy.active_set import Side
+from soupmix.projection.constraints import Side
+from soupmix.projection.quadratic import Quadratic
+from soupmix.projection.time_budget import check_time
 
 __all__ = ["active_in_floats"]
 
@@ -17,7 +14,7 @@ _TOLERANCE = 1e-9
 """Of quantities of order 1: weights count as units here, normals and the matrix are scaled."""
 
 
-def active_in_floats(target: Quadratic, sides: "Sequence[Side]") -> tuple[list[int], list[float]] | None:
+def active_in_floats(target: Quadratic, sides: Sequence[Side]) -> tuple[list[int], list[float]] | None:
     """Indices of the sides that hold the minimum, in the order found, and about their multipliers, in millionths, none
     negative; None if floats do not get there.
     """

@@ -10,7 +10,7 @@ from soupmix.policy.documents import Document
 from soupmix.policy.rules import Approve, Approved
 from soupmix.weights import check_name, twins
 
-__all__ = ["AdapterRef", "Known", "know"]
+__all__ = ["AdapterRef", "KnownAdapter", "know"]
 
 
 class AdapterRef(Protocol):
@@ -38,7 +38,7 @@ class AdapterRef(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownAdapter:
     """One adapter, from the store or, where there is no store, from the approve rules.
 
     Attributes:
@@ -63,17 +63,17 @@ class Known:
         return None
 
 
-def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple[Known, ...]:
+def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple[KnownAdapter, ...]:
     """All adapters of the store and of the approve rules, ordered by digest.
 
     A label that only an approve rule states is taken from it, and tags are united; where labels disagree, the
-    store (or the outermost document) is believed and `Known.mismatch` reports the other.
+    store (or the outermost document) is believed and `KnownAdapter.mismatch` reports the other.
 
     Raises:
         PolicyError: two adapters of one name, two names of one adapter, or an adapter with a bad name or digest (reason
             "bad-adapter").
     """
-    known: dict[str, Known] = {}
+    known: dict[str, KnownAdapter] = {}
     for ref in adapters:
         if ref.name in known:
             raise PolicyError(f"two adapters are named {ref.name!r}; names must differ", reason="bad-adapter")
@@ -86,7 +86,7 @@ def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple
         known[approved.name] = (
             _labelled(before, approved)
             if before
-            else Known(
+            else KnownAdapter(
                 approved.name, approved.digest, approved.dimension, approved.pole, frozenset(approved.tags), not stored
             )
         )
@@ -99,14 +99,16 @@ def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple
     return tuple(sorted(known.values(), key=lambda adapter: adapter.digest))
 
 
-def _from_store(ref: AdapterRef) -> Known:
+def _from_store(ref: AdapterRef) -> KnownAdapter:
     try:
-        return Known(check_name(ref.name), check_digest(ref.digest), ref.dimension, ref.pole, frozenset(ref.tags))
+        return KnownAdapter(
+            check_name(ref.name), check_digest(ref.digest), ref.dimension, ref.pole, frozenset(ref.tags)
+        )
     except ValueError as error:
         raise PolicyError(f"adapter {ref.name!r}: {error}", reason="bad-adapter") from error
 
 
-def _labelled(known: Known, approved: Approved) -> Known:
+def _labelled(known: KnownAdapter, approved: Approved) -> KnownAdapter:
     return replace(
         known,
         dimension=known.dimension or approved.dimension,

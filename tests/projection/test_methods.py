@@ -1,104 +1,21 @@
 """Two exact methods against a brute-force oracle that knows neither: all Karush-Kuhn-Tucker systems, in rationals."""
 
-import itertools
-from collections.abc import Sequence
 from fractions import Fraction
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupmix.policy import active_set
-from soupmix.policy.certificate import certified
-from soupmix.policy.laminar import forest
-from soupmix.policy.pieces import Constraint, RuleRef
-from soupmix.policy.quadratic import Quadratic
-from soupmix.policy.region import minimal_conflict
-from soupmix.policy.rounding import round_inside
-from soupmix.policy.rows import Exact, Row, Solution, gather
-from soupmix.policy.space import Space
+from soupmix.projection import active_set
+from soupmix.projection.certificate import certified
+from soupmix.projection.constraints import Constraint, Row, sides_of
+from soupmix.projection.laminar import forest
+from soupmix.projection.quadratic import Quadratic
+from soupmix.projection.region import Space, minimal_conflict
+from soupmix.projection.rounding import round_inside
+from soupmix.projection.solution import Solution
+from tests.support.brute_force import CROSSING, LAMINAR, Half, nearest_neighbour, problems, projection, rows_of, rule
 
 SPACE = Space(("a", "b", "c"))
-Half = tuple[tuple[int, ...], int]  # coefs, bound: coefs . w <= bound
-
-
-def rule(index: int) -> RuleRef:
-    return RuleRef((0, "", index), "law", "x", "x.yaml", f"r{index}")
-
-
-def rows_of(halves: Sequence[Half]) -> tuple[Row, ...]:
-    return gather(Constraint(coefs, bound, rule(index), "") for index, (coefs, bound) in enumerate(halves))
-
-
-def solve(matrix: list[list[Fraction]], right: list[Fraction]) -> list[Fraction] | None:
-    table = [[*row, value] for row, value in zip(matrix, right, strict=True)]
-    for column in range(len(table)):
-        pivot = next((row for row in range(column, len(table)) if table[row][column]), None)
-        if pivot is None:
-            return None
-        table[column], table[pivot] = table[pivot], table[column]
-        for row in range(len(table)):
-            if row != column:
-                factor = table[row][column] / table[column][column]
-                table[row] = [a - factor * b for a, b in zip(table[row], table[column], strict=True)]
-    return [row[-1] / row[index] for index, row in enumerate(table)]
-
-
-def oracle(asked: Sequence[int], halves: Sequence[Half]) -> list[Fraction] | None:
-    """Try every set of active half-spaces; the projection is the one feasible point with multipliers >= 0."""
-    inside = lambda w: all(sum(c * x for c, x in zip(coefs, w, strict=True)) <= b for coefs, b in halves)  # noqa: E731
-    for size in range(len(asked) + 1):
-        for active in itertools.combinations(halves, size):
-            gram = [[Fraction(sum(a * b for a, b in zip(i, j, strict=True))) for j, _ in active] for i, _ in active]
-            gap = [Fraction(sum(c * v for c, v in zip(coefs, asked, strict=True)) - bound) for coefs, bound in active]
-            multipliers = solve(gram, gap)
-            if multipliers is None or min(multipliers, default=0) < 0:
-                continue
-            point = [
-                v - sum((m * coefs[k] for m, (coefs, _) in zip(multipliers, active, strict=True)), Fraction(0))
-                for k, v in enumerate(asked)
-            ]
-            if inside(point):
-                return point
-    return None
-
-
-def halves(adapters: int, groups: st.SearchStrategy[list[list[int]]]) -> st.SearchStrategy[list[Half]]:
-    """A box of small integers and two-sided sums over groups; small numbers make ties and degenerate corners common."""
-
-    @st.composite
-    def build(draw: st.DrawFn) -> list[Half]:
-        found: list[Half] = []
-        for group in [[k] for k in range(adapters)] + draw(groups):
-            up = tuple(int(k in group) for k in range(adapters))
-            low, high = draw(st.integers(0, 4)), draw(st.integers(3, 12))
-            found.append((up, high))
-            if len(group) == 1 or draw(st.booleans()):
-                found.append((tuple(-c for c in up), -low))
-        return found
-
-    return build()
-
-
-LAMINAR = {
-    2: [[[0, 1]]],
-    3: [[[0, 1]], [[0, 1, 2]], [[0, 1], [0, 1, 2]], [[0, 1], [0, 1]]],
-    4: [[[0, 1], [2, 3]], [[0, 1], [2, 3], [0, 1, 2, 3]], [[0, 1], [0, 1, 2], [0, 1, 2, 3]]],
-}
-CROSSING = {
-    2: [[[0, 1], [0, 1]]],
-    3: [[[0, 1], [1, 2]], [[0, 1], [1, 2], [0, 2]]],
-    4: [[[0, 1], [1, 2], [2, 3]], [[0, 1, 2], [1, 2, 3]], [[0, 1], [0, 2], [0, 3]]],
-}
-
-
-def problems(
-    shapes: dict[int, list[list[list[int]]]], sizes: Sequence[int]
-) -> st.SearchStrategy[tuple[list[int], list[Half]]]:
-    return st.sampled_from(list(sizes)).flatmap(
-        lambda k: st.tuples(
-            st.lists(st.integers(-6, 16), min_size=k, max_size=k), halves(k, st.sampled_from(shapes[k]))
-        )
-    )
 
 
 def check(asked: list[int], rows: tuple[Row, ...], found: Solution | None, expected: list[Fraction] | None) -> None:
@@ -110,7 +27,7 @@ def check(asked: list[int], rows: tuple[Row, ...], found: Solution | None, expec
 
 def in_rationals(asked: list[int], rows: tuple[Row, ...]) -> Solution | None:
     """The way that is taken where floats do not find the active set."""
-    sides = active_set._sides(rows)
+    sides = sides_of(rows)
     if any(not side.normal and side.bound > 0 for side in sides):
         return None
     return active_set._in_rationals(Quadratic.distance(asked, None), [side for side in sides if side.normal])
@@ -123,7 +40,7 @@ def test_laminar_is_the_projection(problem: tuple[list[int], list[Half]]) -> Non
     rows = rows_of(sides)
     arranged = forest(rows, len(asked))
     assert arranged is not None
-    expected = oracle(asked, sides)
+    expected = projection(asked, sides)
     check(asked, rows, arranged.project(asked), expected)
     check(asked, rows, active_set.project(asked, rows), expected)
 
@@ -133,7 +50,7 @@ def test_laminar_is_the_projection(problem: tuple[list[int], list[Half]]) -> Non
 def test_active_set_is_the_projection(problem: tuple[list[int], list[Half]]) -> None:
     asked, sides = problem
     rows = rows_of(sides)
-    expected = oracle(asked, sides)
+    expected = projection(asked, sides)
     check(asked, rows, active_set.project(asked, rows), expected)
     check(asked, rows, in_rationals(asked, rows), expected)
 
@@ -143,7 +60,7 @@ def test_active_set_is_the_projection(problem: tuple[list[int], list[Half]]) -> 
 def test_four_adapters(problem: tuple[list[int], list[Half]]) -> None:
     asked, sides = problem
     rows = rows_of(sides)
-    check(asked, rows, active_set.project(asked, rows), oracle(asked, sides))
+    check(asked, rows, active_set.project(asked, rows), projection(asked, sides))
 
 
 @settings(max_examples=200, deadline=None)
@@ -208,14 +125,6 @@ def test_a_feasible_point_that_is_not_nearest_is_not_certified() -> None:
     assert not certified([14], rows, Solution((14,), {})), "nor is the request itself where it is outside"
 
 
-def nearest_neighbour(weights: Sequence[Exact], rows: Sequence[Row]) -> tuple[int, ...] | None:
-    """By trying all roundings: nearest, then smallest total, then the one that rounds up what comes first."""
-    choices = [sorted({w.__floor__(), w.__ceil__()}) for w in weights]
-    inside = [point for point in itertools.product(*choices) if all(row.holds(row.value(point)) for row in rows)]
-    key = lambda p: (sum((a - b) ** 2 for a, b in zip(p, weights, strict=True)), sum(p), [-x for x in p])  # noqa: E731
-    return min(inside, key=key, default=None)
-
-
 @settings(max_examples=300, deadline=None)
 @given(problems({3: LAMINAR[3] + CROSSING[3], 4: LAMINAR[4] + CROSSING[4]}, (3, 4)))
 def test_rounding_is_the_nearest_neighbour_inside(problem: tuple[list[int], list[Half]]) -> None:
@@ -246,12 +155,12 @@ def test_a_triangle_without_an_integer_point() -> None:
 def test_a_conflict_is_minimal(problem: tuple[list[int], list[Half]], demands: list[tuple[int, int]]) -> None:
     asked, sides = problem
     sides = sides + [(tuple(-int(k == index) for k in range(3)), -low) for index, low in demands]
-    if oracle(asked, sides) is not None:
+    if projection(asked, sides) is not None:
         return
     constraints = [Constraint(coefs, bound, rule(index), "") for index, (coefs, bound) in enumerate(sides)]
     parts = minimal_conflict(constraints, SPACE)
     named = [(each.coefs, each.bound) for part in parts for each in part]
-    assert oracle(asked, named) is None
+    assert projection(asked, named) is None
     for left_out in named:
-        assert oracle(asked, [each for each in named if each is not left_out]) is not None
+        assert projection(asked, [each for each in named if each is not left_out]) is not None
     assert minimal_conflict(constraints[::-1], SPACE) == parts

@@ -1,6 +1,7 @@
 """What each kind of rule becomes, inequality by inequality, and the words that say so."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from soupmix.errors import PolicyError, RecipeError, WeightError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference
-from soupmix.policy.pieces import Ball, Choice, Constraint, Piece
 from soupmix.policy.rules import applies
+from soupmix.projection import AnyConstraint, Ball, Choice, Constraint
 from tests.policy.test_rules import NOW, load, together
 from tests.support.oracle import SHELF, Shelf, digest_of
 
@@ -39,19 +40,19 @@ FIXED = [f"{sign}{name} <= {sign.strip('+')}{300_000}: fixed at 0.3" for name in
 TOTAL = " ".join(f"+{name}" for name in NAMES)
 
 
-def shown(piece: Piece) -> str:
-    match piece:
+def shown(constraint: AnyConstraint, exempt: Sequence[str] = ()) -> str:
+    match constraint:
         case Constraint():
             signed = [
-                f"{'+' if coef > 0 else '-'}{name}" for name, coef in zip(NAMES, piece.coefs, strict=True) if coef
+                f"{'+' if coef > 0 else '-'}{name}" for name, coef in zip(NAMES, constraint.coefs, strict=True) if coef
             ]
-            unless = f" unless {' or '.join(piece.unless)}" if piece.unless else ""
-            return f"{' '.join(signed)} <= {piece.bound}: {piece.text}{unless}"
+            unless = f" unless {' or '.join(exempt)}" if exempt else ""
+            return f"{' '.join(signed)} <= {constraint.bound}: {constraint.text}{unless}"
         case Choice():
-            options = [(sorted(NAMES[index] for index in support), most) for support, most in piece.supports]
-            return f"{options}: {piece.text}"
+            options = [(sorted(NAMES[index] for index in support), most) for support, most in constraint.supports]
+            return f"{options}: {constraint.text}"
         case Ball():
-            return f"norm <= {piece.share}: {piece.text}"
+            return f"norm <= {constraint.share}: {constraint.text}"
 
 
 def without(*names: str) -> list[str]:
@@ -120,8 +121,9 @@ def without(*names: str) -> list[str]:
     ],
 )
 def test_a_rule_becomes(rule: dict[str, Any], expected: list[str], scope: dict[str, Any]) -> None:
-    (placed,) = load(rule | scope).placed
-    assert [shown(piece) for piece in placed.pieces] == [each.replace("@", FOR if scope else "") for each in expected]
+    (placed,) = load(rule | scope)._regions.rules
+    found = [shown(each, placed.exempt) for each in placed.constraints]
+    assert found == [each.replace("@", FOR if scope else "") for each in expected]
     assert applies(placed.within, {"audience": "teen"})
     assert applies(placed.within, {"audience": "adult"}) == (not scope)
     assert placed.ref.id == "rules[0]"
@@ -129,23 +131,25 @@ def test_a_rule_becomes(rule: dict[str, Any], expected: list[str], scope: dict[s
 
 @pytest.mark.parametrize("scope", [{}, WHOM], ids=["all", "some"])
 def test_approvals_become(scope: dict[str, Any]) -> None:
-    approvals, evidence = load(APPROVE | scope, {"rule": "evidence", **scope}).placed
+    approvals, evidence = load(APPROVE | scope, {"rule": "evidence", **scope})._regions.rules
     another, expert = (digest_of(each)[:19] for each in ("another", "expert"))
-    assert [shown(piece).removesuffix(FOR if scope else "") for piece in approvals.pieces] == [
+    assert [shown(each).removesuffix(FOR if scope else "") for each in approvals.constraints] == [
         "+unfriendly <= 0: not approved",
         f"+expert <= 0: approved as {another}..., but this one is {expert}...",
         "+concise <= 0: approved with dimension style, but this one has length",
         "+elementary <= 0: its evaluation report counted until 2026-11-23",
     ]
-    assert [shown(piece).removesuffix(FOR if scope else "") for piece in evidence.pieces] == [
+    assert [shown(each).removesuffix(FOR if scope else "") for each in evidence.constraints] == [
         f"+{name} <= 0: approved without an evaluation report that counts"
         for name in ("informative", "expert", "concise", "elementary")
     ]
 
 
 def test_the_defaults_become() -> None:
-    pieces = Policy.open(SHELF).pieces({}, {})
-    assert [(shown(piece), str(piece.rule)) for piece in pieces] == [
+    regions = Policy.open(SHELF)._regions
+    constraints = regions.constraints(0)
+    assert regions.kinds.kind({}, {}) == 0
+    assert [(shown(each), str(each.rule)) for each in constraints] == [
         *(
             (f"{sign}{name} <= {bound}: every weight at {words}", "built-in unit-interval")
             for name in NAMES
@@ -156,11 +160,11 @@ def test_the_defaults_become() -> None:
         ("+friendly +unfriendly <= 1000000: the poles of style together at most 1", "built-in one-dimension"),
         (f"{TOTAL} <= 1500000: all weights together at most 1.5", "built-in total-budget"),
     ]
-    assert {(each.rule.tier, each.rule.issuer, each.rule.source) for each in pieces} == {
+    assert {(each.rule.tier, each.rule.issuer, each.rule.document) for each in constraints} == {
         ("built-in", "soupmix", "built-in")
     }
-    assert sorted({each.rule.rank for each in pieces}) == [(-1, "", 0), (-1, "", 1), (-1, "", 2)]
-    assert Policy.open(Shelf()).pieces({}, {}) == []
+    assert sorted({each.rule.rank for each in constraints}) == [(-1, "", 0), (-1, "", 1), (-1, "", 2)]
+    assert Policy.open(Shelf())._regions.constraints(0) == []
 
 
 TOGETHER = (
@@ -215,17 +219,6 @@ def test_a_conflict_in_words(rules: list[dict[str, Any]], told: str) -> None:
     assert caught.value.reason == "conflict"
 
 
-def test_a_policy_without_a_rule_clamps_too() -> None:
-    policy = load(
-        {"rule": "deny", "adapter": "friendly", "id": "no"}, {"rule": "budget", "at_most": "0.4", "id": "total"}
-    )
-    assert policy.clamp("friendly=0.3,concise=0.3").granted.decimals() == {"concise": "0.3"}
-    kept = policy.without(policy.placed[0].ref)
-    assert kept.clamp("friendly=0.3,concise=0.3").granted.decimals() == {"concise": "0.2", "friendly": "0.2"}
-    assert policy.clamp("friendly=0.3,concise=0.3").granted.decimals() == {"concise": "0.3"}
-    assert [each.ref.id for each in kept.placed] == ["total"]
-
-
 def test_kinds_of_requests_are_counted() -> None:
     deny = {"rule": "deny", "adapter": "friendly"}
     spoken = {"rule": "source", "adapter": "friendly", "allow": ["explicit"]}
@@ -239,7 +232,7 @@ def test_kinds_of_requests_are_counted() -> None:
 
 
 def test_what_is_undecided_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soupmix.policy.containment._MOST_BRANCHES", 0)
+    monkeypatch.setattr("soupmix.projection.containment._MOST_BRANCHES", 0)
     rule = {"rule": "source", "adapter": "friendly", "allow": ["explicit"], "scope": {"audience": ["minor"]}}
     sources = ("", ", weights explicit", ", weights stored", ", weights inferred")
     assert difference(load(), load(rule)).undecided == tuple(

@@ -7,12 +7,12 @@ first set is cut by one broken bound per polytope, depth first; a branch ends as
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soupmix.policy.active_set import project
-from soupmix.policy.face import Face
-from soupmix.policy.norm import Ellipsoid
-from soupmix.policy.region import Region
-from soupmix.policy.rounding import round_inside
-from soupmix.policy.rows import Row
+from soupmix.projection.active_set import project
+from soupmix.projection.constraints import Row
+from soupmix.projection.faces import Face
+from soupmix.projection.norm import Ellipsoid
+from soupmix.projection.region import Region
+from soupmix.projection.rounding import round_inside
 
 __all__ = ["Undecided", "witness"]
 

@@ -27,7 +27,7 @@ _PARTS: Final[dict[str, type[BaseModel]]] = {
     "valid": documents.Valid,
     "adapters": rules.Approved,
     "allow": rules.Combination,
-    "evidence": rules.Report,
+    "evidence": rules.EvidenceRef,
 }
 
 

@@ -10,12 +10,13 @@ from itertools import repeat
 from operator import mul, sub
 
 from soupmix.errors import PolicyRefusal
-from soupmix.policy.active_set import least
-from soupmix.policy.certificate import certified
-from soupmix.policy.face import Face
-from soupmix.policy.patience import check_time
-from soupmix.policy.quadratic import Matrix, Quadratic, form
-from soupmix.policy.rows import Row, Solution
+from soupmix.projection.active_set import least
+from soupmix.projection.certificate import certified
+from soupmix.projection.constraints import Row
+from soupmix.projection.faces import Face
+from soupmix.projection.quadratic import Matrix, Quadratic, form
+from soupmix.projection.solution import Solution
+from soupmix.projection.time_budget import check_time
 
 __all__ = ["away", "nearest"]
 

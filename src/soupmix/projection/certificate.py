@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import repeat
 from operator import mul, sub
 
-from soupmix.policy.norm import Ellipsoid
-from soupmix.policy.quadratic import Matrix, times, unit
-from soupmix.policy.rows import Exact, Row, Solution
+from soupmix.projection.constraints import Row
+from soupmix.projection.norm import Ellipsoid
+from soupmix.projection.quadratic import Matrix, times, unit
+from soupmix.projection.solution import Exact, Solution
 
 __all__ = ["certified"]
 

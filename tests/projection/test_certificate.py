@@ -6,13 +6,14 @@ from fractions import Fraction
 
 import pytest
 
-from soupmix.policy import active_set
-from soupmix.policy.certificate import certified
-from soupmix.policy.dual import active_in_floats
-from soupmix.policy.norm import Ellipsoid
-from soupmix.policy.quadratic import Quadratic
-from soupmix.policy.rows import Exact, Solution
-from tests.policy.test_projection import Half, rows_of
+from soupmix.projection import active_set
+from soupmix.projection.certificate import certified
+from soupmix.projection.constraints import sides_of
+from soupmix.projection.dual import active_in_floats
+from soupmix.projection.norm import Ellipsoid
+from soupmix.projection.quadratic import Quadratic
+from soupmix.projection.solution import Exact, Solution
+from tests.support.brute_force import Half, rows_of
 
 UP, DOWN, BOTH = ((1,), 10), ((-1,), 0), [((1,), 10), ((-1,), 0)]
 
@@ -106,7 +107,7 @@ def test_floats_find_the_active_sides(in_a_metric: bool) -> None:
         size = draw.randrange(1, 7)
         asked, halves = problem(draw, size)
         target = Quadratic.distance(asked, metric_of(draw, size) if in_a_metric else None)
-        sides = [side for side in active_set._sides(rows_of(halves)) if side.normal]
+        sides = [side for side in sides_of(rows_of(halves)) if side.normal]
         exact, found = active_set._in_rationals(target, sides), found_by_floats(target, sides)
         assert (found is None) == (exact is None)
         if found is not None and exact is not None:

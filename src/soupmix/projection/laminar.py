@@ -12,7 +12,8 @@ from itertools import repeat
 from math import lcm
 from operator import mul, sub
 
-from soupmix.policy.rows import Row, Solution
+from soupmix.projection.constraints import Row
+from soupmix.projection.solution import Solution
 
 __all__ = ["Forest", "forest"]
 

@@ -1,15 +1,16 @@
 """The policy: documents of three tiers, intersected; the one way from weights to a grant."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 from datetime import date, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, final
 
-from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy.asking import Sources, by_index, check_attributes, check_names
+from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
+from soupmix.policy.adapters import AdapterRef, KnownAdapter, know
 from soupmix.policy.assembly import (
-    Placed,
+    ScopedRule,
     check_order,
     duties,
     internal_reasons,
@@ -18,29 +19,29 @@ from soupmix.policy.assembly import (
     total_budget,
     unproved,
 )
-from soupmix.policy.box import box
 from soupmix.policy.clock import Clock, Reading, When
-from soupmix.policy.digest import digest_without, digests_of
+from soupmix.policy.digest import digests_of
 from soupmix.policy.documents import Document
 from soupmix.policy.grant import ClampResult, Grant, _granted
-from soupmix.policy.known import AdapterRef, Known, know
+from soupmix.policy.kinds import Regions
 from soupmix.policy.obligations import Obligation, united
-from soupmix.policy.patience import within as in_time
-from soupmix.policy.pieces import Ball, Constraint, Piece, RuleRef, Setting
-from soupmix.policy.reading import parse_document, read_text
+from soupmix.policy.parsing import parse_document, read_text
 from soupmix.policy.recent import Recent
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.policy.region import Region
-from soupmix.policy.regions import Regions
-from soupmix.policy.rules import Approve, Within, applies
-from soupmix.policy.space import Space
+from soupmix.policy.rules import SOURCES, Approve, Within, applies, check_attributes
 from soupmix.policy.term import Term
-from soupmix.policy.translate import built_in
+from soupmix.policy.translate import Setting, built_in
+from soupmix.projection import Ball, box
+from soupmix.projection.time_budget import time_budget
 from soupmix.weights import Weights
 
-__all__ = ["Metric", "Policy"]
+__all__ = ["Metric", "Policy", "Sources"]
 
 Metric = Literal["weights", "delta"]
+
+Sources = str | Mapping[str, str]
+"""Where weights come from: one word for all of them, or one by adapter name."""
+
 _REMEMBERED, _OBLIGED = 4096, 256
 _SECONDS = 5.0  # of a clamp
 _SEAL: Final = object()
@@ -62,17 +63,14 @@ class Policy:
     _digest: str = field(repr=False)
     _metric: Metric = field(repr=False)
     _is_open: bool = field(repr=False)
-    _space: Space = field(repr=False)
-    _known: tuple[Known, ...] = field(repr=False)
-    _defaults: tuple[Constraint, ...] = field(repr=False)
-    _rules: tuple[Placed, ...] = field(repr=False)
+    _known: tuple[KnownAdapter, ...] = field(repr=False)
+    _regions: Regions = field(repr=False)
     _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
     _term: Term = field(repr=False)
     _clock: Clock = field(repr=False)
     seal: InitVar[object] = None
     # What every request needs, ready.
     _place: dict[str, int] = field(repr=False, init=False)
-    _regions: Regions = field(repr=False, init=False)
     _obliged: Recent[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=lambda: Recent(_OBLIGED))
     _remembered: Recent[object, ClampResult] = field(
         repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED)
@@ -81,8 +79,7 @@ class Policy:
     def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("a Policy comes from Policy.load, Policy.open or Policy.assemble, which read what it says")
-        object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._space.names)})
-        object.__setattr__(self, "_regions", Regions.of(self._rules, self._defaults, self._space))
+        object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._regions.space.names)})
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("a Policy has no kinds: what it grants rests on its documents alone")
@@ -163,25 +160,23 @@ class Policy:
         if documents and not any(isinstance(rule, Approve) for each in said for rule in each.rules):
             notes.append("no document approves adapters by digest, so any adapter of the store may be used")
         budget, space = total_budget(adapters), measured(known, adapters, metric)
-        pieces, distance = [piece for rule in rules for piece in rule.pieces], space if metric == "delta" else None
-        digest, former = digests_of(said, known, adapters, budget, distance, pieces)
-        made = cls(
+        regions = Regions(rules, tuple(built_in(known, budget)), space)
+        distance = space if metric == "delta" else None
+        digest, former = digests_of(said, known, adapters, budget, distance, regions.kinds.constraints)
+        regions.check()
+        return cls(
             former_digest=former,
             notes=(*notes, *remarks),
             _digest=digest,
             _metric=metric,
             _is_open=not documents,
-            _space=space,
             _known=known,
-            _defaults=tuple(built_in(known, budget)),
-            _rules=rules,
+            _regions=regions,
             _duties=duties(said),
             _term=term,
             _clock=reading.clock,
             seal=_SEAL,
         )
-        made._regions.check(rules)
-        return made
 
     @property
     def digest(self) -> str:
@@ -219,37 +214,23 @@ class Policy:
         return tuple(sorted(adapter.name for adapter in self._known))
 
     @property
-    def adapters(self) -> tuple[tuple[str, str], ...]:
-        """(name, digest) of the adapters, in the order of the space's coordinates."""
-        return tuple((adapter.name, adapter.digest) for adapter in self._known)
+    def rules(self) -> tuple[ScopedRule, ...]:
+        """All rules of all documents, in order."""
+        return self._regions.rules
 
     @property
-    def space(self) -> Space:
-        """The adapters as coordinates, with their inner products."""
-        return self._space
-
-    @property
-    def placed(self) -> tuple[Placed, ...]:
-        """All rules of all documents, in their places."""
-        return self._rules
-
-    @property
-    def norm_rules(self) -> tuple[Placed, ...]:
+    def norm_rules(self) -> tuple[ScopedRule, ...]:
         """The rules that bound the norm of the merged delta, of whomever."""
-        return tuple(rule for rule in self._rules if rule.of(Ball))
-
-    def without(self, rule: RuleRef) -> "Policy":
-        """This policy with one rule left out, to see what the rule does; another policy, so it has another digest."""
-        kept = tuple(each for each in self._rules if each.ref != rule)
-        return replace(self, _rules=kept, _digest=digest_without(self._digest, rule), seal=_SEAL)
+        return tuple(rule for rule in self._regions.rules if rule.of(Ball))
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
 
         A box around all grants that this policy can give, for whoever multiplies by weights and wants to check once more.
         """
-        always = [each for rule in self._rules if not rule.within for each in rule.pieces]
-        return box(self._space.names, [*self._defaults, *always])
+        always = [rule for rule in self._regions.rules if not rule.within and not rule.exempt]
+        limits = [*self._regions.defaults, *(each for rule in always for each in rule.constraints)]
+        return dict(zip(self._place, box(len(self._place), limits), strict=True))
 
     def clamp(
         self,
@@ -277,10 +258,10 @@ class Policy:
         """
         weights = Weights.parse(requested)
         check_attributes(attributes)
-        check_names(weights, self._place)
+        self._check_names(weights)
         self._term.check(self._clock())
-        kind = self.kind(attributes, by_index(sources, self._place))
-        result = self._clamped(weights.along(self._space.names), kind)
+        kind = self._regions.kinds.kind(attributes, self._by_coordinate(sources))
+        result = self._clamped(weights.along(self._regions.space.names), kind)
         result.check()
         ball = self._regions.kinds.ball(kind)
         return _granted(
@@ -305,33 +286,47 @@ class Policy:
         return found
 
     def internal_reasons(self, grant: RecordedGrant) -> dict[str, str]:
-        """Internal reasons of the rules that bound, by "source rule": for the issuers' own people, never for an answer."""
-        return internal_reasons(self._rules, grant)
+        """Internal reasons of the rules that bound, by "document rule": for the issuers' own people, never for an answer."""
+        return internal_reasons(self._regions.rules, grant)
 
-    def region(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> Region:
-        """The feasible set for these attributes, and sources by adapter index."""
-        return self._regions.region(self.kind(attributes, sources))
+    def check(self, weights: Weights, /, *, sources: Sources = {}, **attributes: str) -> None:  # noqa: B006  # never changed
+        """Whether a request could be asked at all, whatever would be granted; arguments and errors as of `clamp`.
 
-    def pieces(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> list[Piece]:
-        """Everything that holds for these attributes and sources."""
-        return self._regions.pieces(self.kind(attributes, sources))
+        Raises:
+            WeightError: a name that the policy does not know.
+            RecipeError: an attribute or source that does not exist, or a value that none can have.
+        """
+        check_attributes(attributes)
+        self._check_names(weights)
+        self._by_coordinate(sources)
 
-    def kind(self, attributes: Mapping[str, str], sources: Mapping[int, str]) -> int:
-        """Which pieces apply to a request, see `Kinds`: requests of one kind have one feasible set."""
-        return self._regions.kinds.kind(attributes, sources)
+    def _check_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._place:
+                close = get_close_matches(str(name), self._place, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                listed = ", ".join(self.names) or "none, as there is neither a store nor an approve rule"
+                raise WeightError(f"unknown adapter {name!r}{hint}; known are: {listed}", reason="unknown-adapter")
 
-    @property
-    def minds_sources(self) -> bool:
-        """Whether any rule asks where weights come from."""
-        return bool(self._regions.kinds.minding)
+    def _by_coordinate(self, sources: Sources) -> dict[int, str]:
+        """Sources by coordinate, of those that are said."""
+        for source in (sources,) if isinstance(sources, str) else sources.values():
+            if source not in SOURCES:
+                raise RecipeError(
+                    f"unknown source {source!r:.80} of weights; known are {', '.join(SOURCES)}", reason="unknown-source"
+                )
+        if isinstance(sources, str):
+            return dict.fromkeys(self._place.values(), sources)
+        self._check_names(sources)
+        return {self._place[name]: source for name, source in sources.items()}
 
     def _clamped(self, asked: tuple[int, ...], kind: int) -> ClampResult:
         found = self._remembered.get((kind, asked))
         if found is None:
             try:
-                with in_time(_SECONDS):
-                    clamped = self._regions.region(kind).clamp(asked)
+                with time_budget(_SECONDS):
+                    projected = self._regions.region(kind).project(asked)
             except PolicyError as error:  # of a kind that was not tried when the policy was loaded
                 raise PolicyRefusal(str(error), reason=error.reason) from error
-            found = self._remembered.keep((kind, asked), ClampResult.of(clamped, self._known))
+            found = self._remembered.keep((kind, asked), ClampResult.of(projected, self._known))
         return found

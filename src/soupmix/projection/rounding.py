@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from soupmix.errors import PolicyRefusal
-from soupmix.policy.patience import check_time
-from soupmix.policy.rows import Row, Solution
+from soupmix.projection.constraints import Row
+from soupmix.projection.solution import Solution
+from soupmix.projection.time_budget import check_time
 
 __all__ = ["round_inside"]
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import sqrt
 
-from soupmix.policy.active_set import minimise
-from soupmix.policy.patience import check_time
-from soupmix.policy.quadratic import Matrix, Quadratic, form
-from soupmix.policy.rows import Row, Solution
+from soupmix.projection.active_set import minimise
+from soupmix.projection.constraints import Row
+from soupmix.projection.quadratic import Matrix, Quadratic, form
+from soupmix.projection.solution import Solution
+from soupmix.projection.time_budget import check_time
 
 __all__ = ["Ellipsoid", "minimise_inside"]
 

@@ -5,32 +5,17 @@ integers and checked. Only if that does not pass the check is the whole method r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
-from soupmix.policy.exact import solve
-from soupmix.policy.patience import check_time
-from soupmix.policy.quadratic import Quadratic
-from soupmix.policy.rows import Exact, Row, Solution
+from soupmix.projection.constraints import Row, Side, sides_of
+from soupmix.projection.quadratic import Quadratic, solve
+from soupmix.projection.solution import Exact, Solution
+from soupmix.projection.time_budget import check_time
 
 __all__ = ["least", "minimise", "project"]
 
 _Sparse = tuple[tuple[int, int], ...]
 _FINE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One bound of a row as `normal . w >= bound`."""
-
-    row: int
-    sign: int
-    normal: _Sparse
-    bound: int
-
-    def shortfall(self, weights: Sequence[Exact]) -> Exact:
-        """How much is missing; not positive where it holds."""
-        return self.bound - sum((coef * weights[index] for index, coef in self.normal), start=0)
 
 
 def project(requested: Sequence[int], rows: Sequence[Row]) -> Solution | None:
@@ -40,11 +25,11 @@ def project(requested: Sequence[int], rows: Sequence[Row]) -> Solution | None:
 
 def minimise(target: Quadratic, rows: Sequence[Row]) -> Solution | None:
     """The point of the set where `target` is least, with multipliers, or None if the set is empty."""
-    sides = _sides(rows)
+    sides = sides_of(rows)
     if any(not side.normal and side.bound > 0 for side in sides):
         return None
     sides = [side for side in sides if side.normal]
-    from soupmix.policy.dual import active_in_floats  # numpy, which a closed form does without
+    from soupmix.projection.dual import active_in_floats  # numpy, which a closed form does without
 
     guess = active_in_floats(target, sides)
     found = None if guess is None else _solved(target, sides, guess[0])
@@ -56,8 +41,8 @@ def least(target: Quadratic, rows: Sequence[Row]) -> Fraction:
 
     For any multipliers l >= 0 of the sides N w >= b, 2 l' (b - N v) - |N' l|^2 is no more than |w - v|^2 of any w of the set.
     """
-    sides = [side for side in _sides(rows) if side.normal]
-    from soupmix.policy.dual import active_in_floats
+    sides = [side for side in sides_of(rows) if side.normal]
+    from soupmix.projection.dual import active_in_floats
 
     guess = active_in_floats(target, sides)
     if guess is None:
@@ -69,16 +54,6 @@ def least(target: Quadratic, rows: Sequence[Row]) -> Fraction:
         for adapter, coef in sides[index].normal:
             pull[adapter] += share * coef
     return Fraction(2 * _FINE * missing - sum(value * value for value in pull), _FINE**2)
-
-
-def _sides(rows: Sequence[Row]) -> list[Side]:
-    found = []
-    for index, row in enumerate(rows):
-        for sign, bound in ((-1, row.high), (1, row.low)):
-            if bound is not None:
-                normal = tuple((adapter, sign * coef) for adapter, coef in row.coefs)
-                found.append(Side(index, sign, normal, sign * bound))
-    return found
 
 
 def _solved(target: Quadratic, sides: Sequence[Side], active: Sequence[int]) -> Solution | None:

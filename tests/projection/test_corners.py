@@ -1,0 +1,139 @@
+"""Corners of the exact arithmetic: wrong guesses, floats that fail, every tie."""
+
+import itertools
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from soupmix.projection import active_set, dual
+from soupmix.projection.certificate import certified
+from soupmix.projection.constraints import sides_of
+from soupmix.projection.dual import active_in_floats
+from soupmix.projection.quadratic import Quadratic, inverse_of, solve
+from soupmix.projection.rounding import round_inside
+from soupmix.projection.solution import Exact, Solution
+from tests.support.brute_force import CROSSING, LAMINAR, Half, nearest_neighbour, problems, projection, rows_of
+
+small = st.integers(-4, 4)
+
+
+def square(size: int) -> st.SearchStrategy[list[list[int]]]:
+    return st.lists(st.lists(small, min_size=size, max_size=size), min_size=size, max_size=size)
+
+
+def determinant(matrix: list[list[int]]) -> int:
+    """By Leibniz, over all permutations."""
+    total = 0
+    for order in itertools.permutations(range(len(matrix))):
+        swaps = sum(order[i] > order[j] for i, j in itertools.combinations(range(len(matrix)), 2))
+        product = (-1) ** swaps
+        for row, column in enumerate(order):
+            product *= matrix[row][column]
+        total += product
+    return total
+
+
+@given(st.integers(0, 4).flatmap(lambda n: st.tuples(square(n), st.lists(small, min_size=n, max_size=n))))
+def test_a_system_is_solved_exactly_or_called_singular(system: tuple[list[list[int]], list[int]]) -> None:
+    matrix, right = system
+    found, turned = solve(matrix, right), inverse_of(matrix)
+    assert (found is None) == (turned is None) == (determinant(matrix) == 0)
+    if found is not None and turned is not None:
+        assert [sum(a * x for a, x in zip(row, found, strict=True)) for row in matrix] == right
+        product = [
+            [sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*turned, strict=True)]
+            for row in matrix
+        ]
+        assert product == [[int(i == j) for j in range(len(matrix))] for i in range(len(matrix))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(CROSSING, (2, 3)), st.data(), st.booleans())
+def test_a_guess_of_the_active_sides_is_taken_only_if_it_is_right(
+    problem: tuple[list[int], list[Half]], data: st.DataObject, in_a_metric: bool
+) -> None:
+    asked, halves = problem
+    rows = rows_of(halves)
+    metric = (
+        tuple(tuple(3 if i == j else 1 for j in range(len(asked))) for i in range(len(asked))) if in_a_metric else None
+    )
+    target = Quadratic.distance(asked, metric)
+    sides = sides_of(rows)
+    guess = data.draw(st.lists(st.integers(0, len(sides) - 1), unique=True, max_size=len(asked) + 1))
+    found = active_set._solved(target, sides, guess)
+    right = active_set.minimise(target, rows)
+    assert found is None or (right is not None and found.weights == right.weights)
+    assert found is None or certified(asked, rows, found, metric)
+    if right is not None and not right.multipliers:
+        assert active_set._solved(target, sides, []) is not None, "nothing is active where the request is inside"
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(CROSSING, (2, 3)))
+def test_floats_that_go_in_circles_cost_only_time(problem: tuple[list[int], list[Half]]) -> None:
+    asked, halves = problem
+    rows = rows_of(halves)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            dual, "_step", lambda new, weights, normals, bounds, lifted, active, pulls: (weights, active, pulls)
+        )
+        found = active_set.project(asked, rows)
+    expected = projection(asked, halves)
+    assert (found is None) == (expected is None)
+    assert found is None or list(found.weights) == expected
+
+
+def test_a_metric_that_is_singular_in_floats_is_not_so_in_rationals() -> None:
+    metric = ((10**20 + 1, 10**20), (10**20, 10**20))
+    rows = rows_of([((1, 0), 5), ((0, 1), 5), ((-1, 0), 0), ((0, -1), 0)])
+    target = Quadratic.distance([9, 3], metric)
+    assert active_in_floats(target, [side for side in sides_of(rows) if side.normal]) is None
+    found = active_set.minimise(target, rows)
+    assert found is not None
+    assert found.weights == (5, 5)
+    assert certified([9, 3], rows, found, metric)
+
+
+thirds = st.integers(-30, 30).map(lambda n: Fraction(n, 3))
+halfs = st.integers(-20, 20).map(lambda n: Fraction(2 * n + 1, 2))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    problems({3: LAMINAR[3] + CROSSING[3]}, (3,)),
+    st.one_of(*(st.lists(each, min_size=3, max_size=3) for each in (thirds, halfs, st.integers(-3, 14)))),
+)
+def test_points_inside_are_rounded_to_the_nearest_neighbour_inside_if_there_is_one(
+    problem: tuple[list[int], list[Half]], point: list[Exact]
+) -> None:
+    rows = rows_of(problem[1])
+    assume(
+        all(sum(coef * weight for coef, weight in zip(coefs, point, strict=True)) <= most for coefs, most in problem[1])
+    )
+    assert round_inside(Solution.of(point, {}), rows) == nearest_neighbour(point, rows)
+
+
+def test_every_tie_and_every_tight_sum_is_rounded_as_by_trying_all() -> None:
+    """Points inside, groups that nest and cross with little room: most have an answer, and many round up later weights."""
+    draw, answers, later = random.Random(11), 0, 0
+    for _ in range(600):
+        size, parts = draw.randrange(2, 6), draw.choice((2, 3, 6, 7))
+        point = [Fraction(draw.randrange(0, 5 * parts), parts) for _ in range(size)]
+        halves: list[Half] = []
+        for _ in range(draw.randrange(0, 4)):
+            coefs = tuple(draw.choice((0, 1, 1, 2) if draw.random() < 0.2 else (0, 1)) for _ in range(size))
+            total = sum((coef * weight for coef, weight in zip(coefs, point, strict=True)), Fraction(0))
+            halves.append((coefs, total.__ceil__() + draw.randrange(0, 2)))
+            if draw.random() < 0.5:
+                halves.append((tuple(-coef for coef in coefs), -total.__floor__() + draw.randrange(0, 2)))
+        rows = rows_of(halves)
+        found = round_inside(Solution.of(point, {}), rows)
+        assert found == nearest_neighbour(point, rows)
+        if found is not None:
+            answers += 1
+            later += any(up > weight for up, weight in list(zip(found, point, strict=True))[1:])
+    assert answers > 500
+    assert later > 300
