@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from soupmix.audit import AuditLog, Entry, verify
+from soupmix.audit import AuditLog, Record, verify
 from soupmix.weights import Weights
 
 ROOT = Path(__file__).parents[1]
@@ -36,9 +36,9 @@ DATA = Path(__file__).parent / "data" / "audit.jsonl"
 POLES = ("elementary", "concise", "friendly")
 
 
-def entry(number: int) -> Entry:
+def entry(number: int) -> Record:
     asked = Weights.from_micro(dict.fromkeys(POLES, 300000 + number % 1000))
-    return Entry(
+    return Record(
         "grant",
         person=f"person {number % 100}",
         requested=asked,

@@ -62,6 +62,7 @@ def test_refusals_are_recorded_by_their_reason(run: Run, shop: Path, folder: Pat
     assert [entry["reason"] for entry in found][:3] == ["clamped", "unknown-adapter", "unknown-adapter"]
     assert [entry["policy"] is None for entry in found] == [False, False, False, True]
     assert [entry["open"] for entry in found] == [True, True, True, False]
+    assert [len(entry["binding"]) for entry in found] == [2, 0, 0, 0]  # the unit interval and the one dimension
     assert all(entry["granted"] == {} and entry["merge"] is None for entry in found)
 
 

@@ -12,7 +12,7 @@ import pytest
 from soupmix.audit import (
     AuditLog,
     Checkpoint,
-    Entry,
+    Record,
     Signer,
     Verifier,
     newest_checkpoint,
@@ -376,5 +376,5 @@ def name_by(key: bytes, person: str) -> str:
 def test_a_held_checkpoint_survives_as_text(folder: Path, fill: Fill) -> None:
     with fill(folder, 3) as log:
         text = log.checkpoint().text()
-        log.append(Entry("refusal", person="anna", reason="unknown-adapter"))
+        log.append(Record("refusal", person="anna", reason="unknown-adapter"))
     assert verify(folder, held=[Checkpoint.parse(text)]).ok

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.audit.notes import Checkpoint
-from soupmix.audit.records import Chain, Entry, compact_json, seal, time_text
+from soupmix.audit.records import Chain, Record, compact_json, seal, time_text
 from soupmix.errors import AuditError
 from soupmix.policy import Policy
 from soupmix.weights import Weights
@@ -18,10 +18,10 @@ TEXTS = st.text(st.characters(), max_size=12) | st.sampled_from(
 )
 
 
-def entries() -> st.SearchStrategy[Entry]:
+def entries() -> st.SearchStrategy[Record]:
     weights = st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,8}", fullmatch=True), st.integers(-(10**9), 10**9))
     return st.builds(
-        Entry,
+        Record,
         event=st.sampled_from(["grant", "refusal"]),
         requested=weights.map(Weights.from_micro),
         granted=weights.map(Weights.from_micro),
@@ -35,7 +35,7 @@ def entries() -> st.SearchStrategy[Entry]:
 
 @settings(max_examples=150, deadline=None)
 @given(entries(), st.none() | st.just("f" * 64))
-def test_one_record_is_one_canonical_line_and_is_read_back(entry: Entry, who: str | None) -> None:
+def test_one_record_is_one_canonical_line_and_is_read_back(entry: Record, who: str | None) -> None:
     writing, reading = Chain(ORIGIN), Chain(ORIGIN)
     for _ in range(2):
         line = writing.add(entry.encoded(), "2026-11-24T07:00:00Z", who)
@@ -49,7 +49,7 @@ def test_one_record_is_one_canonical_line_and_is_read_back(entry: Entry, who: st
     assert (reading.last, reading.tree.root()) == (writing.last, writing.tree.root())
 
 
-GOOD = seal(Entry("grant").encoded(), previous=Chain(ORIGIN).last, sequence=0, time="t", who=None)
+GOOD = seal(Record("grant").encoded(), previous=Chain(ORIGIN).last, sequence=0, time="t", who=None)
 BAD = {
     "no JSON": (b"x", "bad-record"),
     "not UTF-8": (b"\xff", "bad-record"),
@@ -91,7 +91,7 @@ def test_an_entry_takes_what_a_grant_says() -> None:
         name, dimension, pole, digest, tags = "friendly", "style", "friendly", f"sha256:{'a' * 64}", ()
 
     grant = Policy.open([Adapter()]).clamp({"friendly": 1.5}, audience="minor")
-    entry = Entry.of_grant(grant, person="anna", merge="sha256:m")
+    entry = Record.of_grant(grant, person="anna", is_signed=False, merge="sha256:m")
     assert json.loads(entry.encoded()) == {
         "attributes": {"audience": "minor"},
         "binding": ["built-in/soupmix/one-dimension", "built-in/soupmix/unit-interval"],
@@ -108,10 +108,10 @@ def test_an_entry_takes_what_a_grant_says() -> None:
 
 def test_what_cannot_be_recorded_is_refused_before_anything_is_written() -> None:
     for make, reason in (
-        (lambda: Entry("dance"), "bad-entry"),
-        (lambda: Entry("grant", person=""), "bad-person"),
-        (lambda: Entry("grant", person="x" * 1025), "bad-person"),
-        (lambda: Entry("grant", attributes={"tenant": "x" * (1 << 20)}).encoded(), "too-long"),
+        (lambda: Record("dance"), "bad-entry"),
+        (lambda: Record("grant", person=""), "bad-person"),
+        (lambda: Record("grant", person="x" * 1025), "bad-person"),
+        (lambda: Record("grant", attributes={"tenant": "x" * (1 << 20)}).encoded(), "too-long"),
     ):
         with pytest.raises(AuditError) as refused:
             make()
@@ -126,7 +126,7 @@ def test_time_is_whole_seconds_of_utc() -> None:
 def test_a_checkpoint_reads_back_and_no_other_spelling_of_it_does() -> None:
     chain = Chain(ORIGIN)
     for _ in range(11):
-        chain.add(Entry("grant").encoded(), "t", None)
+        chain.add(Record("grant").encoded(), "t", None)
     note = Checkpoint.of(ORIGIN, chain)
     text = note.text()
     assert Checkpoint.parse(text) == note

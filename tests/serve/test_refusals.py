@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from soupmix.audit import AuditLog, Entry, read_records, verify
-from soupmix.errors import OutputError
+from soupmix.audit import AuditLog, Record, read_records, verify
+from soupmix.errors import OutputError, SoupmixError
 from soupmix.serve.refusals import Refusals
 from soupmix.weights import Weights
 from tests.support.serving import MODEL, Running
@@ -36,8 +36,10 @@ def test_sixty_four_unknown_names_are_a_short_record_that_counts_them(server: Ru
 
 def test_what_is_not_cut_has_the_line_that_it_always_had() -> None:
     asked = Weights.parse("calm=0.5")
-    made = Entry.of_refusal("x", person=None, requested=asked, attributes={}, policy=None, is_open=False)
-    assert made.encoded() == Entry("refusal", requested=asked, reason="x").encoded()
+    made = Record.of_refusal(
+        SoupmixError("no", reason="x"), person=None, requested=asked, attributes={}, policy=None, is_signed=True
+    )
+    assert made.encoded() == Record("refusal", requested=asked, reason="x").encoded()
     assert b"omitted" not in made.encoded()
 
 
@@ -67,12 +69,12 @@ class _Clock:
         return self.now
 
 
-def _refusal(reason: str = "r") -> Entry:
-    return Entry("refusal", reason=reason)
+def _refusal(reason: str = "r") -> Record:
+    return Record("refusal", reason=reason)
 
 
 def test_counts_are_written_when_their_minute_is_over() -> None:
-    written: list[Entry] = []
+    written: list[Record] = []
     clock = _Clock()
     refusals = Refusals(written.append, 2, clock)
     for _ in range(10):
@@ -91,10 +93,10 @@ def test_counts_are_written_when_their_minute_is_over() -> None:
 
 
 def test_no_count_is_lost_when_the_disk_refuses() -> None:
-    written: list[Entry] = []
+    written: list[Record] = []
     full = False
 
-    def append(entry: Entry) -> None:
+    def append(entry: Record) -> None:
         if full:
             raise OutputError("no space", reason="write-failed")
         written.append(entry)

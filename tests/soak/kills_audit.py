@@ -19,7 +19,7 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
-from soupmix.audit import AuditLog, Entry, pseudonym, read_records, verify
+from soupmix.audit import AuditLog, Record, pseudonym, read_records, verify
 from soupmix.errors import AuditError
 from soupmix.weights import Weights
 from tests.support.killing import main
@@ -38,11 +38,11 @@ def child(folder: Path, pipe: int, seed: int) -> None:
         for number in itertools.count():
             person = f"person {thread} {rng.randrange(5)}"
             micro = Weights.from_micro({"elementary": rng.randrange(10**6), "friendly": number})
-            receipt = log.append(Entry("grant", person=person, requested=micro, granted=micro))
+            receipt = log.append(Record("grant", person=person, requested=micro, granted=micro))
             os.write(pipe, f"r {receipt.sequence} {receipt.digest}\n".encode())
             if rng.random() < 0.02:
                 gone = f"person {thread} {seed} {number}"
-                log.append(Entry("grant", person=gone))
+                log.append(Record("grant", person=gone))
                 log.erase(gone)
                 os.write(pipe, f"e {gone}\n".encode())
             if rng.random() < 0.05:
@@ -111,7 +111,7 @@ def run(kills: int, seed: int, home: Path) -> dict[str, int]:
             begin = time.perf_counter()
             with AuditLog.open(folder, **OPTIONS) as log:
                 seen["slowest start, ms"] = max(seen["slowest start, ms"], round(1000 * (time.perf_counter() - begin)))
-                log.append(Entry("grant", person="the last"))
+                log.append(Record("grant", person="the last"))
             seen["torn"] += not verify(folder).ok
     return {"kills": kills, **seen}
 

@@ -1,14 +1,14 @@
 """Entries for the tests of the audit room."""
 
-from soupmix.audit import Entry
+from soupmix.audit import Record
 from soupmix.weights import Weights
 
 NOON = 1_700_000_000
 
 
-def entry(number: int, person: str | None = "anna") -> Entry:
+def entry(number: int, person: str | None = "anna") -> Record:
     """The grant of some request."""
-    return Entry(
+    return Record(
         "grant",
         person=person,
         requested=Weights.from_micro({"elementary": 900_000, "friendly": number}),

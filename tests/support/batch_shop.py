@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soupmix.audit import Entry
+from soupmix.audit import Record
 from soupmix.backends import Limits
 from soupmix.backends.local import LocalBackend
 from soupmix.batch import (
@@ -78,7 +78,7 @@ class Shop:
         columns: Iterable[str] = (),
         stopping: Callable[[], bool] = lambda: False,
         advance: Callable[[int], None] = lambda done: None,
-        append: Callable[[Entry], object] | None = None,
+        append: Callable[[Record], object] | None = None,
         force: bool = False,
     ) -> bool:
         """Begin a batch or go on with it, as the command does; whether it is finished."""

@@ -6,7 +6,7 @@ from soupmix.audit.notes import Checkpoint
 from soupmix.audit.opening import newest_checkpoint
 from soupmix.audit.people import pseudonym
 from soupmix.audit.proofs import Consistency, Inclusion, prove_consistency, prove_inclusion
-from soupmix.audit.records import EVENTS, Entry
+from soupmix.audit.records import EVENTS, Record
 from soupmix.audit.verdict import LogVerdict, verify
 from soupmix.audit.walk import read_records
 
@@ -15,10 +15,10 @@ __all__ = [
     "AuditLog",
     "Checkpoint",
     "Consistency",
-    "Entry",
     "Inclusion",
     "LogVerdict",
     "Receipt",
+    "Record",
     "Signer",
     "Verifier",
     "newest_checkpoint",

@@ -15,7 +15,7 @@ from soupmix.audit.keys import Signer
 from soupmix.audit.notes import Checkpoint
 from soupmix.audit.opening import last_checkpoint, name_of, take
 from soupmix.audit.people import People
-from soupmix.audit.records import Chain, Entry, time_text
+from soupmix.audit.records import Chain, Record, time_text
 from soupmix.audit.segments import CHECKPOINTS, Segments, cut_unfinished, note_line, read_origin
 from soupmix.audit.turns import Turns
 from soupmix.audit.walk import walk
@@ -41,7 +41,7 @@ class _Ticket:
 
     __slots__ = ("data", "failure", "person", "receipt")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Record) -> None:
         self.data, self.person = entry.encoded(), entry.person
         self.receipt: Receipt | None = None
         self.failure: SoupmixError | None = None
@@ -124,7 +124,7 @@ class AuditLog:
         """Number of records."""
         return self._chain.tree.size
 
-    def append(self, entry: Entry) -> Receipt:
+    def append(self, entry: Record) -> Receipt:
         """Write a record and wait until the disk has it.
 
         Raises:
@@ -150,7 +150,7 @@ class AuditLog:
         with self._alone():
             if not self._people.known(person):
                 return False
-            self._record([_Ticket(Entry("erasure", person=person))])
+            self._record([_Ticket(Record("erasure", person=person))])
             self._people.erase(person)
             return True
 

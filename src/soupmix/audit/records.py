@@ -11,10 +11,10 @@ from itertools import islice
 from typing import Any, Final, Protocol, Self
 
 from soupmix.audit.merkle import Tree, leaf_hash
-from soupmix.errors import AuditError
+from soupmix.errors import AuditError, PolicyRefusal, SoupmixError
 from soupmix.weights import Weights
 
-__all__ = ["EVENTS", "MAX_LINE", "Chain", "Entry", "compact_json", "seal", "time_text"]
+__all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "compact_json", "seal", "time_text"]
 
 EVENTS: Final = ("erasure", "grant", "refusal")
 """What can happen to a request: it was granted, it was refused, or a person's key was ordered to be destroyed."""
@@ -37,6 +37,13 @@ class _Rule(Protocol):
     def rule(self) -> str: ...
 
 
+class _Policy(Protocol):
+    @property
+    def digest(self) -> str: ...
+    @property
+    def is_open(self) -> bool: ...
+
+
 class _Granted(Protocol):
     """What a record takes from a `soupmix.policy.Grant`; this room does not import that one."""
 
@@ -55,7 +62,7 @@ class _Granted(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Record:
     """One thing that happened, as its caller knows it.
 
     Attributes:
@@ -90,10 +97,12 @@ class Entry:
             raise AuditError("a user id has 1 to 1024 bytes", reason="bad-person")
 
     @classmethod
-    def of_grant(
-        cls, grant: _Granted, *, person: str | None, merge: str | None = None, is_signed: bool = False
-    ) -> Self:
-        """The entry of a `soupmix.policy.Grant` that is about to be used."""
+    def of_grant(cls, grant: _Granted, *, person: str | None, is_signed: bool, merge: str | None = None) -> Self:
+        """The record of a `soupmix.policy.Grant` that is about to be used, the same whoever writes it.
+
+        Args:
+            person: who asked. is_signed: whether its policy came with good signatures. merge: identity of what is made.
+        """
         return cls(
             event="grant",
             person=person,
@@ -103,45 +112,44 @@ class Entry:
             policy=grant.policy_digest,
             is_open=grant.is_open,
             is_signed=is_signed,
-            binding=tuple(sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in grant.binding})),
+            binding=_named(grant.binding),
             merge=merge,
         )
 
     @classmethod
     def of_refusal(
         cls,
-        reason: str,
+        error: SoupmixError,
         *,
         person: str | None,
         requested: Weights,
         attributes: Mapping[str, str],
-        policy: str | None,
-        is_open: bool,
-        is_signed: bool = False,
-        rules: Iterable[_Rule] = (),
+        policy: _Policy | None,
+        is_signed: bool,
     ) -> Self:
-        """The entry of a request that was refused for this `reason`, of bounded length, whatever it asked for.
+        """The record of a request that ended in this error, of bounded length, the same whoever writes it.
 
         Args:
-            policy: digest, or None if none could be read. rules: those that refused.
+            person: who asked. requested, attributes: for what. policy: under which, or None if none could be read.
+            is_signed: whether the policy came with good signatures.
         """
-        binding = sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in rules})
+        binding = _named(error.rules) if isinstance(error, PolicyRefusal) else ()
         kept = dict(islice(requested.items(), _MOST_NAMES))
         return cls(
             event="refusal",
             person=person,
             requested=Weights.unchecked(kept),
             attributes=attributes,
-            policy=policy,
-            is_open=is_open,
-            is_signed=is_signed,
-            binding=tuple(binding[:_MOST_NAMES]),
-            reason=reason,
+            policy=None if policy is None else policy.digest,
+            is_open=policy is not None and policy.is_open,
+            is_signed=policy is not None and is_signed,
+            binding=binding[:_MOST_NAMES],
+            reason=error.reason,
             omitted=len(requested) - len(kept) + len(binding[_MOST_NAMES:]),
         )
 
     def encoded(self) -> bytes:
-        """This entry as the inner part of a line.
+        """This record as the inner part of a line.
 
         Raises:
             AuditError: it is longer than a line may be (reason "too-long").
@@ -165,6 +173,10 @@ class Entry:
         if len(data) > MAX_LINE - 512:
             raise AuditError(f"a record of {len(data)} bytes is more than the {MAX_LINE} of a line", reason="too-long")
         return data
+
+
+def _named(rules: Iterable[_Rule]) -> tuple[str, ...]:
+    return tuple(sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in rules}))
 
 
 def compact_json(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from soupmix.audit import Entry
+from soupmix.audit import Record
 from soupmix.backends import Backend
 from soupmix.batch.line import CHAT, Answered, Begun, Line, Result
 from soupmix.errors import RecipeError, SoupmixError
@@ -27,7 +27,7 @@ from soupmix.weights import Weights
 __all__ = ["MOST_ANSWERS", "Defaults", "Desk"]
 
 _Ask = TypeVar("_Ask", bound=Ask)
-_Append = Callable[[Entry], object]
+_Append = Callable[[Record], object]
 
 MOST_ANSWERS = 16
 """Answers of one line, its prompts times its `n`."""
@@ -103,7 +103,7 @@ class Desk:
         salt = grant.attributes.get("tenant", "")
         merge = self._backend.identity(grant, self._defaults.method, salt)
         if append is not None:
-            append(Entry.of_grant(grant, person=ask.user or self._who, merge=merge, is_signed=self._signed))
+            append(Record.of_grant(grant, person=ask.user or self._who, is_signed=self._signed, merge=merge))
         asked = requests(
             ask,
             plans,
@@ -196,14 +196,13 @@ class Desk:
             raise
         return grant
 
-    def _refusal(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> Entry:
-        return Entry.of_refusal(
-            error.reason,
+    def _refusal(self, error: SoupmixError, ask: Ask, weights: Weights, attributes: Mapping[str, str]) -> Record:
+        return Record.of_refusal(
+            error,
             person=ask.user or self._who,
             requested=weights,
             attributes=attributes,
-            policy=self._policy.digest,
-            is_open=self._policy.is_open,
+            policy=self._policy,
             is_signed=self._signed,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from soupmix.audit import Record
 from soupmix.cli.auditing import Witness, audit_option
 from soupmix.cli.options import (
     attribute_option,
@@ -20,6 +21,7 @@ from soupmix.cli.options import (
     trust_option,
     weight_option,
 )
+from soupmix.errors import SoupmixError
 from soupmix.policy import AdapterRef, Grant, Policy
 from soupmix.policy.linear import check_linear
 from soupmix.weights import Weights
@@ -61,11 +63,35 @@ class Asking:
             *self.witness.files,
         )
 
+    def granted(self, grant: Grant, *, merge: str | None = None) -> None:
+        """Record a grant that is about to be used; `merge` is the identity of what will be made of it.
+
+        Raises:
+            AuditError, OutputError: it cannot be recorded.
+        """
+        self.witness.append(Record.of_grant(grant, person=self.witness.person, is_signed=self.signed, merge=merge))
+
+    def refused(self, error: SoupmixError, policy: Policy | None = None) -> None:
+        """Record a refusal under a policy, or None if it could not be read. Raises as `granted` does."""
+        self.witness.append(
+            Record.of_refusal(
+                error,
+                person=self.witness.person,
+                requested=self.weights,
+                attributes=self.attributes,
+                policy=policy,
+                is_signed=self.signed,
+            )
+        )
+
     @contextmanager
     def refusals(self, policy: Policy | None = None) -> Iterator[None]:
-        """Record what is refused inside."""
-        with self.witness.refusals(self.weights, self.attributes, policy):
+        """Record it if what happens inside is refused; the refusal goes on its way."""
+        try:
             yield
+        except SoupmixError as error:
+            self.refused(error, policy)
+            raise
 
     def policy(self, adapters: Iterable[AdapterRef], *, metric: Literal["weights", "delta"] = "weights") -> Policy:
         """The policy over these adapters; see `load_policy`."""

@@ -1,7 +1,7 @@
 """`--audit DIR --who ID`: what a command grants or refuses is on record before anything else happens."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from soupmix.audit import AuditLog, Entry, Signer
-from soupmix.errors import SoupmixError
-from soupmix.policy import Grant, Policy
-from soupmix.weights import Weights
+from soupmix.audit import AuditLog, Record, Signer
 
 __all__ = ["Witness", "audit_option", "signer_of", "tell_cut"]
 
@@ -21,7 +18,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Writes down what a command grants or refuses; does nothing without `--audit`.
+    """The audit log of a command; none without `--audit`.
 
     Attributes:
         folder: of the audit log. person: who asked. key: private key that signs checkpoints, or None.
@@ -36,48 +33,14 @@ class Witness:
         """The log and its key, which nothing may replace."""
         return tuple(each for each in (self.folder, self.key) if each is not None)
 
-    def grant(self, grant: Grant, *, merge: str | None = None, signed: bool = False) -> None:
-        """Record a grant that is about to be used. Raises `AuditError` or `OutputError` if it cannot be recorded.
-
-        Args:
-            merge: identity of what will be made of it. signed: whether the policy came from signed sets.
-        """
-        if self.folder is not None:
-            self._append(Entry.of_grant(grant, person=self.person, merge=merge, is_signed=signed))
-
-    def refusal(
-        self, error: SoupmixError, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None
-    ) -> None:
-        """Record a refusal by its reason code.
-
-        Args:
-            requested, attributes: what was asked for. policy: under which, if it could be read.
-        """
-        if self.folder is not None:
-            self._append(
-                Entry.of_refusal(
-                    error.reason,
-                    person=self.person,
-                    requested=requested,
-                    attributes=attributes,
-                    policy=None if policy is None else policy.digest,
-                    is_open=policy is not None and policy.is_open,
-                )
-            )
+    def append(self, record: Record) -> None:
+        """Write a record down. Raises `AuditError` or `OutputError` if it cannot be."""
+        with self.opened() as append:
+            if append is not None:
+                append(record)
 
     @contextmanager
-    def refusals(
-        self, requested: Weights, attributes: Mapping[str, str], policy: Policy | None = None
-    ) -> Iterator[None]:
-        """Record it if what happens inside is refused; the refusal goes on its way."""
-        try:
-            yield
-        except SoupmixError as error:
-            self.refusal(error, requested, attributes, policy)
-            raise
-
-    @contextmanager
-    def opened(self) -> Iterator[Callable[[Entry], object] | None]:
+    def opened(self) -> Iterator[Callable[[Record], object] | None]:
         """Hold the log for many records: what appends one, or None without `--audit`."""
         if self.folder is None:
             yield None
@@ -85,11 +48,6 @@ class Witness:
         with AuditLog.open(self.folder, signer=signer_of(self.key)) as log:
             tell_cut(log)
             yield log.append
-
-    def _append(self, entry: Entry) -> None:
-        with self.opened() as append:
-            if append is not None:
-                append(entry)
 
 
 def audit_option(command: _Command) -> _Command:

@@ -40,7 +40,7 @@ def command(
     held = Store(asking.store) if asking.store else Store.shipped()
     policy = asking.policy(held)
     grant = asking.clamp(policy, method)
-    asking.witness.grant(grant, signed=asking.signed)
+    asking.granted(grant)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(base, held, policy=policy, dtype=dtype)

@@ -36,11 +36,12 @@ def command(
     policy = asking.policy(adapters, metric=metric)
     grant = asking.clamp(policy)
     if strict and grant.clamped:
-        refusal = PolicyRefusal("the policy does not grant these weights as they are (--strict)", reason="clamped")
-        asking.witness.refusal(refusal, asking.weights, asking.attributes, policy)
+        said = "the policy does not grant these weights as they are (--strict)"
+        refusal = PolicyRefusal(said, reason="clamped", rules=grant.binding)
+        asking.refused(refusal, policy)
     else:
         refusal = None
-        asking.witness.grant(grant, signed=asking.signed)
+        asking.granted(grant)
     click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
     for rule, reason in policy.internal_reasons(grant).items() if internal else ():
         click.echo(f"soupmix: internal: {rule}: {reason}", err=True)

@@ -90,12 +90,12 @@ def command(
         _check_unchanged(recipe, policy)
     grant = asking.clamp(policy, recipe.method)
     if dry_run or out is None:
-        asking.witness.grant(grant, signed=asking.signed)
+        asking.granted(grant)
         click.echo(grant.explain(), err=True)
         click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
         return
     base = _base(recipe, adapters)
-    asking.witness.grant(grant, merge=_identity(recipe, grant, adapters, base), signed=asking.signed)
+    asking.granted(grant, merge=_identity(recipe, grant, adapters, base))
     click.echo(grant.explain(), err=True)
     soup, saved = _carry_out(recipe, grant, base, out, sign=sign, sign_model=sign_model, force=force)
     if sign is None:

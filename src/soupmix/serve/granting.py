@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from soupmix.audit import Entry
+from soupmix.audit import Record
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError
@@ -55,7 +55,10 @@ def serve(house: House, caller: Caller, model: str, soup: SoupAsk | None, user: 
             house.refusals.record(caller.key, _refusal(error, held, draft, caller, who))
         raise
     house.metrics.grants.labels("clamped" if granted.grant.clamped else "full").inc()
-    _record(house, Entry.of_grant(granted.grant, person=who, merge=granted.answer.merge, is_signed=held.signed))
+    if house.audit is not None:
+        house.audit.append(
+            Record.of_grant(granted.grant, person=who, is_signed=held.signed, merge=granted.answer.merge)
+        )
     return replace(granted, person=person)
 
 
@@ -119,19 +122,12 @@ def attributes_of(draft: Draft, caller: Caller) -> dict[str, str]:
     return {**draft.attributes, **caller.attributes}
 
 
-def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, person: str | None) -> Entry:
-    return Entry.of_refusal(
-        error.reason,
+def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, person: str | None) -> Record:
+    return Record.of_refusal(
+        error,
         person=person,
         requested=draft.weights,
         attributes=attributes_of(draft, caller),
-        policy=held.policy.digest,
-        is_open=held.policy.is_open,
+        policy=held.policy,
         is_signed=held.signed,
-        rules=error.rules if isinstance(error, PolicyRefusal) else (),
     )
-
-
-def _record(house: House, entry: Entry) -> None:
-    if house.audit is not None:
-        house.audit.append(entry)

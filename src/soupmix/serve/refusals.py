@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from soupmix.audit import Entry
+from soupmix.audit import Record
 
 __all__ = ["Refusals"]
 
@@ -27,14 +27,14 @@ class Refusals:
     """Writes refusals to an audit log. Safe to share between threads."""
 
     def __init__(
-        self, append: Callable[[Entry], object], most: int, clock: Callable[[], float] = time.monotonic
+        self, append: Callable[[Record], object], most: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Of one key at most `most` are written in a minute; all others of it are one record for each reason."""
         self._append, self._most, self._clock = append, most, clock
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
 
-    def record(self, key: str, entry: Entry) -> None:
+    def record(self, key: str, entry: Record) -> None:
         """Write a refusal, or count it. Raises as `AuditLog.append` does."""
         self.flush()
         with self._lock:
@@ -59,5 +59,5 @@ class Refusals:
                 del self._windows[key]
 
 
-def _summary(reason: str | None, policy: str | None, is_open: bool, is_signed: bool, count: int) -> Entry:
-    return Entry("refusal", policy=policy, is_open=is_open, is_signed=is_signed, reason=reason, repeated=count)
+def _summary(reason: str | None, policy: str | None, is_open: bool, is_signed: bool, count: int) -> Record:
+    return Record("refusal", policy=policy, is_open=is_open, is_signed=is_signed, reason=reason, repeated=count)
