@@ -5,7 +5,7 @@
 
 Decode: the seven linears of one transformer layer, 1, 16 and 64 rows, every row another person, K = 6 adapters of rank 16.
 `base` is F.linear per projection, the reference of the ratios. `soup` is what the engine does: weights packed for oneDNN,
-q|k|v and gate|up as one product, then `soup_linear_`; seats are made once per step for all layers and not timed.
+q|k|v and gate|up as one product, then `soup_linear_`; row coefficients are made once per step for all layers and not timed.
 `peft mixed` (adapter_names) and `gather` (index, bmm) hold a ready-merged adapter per person. PEFT's adapters have the
 base's dtype, which favours it: by default it keeps fp32. `(shrink)`, `(expand)`: the two low-rank products alone, in the dtype of
 the base; where bf16 is slow, soup itself does them in fp32.

@@ -67,11 +67,11 @@ def peft_model(weights: dict[str, Tensor], A: dict[str, Tensor], B: dict[str, Te
 
 
 class Batch(NamedTuple):
-    """Inputs of every group; seats: everybody different, the same for `factor`, and for the gate adapter 0 alone."""
+    """Inputs of every group; coefficients of rows: everybody different, the same for `factor`, and for the gate adapter 0 alone."""
 
     x: list[Tensor]
     people: Tensor
-    seats: dict[str, list[kernels.Seats]]
+    coefficients: dict[str, list[kernels.RowCoefficients]]
 
 
 def batch(layer: Layer, rows: int) -> Batch:
@@ -81,8 +81,8 @@ def batch(layer: Layer, rows: int) -> Batch:
     kinds["alone"] = (alone, "delta")
     people = torch.arange(rows, dtype=torch.int32)
     made = {n: [layer.pools[g].coefficients(w, lo, hi, how) for g in GROUPS] for n, (w, how) in kinds.items()}
-    seats = {n: [kernels.Seats(c, people) for c in each] for n, each in made.items()}
-    return Batch([narrow, narrow, narrow, wide], people, seats)
+    coefficients = {n: [kernels.RowCoefficients(c, people) for c in each] for n, each in made.items()}
+    return Batch([narrow, narrow, narrow, wide], people, coefficients)
 
 
 def decode(layer: Layer, b: Batch) -> dict[str, Work]:
@@ -99,8 +99,8 @@ def decode(layer: Layer, b: Batch) -> dict[str, Work]:
         return [linear(x, W) if p is None else kernels.packed_linear(x, p) for x, W, p in held]
 
     def soup(packed: Sequence[Tensor | None], kind: str, add: Callable[..., Tensor]) -> list[Tensor]:
-        held = zip(base(packed), b.x, pools, b.seats[kind], strict=True)
-        return [add(y, x, p, seats) for y, x, p, seats in held]
+        held = zip(base(packed), b.x, pools, b.coefficients[kind], strict=True)
+        return [add(y, x, p, c) for y, x, p, c in held]
 
     def gather(n: str, x: Tensor) -> Tensor:
         h = torch.bmm(x[:, None], layer.A[n].index_select(0, rows))
@@ -127,7 +127,7 @@ def gate(layer: Layer, b: Batch, work: dict[str, Work]) -> dict[str, float]:
     plain: dict[str, list[Tensor]] = {"base": work["base"](), "soup": [], "factor": []}
     for g, (names, W, x) in enumerate(zip(GROUPS, layer.groups, b.x, strict=True)):
         p, y = layer.pools[names], x.double() @ W.double().t()
-        c, f = (b.seats[kind][g].values for kind in ("soup", "factor"))
+        c, f = (b.coefficients[kind][g].values for kind in ("soup", "factor"))
         truth["base"].append(y)
         truth["soup"].append(reference.soup_linear(y, x.double(), p.A, p.B, c, b.people, p.widths))
         truth["factor"].append(reference.soup_linear_factor(y, x.double(), p.A, p.B, f, b.people, p.widths, RANK))

@@ -6,18 +6,17 @@
 coefficient per rank column: the clamped weight of the column's adapter for the person of row b, times the adapter's scaling.
 """
 
-from soupmix_kernels.backends import BACKENDS, backend_for
+from soupmix_kernels.ops import BACKENDS, backend_for
 from soupmix_kernels.packed import pack, packed_linear, wide_linear, wide_weight
 from soupmix_kernels.pool import Coefficients, Part, Pool, coefficients
-from soupmix_kernels.seats import Seats
-from soupmix_kernels.soup import merge, merge_, soup_linear_, soup_linear_factor_
+from soupmix_kernels.soup import RowCoefficients, merge, merge_, soup_linear_, soup_linear_factor_
 
 __all__ = [
     "BACKENDS",
     "Coefficients",
     "Part",
     "Pool",
-    "Seats",
+    "RowCoefficients",
     "backend_for",
     "coefficients",
     "merge",

@@ -127,7 +127,7 @@ def check_pool_dtype(dtype: torch.dtype) -> None:
 def check_rows(
     y: Tensor, x: Tensor, A: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int
 ) -> None:
-    """`check_soup`, cheaply, for a pool and seats that were checked when they were made; for every layer of every step."""
+    """`check_soup` for every layer of every step: cheap, as pool and row coefficients were checked when they were made."""
     count = len(rows)
     fits = x.shape == (count, A.shape[1]) and y.shape == (count, B.shape[0]) and c.shape[1] == A.shape[0]
     if not (fits and x.dtype == y.dtype == A.dtype and x.device == y.device == c.device == A.device):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from soupmix_kernels.rows_apart import inner_step, whole, widen
 
-__all__ = ["Factors", "Own", "add_soup", "coefficients", "factors", "merge_into", "own", "soup_into"]
+__all__ = ["CpuRows", "FactorViews", "add_soup", "coefficients", "factor_views", "gather", "merge_into", "soup_into"]
 
 
 class _Scratch(threading.local):
@@ -63,12 +63,14 @@ def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
         torch.addmm(W, widen((b * factor).to(W.dtype), inner), widen(a.t(), inner).t(), out=mine)
 
 
-class Own(NamedTuple):
-    """What rows need of their people, once for all layers that share it.
+class CpuRows(NamedTuple):
+    """The coefficients of every row as the CPU's products read them, gathered once for all layers that share them.
 
     Attributes:
-        c: coefficients of every row's own person [rows, columns] fp32; of nobody's rows those of some person.
-        bare: the rows of nobody [bare], or None. excludes: whether a coefficient is zero.
+        c: coefficients of the person of every row [rows, columns] fp32. Rows of nobody have those of some person: what is
+            computed for them is thrown away.
+        bare: indices of the rows of nobody [bare] int64; None where there are none.
+        excludes: whether any coefficient is zero, so that its column must be left out.
     """
 
     c: Tensor
@@ -76,27 +78,31 @@ class Own(NamedTuple):
     excludes: bool
 
 
-def own(c: Tensor, rows: Tensor) -> Own | None:
-    """Seat `rows` [rows] int32 on the people of `c`; None where there are no people."""
+def gather(c: Tensor, rows: Tensor) -> CpuRows | None:
+    """Coefficients c [people, columns] fp32 for `rows`, the person of every row [rows] int32; None where there are no people."""
     if not c.shape[0]:
         return None
     nobody = (rows < 0) | (rows >= c.shape[0])
     bare = nobody.nonzero()[:, 0] if bool(nobody.any()) else None
     mine = c.index_select(0, rows if bare is None else rows.clamp(0, c.shape[0] - 1))
-    return Own(mine, bare, not bool(mine.all()))
+    return CpuRows(mine, bare, not bool(mine.all()))
 
 
-class Factors(NamedTuple):
-    """A pool's factors as the products read them, viewed once: A^T [in, slices R], and B^T [R, width] of every slice."""
+class FactorViews(NamedTuple):
+    """A pool's factors as the CPU's products read them: views that are made once.
+
+    Attributes:
+        A: A^T [in, slices R]. B: B^T [R, width] of every slice. widths: out-features of every slice.
+    """
 
     A: Tensor
     B: tuple[Tensor, ...]
     widths: tuple[int, ...]
 
 
-def factors(A: Tensor, B: Tensor, widths: Sequence[int]) -> Factors:
-    """Views of A [slices R, in] and B [out, R]."""
-    return Factors(A.t(), tuple(part.t() for part in B.split(list(widths))), tuple(widths))
+def factor_views(A: Tensor, B: Tensor, widths: Sequence[int]) -> FactorViews:
+    """Views of A [slices R, in] and B [sum of widths, R]."""
+    return FactorViews(A.t(), tuple(part.t() for part in B.split(list(widths))), tuple(widths))
 
 
 def soup_into(
@@ -106,7 +112,7 @@ def soup_into(
     step = inner_step(x.dtype, x.device)
     if x.shape[1] % step or B.shape[1] % step:
         x, A, B, c = _whole(x, A, B, c, len(widths), rank)
-    add_soup(y, x, factors(A, B, widths), own(c, rows), rank)
+    add_soup(y, x, factor_views(A, B, widths), gather(c, rows), rank)
 
 
 def _whole(x: Tensor, A: Tensor, B: Tensor, c: Tensor, slices: int, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -122,19 +128,19 @@ def _whole(x: Tensor, A: Tensor, B: Tensor, c: Tensor, slices: int, rank: int) -
     return widen(x, inputs), A, widen(B[:, :columns], R), c
 
 
-def add_soup(y: Tensor, x: Tensor, held: Factors, seated: Own | None, rank: int) -> None:
-    """`soup_into` for rows that are seated already. Factors may be fp32 where x and y are not: rounded once, into y."""
-    if seated is None or y.numel() == 0 or held.A.numel() == 0:
+def add_soup(y: Tensor, x: Tensor, held: FactorViews, rows: CpuRows | None, rank: int) -> None:
+    """`soup_into` for coefficients that are gathered already. Factors may be fp32 where x and y are not: rounded once, into y."""
+    if rows is None or y.numel() == 0 or held.A.numel() == 0:
         return
-    bare = seated.bare
+    bare = rows.bare
     kept = None if bare is None else y.index_select(0, bare)
     if x.dtype != held.A.dtype:
         x = _scratch.matrix("x", x.shape[0], x.shape[1], held.A).copy_(x)
     h = torch.mm(x, held.A, out=_scratch.matrix("h", x.shape[0], held.A.shape[1], x))
     if rank:
-        _mix(h, seated.c, h.shape[1] // len(held.B), rank)
+        _mix(h, rows.c, h.shape[1] // len(held.B), rank)
     else:
-        _scale(h, seated)
+        _scale(h, rows)
     _expand(y, h, held)
     if bare is not None and kept is not None:  # adding a zero would turn -0 into 0
         y.index_copy_(0, bare, kept)
@@ -145,14 +151,14 @@ def _finite(h: Tensor) -> bool:
     return math.isfinite(h.sum(dtype=torch.float32).item())
 
 
-def _scale(h: Tensor, seated: Own) -> None:
+def _scale(h: Tensor, rows: CpuRows) -> None:
     """h *= c, in place, in fp32; a coefficient of zero excludes."""
-    if seated.excludes and not _finite(h):
-        h.copy_(torch.where(seated.c != 0, h * seated.c, 0))
+    if rows.excludes and not _finite(h):
+        h.copy_(torch.where(rows.c != 0, h * rows.c, 0))
     elif h.dtype == torch.float32:
-        torch.mul(h, seated.c, out=h)
+        torch.mul(h, rows.c, out=h)
     else:
-        h.copy_(h.float().mul_(seated.c))  # a third faster than a product of two dtypes
+        h.copy_(h.float().mul_(rows.c))  # a third faster than a product of two dtypes
 
 
 def _mix(h: Tensor, mine: Tensor, R: int, rank: int) -> None:
@@ -164,7 +170,7 @@ def _mix(h: Tensor, mine: Tensor, R: int, rank: int) -> None:
     h.view(h.shape[0], -1, R)[..., whole:] = 0
 
 
-def _expand(y: Tensor, h: Tensor, held: Factors) -> None:
+def _expand(y: Tensor, h: Tensor, held: FactorViews) -> None:
     """y += h_s B_s^T for every slice s."""
     total = y if y.dtype == h.dtype else _scratch.matrix("y", y.shape[0], y.shape[1], h).copy_(y)
     if len(held.B) == 1:

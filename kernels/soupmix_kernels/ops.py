@@ -1,9 +1,14 @@
-"""The ops as torch sees them: schemas, fake kernels for tracing, and dispatch to a backend.
+"""The ops as torch sees them: schemas, fake kernels for tracing, and the backend that computes.
 
 Tracing, CUDA graphs and other servers call ops, not functions: these take tensors and plain numbers only, allocate by shapes
-alone and, on a GPU, never wait for the device.
+alone and, on a GPU, never wait for the device. Triton computes on CUDA and HIP devices, torch on the CPU, or what SOUPMIX_KERNELS
+names.
 """
 
+import functools
+import importlib.util
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -13,13 +18,53 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from soupmix_kernels import checks, cpu, reference
-from soupmix_kernels.backends import backend_for
 
-__all__: list[str] = []
+__all__ = ["BACKENDS", "backend_for"]
 
+BACKENDS = ("auto", "reference", "torch", "triton")
 _LIBRARY = torch.library.Library("soupmix", "DEF")
 _SOUP = "Tensor(a!) y, Tensor x, Tensor A, Tensor B, Tensor c, Tensor rows, int[] widths"
 _MERGE = "Tensor A, Tensor B, Tensor c"
+
+
+def backend_for(device: torch.device) -> str:
+    """ "reference", "torch" or "triton" for tensors on this device.
+
+    SOUPMIX_KERNELS=auto (the default) takes Triton on CUDA and HIP devices where it is installed, torch elsewhere.
+    `triton` on the CPU needs TRITON_INTERPRET=1, set before Python starts.
+
+    Raises:
+        ValueError: SOUPMIX_KERNELS names no backend.
+        RuntimeError: `triton` was asked for and cannot run here.
+    """
+    asked = os.environ.get("SOUPMIX_KERNELS", "auto") or "auto"
+    if asked not in BACKENDS:
+        raise ValueError(f"SOUPMIX_KERNELS={asked} names no backend; choose one of {', '.join(BACKENDS)}")
+    if asked == "auto":
+        return "triton" if device.type == "cuda" and _installed() else "torch"
+    if asked == "triton":
+        _check_triton(device)
+    return asked
+
+
+@functools.cache
+def _installed() -> bool:
+    found = importlib.util.find_spec("triton") is not None
+    if not found:
+        warnings.warn(
+            "triton is not installed, so the torch implementation runs on this GPU; pip install triton", stacklevel=4
+        )
+    return found
+
+
+def _check_triton(device: torch.device) -> None:
+    if importlib.util.find_spec("triton") is None:
+        raise RuntimeError("SOUPMIX_KERNELS=triton was asked for, but triton is not installed; pip install triton")
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(
+            f"SOUPMIX_KERNELS=triton was asked for with tensors on {device.type}, where Triton only runs in its "
+            "interpreter; set TRITON_INTERPRET=1 before Python starts, or SOUPMIX_KERNELS=torch"
+        )
 
 
 def _backend(device: torch.device) -> tuple[str, ModuleType]:

@@ -26,7 +26,11 @@ class Coefficients:
     """One number per person and rank column: clamped weight times scaling. Made by `coefficients` only.
 
     Attributes:
-        values: [people, columns] fp32. rejected: weights of each person that were NaN or infinite, [people] int32.
+        values: [people, columns] fp32.
+        rejected: how many weights of each person were NaN or infinite, [people] int32.
+
+    Raises:
+        TypeError: something else than `coefficients` makes one.
     """
 
     values: Tensor
@@ -37,16 +41,26 @@ class Coefficients:
         if seal is not _SEAL:
             raise TypeError("Coefficients come from soupmix_kernels.coefficients, which clamps the weights")
 
+    def __repr__(self) -> str:
+        """Such as "Coefficients(3 people, 32 columns, on cpu)"; values are not read, which on a GPU would wait for it."""
+        people, columns = self.values.shape
+        return f"Coefficients({people} people, {columns} columns, on {self.values.device})"
+
 
 def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale: Tensor) -> Coefficients:
     """`scale[j] * clamp(weights[p, k], lo[k], hi[k])` with k = columns[j]: the only reader of raw weights.
 
-    Whatever the table says, no coefficient leaves its bounds: a weight that is NaN or infinite excludes the adapter and is
-    counted, bounds of (0, 0) exclude it, as do bounds that are NaN or the wrong way round, and columns of no adapter.
+    Whatever the weights are, no coefficient leaves its bounds. A coefficient is 0, which excludes its column, where the weight is
+    NaN or infinite (these are counted), where the bounds are (0, 0), NaN or the wrong way round, and for a column of no adapter.
 
     Args:
-        weights: [people, K] fp32. lo, hi: bounds per adapter [K] fp32; 0, 0 means not approved.
-        columns: adapter of every rank column [columns] int32, -1 for padding. scale: scaling of every column, fp32.
+        weights: [people, K] fp32. lo, hi: bounds of every adapter [K] fp32; 0, 0: not approved.
+        columns: adapter of every rank column [columns] int32, -1 for padding.
+        scale: scaling of every rank column [columns] fp32.
+
+    Raises:
+        ValueError: shapes do not fit each other, or tensors lie on several devices. TypeError: a dtype is another.
+        RuntimeError: a gradient would have to pass through.
     """
     values, rejected = torch.ops.soupmix.coefficients(weights, lo, hi, columns, scale)
     return Coefficients(values, rejected, seal=_SEAL)
@@ -54,28 +68,43 @@ def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One adapter's factors in one slice: A [rank, in], B [out, rank], its number among the K adapters, its scaling."""
+    """The factors of one adapter for one linear layer.
+
+    Attributes:
+        adapter: its number among the K adapters, 0 to K-1. A: [rank, in]. B: [out, rank].
+        scaling: what B A is multiplied by: alpha / rank, or as the adapter has it.
+    """
 
     adapter: int
     A: Tensor
     B: Tensor
     scaling: float
 
+    def __repr__(self) -> str:
+        """Such as "Part(adapter 0, rank 4, 13 -> 17, scaling 0.5)"."""
+        (rank, inputs), out = self.A.shape, self.B.shape[0]
+        return f"Part(adapter {self.adapter}, rank {rank}, {inputs} -> {out}, scaling {self.scaling:g})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """K adapters' factors for linear layers that read the same input (slices), held once for everybody. Made by `stack`.
+    """The factors of K adapters for one to three linear layers with the same input ("slices"), held once. Made by `stack`.
 
-    Ranks may differ: columns are stacked, not padded to the largest rank; only their sum is padded to a multiple of 16.
+    Ranks may differ: rank columns are stacked side by side, and only their sum is padded, to R, a multiple of 16 (32 with tile
+    units).
 
     Attributes:
-        A: [slices R, in]. B: [sum of widths, R]. columns: adapter of every column (-1: padding) [slices R] int32.
-        scale: scaling of every column [slices R] fp32. root: its square root, which `factor` needs.
-        widths: out-features of every slice, one to three.
-        rank: the common rank of all parts; 0 where there is no method `factor`, as ranks differ or a scaling is negative.
-        factors: what the CPU multiplies by: A and B, in fp32 whatever the dtype.
-        tiled: A and B in half precision, for `MANY_ROWS` on tile units, which are faster then; None where there are none, or
-            the inputs are not whole tiles.
+        A: [slices R, in]. B: [sum of widths, R]. Both in the dtype of the pool: fp32, fp16 or bf16.
+        columns: adapter of every rank column [slices R] int32, -1 for padding.
+        scale: scaling of every rank column [slices R] fp32. root: its square root, for method `factor`.
+        widths: out-features of every slice.
+        rank: the rank that all parts have; 0 where method `factor` is not defined, as ranks differ or a scaling is negative.
+        factors: A and B as the CPU multiplies by them: in fp32 whatever the dtype.
+        tiled: A and B in half precision for tile units (AMX), which are faster for `MANY_ROWS` and more; None without tile
+            units, or where `in` is no multiple of 32.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes do not fit each other.
     """
 
     A: Tensor
@@ -85,11 +114,17 @@ class Pool:
     root: Tensor
     widths: tuple[int, ...]
     rank: int
-    factors: cpu.Factors
-    tiled: cpu.Factors | None = None
+    factors: cpu.FactorViews
+    tiled: cpu.FactorViews | None = None
 
     def __post_init__(self) -> None:
         check_pool(self.A, self.B, (self.columns, self.scale, self.root), self.widths, self.rank)
+
+    def __repr__(self) -> str:
+        """Such as "Pool(13 -> 17 + 5, 16 rank columns, bfloat16 on cpu)"."""
+        widths = " + ".join(map(str, self.widths))
+        dtype = str(self.A.dtype).removeprefix("torch.")
+        return f"Pool({self.A.shape[1]} -> {widths}, {self.B.shape[1]} rank columns, {dtype} on {self.A.device})"
 
     @classmethod
     def stack(
@@ -105,10 +140,11 @@ class Pool:
 
         Args:
             slices: the parts of each slice, possibly none. widths: out-features of each slice. inputs: in-features.
+            dtype: fp32, fp16 or bf16; factors are rounded to it once. device: where the pool is held.
 
         Raises:
-            ValueError: not one to three slices, shapes that do not fit, a rank of zero, or a factor that is not finite
-                in `dtype`, which would reach rows that do not use it.
+            ValueError: not one to three slices, shapes that do not fit, a rank of zero, or a factor that is not finite in
+                `dtype`: it would reach rows whose coefficient for it is zero.
             TypeError: `dtype` is none that kernels multiply in.
         """
         check_pool_dtype(dtype)
@@ -132,21 +168,26 @@ class Pool:
         if device.type == "cpu":
             A, B = _by_columns(A), _by_columns(B)  # BLAS reads both faster so: A up to twice in fp32
         A, B, columns, scale, root = (t.to(device) for t in (A, B, columns, scale, scale.clamp(min=0).sqrt()))
-        thin = cpu.factors(A.float(), B.float(), widths) if device.type == "cpu" else cpu.factors(A, B, widths)
-        tiled = cpu.factors(A, B, widths) if tiles and inputs % inner_step(dtype, device) == 0 else None
+        thin = (
+            cpu.factor_views(A.float(), B.float(), widths) if device.type == "cpu" else cpu.factor_views(A, B, widths)
+        )
+        tiled = cpu.factor_views(A, B, widths) if tiles and inputs % inner_step(dtype, device) == 0 else None
         rank = ranks.pop() if len(ranks) == 1 else 0
         return cls(A, B, columns, scale, root, tuple(widths), rank, thin, tiled)
 
-    def factors_for(self, rows: int) -> cpu.Factors:
-        """What the CPU multiplies so many rows by.
+    def factors_for(self, rows: int) -> cpu.FactorViews:
+        """The factors that the CPU multiplies so many rows by.
 
-        Thin products of half precision take 1.4 to 6.7 times as long as those of fp32 for up to 8 rows, with tile units and
-        without; for 64 rows and more tile units win.
+        Products of half precision with up to 8 rows take 1.4 to 6.7 times as long as those of fp32, with tile units and without;
+        from 64 rows on tile units win.
         """
         return self.tiled if self.tiled is not None and rows >= MANY_ROWS else self.factors
 
     def coefficients(self, weights: Tensor, lo: Tensor, hi: Tensor, method: Method = "delta") -> Coefficients:
-        """Coefficients of people over the columns of this pool; for `factor` a column counts sqrt(scaling).
+        """Coefficients of people over the rank columns of this pool; for `factor` the scale is sqrt(scaling).
+
+        Args:
+            weights: [people, K] fp32. lo, hi: bounds of every adapter [K] fp32.
 
         Raises:
             ValueError: `factor`, and this pool has no common rank or a negative scaling.
@@ -157,7 +198,7 @@ class Pool:
         return coefficients(weights, lo, hi, self.columns, self.root)
 
     def check_factor(self) -> None:
-        """Raise ValueError where method `factor` is not defined."""
+        """Raise ValueError where method `factor` is not defined for this pool."""
         if not self.rank:
             raise ValueError(
                 "method factor averages A and B themselves, so all adapters need one rank, and scalings that are not negative"

@@ -1,14 +1,63 @@
 """What Python code calls: the ops with pools and coefficients instead of loose tensors."""
 
+from dataclasses import InitVar, dataclass, field
+
 import torch
 from torch import Tensor
 
 from soupmix_kernels import cpu
 from soupmix_kernels.checks import check_rows
+from soupmix_kernels.ops import backend_for
 from soupmix_kernels.pool import Coefficients, Pool
-from soupmix_kernels.seats import Seats
 
-__all__ = ["merge", "merge_", "soup_linear_", "soup_linear_factor_"]
+__all__ = ["RowCoefficients", "merge", "merge_", "soup_linear_", "soup_linear_factor_"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowCoefficients:
+    """The coefficients of every row of a step, made once for all layers whose pools have the same columns.
+
+    On the CPU they are gathered row by row here: a later change of the tensors is not seen. On a GPU nothing is read before
+    the kernels run.
+
+    Args:
+        coefficients: [people, columns]. rows: the person of every row [rows] int32. A row outside of 0..people-1, -1 by
+            convention, is nobody's: it stays the bare base, bit for bit.
+
+    Attributes:
+        values: the coefficients as a tensor [people, columns] fp32.
+        gathered: those of every row as the CPU reads them, or None where another backend computes.
+
+    Raises:
+        TypeError: `coefficients` is no `Coefficients`, or the rows are not int32.
+        ValueError: the rows are not one-dimensional.
+    """
+
+    coefficients: InitVar[Coefficients]
+    rows: Tensor
+    values: Tensor = field(init=False)
+    gathered: cpu.CpuRows | None = field(init=False)
+
+    def __post_init__(self, coefficients: Coefficients) -> None:
+        if not isinstance(coefficients, Coefficients):
+            raise TypeError(
+                f"row coefficients take Coefficients, not {type(coefficients).__name__}: weights become coefficients by "
+                "clamping"
+            )
+        if self.rows.dtype != torch.int32:
+            raise TypeError(f"row coefficients need rows in int32; got rows {self.rows.dtype}")
+        if self.rows.dim() != 1:
+            raise ValueError(f"row coefficients need the person of every row [rows]; got rows {list(self.rows.shape)}")
+        values = coefficients.values
+        object.__setattr__(self, "values", values)
+        here = values.device.type == "cpu" and not torch.compiler.is_compiling()
+        gathered = cpu.gather(values, self.rows) if here and backend_for(values.device) == "torch" else None
+        object.__setattr__(self, "gathered", gathered)
+
+    def __repr__(self) -> str:
+        """Such as "RowCoefficients(4 rows of 3 people, 32 columns, on cpu)"."""
+        people, columns = self.values.shape
+        return f"RowCoefficients({len(self.rows)} rows of {people} people, {columns} columns, on {self.values.device})"
 
 
 def merge(W: Tensor, A: Tensor, B: Tensor, c: Coefficients, out: Tensor | None = None) -> Tensor:
@@ -39,13 +88,13 @@ def merge_(W: Tensor, A: Tensor, B: Tensor, c: Coefficients) -> Tensor:
     return W
 
 
-def soup_linear_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tensor:
+def soup_linear_(y: Tensor, x: Tensor, pool: Pool, c: RowCoefficients) -> Tensor:
     """`y += ((x A_s^T) * c_s) B_s^T` for every slice s: the soup of every row's own person on top of the base projection.
 
     Args:
         y: base projections of x [rows, sum of widths], one slice beside the other; modified. Rows may lie apart in memory.
         x: [rows, in]. y, x and the pool have one dtype: fp32, fp16 or bf16.
-        seats: the person of every row, with coefficients over this pool's columns; `factor` needs those of "factor".
+        c: coefficients of every row over this pool's columns; `soup_linear_factor_` needs those that the pool made for "factor".
 
     Returns:
         y. A row depends on its own x, y and person only. Finite rows stay finite whatever other rows hold.
@@ -53,30 +102,30 @@ def soup_linear_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tensor:
     Raises:
         TypeError, ValueError: dtypes or shapes do not fit.
     """
-    if seats.own is None or torch.compiler.is_compiling():
-        torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths)
+    if c.gathered is None or torch.compiler.is_compiling():
+        torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, c.values, c.rows, pool.widths)
     else:
-        _add(y, x, pool, seats, 0)
+        _add(y, x, pool, c, 0)
     return y
 
 
-def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, seats: Seats) -> Tensor:
+def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, c: RowCoefficients) -> Tensor:
     """`y += (x A_bar^T) B_bar^T` with A_bar = sum_k c_k A_k and B_bar = sum_k c_k B_k, per row (arXiv 2310.11564).
 
     Arguments and errors as in `soup_linear_`; also ValueError where the pool has no common rank.
     """
     pool.check_factor()
-    if seats.own is None or torch.compiler.is_compiling():
-        torch.ops.soupmix.soup_linear_factor_(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, pool.rank)
+    if c.gathered is None or torch.compiler.is_compiling():
+        torch.ops.soupmix.soup_linear_factor_(y, x, pool.A, pool.B, c.values, c.rows, pool.widths, pool.rank)
     else:
-        _add(y, x, pool, seats, pool.rank)
+        _add(y, x, pool, c, pool.rank)
     return y
 
 
-def _add(y: Tensor, x: Tensor, pool: Pool, seats: Seats, rank: int) -> None:
+def _add(y: Tensor, x: Tensor, pool: Pool, c: RowCoefficients, rank: int) -> None:
     """The CPU's own path, past the dispatcher, whose work would cost as much as a small layer's products."""
-    check_rows(y, x, pool.A, pool.B, seats.values, seats.rows, pool.widths, rank)
-    cpu.add_soup(y, x, pool.factors_for(x.shape[0]), seats.own, rank)
+    check_rows(y, x, pool.A, pool.B, c.values, c.rows, pool.widths, rank)
+    cpu.add_soup(y, x, pool.factors_for(x.shape[0]), c.gathered, rank)
 
 
 def _values(c: Coefficients) -> Tensor:

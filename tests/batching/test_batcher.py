@@ -323,3 +323,13 @@ def test_the_engine_may_be_asked_meanwhile(batcher: Batcher, engine: Engine, gra
     thread.join()
     assert found == expected
     assert len(texts) == 1
+
+
+def test_what_is_printed_is_one_line_that_says_what_runs(engine: Engine, grant: Granter) -> None:
+    with Batcher(engine, SMALL) as batcher:
+        assert repr(batcher) == "<Batcher of 5 rows x 256 tokens, method delta: 0 running, 0 waiting>"
+    assert repr(batcher) == "<Batcher of 5 rows x 256 tokens, closed>"
+    request = Request((7,) * 200, grant(calm=1), person="ann")
+    assert repr(request).startswith("Request(<200 tokens>, grant=")
+    assert "7, 7" not in repr(request)
+    assert repr(request).endswith("tenant='', person='ann')")

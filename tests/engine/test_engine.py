@@ -1,5 +1,6 @@
 """Laws of the engine: every row is its own person, whatever sits beside it."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -272,3 +273,8 @@ def test_what_was_computed_for_one_person_is_never_handed_to_another(tiny_base: 
         with ThreadPoolExecutor(1) as pool:  # nor to another thread
             assert pool.submit(lambda: attention.q_proj.group._outputs.left).result() == {}
             assert attention.q_proj.group._outputs.left.keys() == {1, 2}
+
+
+def test_what_is_printed_is_one_line(engine: Engine, tiny_base: Base) -> None:
+    assert re.fullmatch(r"<Engine of tiny-llama\S* in float32 on cpu, 3 adapters: calm, loud, plain>", repr(engine))
+    assert repr(Engine.load(tiny_base, None)).endswith("no adapters>")

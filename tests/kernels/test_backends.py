@@ -77,32 +77,42 @@ def test_a_whole_layer_compiles_into_one_graph() -> None:
 
 
 @pytest.mark.parametrize("method", ["delta", "factor"])
-def test_seats_take_the_way_of_the_op(method: Literal["delta", "factor"]) -> None:
+def test_row_coefficients_take_the_way_of_the_op(method: Literal["delta", "factor"]) -> None:
     made = pool()
     c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2), method)
     rows, x, y = torch.tensor([0, -1, 2, 9], dtype=torch.int32), torch.randn(4, 13), torch.randn(4, 22)
     add = kernels.soup_linear_factor_ if method == "factor" else kernels.soup_linear_
     op = OPS.soup_linear_factor_ if method == "factor" else OPS.soup_linear_
-    seats, expected = kernels.Seats(c, rows), y.clone()
+    of_rows, expected = kernels.RowCoefficients(c, rows), y.clone()
     op(expected, x, made.A, made.B, c.values, rows, made.widths, *([made.rank] if method == "factor" else []))
-    assert torch.equal(add(y.clone(), x, made, seats), expected)
+    assert torch.equal(add(y.clone(), x, made, of_rows), expected)
     assert torch.equal(expected[[1, 3]], y[[1, 3]])
 
     def traced(x: torch.Tensor) -> torch.Tensor:
-        return add(y.clone(), x, made, seats)
+        return add(y.clone(), x, made, of_rows)
 
     torch.testing.assert_close(torch.compile(traced, fullgraph=True, backend="aot_eager")(x), expected)
 
 
-def test_seats_on_another_backend_go_through_the_op(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_coefficients_on_another_backend_go_through_the_op(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUPMIX_KERNELS", "reference")
     made = pool()
     c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
-    seats = kernels.Seats(c, torch.zeros(4, dtype=torch.int32))
-    assert seats.own is None
+    of_rows = kernels.RowCoefficients(c, torch.zeros(4, dtype=torch.int32))
+    assert of_rows.gathered is None
     x, y = torch.randn(4, 13), torch.randn(4, 22)
-    expected = reference.soup_linear(y, x, made.A, made.B, c.values, seats.rows, made.widths)
-    assert torch.equal(kernels.soup_linear_(y, x, made, seats), expected)
+    expected = reference.soup_linear(y, x, made.A, made.B, c.values, of_rows.rows, made.widths)
+    assert torch.equal(kernels.soup_linear_(y, x, made, of_rows), expected)
+
+
+def test_what_is_printed_is_one_line_without_tensors() -> None:
+    made = pool()
+    c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
+    assert repr(made) == "Pool(13 -> 17 + 5, 16 rank columns, float32 on cpu)"
+    assert repr(Part(1, torch.ones(4, 13), torch.ones(17, 4), 0.5)) == "Part(adapter 1, rank 4, 13 -> 17, scaling 0.5)"
+    assert repr(c) == "Coefficients(3 people, 32 columns, on cpu)"
+    rows = kernels.RowCoefficients(c, torch.zeros(4, dtype=torch.int32))
+    assert repr(rows) == "RowCoefficients(4 rows of 3 people, 32 columns, on cpu)"
 
 
 def test_which_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,25 +135,25 @@ def test_what_callers_get_wrong() -> None:
     c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
     x, y, rows = torch.randn(4, 13), torch.randn(4, 22), torch.zeros(4, dtype=torch.int32)
     with pytest.raises(TypeError, match="weights become coefficients by clamping"):
-        kernels.Seats(torch.rand(3, 32), rows)  # type: ignore[arg-type]
+        kernels.RowCoefficients(torch.rand(3, 32), rows)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weights become coefficients by clamping"):
         kernels.merge(torch.randn(17, 13), made.A[:16], made.B[:17], torch.rand(1, 16))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"come from soupmix_kernels\.coefficients"):
         kernels.Coefficients(c.values, c.rejected)
     with pytest.raises(ValueError, match=r"got y \[4, 22\], x \[4, 12\]"):
-        kernels.soup_linear_(y, x[:, 1:], made, kernels.Seats(c, rows))
+        kernels.soup_linear_(y, x[:, 1:], made, kernels.RowCoefficients(c, rows))
     with pytest.raises(ValueError, match=r"rows \[1\]"):
-        kernels.soup_linear_(y, x, made, kernels.Seats(c, rows[:1]))
+        kernels.soup_linear_(y, x, made, kernels.RowCoefficients(c, rows[:1]))
     with pytest.raises(TypeError, match=r"y torch\.bfloat16, x torch\.float32"):
-        kernels.soup_linear_(y.bfloat16(), x, made, kernels.Seats(c, rows))
+        kernels.soup_linear_(y.bfloat16(), x, made, kernels.RowCoefficients(c, rows))
     with pytest.raises(TypeError, match=r"rows in int32; got rows torch\.int64"):
-        kernels.Seats(c, rows.long())
+        kernels.RowCoefficients(c, rows.long())
     with pytest.raises(ValueError, match=r"person of every row \[rows\]; got rows \[4, 1\]"):
-        kernels.Seats(c, rows[:, None])
+        kernels.RowCoefficients(c, rows[:, None])
     with pytest.raises(ValueError, match="one person can be merged in place, not 3"):
         kernels.merge_(torch.randn(17, 13), made.A[:16], made.B[:17], c)
     with pytest.raises(ValueError, match="all adapters need one rank"):
-        kernels.soup_linear_factor_(y, x, pool(ranks=(3, 5)), kernels.Seats(c, rows))
+        kernels.soup_linear_factor_(y, x, pool(ranks=(3, 5)), kernels.RowCoefficients(c, rows))
     with pytest.raises(ValueError, match=r"a factor of adapter 0 is not finite in torch\.float16"):
         Pool.stack(
             [[Part(0, torch.full((1, 4), 1e6), torch.ones(3, 1), 1.0)]], [3], inputs=4, dtype=torch.float16, device=CPU
@@ -186,8 +196,8 @@ def test_wide_factors_round_once(dtype: torch.dtype, method: Literal["delta", "f
     exact = reference.soup_linear_factor(*given, made.rank) if factor else reference.soup_linear(*given)
     rounding = (exact.to(dtype).double() - exact).norm()
     add = kernels.soup_linear_factor_ if factor else kernels.soup_linear_
-    narrow, wide = (cpu.factors(made.A.to(t), made.B.to(t), made.widths) for t in (dtype, torch.float32))
+    narrow, wide = (cpu.factor_views(made.A.to(t), made.B.to(t), made.widths) for t in (dtype, torch.float32))
     for each in (made, replace(made, factors=narrow), replace(made, factors=wide)):
-        got = add(y.clone(), x, each, kernels.Seats(c, rows))
+        got = add(y.clone(), x, each, kernels.RowCoefficients(c, rows))
         assert torch.equal(got[[1, 3]], y[[1, 3]])
         assert (got.double() - exact).norm() <= (1.01 if each.factors.A.dtype == torch.float32 else 4) * rounding

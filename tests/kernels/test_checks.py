@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import soupmix_kernels as kernels
-from soupmix_kernels import Part, Pool, Seats
+from soupmix_kernels import Part, Pool, RowCoefficients
 
 OPS = torch.ops.soupmix
 CPU = torch.device("cpu")
@@ -236,21 +236,21 @@ def pool() -> Pool:
 def test_the_short_way_of_the_cpu_asks_the_same(add: Callable[..., Tensor]) -> None:
     made = pool()
     c = made.coefficients(torch.rand(PEOPLE, 1), torch.zeros(1), torch.ones(1))
-    seats = Seats(c, torch.zeros(ROWS, dtype=torch.int32))
+    of_rows = RowCoefficients(c, torch.zeros(ROWS, dtype=torch.int32))
     x, y = torch.randn(ROWS, INPUTS), torch.randn(ROWS, OUT)
-    add(y, x, made, seats)
+    add(y, x, made, of_rows)
     for bad in (y[0].expand(ROWS, OUT), x[:, :OUT]):
         with pytest.raises(ValueError, match="y is written"):
-            add(bad, x, made, seats)
+            add(bad, x, made, of_rows)
     for wrong in ((y[:3], x), (y, x[:3]), (y[:, 1:], x), (y, x[:, 1:]), (y[..., None], x), (y, x[0])):
         with pytest.raises(ValueError, match="got y"):
-            add(*wrong, made, seats)
+            add(*wrong, made, of_rows)
     with pytest.raises(RuntimeError, match="computes no gradients, and x would"):
-        add(y, x.clone().requires_grad_(), made, seats)
+        add(y, x.clone().requires_grad_(), made, of_rows)
     with pytest.raises(RuntimeError, match="computes no gradients, and y would"):
-        add(y.clone().requires_grad_(), x, made, seats)
+        add(y.clone().requires_grad_(), x, made, of_rows)
     with torch.no_grad():
-        add(y, x.clone().requires_grad_(), made, seats)
+        add(y, x.clone().requires_grad_(), made, of_rows)
 
 
 def test_whoever_kept_a_tensor_for_a_gradient_learns_that_it_was_written() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from soupmix_kernels import Part, Pool, Seats, backend_for, soup_linear_
+from soupmix_kernels import Part, Pool, RowCoefficients, backend_for, soup_linear_
 from tests.support import battery
 
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or HIP device")]
@@ -88,7 +88,7 @@ def test_a_step_can_be_captured_and_replayed_with_other_weights() -> None:
 
     def step() -> None:
         out.copy_(y)
-        soup_linear_(out, x, pool, Seats(pool.coefficients(weights, zeros, ones), people))
+        soup_linear_(out, x, pool, RowCoefficients(pool.coefficients(weights, zeros, ones), people))
 
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -99,5 +99,5 @@ def test_a_step_can_be_captured_and_replayed_with_other_weights() -> None:
         step()
     weights.copy_(torch.rand_like(weights))
     graph.replay()
-    expected = soup_linear_(y.clone(), x, pool, Seats(pool.coefficients(weights, zeros, ones), people))
+    expected = soup_linear_(y.clone(), x, pool, RowCoefficients(pool.coefficients(weights, zeros, ones), people))
     assert torch.equal(out, expected)

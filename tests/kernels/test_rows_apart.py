@@ -53,7 +53,7 @@ def pooled(x: Tensor) -> Tensor:
     made = pool(x.shape[1], x.dtype)
     c = made.coefficients(torch.rand(len(x), len(RANKS)), torch.zeros(len(RANKS)), torch.ones(len(RANKS)))
     y = torch.zeros(len(x), sum(WIDTHS), dtype=x.dtype)
-    return kernels.soup_linear_(y, x, made, kernels.Seats(c, torch.arange(len(x), dtype=torch.int32)))
+    return kernels.soup_linear_(y, x, made, kernels.RowCoefficients(c, torch.arange(len(x), dtype=torch.int32)))
 
 
 def crowded(x: Tensor) -> Tensor:

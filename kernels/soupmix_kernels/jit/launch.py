@@ -19,8 +19,7 @@ from torch import Tensor
 from soupmix_kernels.jit import tiles
 from soupmix_kernels.jit.coefficients import coefficients_kernel
 from soupmix_kernels.jit.merge import merge_kernel
-from soupmix_kernels.jit.soup_linear import expand_kernel, shrink_kernel
-from soupmix_kernels.jit.soup_linear_factor import expand_factor_kernel
+from soupmix_kernels.jit.soup_linear import expand_factor_kernel, expand_kernel, shrink_kernel
 from soupmix_kernels.jit.tiles import Tile
 
 __all__ = ["coefficients", "merge_into", "soup_into"]

@@ -65,11 +65,11 @@ class Engine:
         self.batch, self._groups = batch, groups
 
     def __repr__(self) -> str:
-        """Such as "<Engine of SmolLM2-135M-Instruct in bf16 on cpu, 2 adapters: concise, friendly>"."""
+        """Such as "<Engine of SmolLM2-135M-Instruct in bfloat16 on cpu, 2 adapters: concise, friendly>"."""
         name = Path(getattr(self.model.config, "_name_or_path", "")).name or self.model.config.model_type
         names = self.adapters.names
         held = f"{len(names)} adapters: {', '.join(names)}" if names else "no adapters"
-        return f"<Engine of {name} in {WORDS[dtype_code(self._dtype)]} on {self.model.device}, {held}>"
+        return f"<Engine of {name} in {self._dtype} on {self.model.device}, {held}>"
 
     @classmethod
     def load(

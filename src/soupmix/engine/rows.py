@@ -16,7 +16,7 @@ from soupmix.errors import AdapterError, PolicyError
 from soupmix.policy import Grant, Policy
 from soupmix.store.adapter import Adapter
 from soupmix.weights import MILLION, twins
-from soupmix_kernels import Coefficients, Pool, Seats
+from soupmix_kernels import Coefficients, Pool, RowCoefficients
 
 __all__ = ["METHODS", "ActiveBatch", "BatchWeights", "LoadedAdapters"]
 
@@ -109,13 +109,13 @@ class BatchWeights:
         self._rows = numbers if people is None else numbers[people]
         self._kept = self._rows if kept is None else self._rows[kept]
         self._coefficients: dict[int, Coefficients] = {}
-        self._of_rows: dict[tuple[int, int], Seats] = {}
+        self._of_rows: dict[tuple[int, int], RowCoefficients] = {}
 
     def subset(self, rows: Tensor) -> "BatchWeights":
         """A batch of these rows in this order, indices [kept]; for a batch in which every person has one row."""
         return BatchWeights(self._weights[rows], method=self.method)
 
-    def coefficients(self, key: int, pool: Pool, rows: int, bounds: tuple[Tensor, Tensor]) -> Seats:
+    def coefficients(self, key: int, pool: Pool, rows: int, bounds: tuple[Tensor, Tensor]) -> RowCoefficients:
         """The coefficients of every row over the columns of a pool.
 
         Args:
@@ -130,7 +130,9 @@ class BatchWeights:
                     self._weights, *bounds, "factor" if self.method == "factor" else "delta"
                 )
             people = self._rows if rows >= len(self._rows) else self._kept
-            self._of_rows[key, rows] = Seats(self._coefficients[key], people.repeat_interleave(rows // len(people)))
+            self._of_rows[key, rows] = RowCoefficients(
+                self._coefficients[key], people.repeat_interleave(rows // len(people))
+            )
         return self._of_rows[key, rows]
 
 
@@ -188,6 +190,6 @@ class ActiveBatch:
         """A number that pools share whose columns belong to the same adapters with the same scaling, in the same order."""
         return self._keys.setdefault((tuple(pool.columns.tolist()), tuple(pool.scale.tolist())), len(self._keys))
 
-    def coefficients(self, key: int, pool: Pool, rows: int) -> Seats:
+    def coefficients(self, key: int, pool: Pool, rows: int) -> RowCoefficients:
         """The coefficients of every row of the batch over the columns of a pool; see `BatchWeights.coefficients`."""
         return self._batch.coefficients(key, pool, rows, self._bounds)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from triton.runtime.interpreter import InterpreterBuilder
 
-from soupmix_kernels.jit import coefficients, merge, soup_linear, soup_linear_factor, tiles
+from soupmix_kernels.jit import coefficients, merge, soup_linear, tiles
 from soupmix_kernels.jit.traffic import Traffic, coefficients_traffic, merge_traffic, soup_traffic
 from tests.support import watch
 
@@ -21,7 +21,7 @@ KERNELS = {
     "merge": merge.merge_kernel,
     "shrink": soup_linear.shrink_kernel,
     "expand": soup_linear.expand_kernel,
-    "expand_factor": soup_linear_factor.expand_factor_kernel,
+    "expand_factor": soup_linear.expand_factor_kernel,
 }
 MANY = tiles.DECODE_ROWS + 7  # rows of a prefill
 
