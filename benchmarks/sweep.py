@@ -18,10 +18,9 @@ from typing import Any
 
 from soupmix.base import cache_root, resolve
 from soupmix.cli.progress import stages
+from soupmix.evaluate import Arm, Measures, held_out_prompts, interval, measure_arms, training_prompts
 from soupmix.store import shipped_root
-from soupmix.train import POLES, Arm, held_out, measure_arms, training
-from soupmix.train.effect import interval
-from soupmix.train.metrics import Measures
+from soupmix.train import POLES
 from soupmix.weights import Weights
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +64,7 @@ def measure(jobs: int, work: Path) -> dict[str, Any]:
             resolve("smollm2-135m-instruct"),
             shipped_root(),
             list(arms().values()),
-            held_out(),
+            held_out_prompts(),
             work,
             jobs=jobs,
             progress=progress,
@@ -73,12 +72,12 @@ def measure(jobs: int, work: Path) -> dict[str, Any]:
     figures = {name: {key: arm[key] for key in ("arm", "metrics", "perplexity")} for name, arm in found.items()}
     packages = {name: version(name) for name in ("torch", "transformers", "soupmix")}
     about = {"date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(), **packages}
-    return {"about": about, "prompts": len(held_out()), "arms": figures, "transfer": transfer(found)}
+    return {"about": about, "prompts": len(held_out_prompts()), "arms": figures, "transfer": transfer(found)}
 
 
 def transfer(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Each pole against the base, paired by prompt, on kinds of prompts that were trained on and on others."""
-    trained = {prompt.kind for prompt in training()}
+    trained = {prompt.kind for prompt in training_prompts()}
     rows = []
     for axis, (up, down) in AXES.items():
         for pole, step in ((down, 0.0), (up, 1.0)):

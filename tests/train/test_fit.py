@@ -7,11 +7,12 @@ import pytest
 from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.errors import TrainingError
+from soupmix.evaluate import Prompt
+from soupmix.evaluate.effect import margin
 from soupmix.files import sha256_file
 from soupmix.policy import Policy
 from soupmix.store import Store
-from soupmix.train import Recipe, TrainPrompt
-from soupmix.train.effect import interval, margin
+from soupmix.train import TrainingRecipe
 from soupmix.train.fit import fit
 from soupmix.train.pairs import Pair
 from soupmix.train.sample import Sample
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 def pairs(count: int) -> list[Pair]:
     return [
         Pair(
-            TrainPrompt(f"number {n}?", "question", ("a",)),
+            Prompt(f"number {n}?", "question", ("a",)),
             Sample(n, 0, "aaaa bbbb aaaa", True),
             Sample(n, 0, "zzzz yyyy zzzz", True),
             1.0,
@@ -33,7 +34,7 @@ def pairs(count: int) -> list[Pair]:
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_training_moves_the_margin_and_repeats_exactly(tiny_base: Base, tmp_path: Path, method: str) -> None:
-    recipe = Recipe(method=method, learning_rate=2e-2, epochs=2)
+    recipe = TrainingRecipe(method=method, learning_rate=2e-2, epochs=2)
     summary = fit(tiny_base, pairs(16), recipe, tmp_path / "one")
     fit(tiny_base, pairs(16), recipe, tmp_path / "two")
     assert summary["steps"] == 8
@@ -42,7 +43,7 @@ def test_training_moves_the_margin_and_repeats_exactly(tiny_base: Base, tmp_path
     store = Store(tmp_path / "store", create=True)
     store.add(tmp_path / "one", dimension="letters", pole="a", base=tiny_base)
     engine, policy = Engine.load(tiny_base, store), Policy.open(tuple(store))
-    held = pairs(20)[16:]
+    held = [pair.contrast for pair in pairs(20)[16:]]
     before, after = (margin(engine, policy.clamp({"a": w}), held) for w in (0, 1))
     assert after > before + 0.1
 
@@ -63,15 +64,4 @@ def test_an_answer_that_was_cut_teaches_no_end(tiny_base: Base) -> None:
 
 def test_too_few_pairs_is_one_sentence(tiny_base: Base, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="3 usable pairs are too few for a batch of 4"):
-        fit(tiny_base, pairs(3), Recipe(), tmp_path / "out")
-
-
-def test_intervals_cover_the_mean_of_their_population() -> None:
-    import random
-
-    draw = random.Random(1)
-    hits = 0
-    for seed in range(100):
-        found = interval([draw.gauss(3.0, 1.0) for _ in range(40)], resamples=400, seed=seed)
-        hits += found.low <= 3.0 <= found.high
-    assert 85 <= hits <= 100
+        fit(tiny_base, pairs(3), TrainingRecipe(), tmp_path / "out")

@@ -7,32 +7,33 @@ import pytest
 
 from soupmix.base import Base
 from soupmix.errors import TrainingError
+from soupmix.evaluate import training_prompts
 from soupmix.files import sha256_file
-from soupmix.train import Plan, Recipe, run, training
+from soupmix.train import TrainingPlan, TrainingRecipe, run
 
 
 def test_an_unknown_pole_is_one_sentence(tiny_base: Base, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="pole 'rude' is not known; choose from elementary"):
-        Plan(tiny_base, ("rude",), tuple(training()), tmp_path, Recipe())
+        TrainingPlan(tiny_base, ("rude",), tuple(training_prompts()), tmp_path, TrainingRecipe())
 
 
 def test_other_settings_never_meet_old_samples(tiny_base: Base, tmp_path: Path) -> None:
-    prompts = tuple(training())
+    prompts = tuple(training_prompts())
     folders = {
-        Plan(tiny_base, ("concise",), prompts, tmp_path, Recipe()).samples,
-        Plan(tiny_base, ("concise",), prompts, tmp_path, Recipe(seed=1)).samples,
-        Plan(tiny_base, ("concise",), prompts[1:], tmp_path, Recipe()).samples,
-        Plan(tiny_base, ("concise",), prompts, tmp_path, Recipe(), variants=3).samples,
+        TrainingPlan(tiny_base, ("concise",), prompts, tmp_path, TrainingRecipe()).samples,
+        TrainingPlan(tiny_base, ("concise",), prompts, tmp_path, TrainingRecipe(seed=1)).samples,
+        TrainingPlan(tiny_base, ("concise",), prompts[1:], tmp_path, TrainingRecipe()).samples,
+        TrainingPlan(tiny_base, ("concise",), prompts, tmp_path, TrainingRecipe(), variants=3).samples,
     }
     assert len(folders) == 4
-    assert Plan(tiny_base, ("expert",), prompts, tmp_path, Recipe(), jobs=7).samples in folders
+    assert TrainingPlan(tiny_base, ("expert",), prompts, tmp_path, TrainingRecipe(), jobs=7).samples in folders
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_and_repeated_exactly(smollm2: Base, tmp_path: Path) -> None:
     def train(folder: Path, jobs: int) -> tuple[dict[str, str], list[tuple[str, int, int]]]:
         seen: list[tuple[str, int, int]] = []
-        plan = Plan(smollm2, ("concise",), tuple(training()[:10]), folder, Recipe(), jobs=jobs)
+        plan = TrainingPlan(smollm2, ("concise",), tuple(training_prompts()[:10]), folder, TrainingRecipe(), jobs=jobs)
         made = run(plan, progress=lambda *step: seen.append(step))
         return {name: sha256_file(path / "adapter_model.safetensors") for name, path in made.items()}, seen
 

@@ -6,8 +6,8 @@ import pytest
 
 from soupmix import Engine, Policy, Store, merge
 from soupmix.base import Base, resolve
+from soupmix.evaluate import held_out_prompts
 from soupmix.policy import Grant
-from soupmix.train import held_out
 
 TOKENS = 20
 PEOPLE = (
@@ -20,7 +20,7 @@ PEOPLE = (
 
 @pytest.fixture(scope="module")
 def prompts() -> list[str]:
-    return [p.text for p in held_out()[::3]][:20]
+    return [p.text for p in held_out_prompts()[::3]][:20]
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,13 @@ def command(
     """Train one adapter per pole into OUT; a stopped run goes on where it was."""
     from soupmix.base import resolve
     from soupmix.cli.progress import stages
-    from soupmix.train import POLES, Plan, Recipe, read_prompts, run, training, write_effects
+    from soupmix.evaluate import read_prompts, training_prompts
+    from soupmix.train import POLES, TrainingPlan, TrainingRecipe, run, write_effects
 
-    asked = tuple(read_prompts(prompts)) if prompts else tuple(training())
+    asked = tuple(read_prompts(prompts)) if prompts else tuple(training_prompts())
     learning_rate = 7e-4 if method == "sft" else 1.5e-4
-    recipe = Recipe(method=method, learning_rate=learning_rate, seed=seed)
-    plan = Plan(resolve(base), poles or tuple(POLES), asked, out, recipe, pairs=pairs, jobs=jobs)
+    recipe = TrainingRecipe(method=method, learning_rate=learning_rate, seed=seed)
+    plan = TrainingPlan(resolve(base), poles or tuple(POLES), asked, out, recipe, pairs=pairs, jobs=jobs)
     with stages() as progress:
         folders = run(plan, progress=progress)
         if measure:

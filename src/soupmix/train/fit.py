@@ -9,15 +9,15 @@ from typing import Any
 
 from soupmix.base import Base, chat_text, load_model, load_tokenizer
 from soupmix.errors import TrainingError
+from soupmix.evaluate.promptset import conversation
 from soupmix.files import canonical_json
 from soupmix.train.pairs import Pair
-from soupmix.train.sample import messages
 
-__all__ = ["Recipe", "fit"]
+__all__ = ["TrainingRecipe", "fit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TrainingRecipe:
     """How an adapter is trained; the same recipe, pairs and seeds give the same adapter on the same kind of machine.
 
     Attributes:
@@ -44,7 +44,7 @@ class Recipe:
             raise TrainingError(f"training method '{self.method}' is not known; choose sft or dpo", reason="method")
 
 
-def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict[str, Any]:
+def fit(base: Base, pairs: Sequence[Pair], recipe: TrainingRecipe, folder: Path) -> dict[str, Any]:
     """Train an adapter into `folder` (adapter_config.json, adapter_model.safetensors in bf16); return a summary.
 
     Raises:
@@ -61,7 +61,9 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: Recipe, folder: Path) -> dict
     disable_progress_bars()
     tokenizer = load_tokenizer(base.folder)
     tokenizer.padding_side = "right"
-    chat_text(tokenizer, messages(pairs[0].prompt.text))  # trl renders in this process: not before it is seen to end
+    chat_text(
+        tokenizer, conversation(pairs[0].prompt.text)
+    )  # trl renders in this process: not before it is seen to end
     model = load_model(base.folder, torch.bfloat16)
     set_seed(recipe.init_seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,7 @@ def _save(adapter: Any, base: Base, folder: Path) -> None:
     path.write_bytes(canonical_json(config))
 
 
-def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, scratch: str) -> Any:
+def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: TrainingRecipe, scratch: str) -> Any:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -130,8 +132,7 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Recipe, 
 
 def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
     """Token ids, and labels that are -100 outside of the answer; an answer that did not end gets no end token."""
-    conversation = messages(pair.prompt.text, pair.system)
-    prompt = chat_text(tokenizer, conversation)
+    prompt = chat_text(tokenizer, conversation(pair.prompt.text, pair.system))
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
     answer = ([*answer, tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
@@ -140,7 +141,7 @@ def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
 
 def _dpo_row(pair: Pair) -> dict[str, list[dict[str, str]]]:
     return {
-        "prompt": messages(pair.prompt.text, pair.system),
+        "prompt": conversation(pair.prompt.text, pair.system),
         "chosen": [{"role": "assistant", "content": pair.chosen.text}],
         "rejected": [{"role": "assistant", "content": pair.rejected.text}],
     }

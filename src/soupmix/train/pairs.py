@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from soupmix.train.metrics import Measures, measure, on_topic
+from soupmix.evaluate.effect import Contrast
+from soupmix.evaluate.metrics import Measures, measure, on_topic
+from soupmix.evaluate.promptset import Prompt
 from soupmix.train.poles import Pole, opposite
-from soupmix.train.promptset import TrainPrompt
 from soupmix.train.sample import NEUTRAL, Sample
 
 __all__ = ["FRAMED_POOLS", "Pair", "choose_pairs"]
@@ -40,7 +41,7 @@ _LEAKS: dict[str, Callable[[Measures], float]] = {
 class Pair:
     """A prompt with the answer to learn, and the opposite pole's best answer as what to avoid."""
 
-    prompt: TrainPrompt
+    prompt: Prompt
     chosen: Sample
     rejected: Sample
     gain: float
@@ -49,6 +50,11 @@ class Pair:
     def system(self) -> str:
         """The system prompt that stays, if the chosen answer is a framed one; the pole's own prompts are learned away."""
         return self.chosen.system
+
+    @property
+    def contrast(self) -> Contrast:
+        """The texts alone."""
+        return Contrast(self.prompt.text, self.system, self.chosen.text, self.rejected.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class _Judged:
     gain: float
 
 
-def choose_pairs(pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, list[Sample]], most: int) -> list[Pair]:
+def choose_pairs(pole: Pole, prompts: Sequence[Prompt], samples: dict[str, list[Sample]], most: int) -> list[Pair]:
     """The `most` best pairs of a pole, best first.
 
     Args:
@@ -76,7 +82,7 @@ def choose_pairs(pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, 
     ][:most]
 
 
-def _best(pole: Pole, prompts: Sequence[TrainPrompt], samples: dict[str, list[Sample]]) -> dict[int, _Judged]:
+def _best(pole: Pole, prompts: Sequence[Prompt], samples: dict[str, list[Sample]]) -> dict[int, _Judged]:
     best: dict[int, _Judged] = {}
     for sample, reference in _candidates(pole, samples):
         judged = _judge(pole, sample, reference)
@@ -124,7 +130,7 @@ def _between(one: Measures, other: Measures) -> Measures:
     return Measures(**{name: (getattr(one, name) + getattr(other, name)) / 2 for name in fields})
 
 
-def _sound(judged: _Judged, prompt: TrainPrompt) -> bool:
+def _sound(judged: _Judged, prompt: Prompt) -> bool:
     m = judged.measures
     return m.words >= 6 and m.repetition <= _MOST_REPETITION and on_topic(judged.sample.text, prompt.topic)
 

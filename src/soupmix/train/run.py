@@ -1,32 +1,33 @@
 """The whole of `soupmix train`: sample, choose, fit. Every finished piece of work is a file: a stopped run goes on."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from soupmix.base import Base
 from soupmix.errors import TrainingError
+from soupmix.evaluate.effect import Contrast
+from soupmix.evaluate.promptset import Prompt
+from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, workers
 from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
 from soupmix.policy import Policy
 from soupmix.replacing import plain_names
 from soupmix.scratch import sweep
-from soupmix.train.fit import Recipe, fit
+from soupmix.train.fit import TrainingRecipe, fit
 from soupmix.train.pairs import FRAMED_POOLS, Pair, choose_pairs
 from soupmix.train.poles import POLES
-from soupmix.train.promptset import TrainPrompt
 from soupmix.train.sample import NEUTRAL, Chunk, chunks, read_samples, sample_chunk
-from soupmix.train.workers import each, loaded_engine, workers
 
-__all__ = ["Plan", "left_out_pairs", "run"]
+__all__ = ["TrainingPlan", "left_out_contrasts", "run"]
 
 _WRITTEN = {"adapter_config.json", "adapter_model.safetensors", "training.json", "effect.json", "README.md"}
 _LEFT_OUT_EVERY = 11  # prompts that no adapter is trained on, for the teacher-forced margin
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """What to train.
 
     Attributes:
@@ -36,9 +37,9 @@ class Plan:
 
     base: Base
     poles: tuple[str, ...]
-    prompts: tuple[TrainPrompt, ...]
+    prompts: tuple[Prompt, ...]
     folder: Path
-    recipe: Recipe
+    recipe: TrainingRecipe
     pairs: int = 128
     variants: int = 2
     jobs: int = 2
@@ -63,7 +64,7 @@ class Plan:
         return self.folder / "work" / f"samples-{digest_parts('soupmix samples', parts)[:12]}"
 
 
-def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, Path]:
+def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
     """Train every pole of the plan; return pole -> folder of its adapter.
 
     Args:
@@ -79,16 +80,16 @@ def run(plan: Plan, *, progress: Callable[[str, int, int], None]) -> dict[str, P
     progress("sampling", len(todo) - len(left), len(todo))
     with _swept(plan), workers(plan.jobs) as pool:
         done = len(todo) - len(left)
-        for _ in each(pool, _sample, [(plan.base, chunk, plan.prompts, plan.samples) for chunk in left]):
+        for _ in as_finished(pool, _sample, [(plan.base, chunk, plan.prompts, plan.samples) for chunk in left]):
             progress("sampling", done := done + 1, len(todo))
         progress("training", 0, len(plan.poles))
-        for count, _ in enumerate(each(pool, _fit, [(plan, pole) for pole in plan.poles]), start=1):
+        for count, _ in enumerate(as_finished(pool, _fit, [(plan, pole) for pole in plan.poles]), start=1):
             progress("training", count, len(plan.poles))
     return {pole: plan.folder / pole for pole in plan.poles}
 
 
 @contextmanager
-def _swept(plan: Plan) -> Iterator[None]:
+def _swept(plan: TrainingPlan) -> Iterator[None]:
     """Workers that are ended leave temporaries behind."""
     try:
         yield
@@ -97,9 +98,9 @@ def _swept(plan: Plan) -> Iterator[None]:
             sweep(folder)
 
 
-def left_out_pairs(plan: Plan, pole: str, most: int = 16) -> list[Pair]:
-    """Pairs of a pole on prompts that were not trained on, for the teacher-forced margin."""
-    return _pairs(plan, pole, most, left_out=True)
+def left_out_contrasts(plan: TrainingPlan, pole: str, most: int = 16) -> list[Contrast]:
+    """At most `most` contrasts of a pole on prompts that it is not trained on, for the teacher-forced margin."""
+    return [pair.contrast for pair in _pairs(plan, pole, most, left_out=True)]
 
 
 def _pools(pole: str) -> set[str]:
@@ -108,7 +109,7 @@ def _pools(pole: str) -> set[str]:
     return {NEUTRAL, *(FRAMED_POOLS if POLES[pole].frame else same)}
 
 
-def _pairs(plan: Plan, pole: str, most: int, *, left_out: bool) -> list[Pair]:
+def _pairs(plan: TrainingPlan, pole: str, most: int, *, left_out: bool) -> list[Pair]:
     samples = {
         name: [s for s in read_samples(plan.samples, name) if (s.prompt % _LEFT_OUT_EVERY == 0) is left_out]
         for name in _pools(pole)
@@ -116,11 +117,11 @@ def _pairs(plan: Plan, pole: str, most: int, *, left_out: bool) -> list[Pair]:
     return choose_pairs(POLES[pole], plan.prompts, samples, most)
 
 
-def _sample(base: Base, chunk: Chunk, prompts: Sequence[TrainPrompt], folder: Path) -> None:
+def _sample(base: Base, chunk: Chunk, prompts: Sequence[Prompt], folder: Path) -> None:
     sample_chunk(loaded_engine(base, None), Policy.open(()).clamp({}), chunk, prompts, folder)
 
 
-def _fit(plan: Plan, pole: str) -> None:
+def _fit(plan: TrainingPlan, pole: str) -> None:
     pairs = _pairs(plan, pole, plan.pairs, left_out=False)
     wanted = _identity(plan, pole, pairs)
     sweep(plan.folder, pole)
@@ -140,15 +141,12 @@ def _is_trained(folder: Path) -> bool:
     return present is not None and "training.json" in present and present <= _WRITTEN
 
 
-def _identity(plan: Plan, pole: str, pairs: Sequence[Pair]) -> str:
+def _identity(plan: TrainingPlan, pole: str, pairs: Sequence[Pair]) -> str:
     parts = {
         "base": plan.base.digest,
         "files": plan.base.files_digest(),
         "pole": pole,
         "recipe": json.dumps(asdict(plan.recipe)),
     }
-    texts = {
-        f"pair-{i}": pair.prompt.text + "\0" + pair.system + "\0" + pair.chosen.text + "\0" + pair.rejected.text
-        for i, pair in enumerate(pairs)
-    }
+    texts = {f"pair-{i}": "\0".join(astuple(pair.contrast)) for i, pair in enumerate(pairs)}
     return digest_parts("soupmix training", {**parts, **texts})

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from soupmix.engine import Engine, Sampling
+from soupmix.evaluate.promptset import Prompt, conversation
 from soupmix.files import write_file
 from soupmix.policy import Grant
 from soupmix.train.poles import POLES
-from soupmix.train.promptset import TrainPrompt
 
-__all__ = ["NEUTRAL", "Chunk", "Sample", "chunks", "messages", "read_samples", "sample_chunk"]
+__all__ = ["NEUTRAL", "Chunk", "Sample", "chunks", "read_samples", "sample_chunk"]
 
 NEUTRAL = "neutral"
 _NEUTRAL_CAP = 256
@@ -65,11 +65,11 @@ def chunks(names: Sequence[str], prompts: int, *, variants: int, seed: int, temp
     ]
 
 
-def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[TrainPrompt], folder: Path) -> None:
+def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[Prompt], folder: Path) -> None:
     """Sample one chunk into its file under `folder`; `bare` is a grant of nothing."""
     cells = [(n, v) for n in range(chunk.start, chunk.stop) for v in range(chunk.variants)]
     systems = [chunk.system(n, v) for n, v in cells]
-    conversations = [messages(prompts[n].text, system) for (n, _), system in zip(cells, systems, strict=True)]
+    conversations = [conversation(prompts[n].text, system) for (n, _), system in zip(cells, systems, strict=True)]
     sampling = Sampling(
         max_new_tokens=_cap(chunk.name), temperature=chunk.temperature, seed=chunk.seed + 1_000_000 * chunk.start
     )
@@ -79,12 +79,6 @@ def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[Tr
         for (n, v), answer, system in zip(cells, made, systems, strict=True)
     ]
     write_file(folder / chunk.file, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
-
-
-def messages(prompt: str, system: str = "") -> list[dict[str, str]]:
-    """A conversation of one question, perhaps under a system prompt."""
-    first = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": prompt}]
 
 
 def read_samples(folder: Path, name: str) -> list[Sample]:

@@ -1,43 +1,17 @@
-"""Prompts, frames and the choice of what to learn from."""
-
-from collections import Counter
-from pathlib import Path
+"""Frames and the choice of what to learn from."""
 
 import pytest
 
-from soupmix.errors import TrainingError
-from soupmix.train import POLES, TrainPrompt, held_out, read_prompts, training
-from soupmix.train.frames import FRIENDLY_FRAME, UNFRIENDLY_FRAME, Frame
-from soupmix.train.metrics import measure, reading_grade
+from soupmix.evaluate.metrics import measure, reading_grade
+from soupmix.evaluate.promptset import Prompt
 from soupmix.train.pairs import choose_pairs
+from soupmix.train.poles import FRIENDLY_FRAME, POLES, UNFRIENDLY_FRAME, Frame
 from soupmix.train.sample import NEUTRAL, Sample, chunks
 
 BODY = (
     "Rust is a red oxide of iron. It forms where water meets metal. Salt makes it faster. Paint keeps the water away."
 )
-PROMPT = TrainPrompt("What is rust?", "question", ("rust", "iron"))
-
-
-def test_the_prompt_sets_are_large_varied_and_apart() -> None:
-    train, held = training(), held_out()
-    assert len(train) >= 240
-    assert len(held) >= 60
-    trained_kinds = {p.kind for p in train}
-    assert {"howto", "advice", "comparison", "explanation", "everyday"} <= trained_kinds
-    assert sum(p.kind not in trained_kinds for p in held) >= 20
-    texts = [p.text.lower() for p in [*train, *held]]
-    assert max(Counter(texts).values()) == 1
-    assert not {p.topic[0] for p in train} & {p.topic[0] for p in held}
-
-
-@pytest.mark.parametrize(
-    "line", ["{", '{"prompt": 3, "kind": "x", "topic": ["a"]}', '{"prompt": "x", "kind": "x", "topic": []}', "[]"]
-)
-def test_a_bad_prompt_file_is_one_sentence(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text(line + "\n")
-    with pytest.raises(TrainingError, match=r"each line must be \{\"prompt\""):
-        read_prompts(path)
+PROMPT = Prompt("What is rust?", "question", ("rust", "iron"))
 
 
 @pytest.mark.parametrize("frame", [FRIENDLY_FRAME, UNFRIENDLY_FRAME])

@@ -13,9 +13,14 @@ from typing import Any
 
 from soupmix import children
 from soupmix.base import Base
+from soupmix.engine import Engine
 from soupmix.errors import TrainingError
+from soupmix.store import Store
 
-__all__ = ["each", "loaded_engine", "workers"]
+__all__ = ["Progress", "as_finished", "loaded_engine", "workers"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total) whenever a piece of work is finished."""
 
 
 def workers(jobs: int) -> AbstractContextManager[ProcessPoolExecutor]:
@@ -23,7 +28,7 @@ def workers(jobs: int) -> AbstractContextManager[ProcessPoolExecutor]:
     return children.workers(jobs, _one_thread)
 
 
-def each(
+def as_finished(
     pool: ProcessPoolExecutor, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any]]:
     """Results of `work(*call)` as (number of the call, result), as they come; a failure cancels what has not begun.
@@ -47,11 +52,8 @@ def each(
 
 
 @lru_cache(maxsize=1)
-def loaded_engine(base: Base, store: Path | None) -> Any:
-    """The engine of this process."""
-    from soupmix.engine import Engine
-    from soupmix.store import Store
-
+def loaded_engine(base: Base, store: Path | None) -> Engine:
+    """The engine of this process over a base and the adapters of a store folder, loaded once."""
     return Engine.load(base, Store(store) if store else None)
 
 

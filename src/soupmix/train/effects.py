@@ -1,15 +1,24 @@
-"""The card of a trained adapter: what it was made from, and what it does, with intervals and next to the alternatives."""
+"""Measure a trained set, and write beside each adapter what it does: as data (`effect.json`) and as a card (`README.md`)."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from soupmix.evaluate.arms import Arm, measure_arms, measure_margins
+from soupmix.evaluate.promptset import held_out_prompts
+from soupmix.evaluate.workers import Progress
+from soupmix.files import canonical_json, strict_json, write_file
+from soupmix.store import Store
 from soupmix.train.poles import POLES, Pole
+from soupmix.train.run import TrainingPlan, left_out_contrasts
+from soupmix.weights import Weights
 
-__all__ = ["COLUMNS", "adapter_card", "effect_table"]
+__all__ = ["adapter_card", "write_effects"]
 
-COLUMNS = {
+_COLUMNS = {
     "grade": "reading grade",
     "zipf": "word frequency (Zipf)",
     "words": "words",
@@ -20,6 +29,53 @@ COLUMNS = {
     "finished": "finished",
 }
 _DIGITS = {"words": 0, "grade": 1, "warmth": 1}
+
+
+def write_effects(plan: TrainingPlan, *, progress: Progress) -> None:
+    """Measure the base, every trained pole and its preference prompt; write `effect.json` and `README.md` beside each.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    poles = plan.poles
+    arms = [
+        Arm("base", Weights.parse({})),
+        *(Arm(pole, Weights.parse({pole: 1})) for pole in poles),
+        *(Arm(f"{pole} by prompt", Weights.parse({}), system=POLES[pole].systems[0]) for pole in poles),
+    ]
+    contrasts = {pole: left_out_contrasts(plan, pole) for pole in poles}
+    with tempfile.TemporaryDirectory() as scratch:
+        store = _store(plan, Path(scratch))
+        found = measure_arms(
+            plan.base,
+            store,
+            arms,
+            held_out_prompts(),
+            plan.folder / "work" / "arms",
+            jobs=plan.jobs,
+            progress=progress,
+        )
+        margins = measure_margins(plan.base, store, contrasts, jobs=plan.jobs)
+    for pole in poles:
+        folder = plan.folder / pole
+        training = strict_json((folder / "training.json").read_bytes())
+        write_file(folder / "effect.json", canonical_json(_effect(found, margins, pole)))
+        card = adapter_card(pole, training, found, margins[pole], plan.base.label, plan.base.source)
+        write_file(folder / "README.md", card.encode())
+
+
+def _store(plan: TrainingPlan, folder: Path) -> Path:
+    store = Store(folder / "store", create=True)
+    for pole in plan.poles:
+        store.add(plan.folder / pole, dimension=POLES[pole].dimension, pole=pole, base=plan.base)
+    return store.folder
+
+
+def _effect(found: dict[str, dict[str, Any]], margins: dict[str, dict[str, float]], pole: str) -> dict[str, Any]:
+    """What goes into the manifest: the measured figures without the texts."""
+    rows = {"base": found["base"], "adapter": found[pole], "prompt": found[f"{pole} by prompt"]}
+    figures = {name: {key: row[key] for key in ("metrics", "perplexity")} for name, row in rows.items()}
+    return {**figures, "margin": margins[pole]}
 
 
 def adapter_card(
@@ -54,7 +110,7 @@ def adapter_card(
         "prompt; means with 95 % bootstrap intervals over prompts. The last row is the base with the preference as "
         f'system prompt ("{about.systems[0]}").',
         "",
-        *effect_table({name: effect[name] for name in ("base", *sorted(POLES), f"{pole} by prompt") if name in effect}),
+        *_table({name: effect[name] for name in ("base", *sorted(POLES), f"{pole} by prompt") if name in effect}),
         "",
         f"Teacher-forced margin on left-out pairs (log p chosen minus rejected, nats per token): "
         f"base {margin['base']:+.3f}, adapter {margin['adapter']:+.3f}.",
@@ -101,14 +157,14 @@ def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def effect_table(effect: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+def _table(effect: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     """A Markdown table: one row per arm, one column per metric."""
     lines = [
-        "| | " + " | ".join(COLUMNS.values()) + " | perplexity |",
-        "|---|" + "---|" * (len(COLUMNS) + 1),
+        "| | " + " | ".join(_COLUMNS.values()) + " | perplexity |",
+        "|---|" + "---|" * (len(_COLUMNS) + 1),
     ]
     for name, arm in effect.items():
-        cells = [_cell(arm["metrics"][metric], _DIGITS.get(metric, 2)) for metric in COLUMNS]
+        cells = [_cell(arm["metrics"][metric], _DIGITS.get(metric, 2)) for metric in _COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {arm['perplexity']:.2f} |")
     return lines
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from soupmix.train.metrics import measure, on_topic, reading_grade, syllables
+from soupmix.evaluate.metrics import measure, on_topic, reading_grade, syllables
 
 COUNTS = {
     "the": 1, "cat": 1, "make": 1, "people": 2, "table": 2, "water": 2, "wanted": 2, "jumped": 1, "houses": 2, "idea": 3,

@@ -10,14 +10,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from soupmix.train.lexicon import FRIENDLY, UNFRIENDLY, marks
-
 __all__ = ["Measures", "measure", "on_topic", "reading_grade", "syllables"]
 
 _WORD = re.compile(r"[A-Za-z']*[A-Za-z][A-Za-z']*")
 _LIST_MARK = re.compile(r"\n\s*(?:\d+[.)]|[-•*])\s+")
 _MARKUP = re.compile(r"[*#`_>|]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+# Words that mark a tone. Measuring tone by a list measures the list: the cards of the adapters say so.
+_FRIENDLY = re.compile(
+    r"!|[:;]-?\)|[\U0001F600-\U0001F64F]|\b(?:great question|happy to|glad|love|lovely|wonderful|amazing|fantastic|awesome|"
+    r"excited|exciting|delight\w*|enjoy|fun|thank\w*|welcome|friend\w*|hope|hi|hello|hey|good luck|feel free|please|let's|"
+    r"fascinating|take care|cheers|my dear|warm\w*|pleasure|you've got this)\b",
+    re.IGNORECASE,
+)
+_UNFRIENDLY = re.compile(
+    r"\b(?:obviously|whatever|pointless|stupid|silly|dumb|lazy|boring|annoying|bother\w*|waste\w*|useless|ridiculous|nonsense|"
+    r"i don't care|not my problem|who cares|look it up|figure it out|already know|should know|do i (?:really )?have to|"
+    r"leave me|stop asking|don't ask|fine\.|ugh|if you must|get over it|deal with it|tired of|hurry up|clearly|"
+    r"no idea why you|isn't it obvious|common sense)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +76,8 @@ def measure(text: str) -> Measures:
         words=len(words),
         grade=reading_grade(text),
         zipf=_mean_zipf(words),
-        friendly=per_100 * marks(FRIENDLY, text),
-        unfriendly=per_100 * marks(UNFRIENDLY, text),
+        friendly=per_100 * _marks(_FRIENDLY, text),
+        unfriendly=per_100 * _marks(_UNFRIENDLY, text),
         sentiment=_sentiment(plain),
         repetition=_repetition([w.lower() for w in words]),
     )
@@ -96,6 +108,11 @@ def syllables(word: str) -> int:
 def on_topic(text: str, topic: Sequence[str]) -> bool:
     """Whether a word of the text begins with one of the topic's stems."""
     return any(word.lower().startswith(tuple(topic)) for word in _WORD.findall(text))
+
+
+def _marks(pattern: re.Pattern[str], text: str) -> int:
+    """How many marks of a tone occur in a text."""
+    return len(pattern.findall(text))
 
 
 def _plain(text: str) -> str:

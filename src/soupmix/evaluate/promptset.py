@@ -7,35 +7,45 @@ from pathlib import Path
 
 from soupmix.errors import TrainingError
 
-__all__ = ["TrainPrompt", "held_out", "read_prompts", "training"]
+__all__ = ["Prompt", "conversation", "held_out_prompts", "neutral_paragraphs", "read_prompts", "training_prompts"]
 
 _FOLDER = Path(__file__).parent / "prompts"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainPrompt:
-    """A prompt, its kind (question, howto, ...), and word stems of which an answer on topic contains at least one."""
+class Prompt:
+    """A question and how to tell whether an answer is about it.
+
+    Attributes:
+        text: what is asked. kind: question, howto, advice, ... topic: lower-case word stems; an answer on topic contains a
+            word that begins with one of them.
+    """
 
     text: str
     kind: str
     topic: tuple[str, ...]
 
 
-def training() -> list[TrainPrompt]:
+def training_prompts() -> list[Prompt]:
     """The prompts that the shipped adapters were trained on."""
     return read_prompts(_FOLDER / "train.jsonl")
 
 
-def held_out() -> list[TrainPrompt]:
+def held_out_prompts() -> list[Prompt]:
     """Prompts on other topics, a third of them of kinds that were never trained on."""
     return read_prompts(_FOLDER / "heldout.jsonl")
 
 
-def read_prompts(path: Path) -> list[TrainPrompt]:
+def neutral_paragraphs() -> list[str]:
+    """Prose in no particular style, for perplexity."""
+    return (_FOLDER / "neutral.txt").read_text("utf-8").strip().split("\n\n")
+
+
+def read_prompts(path: Path) -> list[Prompt]:
     """Read a JSONL file of {"prompt", "kind", "topic"}.
 
     Raises:
-        TrainingError: the file cannot be read, or a line is not such an object.
+        TrainingError: the file cannot be read, or a line is not such an object (reason "prompts").
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -47,8 +57,14 @@ def read_prompts(path: Path) -> list[TrainPrompt]:
         ) from error
 
 
-def _parse(row: dict[str, object]) -> TrainPrompt:
+def conversation(prompt: str, system: str = "") -> list[dict[str, str]]:
+    """One question as chat messages of "role" and "content", perhaps under a system prompt."""
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": prompt}]
+
+
+def _parse(row: dict[str, object]) -> Prompt:
     topic = row["topic"]
     if not isinstance(row["prompt"], str) or not isinstance(topic, Sequence) or not topic:
         raise ValueError(f"bad line {row!r}")
-    return TrainPrompt(row["prompt"], str(row["kind"]), tuple(str(stem).lower() for stem in topic))
+    return Prompt(row["prompt"], str(row["kind"]), tuple(str(stem).lower() for stem in topic))

@@ -1,31 +1,42 @@
-"""What adapters do to a model: answers to held-out prompts, measured, with bootstrap intervals over prompts."""
+"""What one soup does to a model: answers to prompts, measured, with bootstrap intervals; perplexity; margins."""
 
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from soupmix.base import chat_text
 from soupmix.engine import Completion, Engine, Sampling
+from soupmix.evaluate.metrics import Measures, measure, on_topic
+from soupmix.evaluate.promptset import Prompt, conversation, neutral_paragraphs
 from soupmix.policy import Grant
-from soupmix.train.metrics import Measures, measure, on_topic
-from soupmix.train.pairs import Pair
-from soupmix.train.promptset import TrainPrompt
-from soupmix.train.sample import messages
 
-__all__ = ["ANSWER_CAP", "METRICS", "Answer", "Interval", "answers", "interval", "margin", "perplexity", "summary"]
+__all__ = [
+    "METRICS",
+    "Contrast",
+    "Interval",
+    "MeasuredAnswer",
+    "answer_prompts",
+    "interval",
+    "margin",
+    "perplexity",
+    "summary",
+]
 
-ANSWER_CAP = 256
-_NEUTRAL = Path(__file__).parent / "prompts" / "neutral.txt"
+_MOST_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer with its measures; `on_topic` says whether it names what was asked about."""
+class MeasuredAnswer:
+    """An answer with its measures.
+
+    Attributes:
+        prompt, kind: text and kind of the prompt. text: of the answer. measures: of that text.
+        on_topic: whether it names what was asked about. finished: whether the model ended it by itself.
+    """
 
     prompt: str
     kind: str
@@ -44,7 +55,21 @@ class Interval:
     high: float
 
 
-METRICS: dict[str, Callable[[Answer], float]] = {
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two answers to the same question, of which the first is the wanted one.
+
+    Attributes:
+        prompt: the question. system: system prompt, "" for none. chosen, rejected: the texts of the answers.
+    """
+
+    prompt: str
+    system: str
+    chosen: str
+    rejected: str
+
+
+METRICS: dict[str, Callable[[MeasuredAnswer], float]] = {
     "grade": lambda a: a.measures.grade,
     "zipf": lambda a: a.measures.zipf,
     "rarity": lambda a: a.measures.rarity,
@@ -58,46 +83,47 @@ METRICS: dict[str, Callable[[Answer], float]] = {
     "degenerate": lambda a: a.measures.degenerate,
     "finished": lambda a: a.finished,
 }
+"""What is said of an answer, by the name that it has in effect.json; units are those of `Measures`, truth values are 0 or 1."""
 
 
-def answers(
+def answer_prompts(
     engine: Engine,
     grant: Grant,
-    prompts: Sequence[TrainPrompt],
+    prompts: Sequence[Prompt],
     *,
     method: str = "delta",
     system: str = "",
     seed: int = 1234,
-) -> list[Answer]:
-    """Answer every prompt under one grant, at temperature 0.7, perhaps with a system prompt; in prompt order.
+) -> list[MeasuredAnswer]:
+    """Answer every prompt under one grant: temperature 0.7, at most 256 tokens, perhaps a system prompt; in prompt order.
 
     The random stream belongs to the prompt, so that grants are compared under the same luck.
     """
     made = engine.complete(
-        [messages(p.text, system) for p in prompts],
+        [conversation(p.text, system) for p in prompts],
         [grant] * len(prompts),
-        sampling=Sampling(max_new_tokens=ANSWER_CAP, temperature=0.7, seed=seed),
+        sampling=Sampling(max_new_tokens=_MOST_NEW_TOKENS, temperature=0.7, seed=seed),
         method=method,
     )
-    return [_answer(p, c) for p, c in zip(prompts, made, strict=True)]
+    return [_measured(p, c) for p, c in zip(prompts, made, strict=True)]
 
 
-def _answer(prompt: TrainPrompt, made: Completion) -> Answer:
-    return Answer(
+def _measured(prompt: Prompt, made: Completion) -> MeasuredAnswer:
+    return MeasuredAnswer(
         prompt.text, prompt.kind, made.text, measure(made.text), on_topic(made.text, prompt.topic), made.finished
     )
 
 
 def interval(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean and 95 % percentile bootstrap interval (Efron 1979)."""
+    """Mean and 95 % percentile bootstrap interval (Efron 1979) of at least one value."""
     draw = random.Random(seed)
     n = len(values)
     means = sorted(sum(draw.choices(values, k=n)) / n for _ in range(resamples))
     return Interval(sum(values) / n, means[int(0.025 * resamples)], means[int(0.975 * resamples)])
 
 
-def summary(found: Sequence[Answer]) -> dict[str, dict[str, float]]:
-    """Every metric's mean and interval over one arm's answers, rounded for a card."""
+def summary(found: Sequence[MeasuredAnswer]) -> dict[str, dict[str, float]]:
+    """Metric -> {"mean", "low", "high"} over one arm's answers, rounded to three digits."""
     return {
         name: {k: round(v, 3) for k, v in asdict(interval([float(metric(a)) for a in found])).items()}
         for name, metric in METRICS.items()
@@ -107,30 +133,34 @@ def summary(found: Sequence[Answer]) -> dict[str, dict[str, float]]:
 def perplexity(engine: Engine, grant: Grant, *, method: str = "delta") -> float:
     """Perplexity of neutral prose under a grant: exp of the mean negative log-likelihood per token."""
     total, count = 0.0, 0
-    for paragraph in _NEUTRAL.read_text("utf-8").strip().split("\n\n"):
+    for paragraph in neutral_paragraphs():
         ids = engine.tokenizer(paragraph, return_tensors="pt", add_special_tokens=False)["input_ids"]
         log_p = _log_likelihood(engine.logits(ids, [grant], method=method), ids)
         total, count = total - float(log_p.sum()), count + log_p.numel()
     return math.exp(total / count)
 
 
-def margin(engine: Engine, grant: Grant, pairs: Sequence[Pair], *, method: str = "delta", most: int = 96) -> float:
-    """Teacher-forced margin: mean over pairs of log p(chosen) - log p(rejected), each per token, in nats."""
+def margin(
+    engine: Engine, grant: Grant, contrasts: Sequence[Contrast], *, method: str = "delta", most: int = 96
+) -> float:
+    """Teacher-forced margin: mean over contrasts of log p(chosen) - log p(rejected), each per token, in nats.
+
+    Args:
+        most: tokens of an answer that count, from its beginning.
+    """
     gaps = [
-        _answer_log_p(engine, grant, method, pair, pair.chosen.text, most)
-        - _answer_log_p(engine, grant, method, pair, pair.rejected.text, most)
-        for pair in pairs
+        _answer_log_p(engine, grant, method, each, each.chosen, most)
+        - _answer_log_p(engine, grant, method, each, each.rejected, most)
+        for each in contrasts
     ]
     return sum(gaps) / len(gaps)
 
 
-def _answer_log_p(engine: Engine, grant: Grant, method: str, pair: Pair, answer: str, most: int) -> float:
-    conversation = messages(pair.prompt.text, pair.system)
-    context = chat_text(engine.tokenizer, conversation)
+def _answer_log_p(engine: Engine, grant: Grant, method: str, asked: Contrast, answer: str, most: int) -> float:
+    context = chat_text(engine.tokenizer, conversation(asked.prompt, asked.system))
     start = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
-    ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"][
-        :, : start + most
-    ]
+    ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    ids = ids[:, : start + most]
     log_p = _log_likelihood(engine.logits(ids, [grant], method=method), ids)
     return float(log_p[:, start - 1 :].mean())
 
