@@ -48,10 +48,6 @@ def solve(matrix: list[list[Fraction]], right: list[Fraction]) -> list[Fraction]
 
 def projection(asked: Sequence[int], halves: Sequence[Half]) -> list[Fraction] | None:
     """Try every set of active half-spaces; the projection is the one feasible point with multipliers >= 0."""
-
-    def inside(w: Sequence[Exact]) -> bool:
-        return all(sum(c * x for c, x in zip(coefs, w, strict=True)) <= b for coefs, b in halves)
-
     for size in range(len(asked) + 1):
         for active in itertools.combinations(halves, size):
             gram = [[Fraction(sum(a * b for a, b in zip(i, j, strict=True))) for j, _ in active] for i, _ in active]
@@ -63,9 +59,23 @@ def projection(asked: Sequence[int], halves: Sequence[Half]) -> list[Fraction] |
                 v - sum((m * coefs[k] for m, (coefs, _) in zip(multipliers, active, strict=True)), Fraction(0))
                 for k, v in enumerate(asked)
             ]
-            if inside(point):
+            if is_inside(halves, point):
                 return point
     return None
+
+
+def vertices(halves: Sequence[Half], size: int) -> set[tuple[Fraction, ...]]:
+    """Every point of the set where as many independent half-spaces as there are coordinates are met with equality."""
+    found = set()
+    for active in itertools.combinations(halves, size):
+        point = solve([list(map(Fraction, coefs)) for coefs, _ in active], [Fraction(bound) for _, bound in active])
+        if point is not None and is_inside(halves, point):
+            found.add(tuple(point))
+    return found
+
+
+def is_inside(halves: Sequence[Half], w: Sequence[Exact]) -> bool:
+    return all(sum(c * x for c, x in zip(coefs, w, strict=True)) <= b for coefs, b in halves)
 
 
 def halves(adapters: int, groups: st.SearchStrategy[list[list[int]]]) -> st.SearchStrategy[list[Half]]:

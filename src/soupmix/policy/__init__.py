@@ -2,6 +2,7 @@
 
 from soupmix.policy.adapters import AdapterRef
 from soupmix.policy.documents import TIERS, Document
+from soupmix.policy.feasible import FeasibleSet
 from soupmix.policy.grant import Grant
 from soupmix.policy.parsing import parse_document
 from soupmix.policy.policy import Policy
@@ -15,6 +16,7 @@ __all__ = [
     "AdapterRef",
     "Binding",
     "Document",
+    "FeasibleSet",
     "Grant",
     "Policy",
     "parse_document",

@@ -1,16 +1,17 @@
 """The adapters a policy knows: those of the store, and those that approve rules name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Protocol
 
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, WeightError
 from soupmix.fields import check_digest
 from soupmix.policy.documents import Document
 from soupmix.policy.rules import Approve, Approved
 from soupmix.weights import check_name, twins
 
-__all__ = ["AdapterRef", "KnownAdapter", "know"]
+__all__ = ["AdapterRef", "KnownAdapter", "check_names", "know"]
 
 
 class AdapterRef(Protocol):
@@ -97,6 +98,16 @@ def know(adapters: Iterable[AdapterRef], documents: Sequence[Document]) -> tuple
             reason="bad-adapter",
         )
     return tuple(sorted(known.values(), key=lambda adapter: adapter.digest))
+
+
+def check_names(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise WeightError (reason "unknown-adapter") for a name that is not known."""
+    for name in names:
+        if name not in known:
+            close = get_close_matches(str(name), known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            listed = ", ".join(sorted(known)) or "none, as there is neither a store nor an approve rule"
+            raise WeightError(f"unknown adapter {name!r}{hint}; known are: {listed}", reason="unknown-adapter")
 
 
 def _from_store(ref: AdapterRef) -> KnownAdapter:

@@ -1,14 +1,14 @@
 """The policy: documents of three tiers, intersected; the one way from weights to a grant."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from datetime import date, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, final
 
-from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
-from soupmix.policy.adapters import AdapterRef, KnownAdapter, know
+from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
+from soupmix.policy.adapters import AdapterRef, KnownAdapter, check_names, know
 from soupmix.policy.assembly import (
     ScopedRule,
     check_order,
@@ -22,6 +22,7 @@ from soupmix.policy.assembly import (
 from soupmix.policy.clock import Clock, Reading, When
 from soupmix.policy.digest import digests_of
 from soupmix.policy.documents import Document
+from soupmix.policy.feasible import Asked, FeasibleSet
 from soupmix.policy.grant import ClampResult, Grant, _granted
 from soupmix.policy.kinds import Regions
 from soupmix.policy.obligations import Obligation, united
@@ -234,7 +235,7 @@ class Policy:
 
     def clamp(
         self,
-        requested: Weights | Mapping[str, int | float | str] | str,
+        requested: Asked,
         /,
         *,
         sources: Sources = {},  # noqa: B006  # never changed
@@ -258,7 +259,7 @@ class Policy:
         """
         weights = Weights.parse(requested)
         check_attributes(attributes)
-        self._check_names(weights)
+        check_names(weights, self._place)
         self._term.check(self._clock())
         kind = self._regions.kinds.kind(attributes, self._by_coordinate(sources))
         result = self._clamped(weights.along(self._regions.space.names), kind)
@@ -275,6 +276,24 @@ class Policy:
             obligations=self.obligations(attributes),
             norm_rule=None if ball is None else str(ball.rule),
         )
+
+    def feasible(self, *, sources: Sources = {}, **attributes: str) -> FeasibleSet:  # noqa: B006  # never changed
+        """All that `clamp` could grant to requests that say this of themselves, now.
+
+        Args:
+            sources, attributes: as of `clamp`; what is not said counts as "every rule applies".
+
+        Raises:
+            RecipeError: an attribute or source that does not exist, or a value that none can have.
+            WeightError: a source is given of an adapter that the policy does not know (reason "unknown-adapter").
+            PolicyRefusal: something that the documents rest on has ended since they were loaded ("ended"), or the rules for
+                requests of this kind are too much to decide ("too-many-combinations", "too-costly", "too-slow").
+        """
+        check_attributes(attributes)
+        self._term.check(self._clock())
+        kind = self._regions.kinds.kind(attributes, self._by_coordinate(sources))
+        with _in_time():
+            return FeasibleSet(self.names, self._digest, self._regions.region(kind))
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """What all documents in scope of these attributes oblige to, united."""
@@ -297,16 +316,8 @@ class Policy:
             RecipeError: an attribute or source that does not exist, or a value that none can have.
         """
         check_attributes(attributes)
-        self._check_names(weights)
+        check_names(weights, self._place)
         self._by_coordinate(sources)
-
-    def _check_names(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self._place:
-                close = get_close_matches(str(name), self._place, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
-                listed = ", ".join(self.names) or "none, as there is neither a store nor an approve rule"
-                raise WeightError(f"unknown adapter {name!r}{hint}; known are: {listed}", reason="unknown-adapter")
 
     def _by_coordinate(self, sources: Sources) -> dict[int, str]:
         """Sources by coordinate, of those that are said."""
@@ -317,16 +328,23 @@ class Policy:
                 )
         if isinstance(sources, str):
             return dict.fromkeys(self._place.values(), sources)
-        self._check_names(sources)
+        check_names(sources, self._place)
         return {self._place[name]: source for name, source in sources.items()}
 
     def _clamped(self, asked: tuple[int, ...], kind: int) -> ClampResult:
         found = self._remembered.get((kind, asked))
         if found is None:
-            try:
-                with time_budget(_SECONDS):
-                    projected = self._regions.region(kind).project(asked)
-            except PolicyError as error:  # of a kind that was not tried when the policy was loaded
-                raise PolicyRefusal(str(error), reason=error.reason) from error
+            with _in_time():
+                projected = self._regions.region(kind).project(asked)
             found = self._remembered.keep((kind, asked), ClampResult.of(projected, self._known))
         return found
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """The time budget of a clamp; a kind of request that was not tried when the policy was loaded is refused, not an error."""
+    try:
+        with time_budget(_SECONDS):
+            yield
+    except PolicyError as error:
+        raise PolicyRefusal(str(error), reason=error.reason) from error

@@ -13,19 +13,25 @@ compared and printed here.
     quadratic    what they minimise, and exact linear systems
     solution     what they return, `certificate` what every solution must pass, `rounding` from there to whole millionths
     containment  whether one region lies in another
+    extent       how far a region reaches along a coordinate; its `vertices`; random points of it (`hit_and_run`)
     time_budget  after which time all of it gives up
 """
 
 from soupmix.projection.constraints import AnyConstraint, Ball, Choice, Constraint, RuleLabel, box
 from soupmix.projection.containment import Undecided, witness
+from soupmix.projection.extent import extent
+from soupmix.projection.hit_and_run import sample
 from soupmix.projection.quadratic import Matrix
 from soupmix.projection.region import Projected, Pull, Region, Space
+from soupmix.projection.solution import Exact, scaled
+from soupmix.projection.vertices import vertices_of
 
 __all__ = [
     "AnyConstraint",
     "Ball",
     "Choice",
     "Constraint",
+    "Exact",
     "Matrix",
     "Projected",
     "Pull",
@@ -34,5 +40,9 @@ __all__ = [
     "Space",
     "Undecided",
     "box",
+    "extent",
+    "sample",
+    "scaled",
+    "vertices_of",
     "witness",
 ]

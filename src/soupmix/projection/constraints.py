@@ -124,9 +124,9 @@ class Row:
             return sum(self._pick(weights))
         return sum([coef * weights[index] for index, coef in self.coefs])
 
-    def holds(self, value: int) -> bool:
-        """Whether a left-hand side, in whole millionths, is within the interval."""
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+    def holds(self, value: int, scale: int = 1) -> bool:
+        """Whether a left-hand side, in parts of a millionth (so many as `scale` says), is within the interval."""
+        return (self.low is None or value >= self.low * scale) and (self.high is None or value <= self.high * scale)
 
 
 @dataclass(frozen=True, slots=True)

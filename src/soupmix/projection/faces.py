@@ -41,10 +41,10 @@ class Face:
         target = Quadratic.distance(requested, metric)
         return minimise(target, self.rows) if self.ball is None else minimise_inside(target, self.rows, self.ball)
 
-    def holds(self, weights: Sequence[int]) -> bool:
-        """Whether a point is in this part."""
-        return all(row.holds(row.value(weights)) for row in self.rows) and (
-            self.ball is None or self.ball.holds(weights)
+    def holds(self, weights: Sequence[int], scale: int = 1) -> bool:
+        """Whether weights / scale, in millionths, are a point of this part."""
+        return all(row.holds(row.value(weights), scale) for row in self.rows) and (
+            self.ball is None or self.ball.holds(weights, scale)
         )
 
     def round(self, solution: Solution) -> tuple[int, ...] | None:

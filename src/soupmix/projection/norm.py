@@ -28,9 +28,9 @@ class Ellipsoid:
     gram: Matrix
     limit: int
 
-    def holds(self, weights: Sequence[int]) -> bool:
-        """Whether a point in whole millionths is inside."""
-        return form(self.gram, weights) <= self.limit
+    def holds(self, weights: Sequence[int], scale: int = 1) -> bool:
+        """Whether a point in millionths, each of them so many parts as `scale` says, is inside."""
+        return form(self.gram, weights) <= self.limit * scale**2
 
     def norm(self, solution: Solution) -> Fraction:
         """w' gram w of a solution."""

@@ -108,9 +108,9 @@ class Region:
         """How many rows it takes in memory."""
         return sum(len(face.rows) for face in self.faces)
 
-    def holds(self, weights: Sequence[int]) -> bool:
-        """Whether a point in whole millionths is in the set."""
-        return any(face.holds(weights) for face in self.faces)
+    def holds(self, weights: Sequence[int], scale: int = 1) -> bool:
+        """Whether weights / scale, in millionths, are a point of the set."""
+        return any(face.holds(weights, scale) for face in self.faces)
 
     def project(self, requested: Sequence[int]) -> Projected:
         """The nearest feasible integer point (millionths), and what holds it back from `requested`.

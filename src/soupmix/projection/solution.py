@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 
-__all__ = ["Exact", "Solution"]
+__all__ = ["Exact", "Solution", "scaled"]
 
 Exact = int | Fraction
 """A number without rounding."""
@@ -40,10 +40,9 @@ class Solution:
         gap: Exact = 0,
     ) -> "Solution":
         """From weights and multipliers as fractions."""
-        scale = lcm(*(w.denominator for w in weights), *(m.denominator for m in multipliers.values()))
-        scaled = tuple(w.numerator * (scale // w.denominator) for w in weights)
-        pulling = {row: m.numerator * (scale // m.denominator) for row, m in multipliers.items()}
-        return cls(scaled, pulling, scale, share, gap)
+        whole, scale = scaled([*weights, *multipliers.values()])
+        pulling = dict(zip(multipliers, whole[len(weights) :], strict=True))
+        return cls(whole[: len(weights)], pulling, scale, share, gap)
 
     @property
     def weights(self) -> tuple[Exact, ...]:
@@ -54,6 +53,12 @@ class Solution:
     def multipliers(self) -> dict[int, Exact]:
         """Row index -> lambda."""
         return {row: _exact(value, self.scale) for row, value in self.pulling.items()}
+
+
+def scaled(numbers: Sequence[Exact]) -> tuple[tuple[int, ...], int]:
+    """Numbers over their least common denominator: (numerators, denominator)."""
+    scale = lcm(*(number.denominator for number in numbers))
+    return tuple(number.numerator * (scale // number.denominator) for number in numbers), scale
 
 
 def _exact(value: int, scale: int) -> Exact:
