@@ -12,7 +12,7 @@ OLDEST_TRITON := triton==3.6.0
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu coverage mutants mutants-policy soak laws check bench adapters clean
+.PHONY: run test test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py

@@ -1,5 +1,6 @@
 """What a benchmark ran on, as every page says it."""
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -23,5 +24,6 @@ def processor() -> str:
     name, flags = (re.search(rf"^{key}\s*:\s*(.+)", text, re.MULTILINE) for key in ("model name", "flags"))
     here = set(flags[1].split()) if flags else set()
     told = [word for flag, word in _TELLING.items() if flag in here]
-    without = [] if "amx_tile" in here else ["no AMX"]
+    emulated = os.environ.get("AMX_MODEL")  # tests/support/amx
+    without = [] if "amx_tile" in here else [f"AMX of {emulated.title()} Rapids emulated" if emulated else "no AMX"]
     return f"{name[1].strip() if name else platform.processor() or platform.machine()} ({', '.join([*told[-2:], *without])})"

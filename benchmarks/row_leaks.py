@@ -1,10 +1,12 @@
 """For which shapes a product on this processor lets NaN behind a row reach the row: a sweep, as it is and as soupmix does it.
 
     python benchmarks/row_leaks.py [--table]
+    python -m tests.support.amx.emulator python benchmarks/row_leaks.py     (as if the processor had AMX)
 
 Rows with NaN between them, and windows in NaN, through every product that soupmix uses, for inner dimensions, numbers of
 rows and of columns. oneDNN reads the instructions it may use once per process, so each limit is a process of its own. Rows go
-to benchmarks/data/row_leaks.jsonl, the newest run of every processor to docs/row_leaks.md.
+to benchmarks/data/row_leaks.jsonl, the newest run of every processor to docs/row_leaks.md. Where AMX is emulated, the kernels
+that run are oneDNN's own, and each of their tile instructions is done in software (docs/reliability.md).
 """
 
 import argparse
@@ -45,7 +47,7 @@ def sweep() -> dict[str, Any]:
 def table() -> str:
     """docs/row_leaks.md from the newest run of every processor."""
     runs = {run["processor"]: run for run in map(json.loads, DATA.read_text().splitlines())}
-    lines = [f"# {__doc__.splitlines()[0].rstrip('.')}", "", *__doc__.splitlines()[4:], ""]
+    lines = [f"# {__doc__.splitlines()[0].rstrip('.')}", "", *__doc__.splitlines()[5:], ""]
     lines += [f"Swept: inner {INNER[0]} to 65 and {', '.join(map(str, INNER[65:]))}; {', '.join(map(str, ROWS))} rows;"]
     lines += [f"{', '.join(map(str, COLUMNS))} columns. `step`: inner dimensions are filled up to a multiple of it."]
     for run in runs.values():
