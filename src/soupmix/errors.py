@@ -11,7 +11,7 @@
     ├── OutputError         exit 1   something cannot be written
     ├── TrainingError       exit 1   an adapter cannot be trained from what was given
     ├── AuditError          exit 1   an audit log is damaged, in use, or asked for what it does not have
-    └── Overloaded          exit 1   too much is asked at once, or the house is closing; later it may work
+    └── Overloaded          exit 1   too much is asked at once, or the server is closing; later it may work
 
 A message says what was asked, what is allowed, which rule says so and what to do, in one sentence or two.
 `reason` is a short stable code for programs; the message may change, the code does not.
@@ -109,7 +109,7 @@ class AuditError(SoupmixError, ValueError):
 
 
 class Overloaded(SoupmixError):
-    """Too much is asked at once, or the house is closing; `retry_after` says in how many seconds to ask again."""
+    """Too much is asked at once, or the server is closing; `retry_after` says in how many seconds to ask again."""
 
     def __init__(self, message: str, *, reason: str = "", retry_after: float = 1.0) -> None:
         super().__init__(message, reason=reason)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner
+from soupmix.serve.opening import Plan
+from soupmix.serve.settings import Settings
 
 from soupmix.audit import AuditLog, Record, pseudonym, read_records
 from soupmix.backends import Limits
@@ -15,8 +17,6 @@ from soupmix.backends.local import LocalBackend
 from soupmix.base import Base
 from soupmix.errors import SoupmixError
 from soupmix.policy import Policy
-from soupmix.serve.opening import Plan
-from soupmix.serve.settings import Settings
 from soupmix.store import Store
 from soupmix.trust import RoleKeys, Source, create, load_signed, publish
 from soupmix.weights import Weights

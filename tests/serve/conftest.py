@@ -10,24 +10,23 @@ import pytest
 from soupmix.backends import Limits
 from soupmix.backends.local import LocalBackend
 from soupmix.base import Base
-from soupmix.serve.opening import Plan
-from soupmix.serve.settings import Settings
+from soupmix.serve.state import ServerConfig, Settings
 from soupmix.store import Store
 from tests.support.serving import MODEL, POLICY, Running, running
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: Store) -> Callable[..., Plan]:
-    """A plan of a server in a folder of its own, under `POLICY`; settings and fields by name."""
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: Store) -> Callable[..., ServerConfig]:
+    """A config of a server in a folder of its own, under `POLICY`; settings and fields by name."""
 
-    def make(**given: Any) -> Plan:
+    def make(**given: Any) -> ServerConfig:
         home = tmp_path_factory.mktemp("home")
         policy = home / "acme.yaml"
         policy.write_text(POLICY)
         names = Settings.__dataclass_fields__.keys() & given.keys()
         settings = Settings(model=MODEL, **{"patience": 10.0, "drain": 5.0} | {name: given.pop(name) for name in names})
         limits = given.pop("limits", Limits(rows=8, length=256, waiting=32))
-        made = Plan(
+        made = ServerConfig(
             settings=settings,
             backend=lambda: LocalBackend.open(
                 tiny_base, pico_store, dtype="fp32", limits=limits, method=settings.method
@@ -43,9 +42,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: 
 
 
 @pytest.fixture(scope="session")
-def start(plan: Callable[..., Plan]) -> Callable[..., AbstractContextManager[Running]]:
+def start(config: Callable[..., ServerConfig]) -> Callable[..., AbstractContextManager[Running]]:
     """Run a server of a test's own: `with start(rows=..) as server`."""
-    return lambda **given: running(plan(**given))
+    return lambda **given: running(config(**given))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ ASK = {"model": MODEL, "prompt": "x", "max_tokens": 1}
 
 
 def records(server: Running, person: str) -> list[dict[str, Any]]:
-    folder = server.house.audit.folder  # type: ignore[union-attr]
+    folder = server.state.audit.folder  # type: ignore[union-attr]
     name = pseudonym(folder, person)
     return [record["entry"] for _, record in read_records(folder) if name is not None and record["who"] == name]
 
@@ -47,7 +47,7 @@ def test_a_person_can_be_forgotten_by_their_tenants_operator_only(server: Runnin
         assert acme.delete("/v1/people/cid").status_code == 404
     assert records(server, "acme/cid") == []
     assert len(records(server, "beta/cid")) == 1
-    assert verify(server.house.audit.folder).ok  # type: ignore[union-attr]
+    assert verify(server.state.audit.folder).ok  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_recorded_is_not_answered(server: Running, monkeypatch: Any) -> None:
@@ -56,9 +56,9 @@ def test_what_cannot_be_recorded_is_not_answered(server: Running, monkeypatch: A
     def full(_: object) -> None:
         raise OutputError("no space left on the disk", reason="write-failed")
 
-    before = server.house.backend.state().prompt_tokens
-    monkeypatch.setattr(server.house.audit, "append", full)
+    before = server.state.backend.state().prompt_tokens
+    monkeypatch.setattr(server.state.audit, "append", full)
     with server.http() as http:
         answer = http.post("/v1/completions", json=ASK)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "write-failed")
-    assert server.house.backend.state().prompt_tokens == before
+    assert server.state.backend.state().prompt_tokens == before

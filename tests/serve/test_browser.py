@@ -233,10 +233,10 @@ def test_answers_come_while_they_are_made_and_can_be_stopped(site: Running, seen
     assert stopped > 0
     with site.http(None) as http:
         for _ in range(100):
-            if site.house.backend.state().running == 0:
+            if site.state.backend.state().running == 0:
                 break
             http.get("/health")
-    assert site.house.backend.state().running == 0
+    assert site.state.backend.state().running == 0
     assert seen.page.locator("#spoken p").count() == 3 - stopped  # an answer may have ended by itself
 
 

@@ -39,7 +39,7 @@ def test_a_clamp_refuses_as_an_answer_would(server: Running) -> None:
 
 
 def test_a_clamp_leaves_no_record(server: Running) -> None:
-    audit = server.house.audit
+    audit = server.state.audit
     assert audit is not None
     before = audit.size
     with server.http() as http:

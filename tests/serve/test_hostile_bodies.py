@@ -10,8 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from soupmix.errors import SoupmixError
-from soupmix.openai.wire import ChatAsk, CompletionAsk, ProfileAsk, RangesAsk, SoupAsk
-from soupmix.serve import about, chat, clamping, completions, soups
+from soupmix.openai.wire import ChatAsk, CompletionAsk, RangesAsk, SoupAsk
+from soupmix.serve import about, chat_routes, grants, soups
+from soupmix.serve.soups import ProfileAsk
 from soupmix.serve.strict import StrictRoute, understood
 
 SIZE = 1 << 20
@@ -86,7 +87,7 @@ def test_a_megabyte_is_refused_in_little_memory(kind: type[BaseModel], case: str
 def bodies() -> set[type[BaseModel]]:
     """What all routes take."""
     found = set()
-    for router in (about.router, chat.router, clamping.router, completions.router, soups.router):
+    for router in (about.router, chat_routes.router, grants.router, soups.router):
         for route in router.routes:
             assert isinstance(route, StrictRoute)
             found |= {route.body_field.field_info.annotation} if route.body_field else set()

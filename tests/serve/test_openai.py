@@ -23,7 +23,7 @@ def alone(server: Running, grant: object, prompt: object = SKY, **sampling: obje
 
 
 def test_a_chat_is_the_persons_soup_and_says_so(server: Running) -> None:
-    policy = server.house.policies.held.policy
+    policy = server.state.policies.held.policy
     answer = ask(server, extra_body=CALM)
     grant = policy.clamp({"calm": 0.5}, audience="adult", tenant="acme")
     assert answer.choices[0].message.content.strip() == alone(server, grant)
@@ -126,7 +126,7 @@ def test_logprobs_are_those_of_the_model(server: Running) -> None:
 
 
 def test_plain_completions_take_text_and_tokens(server: Running) -> None:
-    ids = list(server.house.backend.tokens("Once upon"))
+    ids = list(server.state.backend.tokens("Once upon"))
     client = server.openai()
     both = client.completions.create(
         model=MODEL, prompt=["Once upon", "A time"], max_tokens=8, temperature=0, logprobs=2

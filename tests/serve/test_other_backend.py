@@ -40,7 +40,7 @@ def test_the_server_needs_nothing_but_the_protocol(start: Start) -> None:
         assert "soupmix_rows 4.0" in metrics
         assert "soupmix_generated_tokens_total 25.0" in metrics
         assert http.get("/ready").status_code == 200
-        server.house.backend.close()
+        server.state.backend.close()
         assert http.get("/health").status_code == 503
         assert http.post("/v1/chat/completions", json={"model": MODEL, "messages": SAID}).status_code == 503
 
@@ -48,8 +48,8 @@ def test_the_server_needs_nothing_but_the_protocol(start: Start) -> None:
 def test_what_an_operator_shares_is_told_to_the_backend(start: Start, tmp_path: Path) -> None:
     (tmp_path / "system.txt").write_text("be kind\n")
     with start(backend=EchoBackend, shared=(tmp_path / "system.txt",)) as server:
-        assert isinstance(server.house.backend, EchoBackend)
-        assert server.house.backend.shared == [tuple(b"system: be kind\nuser: ")]
+        assert isinstance(server.state.backend, EchoBackend)
+        assert server.state.backend.shared == [tuple(b"system: be kind\nuser: ")]
 
 
 def test_a_method_that_the_backend_lacks_is_refused_at_the_start(start: Start) -> None:
@@ -60,7 +60,7 @@ def test_a_method_that_the_backend_lacks_is_refused_at_the_start(start: Start) -
 
 def test_neither_the_server_nor_a_batch_loads_torch() -> None:
     code = (
-        "import sys, soupmix.serve.opening, soupmix.serve.server, soupmix.batch\n"
+        "import sys, soupmix.serve.state, soupmix.serve.server, soupmix.batch\n"
         "print(*({'torch', 'transformers', 'soupmix.engine', 'soupmix.batching'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from soupmix.serve import page
+from soupmix.serve import app
 from tests.support.serving import Running
 
 Start = Callable[..., AbstractContextManager[Running]]
@@ -21,7 +21,7 @@ def test_the_page_is_served_and_may_load_nothing_from_elsewhere(
     (tmp_path / "page" / "index.html").write_text("<script src=page.js></script>")
     (tmp_path / "page" / "page.js").write_text("1")
     (tmp_path / "secret").write_text("2")
-    monkeypatch.setattr(page, "_FOLDER", tmp_path / "page")
+    monkeypatch.setattr(app, "_PAGE", tmp_path / "page")
     with start() as server, server.http(None) as http:
         first, script = http.get("/"), http.get("/page.js")
         assert (first.text, script.text) == ("<script src=page.js></script>", "1")

@@ -46,7 +46,7 @@ def test_64_people_at_once_each_get_their_answer_alone(
     start: Callable[..., AbstractContextManager[Running]],
 ) -> None:
     with start(limits=Limits(rows=64, length=128, waiting=256)) as server:
-        engine, policy = server.engine, server.house.policies.held.policy
+        engine, policy = server.engine, server.state.policies.held.policy
         alone = []
         for number in range(64):
             weights, text, most = person(number)
@@ -55,7 +55,7 @@ def test_64_people_at_once_each_get_their_answer_alone(
             alone.append(engine.complete([text], [grant], sampling=sampling)[0].text)
         together = asyncio.run(everybody(server, 64, stream=False))
         streamed = asyncio.run(everybody(server, 64, stream=True))
-        assert server.house.backend.state().running == 0
+        assert server.state.backend.state().running == 0
     assert [each.strip() for each in together] == alone
     assert streamed == together
     assert len(set(alone)) > 32  # people with nothing in common say nothing in common

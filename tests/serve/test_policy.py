@@ -12,9 +12,8 @@ from soupmix.audit import read_records
 from soupmix.errors import Overloaded, PolicyError, PolicyRefusal
 from soupmix.openai.errors import status_of
 from soupmix.policy import Policy
-from soupmix.serve.opening import Plan
 from soupmix.serve.policies import InForce, Policies
-from soupmix.serve.settings import Settings
+from soupmix.serve.state import ServerConfig, Settings
 from soupmix.store import Store
 from tests.support.serving import MODEL, POLICY, Running
 
@@ -38,7 +37,7 @@ def test_who_runs_goes_on_under_the_grant_and_who_comes_gets_the_new_policy(star
         stream = client.create(**ASK, extra_body=CALM, stream=True)  # type: ignore[call-overload]
         before = next(stream).soup
         document.write_text(STRICT)
-        state = server.house.backend.state()
+        state = server.state.backend.state()
         assert state.running + state.waiting == 1
         done = http.post("/v1/policy/reload")
         after = client.create(**ASK, extra_body=CALM)  # type: ignore[call-overload]
@@ -106,11 +105,11 @@ def test_a_document_that_ended_grants_nothing(pico_store: Store, document: Path)
         policies.current()
 
 
-def test_a_policy_that_wants_records_is_not_served_without(plan: Callable[..., Plan], start: Start) -> None:
+def test_a_policy_that_wants_records_is_not_served_without(config: Callable[..., ServerConfig], start: Start) -> None:
     with pytest.raises(PolicyError) as caught, start(audit=None):
         pass
     assert caught.value.reason == "not-audited"
-    assert isinstance(plan().settings, Settings)
+    assert isinstance(config().settings, Settings)
 
 
 @pytest.fixture
@@ -147,7 +146,7 @@ def test_signed_sets_are_believed_and_reloaded(
         soup = http.post("/v1/chat/completions", json=asked).json()["soup"]
         assert soup["granted"] == {"calm": "0.1"}
         assert soup["policy"]["signed"] is True
-        record = [record for _, record in read_records(server.house.audit.folder)][-1]
+        record = [record for _, record in read_records(server.state.audit.folder)][-1]
         assert (record["entry"]["signed"], record["entry"]["granted"]) == (True, {"calm": 100000})
         (folder / "metadata" / "timestamp.json").write_text("{}")
         assert http.post("/v1/policy/reload").status_code == 409

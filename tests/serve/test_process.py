@@ -18,8 +18,8 @@ import pytest
 
 from soupmix.audit import pseudonym, read_records, verify
 from soupmix.base import Base
+from soupmix.serve.keys import ApiKeys
 from soupmix.serve.tables import open_database
-from soupmix.serve.tenants import Keys
 from soupmix.store import Store
 from tests.support.serving import MODEL, POLICY
 
@@ -62,7 +62,7 @@ def home(tmp_path: Path) -> Path:
 def spawn(home: Path, tiny_base: Base, pico_store: Store, session_cache: Path) -> Callable[..., Any]:
     """Run `soupmix serve` in `home`; kill it at the end, whatever happened."""
     database = open_database(str(home / "serve.db"))
-    key = Keys(database).create("acme", operator=True)
+    key = ApiKeys(database).create("acme", operator=True)
     database.dispose()
     words = ["--base", str(tiny_base.folder), "--store", str(pico_store.folder), "--policy", "acme.yaml"]
     words += ["--allow-unsigned", "--model", MODEL, "--dtype", "fp32", "--database", "serve.db", "--audit", "audit"]
@@ -203,7 +203,7 @@ def test_keys_are_made_listed_and_revoked(run: Callable[..., tuple[int, str, str
     assert code == 0
     key = out.strip()
     database = open_database(str(home / "keys.db"))
-    assert Keys(database).caller(key).attributes == {"audience": "minor", "tenant": "acme"}
+    assert ApiKeys(database).caller(key).attributes == {"audience": "minor", "tenant": "acme"}
     (listed,) = json.loads(run("serve", "keys", "list", "--json", *where)[1])
     assert (listed["tenant"], listed["revoked"]) == ("acme", None)
     secret = key.rsplit("-", 1)[1] if key.count("-") == 3 else key.split("-", 3)[3]
@@ -211,7 +211,7 @@ def test_keys_are_made_listed_and_revoked(run: Callable[..., tuple[int, str, str
     assert run("serve", "keys", "revoke", listed["id"], *where)[0] == 0
     assert "revoked" in run("serve", "keys", "list", *where)[1]
     with pytest.raises(Exception, match="not known"):
-        Keys(database).caller(key)
+        ApiKeys(database).caller(key)
     assert run("serve", "keys", "revoke", "0000", *where)[0] == 2
     assert run("serve", "keys", "create", "--tenant", "Acme Inc", *where)[0] == 2
     assert run("serve", "keys", "create", "--tenant", "a", "--attribute", "tenant=b", *where)[0] == 2

@@ -140,7 +140,7 @@ def test_what_is_anothers_is_as_if_it_were_not_there(server: Running, call: str)
         seen = []
         for name in (theirs, "A" * len(theirs)):
             ask = body and {**body, "model": body["model"].format(id=name)} if body and "model" in body else body
-            with statements(server.house.profiles._database) as asked:
+            with statements(server.state.profiles._database) as asked:
                 answer = beta.request(method, path.format(id=name), json=ask)
             assert answer.status_code == 404
             headers = {key: value for key, value in answer.headers.items() if key not in ("x-request-id", "date")}

@@ -28,7 +28,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 def test_sixty_four_unknown_names_are_a_short_record_that_counts_them(server: Running) -> None:
     with server.http("beta") as http:
         assert http.post("/v1/completions", json={**ASK, "soup": {"weights": MANY}}).status_code == 400
-    record = [record for _, record in read_records(server.house.audit.folder)][-1]  # type: ignore[union-attr]
+    record = [record for _, record in read_records(server.state.audit.folder)][-1]  # type: ignore[union-attr]
     assert record["entry"]["reason"] == "unknown-adapter"
     assert record["entry"]["omitted"] + len(record["entry"]["requested"]) == 64
     assert len(json.dumps(record)) < 1600

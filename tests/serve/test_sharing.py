@@ -11,7 +11,7 @@ from soupmix.audit import pseudonym, read_records
 from soupmix.backends import Limits
 from soupmix.errors import RecipeError
 from soupmix.openai.requests import shared_prefix
-from soupmix.serve.tenants import Keys
+from soupmix.serve.keys import ApiKeys
 from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
@@ -27,12 +27,12 @@ def ask(server: Running) -> Ask:
     def make(
         said: str, *, tenant: str = "acme", on: Running = server, system: str = "", **given: Any
     ) -> tuple[int, int]:
-        before = on.house.backend.state().prompt_tokens
+        before = on.state.backend.state().prompt_tokens
         talk = [{"role": "system", "content": system}] if system else []
         body = {"model": MODEL, "max_tokens": 1, "messages": [*talk, {"role": "user", "content": said}], **given}
         with on.http(tenant) as http:
             told = http.post("/v1/chat/completions", json=body).raise_for_status().json()["usage"]
-        return told["prompt_tokens_details"]["cached_tokens"], on.house.backend.state().prompt_tokens - before
+        return told["prompt_tokens_details"]["cached_tokens"], on.state.backend.state().prompt_tokens - before
 
     return make
 
@@ -60,7 +60,7 @@ def test_a_neighbour_learns_nothing_from_counts_or_work(
 
 def test_another_key_of_the_tenant_is_another_person(server: Running, ask: Ask) -> None:
     """A name is what an application calls its people; whoever has another key may call theirs alike."""
-    server.keys["acme too"] = Keys(server.house.keys._database).create("acme")
+    server.keys["acme too"] = ApiKeys(server.state.keys._database).create("acme")
     ask("of one key", user="annie")
     assert ask("of one key", user="annie")[0] > 0
     assert ask("of one key", user="annie", tenant="acme too")[0] == 0
@@ -85,7 +85,7 @@ def test_without_keys_there_is_one_person(start: Start, ask: Ask) -> None:
 def test_a_declared_system_prompt_is_computed_once_for_one_merge(start: Start, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "system.txt").write_text(f"{SYSTEM}\n")
     with start(shared=(tmp_path / "system.txt",)) as server:
-        backend = server.house.backend
+        backend = server.state.backend
         prefix = shared_prefix(backend, SYSTEM)
         talk = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": SECRET}]
         assert backend.tokens(talk)[: len(prefix)] == prefix
@@ -120,7 +120,7 @@ def test_a_user_may_be_called_as_a_profile_is_and_is_another(server: Running) ->
         twin = {**talk, "model": MODEL, "user": made["id"], "soup": {"weights": {"calm": 0.5}, "sources": "stored"}}
         told = http.post("/v1/completions", json=twin).raise_for_status().json()
         assert told["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
-        folder = server.house.audit.folder  # type: ignore[union-attr]
+        folder = server.state.audit.folder  # type: ignore[union-attr]
         names = [pseudonym(folder, f"acme/{each}") for each in (made["id"], f"soup:{made['id']}")]
         assert [record["who"] for _, record in read_records(folder)][-2:] == [names[1], names[0]]
         assert None not in names

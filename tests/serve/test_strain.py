@@ -103,7 +103,7 @@ def _until(true: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def _under_way(server: Running) -> int:
-    state = server.house.backend.state()
+    state = server.state.backend.state()
     return state.running + state.waiting
 
 
@@ -119,7 +119,7 @@ def busy(server: Running, count: int = 1, **more: object) -> Iterator[list[threa
     threads = [threading.Thread(target=ask) for _ in range(count)]
     for number, thread in enumerate(threads, start=1):
         thread.start()
-        assert _until(lambda: _under_way(server) == number and server.house.backend.state().running > 0)  # noqa: B023
+        assert _until(lambda: _under_way(server) == number and server.state.backend.state().running > 0)  # noqa: B023
     yield threads
     for thread in threads:
         thread.join()
@@ -131,10 +131,10 @@ def test_whoever_hangs_up_leaves_the_batch(start: Start, stream: bool) -> None:
         body = json.dumps({**LONG, "max_tokens": 450, "stream": stream}).encode()
         with socket.create_connection(_place(server)) as line:
             line.sendall(_head(server, len(body)) + body)
-            assert _until(lambda: server.house.backend.state().generated_tokens > 2)
-        assert _until(lambda: server.house.backend.state().running == 0)
-        assert server.house.backend.state().generated_tokens < 400
-        assert _until(lambda: 'soupmix_answers_total{finish="cancelled"} 1.0' in server.house.metrics.text().decode())
+            assert _until(lambda: server.state.backend.state().generated_tokens > 2)
+        assert _until(lambda: server.state.backend.state().running == 0)
+        assert server.state.backend.state().generated_tokens < 400
+        assert _until(lambda: 'soupmix_answers_total{finish="cancelled"} 1.0' in server.state.metrics.text().decode())
 
 
 def test_whoever_does_not_read_leaves_the_batch(start: Start) -> None:
@@ -145,19 +145,19 @@ def test_whoever_does_not_read_leaves_the_batch(start: Start) -> None:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             line.connect(_place(server))
             line.sendall(_head(server, len(body)) + body.encode())
-            assert _until(lambda: "soupmix_slow_readers_total 1.0" in server.house.metrics.text().decode(), 30)
-            assert _until(lambda: server.house.backend.state().running == 0)
+            assert _until(lambda: "soupmix_slow_readers_total 1.0" in server.state.metrics.text().decode(), 30)
+            assert _until(lambda: server.state.backend.state().running == 0)
         with server.http() as http:
             assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
 def _grants(server: Running) -> list[str]:
-    return [line for line in server.house.metrics.text().decode().splitlines() if line.startswith("soupmix_grants")]
+    return [line for line in server.state.metrics.text().decode().splitlines() if line.startswith("soupmix_grants")]
 
 
 def test_too_many_at_once_are_told_when_to_come_back(start: Start) -> None:
     with start(limits=Limits(rows=1, length=256, waiting=1)) as server, busy(server, 2), server.http() as http:
-        assert _until(lambda: server.house.backend.state().waiting == 1)
+        assert _until(lambda: server.state.backend.state().waiting == 1)
         granted = _grants(server)
         answer = http.post("/v1/chat/completions", json=CHAT)
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue-full")
@@ -169,12 +169,12 @@ def test_too_many_at_once_are_told_when_to_come_back(start: Start) -> None:
 
 def test_a_tenant_that_has_its_share_keeps_nobody_else_waiting(start: Start) -> None:
     with start(limits=Limits(rows=4, length=256), share=2) as server, busy(server, 2):
-        assert _until(lambda: server.house.backend.state().running == 2)
+        assert _until(lambda: server.state.backend.state().running == 2)
         with server.http() as acme, server.http("beta") as beta:
             answer = acme.post("/v1/chat/completions", json=CHAT)
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "share-full")
             assert beta.post("/v1/chat/completions", json={**CHAT, "max_tokens": 2}).status_code == 200
-    assert not server.house.shares._held  # answers that are over, streamed or not, leave nothing behind
+    assert not server.state.shares._held  # answers that are over, streamed or not, leave nothing behind
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -185,14 +185,14 @@ def test_a_share_is_given_back(start: Start, stream: bool) -> None:
             assert status.status_code == (
                 429 if "n" in given else 200 if not given else 400 if "max_tokens" in given else 404
             )
-        assert not server.house.shares._held
+        assert not server.state.shares._held
 
 
 def test_a_request_for_several_answers_takes_all_or_none(start: Start) -> None:
     with start(limits=Limits(rows=1, length=256, waiting=2)) as server, busy(server), server.http() as http:
-        assert _until(lambda: server.house.backend.state().running == 1)
+        assert _until(lambda: server.state.backend.state().running == 1)
         assert http.post("/v1/chat/completions", json={**CHAT, "n": 4}).status_code == 429
-        assert _until(lambda: server.house.backend.state().waiting == 0)
+        assert _until(lambda: server.state.backend.state().waiting == 0)
 
 
 def test_a_fault_of_the_server_is_told_without_what_was_said(
@@ -201,7 +201,7 @@ def test_a_fault_of_the_server_is_told_without_what_was_said(
     def broken(_: object) -> None:
         raise RuntimeError("a secret that somebody said")
 
-    monkeypatch.setattr(server.house.backend, "tokens", broken)
+    monkeypatch.setattr(server.state.backend, "tokens", broken)
     with server.http() as http:
         answer = http.post("/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "fault")
@@ -211,7 +211,7 @@ def test_a_fault_of_the_server_is_told_without_what_was_said(
 def test_an_engine_that_died_is_503_and_unhealthy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     with start() as server, server.http() as http:
         assert http.get("/health").status_code == 200
-        server.house.backend.close()
+        server.state.backend.close()
         for path in ("/health", "/ready"):
             assert http.get(path).status_code == 503
         answer = http.post("/v1/chat/completions", json=CHAT)
@@ -223,7 +223,7 @@ def test_a_server_that_ends_lets_running_answers_finish(start: Start) -> None:
         stream = server.openai().chat.completions.create(**LONG_CLIENT, stream=True)  # type: ignore[call-overload]
         first = next(stream)
         server.stop()
-        assert _until(server.house.closing.is_set)
+        assert _until(server.state.closing.is_set)
         ends = [choice.finish_reason for chunk in stream for choice in chunk.choices]
     assert first.choices
     assert [each for each in ends if each] == ["length"]

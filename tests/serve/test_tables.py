@@ -14,9 +14,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from soupmix.errors import OutputError, RecipeError
+from soupmix.serve.keys import ApiKeys
 from soupmix.serve.profiles import Draft, Profiles
 from soupmix.serve.tables import METADATA, open_database
-from soupmix.serve.tenants import Keys
 from soupmix.weights import Weights
 from tests.support.serving import MODEL, Running
 
@@ -63,7 +63,7 @@ def test_migrations_make_the_tables_that_the_code_knows(address: str) -> None:
 def test_of_servers_that_start_together_one_migrates(address: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: open_database(address), range(8)))
-    assert len({Keys(each).salt("acme") for each in found}) == 1
+    assert len({ApiKeys(each).salt("acme") for each in found}) == 1
     for each in found:
         each.dispose()
 
@@ -77,8 +77,8 @@ def test_what_is_stored_comes_back(address: str) -> None:
     profiles = Profiles(database, 1000)
     assert profiles.get("acme", made.id) == made
     assert profiles.change("acme", made.id, CALM, 1).version == 2
-    key = Keys(database).create("acme", {"audience": "minor"})
-    assert Keys(database).caller(key).attributes == {"audience": "minor", "tenant": "acme"}
+    key = ApiKeys(database).create("acme", {"audience": "minor"})
+    assert ApiKeys(database).caller(key).attributes == {"audience": "minor", "tenant": "acme"}
     profiles.delete("acme", made.id, 2)
     assert profiles.page("acme", 10) == []
     database.dispose()
@@ -94,7 +94,7 @@ def test_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
 
 def test_salts_of_tenants_differ_between_servers(tmp_path: Path) -> None:
     found = [open_database(str(tmp_path / name)) for name in ("a.db", "b.db")]
-    salts = [Keys(each).salt(tenant) for each in found for tenant in ("acme", "beta", "")]
+    salts = [ApiKeys(each).salt(tenant) for each in found for tenant in ("acme", "beta", "")]
     assert len(set(salts)) == 6
     for each in found:
         each.dispose()
@@ -122,7 +122,7 @@ def test_a_database_that_went_is_503_until_it_is_back(
 ) -> None:
     where = tmp_path / "serve.db"
     with start(database=str(where)) as server, server.http() as http:
-        database = server.house.profiles._database
+        database = server.state.profiles._database
         with database.connect() as connection:
             connection.execute(text("ALTER TABLE profiles RENAME TO away"))
             connection.commit()

@@ -12,11 +12,10 @@ import openai
 
 from soupmix.backends.local import LocalBackend
 from soupmix.engine import Engine
-from soupmix.serve.house import House
-from soupmix.serve.opening import Plan, open_house
+from soupmix.serve.keys import ApiKeys
 from soupmix.serve.server import Server
+from soupmix.serve.state import ServerConfig, ServerState, open_server
 from soupmix.serve.tables import open_database
-from soupmix.serve.tenants import Keys
 
 MODEL = "tiny"
 POLICY = """\
@@ -37,7 +36,7 @@ obligations:
 class Running:
     """A server that runs, and keys to call it with by tenant."""
 
-    house: House
+    state: ServerState
     url: str
     keys: dict[str, str] = field(default_factory=dict)
     stop: Callable[[], None] = lambda: None
@@ -46,7 +45,7 @@ class Running:
     @property
     def engine(self) -> Engine:
         """What answers behind a `LocalBackend`: an oracle by its own loop."""
-        backend = self.house.backend
+        backend = self.state.backend
         assert isinstance(backend, LocalBackend)
         return backend._engine
 
@@ -70,24 +69,24 @@ class Running:
 
 
 @contextmanager
-def running(plan: Plan) -> Iterator[Running]:
+def running(config: ServerConfig) -> Iterator[Running]:
     """Run a server in a thread."""
-    database = open_database(plan.database)
-    keys = Keys(database)
+    database = open_database(config.database)
+    keys = ApiKeys(database)
     made = {
         "acme": keys.create("acme", operator=True),
         "beta": keys.create("beta"),
         "school": keys.create("school", {"audience": "minor"}),
     }
     database.dispose()
-    with open_house(plan) as house:
-        server = Server(house, "127.0.0.1", 0)
+    with open_server(config) as state:
+        server = Server(state, "127.0.0.1", 0)
         thread = threading.Thread(target=server.run)
         thread.start()
         deadline = time.monotonic() + 30
         while not server.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
-        client = Running(house, f"http://127.0.0.1:{server.port}", made, lambda: setattr(server, "should_exit", True))
+        client = Running(state, f"http://127.0.0.1:{server.port}", made, lambda: setattr(server, "should_exit", True))
         try:
             yield client
         finally:

@@ -89,7 +89,7 @@ class Desk:
         """
         return self._begin(line, self._append)
 
-    def look(self, line: Line) -> Begun:
+    def preview(self, line: Line) -> Begun:
         """The same, without a record: what this policy makes of a line that was begun before. Raises as `begin` does."""
         return self._begin(line, None)
 

@@ -15,7 +15,7 @@ from soupmix.batch.journal import Journal
 from soupmix.batch.line import Answered, Begun, Line, Result
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.files import strict_json
-from soupmix.openai.forms import Made
+from soupmix.openai.forms import AnswerSoFar
 
 __all__ = ["check_held"]
 
@@ -25,11 +25,11 @@ _OF_THE_ENGINE: Final = ("not-finite", "step-failed")
 _Record = Callable[[Result], Mapping[str, Any]]
 
 
-def check_held(source: InputFile, journal: Journal, look: Callable[[Line], Begun], record: _Record) -> None:
+def check_held(source: InputFile, journal: Journal, preview: Callable[[Line], Begun], record: _Record) -> None:
     """Grant every line that has a result again, and hold the result to it.
 
     Args:
-        look: what the policy makes of a line, recording nothing. record: a result as an output line.
+        preview: what the policy makes of a line, recording nothing. record: a result as an output line.
 
     Raises:
         RecipeError: a result is not what this policy gives ("batch-changed").
@@ -40,7 +40,7 @@ def check_held(source: InputFile, journal: Journal, look: Callable[[Line], Begun
     for data, line in zip(journal.results(), source.lines(), strict=False):
         try:
             held = strict_json(data)
-            expected = _expected(line, held, look, record)
+            expected = _expected(line, held, preview, record)
         except SoupmixError:
             raise
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -49,16 +49,16 @@ def check_held(source: InputFile, journal: Journal, look: Callable[[Line], Begun
             raise _changed(journal.path, line, f"{place} is not what is granted now")
 
 
-def _expected(line: Line, held: Any, look: Callable[[Line], Begun], record: _Record) -> Any:
+def _expected(line: Line, held: Any, preview: Callable[[Line], Begun], record: _Record) -> Any:
     """The result of a line, with what only the engine knows as it is held. Raises what a mapping of another form raises."""
     try:
-        begun = look(line)
+        begun = preview(line)
     except (WeightError, RecipeError, PolicyRefusal) as error:
         return _plain(record(Result(line, error)))
     said = held["error"]
     if said is not None and said["code"] in _OF_THE_ENGINE:
         return _plain(record(Result(line, SoupmixError(said["message"], reason=said["code"]))))
-    empty = tuple(Made() for _ in begun.requests)
+    empty = tuple(AnswerSoFar() for _ in begun.requests)
     expected, body = _plain(record(Result(line, Answered(begun, empty)))), held["response"]["body"]
     return _filled(expected, body["choices"], body["usage"])
 

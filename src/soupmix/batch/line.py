@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from soupmix.backends import Request
 from soupmix.errors import RecipeError, SoupmixError
-from soupmix.openai.forms import Made
+from soupmix.openai.forms import AnswerSoFar
 from soupmix.openai.wire import Ask
 from soupmix.policy import Grant
 
@@ -54,7 +54,7 @@ class Answered:
     """A line with all of its answers."""
 
     begun: Begun
-    made: tuple[Made, ...]
+    made: tuple[AnswerSoFar, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from soupmix.backends import Backend, Delta, Ticket
 from soupmix.batch.line import Answered, Begun, Line, Result
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
-from soupmix.openai.forms import Made
+from soupmix.openai.forms import AnswerSoFar
 
 __all__ = ["in_order", "waiting_room"]
 
@@ -55,7 +55,7 @@ class _Row:
     """A line that is being answered."""
 
     begun: Begun
-    answers: tuple[Made, ...]
+    answers: tuple[AnswerSoFar, ...]
     left: int
     tickets: list[Ticket] = field(default_factory=list)
 
@@ -110,7 +110,7 @@ class _Flow:
 
     def _submit(self, begun: Begun) -> None:
         number, count = begun.line.number, len(begun.requests)
-        row = _Row(begun, tuple(Made() for _ in range(count)), count)
+        row = _Row(begun, tuple(AnswerSoFar() for _ in range(count)), count)
         self._rows[number] = row
         for place, request in enumerate(begun.requests):
             row.tickets.append(self._backend.submit(request, self._sink(number, place)))

@@ -68,7 +68,7 @@ def answer_lines(
         SoupmixError: the engine, the disk or the audit log fails; what the journal holds stays good.
     """
     record = partial(desk.record, batch=journal.digest)
-    check_held(source, journal, desk.look, record)
+    check_held(source, journal, desk.preview, record)
     for result in in_order(source.lines(journal.done), desk.begin, backend, stopping=stopping):
         journal.append(compact_json(record(result)))
         advance(journal.done)

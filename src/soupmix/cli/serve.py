@@ -24,8 +24,8 @@ from soupmix.dtypes import WORDS
 from soupmix.errors import SoupmixError
 
 if TYPE_CHECKING:
-    from soupmix.serve.opening import Plan
-    from soupmix.serve.tenants import Keys
+    from soupmix.serve.keys import ApiKeys
+    from soupmix.serve.state import ServerConfig
 
 __all__ = ["command"]
 
@@ -175,21 +175,20 @@ def _is_loopback(host: str) -> bool:
 
 def _serve(options: dict[str, Any]) -> None:
     from soupmix.serve.logs import set_up
-    from soupmix.serve.opening import open_house
     from soupmix.serve.server import Server
+    from soupmix.serve.state import open_server
 
-    with open_house(_plan(options)) as house:
+    with open_server(_config(options)) as state:
         set_up()  # what is refused before is told as every command tells it
-        Server(house, options["host"], options["port"]).run()
+        Server(state, options["host"], options["port"]).run()
 
 
-def _plan(options: dict[str, Any]) -> "Plan":
+def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.backends import Limits
     from soupmix.backends.local import LocalBackend
     from soupmix.base import resolve
     from soupmix.cli.auditing import signer_of
-    from soupmix.serve.opening import Plan
-    from soupmix.serve.settings import Settings
+    from soupmix.serve.state import ServerConfig, Settings
     from soupmix.store import Store
 
     base = resolve(options["base"])
@@ -199,7 +198,7 @@ def _plan(options: dict[str, Any]) -> "Plan":
         name: options[name]
         for name in ("method", "no_auth", "body", "bodies", "answers", "share", "profiles", "patience", "drain")
     }
-    return Plan(
+    return ServerConfig(
         settings=Settings(model=options["model"] or base.name, origins=options["origins"], **shared),
         # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
         backend=lambda: LocalBackend.open(base, store, dtype=options["dtype"], limits=limits, method=options["method"]),
@@ -214,11 +213,11 @@ def _plan(options: dict[str, Any]) -> "Plan":
     )
 
 
-def _keys(database: str) -> "Keys":
+def _keys(database: str) -> "ApiKeys":
+    from soupmix.serve.keys import ApiKeys
     from soupmix.serve.tables import open_database
-    from soupmix.serve.tenants import Keys
 
-    return Keys(open_database(database))
+    return ApiKeys(open_database(database))
 
 
 _Made = TypeVar("_Made")

@@ -7,8 +7,6 @@ from pydantic import BaseModel
 from soupmix.policy import Grant
 
 __all__ = [
-    "AdapterAnswer",
-    "AdaptersAnswer",
     "ChatAnswer",
     "ChatChoice",
     "ChatLogprobs",
@@ -16,15 +14,7 @@ __all__ = [
     "CompletionAnswer",
     "CompletionChoice",
     "CompletionLogprobs",
-    "ModelAnswer",
-    "ModelsAnswer",
-    "PolicyAnswer",
-    "ProfileAnswer",
-    "ProfilesAnswer",
-    "ReloadAnswer",
-    "RuleAnswer",
     "SoupAnswer",
-    "Status",
     "TokenLogprob",
     "TopLogprob",
     "Usage",
@@ -188,100 +178,3 @@ class CompletionAnswer(_Answer):
 
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
-
-
-class ModelAnswer(BaseModel):
-    """A model that may be named in a request: the base, or a profile as "soup:<id>" with the base as its parent."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
-    root: str
-    parent: str | None
-
-
-class ModelsAnswer(BaseModel):
-    """`GET /v1/models`."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelAnswer]
-
-
-class ProfileAnswer(BaseModel):
-    """A profile as it is stored: what was asked for, not what a policy grants of it."""
-
-    id: str
-    object: Literal["soup"] = "soup"
-    model: str
-    name: str | None
-    weights: dict[str, str]
-    attributes: dict[str, str]
-    sources: str | dict[str, str]
-    created: int
-    changed: int
-
-
-class ProfilesAnswer(BaseModel):
-    """A page of profiles, ordered by id; `has_more` says whether to ask again with `after`."""
-
-    object: Literal["list"] = "list"
-    data: list[ProfileAnswer]
-    has_more: bool
-
-
-class AdapterAnswer(BaseModel):
-    """An adapter, and the least and most that the policy in force grants of it, whoever asks."""
-
-    name: str
-    digest: str
-    dimension: str
-    pole: str
-    tags: list[str]
-    licence: str
-    least: str
-    most: str
-
-
-class AdaptersAnswer(BaseModel):
-    """`GET /v1/adapters`."""
-
-    object: Literal["list"] = "list"
-    data: list[AdapterAnswer]
-
-
-class RuleAnswer(BaseModel):
-    """A rule of the policy in force, and why it is there, as its issuer tells it."""
-
-    tier: str
-    issuer: str
-    rule: str
-    scope: str
-    refuses: bool
-    public_reason: str | None
-
-
-class PolicyAnswer(PolicyName):
-    """`GET /v1/policy`: the rules that can apply to the caller; `attributes` are the values that their scopes name."""
-
-    attributes: dict[str, list[str]]
-    metric: str
-    loaded: int
-    expires: int | None
-    last_day: str | None
-    obligations: list[str]
-    rules: list[RuleAnswer]
-
-
-class ReloadAnswer(BaseModel):
-    """What a reload did: the policy before, the one now, and remarks for its author."""
-
-    before: str
-    now: str
-    notes: list[str]
-
-
-class Status(BaseModel):
-    """`GET /health` and `GET /ready`."""
-
-    status: Literal["ok"]

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from soupmix.backends import Delta, Token
 from soupmix.openai.answers import Usage
 
-__all__ = ["ChatForm", "CompletionForm", "Form", "Made", "usage"]
+__all__ = ["AnswerSoFar", "ChatForm", "CompletionForm", "Form", "usage"]
 
 
 @dataclass(slots=True)
-class Made:
+class AnswerSoFar:
     """An answer as far as it is known; its counts are those of its last delta."""
 
     text: str = ""
@@ -32,13 +32,13 @@ class Form(Protocol):
     whole: str
     chunk: str
 
-    def choice(self, number: int, made: Made) -> dict[str, Any]:
+    def choice(self, number: int, made: AnswerSoFar) -> dict[str, Any]:
         """A whole answer as a choice."""
 
     def opening(self, number: int) -> dict[str, Any] | None:
         """The choice that begins a stream, if there is one."""
 
-    def delta(self, number: int, made: Made, delta: Delta) -> dict[str, Any]:
+    def delta(self, number: int, made: AnswerSoFar, delta: Delta) -> dict[str, Any]:
         """A delta as a choice; `made` is what came before it."""
 
 
@@ -47,7 +47,7 @@ class ChatForm:
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def choice(self, number: int, made: Made) -> dict[str, Any]:
+    def choice(self, number: int, made: AnswerSoFar) -> dict[str, Any]:
         """A whole message."""
         message = {"role": "assistant", "content": made.text}
         finish = made.last.finish if made.last else None
@@ -58,7 +58,7 @@ class ChatForm:
         delta = {"role": "assistant", "content": ""}
         return {"index": number, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def delta(self, number: int, made: Made, delta: Delta) -> dict[str, Any]:
+    def delta(self, number: int, made: AnswerSoFar, delta: Delta) -> dict[str, Any]:
         """What is added."""
         message = {"content": delta.text} if delta.text else {}
         return {"index": number, "delta": message, "logprobs": _chat_told(delta.tokens), "finish_reason": delta.finish}
@@ -69,7 +69,7 @@ class CompletionForm:
 
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
-    def choice(self, number: int, made: Made) -> dict[str, Any]:
+    def choice(self, number: int, made: AnswerSoFar) -> dict[str, Any]:
         """A whole text."""
         finish = made.last.finish if made.last else None
         return {"index": number, "text": made.text, "logprobs": _plain_told(made.tokens, 0), "finish_reason": finish}
@@ -77,14 +77,14 @@ class CompletionForm:
     def opening(self, number: int) -> None:
         """Nothing: a text begins with its first delta."""
 
-    def delta(self, number: int, made: Made, delta: Delta) -> dict[str, Any]:
+    def delta(self, number: int, made: AnswerSoFar, delta: Delta) -> dict[str, Any]:
         """What is added."""
         offset = sum(len(token.text) for token in made.tokens)
         told = _plain_told(delta.tokens, offset)
         return {"index": number, "text": delta.text, "logprobs": told, "finish_reason": delta.finish}
 
 
-def usage(made: Sequence[Made]) -> Usage:
+def usage(made: Sequence[AnswerSoFar]) -> Usage:
     """Tokens of all answers of a request."""
     last = [each.last for each in made if each.last is not None]
     return Usage.of(

@@ -26,7 +26,6 @@ __all__ = [
     "ChatAsk",
     "ChatMessage",
     "CompletionAsk",
-    "ProfileAsk",
     "RangesAsk",
     "Sent",
     "SoupAsk",
@@ -153,13 +152,6 @@ class RangesAsk(Sent):
     """Whose ranges: what a request would say about itself."""
 
     attributes: Attributes = {}
-
-
-class ProfileAsk(SoupAsk):
-    """A named profile, as it is created or replaced."""
-
-    name: ShortLine | None = None
-    weights: Weights
 
 
 class TextPart(Sent):

@@ -1,33 +1,24 @@
 """What a client may ask about the server: models, adapters, the policy, health, metrics."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from soupmix.errors import Overloaded, SoupmixError
-from soupmix.openai.answers import (
-    AdapterAnswer,
-    AdaptersAnswer,
-    ModelAnswer,
-    ModelsAnswer,
-    PolicyAnswer,
-    ReloadAnswer,
-    RuleAnswer,
-    Status,
-)
+from soupmix.openai.answers import PolicyName
 from soupmix.openai.errors import HttpError
-from soupmix.serve.auth import authenticate, house_of, operator
-from soupmix.serve.documented import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
-from soupmix.serve.granting import no_such_model
-from soupmix.serve.house import House
-from soupmix.serve.people import recorded
-from soupmix.serve.policy_watch import reload_policy
+from soupmix.serve.auth import authenticate, operator, state_of
+from soupmix.serve.disclosure import Disclosure
+from soupmix.serve.grants import no_such_model, recorded
+from soupmix.serve.keys import Caller
 from soupmix.serve.profiles import PREFIX, Profile
+from soupmix.serve.reload import reload_policy
+from soupmix.serve.responses import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
+from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
-from soupmix.serve.telling import Telling
-from soupmix.serve.tenants import Caller
 from soupmix.weights import decimal_text
 
 __all__ = ["router"]
@@ -44,12 +35,87 @@ _MOST_MODELS = 1000
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class ModelAnswer(BaseModel):
+    """A model that may be named in a request: the base, or a profile as "soup:<id>" with the base as its parent."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None
+
+
+class ModelsAnswer(BaseModel):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelAnswer]
+
+
+class AdapterAnswer(BaseModel):
+    """An adapter, and the least and most that the policy in force grants of it, whoever asks."""
+
+    name: str
+    digest: str
+    dimension: str
+    pole: str
+    tags: list[str]
+    licence: str
+    least: str
+    most: str
+
+
+class AdaptersAnswer(BaseModel):
+    """`GET /v1/adapters`."""
+
+    object: Literal["list"] = "list"
+    data: list[AdapterAnswer]
+
+
+class RuleAnswer(BaseModel):
+    """A rule of the policy in force, and why it is there, as its issuer tells it."""
+
+    tier: str
+    issuer: str
+    rule: str
+    scope: str
+    refuses: bool
+    public_reason: str | None
+
+
+class PolicyAnswer(PolicyName):
+    """`GET /v1/policy`: the rules that can apply to the caller; `attributes` are the values that their scopes name."""
+
+    attributes: dict[str, list[str]]
+    metric: str
+    loaded: int
+    expires: int | None
+    last_day: str | None
+    obligations: list[str]
+    rules: list[RuleAnswer]
+
+
+class ReloadAnswer(BaseModel):
+    """What a reload did: the policy before, the one now, and remarks for its author."""
+
+    before: str
+    now: str
+    notes: list[str]
+
+
+class Status(BaseModel):
+    """`GET /health` and `GET /ready`."""
+
+    status: Literal["ok"]
+
+
 @router.get("/v1/models", responses=GUARDED)
 def models(request: Request, caller: _Caller) -> ModelsAnswer:
     """The base model, and the first thousand of the tenant's own profiles; `/v1/soups` has all."""
-    house = house_of(request)
-    found = house.profiles.page(caller.tenant, _MOST_MODELS)
-    return ModelsAnswer(data=[_base(house), *(_soup(house, each) for each in found)])
+    state = state_of(request)
+    found = state.profiles.page(caller.tenant, _MOST_MODELS)
+    return ModelsAnswer(data=[_base(state), *(_soup(state, each) for each in found)])
 
 
 @router.get("/v1/models/{model}", responses=PROFILE)
@@ -57,13 +123,13 @@ def model(
     request: Request, caller: _Caller, name: Annotated[str, Path(alias="model", min_length=1, max_length=300)]
 ) -> ModelAnswer:
     """One model."""
-    house = house_of(request)
-    if name == house.settings.model:
-        return _base(house)
+    state = state_of(request)
+    if name == state.settings.model:
+        return _base(state)
     if not name.startswith(PREFIX):
         raise no_such_model(name)
     try:
-        return _soup(house, house.profiles.get(caller.tenant, name.removeprefix(PREFIX)))
+        return _soup(state, state.profiles.get(caller.tenant, name.removeprefix(PREFIX)))
     except HttpError:
         raise no_such_model(name) from None
 
@@ -71,8 +137,8 @@ def model(
 @router.get("/v1/adapters", responses=GUARDED)
 def adapters(request: Request, caller: _Caller) -> AdaptersAnswer:
     """The adapters that may be mixed, with what the policy grants of each at most, whoever asks."""
-    house = house_of(request)
-    bounds = house.policies.held.policy.bounds()
+    state = state_of(request)
+    bounds = state.policies.held.policy.bounds()
     return AdaptersAnswer(
         data=[
             AdapterAnswer(
@@ -85,7 +151,7 @@ def adapters(request: Request, caller: _Caller) -> AdaptersAnswer:
                 least=decimal_text(bounds.get(each.name, (0, 0))[0]),
                 most=decimal_text(bounds.get(each.name, (0, 0))[1]),
             )
-            for each in house.adapters
+            for each in state.adapters
         ]
     )
 
@@ -93,14 +159,14 @@ def adapters(request: Request, caller: _Caller) -> AdaptersAnswer:
 @router.get("/v1/policy", responses=GUARDED)
 def policy(request: Request, caller: _Caller) -> PolicyAnswer:
     """What of the policy in force can concern this caller, as far as its issuers tell it, and what it obliges to."""
-    held = house_of(request).policies.held
-    telling = Telling(held.policy, caller.attributes)
+    held = state_of(request).policies.held
+    disclosure = Disclosure(held.policy, caller.attributes)
     fields = RuleAnswer.model_fields.keys() - {"rule", "scope"}
     return PolicyAnswer(
         digest=held.policy.digest,
         open=held.policy.is_open,
         signed=held.signed,
-        attributes=telling.values(),
+        attributes=disclosure.values(),
         metric=held.policy.metric,
         loaded=int(held.loaded.timestamp()),
         expires=int(held.expires.timestamp()) if held.expires else None,
@@ -108,9 +174,9 @@ def policy(request: Request, caller: _Caller) -> PolicyAnswer:
         obligations=list(held.policy.obligations(caller.attributes)),
         rules=[
             RuleAnswer(
-                rule=each.ref.id, scope=telling.scope(each), **{name: getattr(each.ref, name) for name in fields}
+                rule=each.ref.id, scope=disclosure.scope(each), **{name: getattr(each.ref, name) for name in fields}
             )
-            for each in telling.rules()
+            for each in disclosure.rules()
         ],
     )
 
@@ -118,23 +184,23 @@ def policy(request: Request, caller: _Caller) -> PolicyAnswer:
 @router.post("/v1/policy/reload", responses={**OPERATED, 409: CHANGED[409]})
 def reload(request: Request, caller: Annotated[Caller, Depends(operator)]) -> ReloadAnswer:
     """Read the policy again; a new one that is wrong changes nothing, and the answer is 409 with what is wrong."""
-    house = house_of(request)
-    done = reload_policy(house)
+    state = state_of(request)
+    done = reload_policy(state)
     return ReloadAnswer(before=done.before, now=done.now, notes=list(done.notes))
 
 
 @router.delete("/v1/people/{user}", status_code=204, responses={**OPERATED, **PROFILE})
 def forget(request: Request, caller: Annotated[Caller, Depends(operator)], name: _User) -> None:
     """Destroy the key of one of the tenant's people in the audit log: no record can be linked to them any more."""
-    house = house_of(request)
-    if house.audit is None or not house.audit.erase(recorded(caller, name)):
+    state = state_of(request)
+    if state.audit is None or not state.audit.erase(recorded(caller, name)):
         raise HttpError("nobody of that name is in the audit log", status=404, reason="no-such-person", param="user")
 
 
 @router.get("/health", responses=OPEN)
 def health(request: Request) -> Status:
     """Whether answers can be made at all; if not, this process should be ended."""
-    if not house_of(request).backend.state().alive:
+    if not state_of(request).backend.state().alive:
         raise SoupmixError("the engine has stopped; start the server again", reason="stopped")
     return Status(status="ok")
 
@@ -142,24 +208,24 @@ def health(request: Request) -> Status:
 @router.get("/ready", responses=OPEN)
 def ready(request: Request) -> Status:
     """Whether requests should be sent here now."""
-    house = house_of(request)
-    if house.closing.is_set():
+    state = state_of(request)
+    if state.closing.is_set():
         raise Overloaded("the server is closing", reason="draining", retry_after=5.0)
-    house.policies.current()
+    state.policies.current()
     return health(request)
 
 
 @router.get("/metrics", response_class=Response, responses={**OPERATED, 200: {"content": {"text/plain": {}}}})
 def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
     """Prometheus metrics, for an operator's key."""
-    return Response(house_of(request).metrics.text(), media_type=_METRICS)
+    return Response(state_of(request).metrics.text(), media_type=_METRICS)
 
 
-def _base(house: House) -> ModelAnswer:
-    name = house.settings.model
-    return ModelAnswer(id=name, created=house.started, owned_by="soupmix", root=name, parent=None)
+def _base(state: ServerState) -> ModelAnswer:
+    name = state.settings.model
+    return ModelAnswer(id=name, created=state.started, owned_by="soupmix", root=name, parent=None)
 
 
-def _soup(house: House, profile: Profile) -> ModelAnswer:
-    name = house.settings.model
+def _soup(state: ServerState, profile: Profile) -> ModelAnswer:
+    name = state.settings.model
     return ModelAnswer(id=f"{PREFIX}{profile.id}", created=profile.created, owned_by="tenant", root=name, parent=name)

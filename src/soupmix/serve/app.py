@@ -1,10 +1,14 @@
-"""The application: routes, errors in OpenAI's shape, and an OpenAPI document that says what is so."""
+"""The application: routes, errors in OpenAI's shape, an OpenAPI document that says what is so, and the page at `/`.
+
+The page is files as they are shipped, that may load nothing from elsewhere.
+"""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,45 +17,60 @@ from fastapi.openapi.utils import get_openapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
 from soupmix import __version__
 from soupmix.errors import SoupmixError
-from soupmix.serve import about, chat, clamping, completions, soups
-from soupmix.serve.frontdoor import FrontDoor
-from soupmix.serve.house import House
+from soupmix.serve import about, chat_routes, grants, soups
 from soupmix.serve.logs import LOGGER
-from soupmix.serve.page import add_page
-from soupmix.serve.policy_watch import watch
+from soupmix.serve.middleware import RequestGate
 from soupmix.serve.profiles import PREFIX
+from soupmix.serve.reload import watch
 from soupmix.serve.responses import error_response, refusal_response, validation_response
+from soupmix.serve.state import ServerState
 
 __all__ = ["application", "schema"]
 
+_APP: Mapping[str, Any] = {
+    "title": "soupmix",
+    "version": __version__,
+    "description": "One language model for many people: a LoRA soup per person, clamped by policy.",
+    "docs_url": None,
+    "redoc_url": None,
+    "redirect_slashes": False,
+}
+_PAGE: Final = Path(__file__).parent / "page"
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
-def application(house: House) -> ASGIApp:
+
+def application(state: ServerState) -> ASGIApp:
     """The ASGI application of a server."""
-    app = FastAPI(lifespan=_lifespan, **_MANNERS)
-    app.state.house = house
-    for router in (about.router, chat.router, clamping.router, completions.router, soups.router):
+    app = FastAPI(lifespan=_lifespan, **_APP)
+    app.state.server = state
+    for router in (about.router, chat_routes.router, grants.router, soups.router):
         app.include_router(router)
-    add_page(app)
+    _add_page(app)
     app.add_exception_handler(SoupmixError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _elsewhere)
     app.add_exception_handler(SQLAlchemyError, _database)
     app.add_exception_handler(Exception, _fault)
     app.openapi = lambda: schema(app)  # type: ignore[method-assign]
-    if house.settings.origins:
+    if state.settings.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(house.settings.origins),
+            allow_origins=list(state.settings.origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
             expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
         )
-    return FrontDoor(app, house)
+    return RequestGate(app, state)
 
 
 def schema(app: FastAPI) -> dict[str, Any]:
@@ -64,30 +83,20 @@ def schema(app: FastAPI) -> dict[str, Any]:
         for operations in made["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
-        schemas, house = made["components"]["schemas"], app.state.house
+        schemas, state = made["components"]["schemas"], app.state.server
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         for name in ("ChatAsk", "CompletionAsk"):
-            schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(house.settings.model)}|{PREFIX}.+)$"
+            schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(state.settings.model)}|{PREFIX}.+)$"
         for name in ("SoupAsk", "ProfileAsk"):
-            schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in house.adapters]}
+            schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in state.adapters]}
         app.openapi_schema = made
     return app.openapi_schema
 
 
-_MANNERS: Mapping[str, Any] = {
-    "title": "soupmix",
-    "version": __version__,
-    "description": "One language model for many people: a LoRA soup per person, clamped by policy.",
-    "docs_url": None,
-    "redoc_url": None,
-    "redirect_slashes": False,
-}
-
-
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    watching = asyncio.create_task(watch(app.state.house))
+    watching = asyncio.create_task(watch(app.state.server))
     yield
     watching.cancel()
 
@@ -112,5 +121,19 @@ async def _database(_: Request, error: Exception) -> Response:
 
 
 async def _fault(_: Request, error: Exception) -> Response:
-    """Told here, and raised again by Starlette, so that the front door logs it."""
+    """Told here, and raised again by Starlette, so that the request gate logs it."""
     return error_response("a fault of this server; it is in its log", 500, "fault")
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serve every file of the page under its name, and index.html at `/`; no path of a request becomes one of a file."""
+    for path in sorted(_PAGE.glob("*")) if (_PAGE / "index.html").is_file() else ():
+        if path.is_file():
+            _add(app, "/" if path.name == "index.html" else f"/{path.name}", path)
+
+
+def _add(app: FastAPI, address: str, path: Path) -> None:
+    async def send(_: Request) -> FileResponse:
+        return FileResponse(path, headers=_PAGE_HEADERS)
+
+    app.add_route(address, send, methods=["GET"], include_in_schema=False)

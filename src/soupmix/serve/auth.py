@@ -12,10 +12,10 @@ from starlette.types import Scope
 
 from soupmix.errors import SoupmixError
 from soupmix.openai.errors import HttpError
-from soupmix.serve.house import House
-from soupmix.serve.tenants import Caller
+from soupmix.serve.keys import Caller
+from soupmix.serve.state import ServerState
 
-__all__ = ["authenticate", "house_of", "operator", "recognise"]
+__all__ = ["authenticate", "operator", "recognise", "state_of"]
 
 _CALLER: Final = "soupmix.caller"
 """Of a scope: who calls, or why that is not known."""
@@ -24,16 +24,16 @@ _BEARER = HTTPBearer(auto_error=False, description="An API key; `soupmix serve k
 _NOBODY = Caller("", {}, operator=True)
 
 
-def house_of(request: Request) -> House:
+def state_of(request: Request) -> ServerState:
     """What this request is served with."""
-    house: House = request.app.state.house
-    return house
+    state: ServerState = request.app.state.server
+    return state
 
 
-async def recognise(house: House, scope: Scope) -> Caller | None:
+async def recognise(state: ServerState, scope: Scope) -> Caller | None:
     """Who calls, or None for a stranger; a route that needs a caller then says why through `authenticate`."""
     try:
-        scope[_CALLER] = await _caller(house, Headers(scope=scope).get("authorization", ""))
+        scope[_CALLER] = await _caller(state, Headers(scope=scope).get("authorization", ""))
     except (SoupmixError, SQLAlchemyError) as error:
         scope[_CALLER] = error
         return None
@@ -41,13 +41,13 @@ async def recognise(house: House, scope: Scope) -> Caller | None:
     return scope[_CALLER]  # type: ignore[no-any-return]
 
 
-async def _caller(house: House, said: str) -> Caller:
-    if house.settings.no_auth:
+async def _caller(state: ServerState, said: str) -> Caller:
+    if state.settings.no_auth:
         return _NOBODY
     scheme, _, key = said.partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise HttpError("an API key is needed; send it as 'Authorization: Bearer KEY'", status=401, reason="no-key")
-    return await run_in_threadpool(house.keys.caller, key.strip())
+    return await run_in_threadpool(state.keys.caller, key.strip())
 
 
 async def authenticate(

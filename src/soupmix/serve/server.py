@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import uvicorn
 
 from soupmix.serve.app import application
-from soupmix.serve.house import House
 from soupmix.serve.logs import tell
-from soupmix.serve.policy_watch import reload_quietly
+from soupmix.serve.reload import reload_quietly
+from soupmix.serve.state import ServerState
 
 __all__ = ["Server"]
 
@@ -21,11 +21,11 @@ _GRACE = 10  # seconds for the last bytes of answers that are over
 class Server(uvicorn.Server):
     """One process, one event loop, one engine. SIGTERM and SIGINT end it, SIGHUP reads the policy again."""
 
-    def __init__(self, house: House, host: str, port: int) -> None:
+    def __init__(self, state: ServerState, host: str, port: int) -> None:
         """Port 0 is any that is free; `port` says which."""
         super().__init__(
             uvicorn.Config(
-                application(house),
+                application(state),
                 host=host,
                 port=port,
                 http="h11",  # one reader of HTTP, whatever else is installed: what it lets through is tested
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
             )
         )
-        self._house = house
+        self._state = state
 
     @property
     def port(self) -> int:
@@ -50,12 +50,12 @@ class Server(uvicorn.Server):
         """Listen."""
         await super().startup(sockets)
         if self.started:
-            held = self._house.policies.held
+            held = self._state.policies.held
             tell(
                 "listening",
                 host=self.config.host,
                 port=self.port,
-                model=self._house.settings.model,
+                model=self._state.settings.model,
                 policy=held.policy.digest,
                 open=held.policy.is_open,
                 signed=held.signed,
@@ -64,12 +64,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new requests, give running answers their time, then close."""
-        seconds = self._house.settings.drain
-        self._house.closing.set()
-        tell("draining", seconds=seconds, running=self._house.backend.state().running)
+        seconds = self._state.settings.drain
+        self._state.closing.set()
+        tell("draining", seconds=seconds, running=self._state.backend.state().running)
         for server in self.servers:
             server.close()
-        await asyncio.to_thread(self._house.backend.close, drain=seconds)
+        await asyncio.to_thread(self._state.backend.close, drain=seconds)
         await super().shutdown(sockets)
         tell("ended")
 
@@ -84,4 +84,4 @@ class Server(uvicorn.Server):
         yield
 
     def _reload(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, reload_quietly, self._house)
+        asyncio.get_running_loop().run_in_executor(None, reload_quietly, self._state)

@@ -1,4 +1,4 @@
-"""How much of the queue one tenant may fill, so that the others get their turn."""
+"""How much one tenant may hold, so that the others get their turn: answers under way, and bytes of bodies."""
 
 import threading
 from collections import Counter
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from soupmix.errors import Overloaded
 
-__all__ = ["Shares"]
+__all__ = ["Bodies", "Part", "Shares"]
 
 
 class Shares:
@@ -40,3 +40,56 @@ class Shares:
                 self._held[tenant] -= count
                 if not self._held[tenant]:
                     del self._held[tenant]
+
+
+class Bodies:
+    """Bytes of bodies by tenant. Used in one event loop."""
+
+    def __init__(self, most: int) -> None:
+        """All of them together are at most `most` bytes, and those of one tenant half as many."""
+        self._most = most
+        self._of: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held now."""
+        return self._of.total()
+
+    @contextmanager
+    def part(self, tenant: str) -> Iterator["Part"]:
+        """What one request of a tenant holds; given back at the end, if not before."""
+        part = Part(self, tenant)
+        try:
+            yield part
+        finally:
+            part.give_back()
+
+    def _take(self, tenant: str, size: int) -> None:
+        if self.held + size > self._most or self._of[tenant] + size > self._most // 2:
+            raise Overloaded(
+                "too many bytes of requests are being read at this moment; send this one again",
+                reason="bodies-full",
+            )
+        self._of[tenant] += size
+
+    def _give_back(self, tenant: str, size: int) -> None:
+        self._of[tenant] -= size
+        if not self._of[tenant]:
+            del self._of[tenant]
+
+
+class Part:
+    """What one request holds of a budget."""
+
+    def __init__(self, bodies: Bodies, tenant: str) -> None:
+        self._bodies, self._tenant, self._size = bodies, tenant, 0
+
+    def take(self, size: int) -> None:
+        """Hold so many more bytes. Raises `Overloaded`: there is no room for them (reason "bodies-full")."""
+        self._bodies._take(self._tenant, size)
+        self._size += size
+
+    def give_back(self) -> None:
+        """Hold none of them any more. Any number of times."""
+        self._bodies._give_back(self._tenant, self._size)
+        self._size = 0

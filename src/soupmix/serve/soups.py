@@ -1,22 +1,24 @@
 """`/v1/soups`: a tenant's named profiles."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from pydantic import BaseModel
 from starlette.requests import Request
 
-from soupmix.openai.answers import ProfileAnswer, ProfilesAnswer, SoupAnswer
+from soupmix.fields import ShortLine
+from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError
-from soupmix.openai.wire import ProfileAsk
-from soupmix.serve.auth import authenticate, house_of
-from soupmix.serve.documented import CHANGED, PROFILE, VALIDATED
-from soupmix.serve.granting import draft_of, look
-from soupmix.serve.house import House
+from soupmix.openai.wire import SoupAsk, Weights
+from soupmix.serve.auth import authenticate, state_of
+from soupmix.serve.grants import draft_of, preview
+from soupmix.serve.keys import Caller
 from soupmix.serve.profiles import PREFIX, Draft, Profile
+from soupmix.serve.responses import CHANGED, PROFILE, VALIDATED
+from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
-from soupmix.serve.tenants import Caller
 
 __all__ = ["router"]
 
@@ -29,12 +31,41 @@ _IfNoneMatch = Annotated[str | None, Header(description="The ETag of the version
 _MOST = 1000
 
 
+class ProfileAsk(SoupAsk):
+    """A named profile, as it is created or replaced."""
+
+    name: ShortLine | None = None
+    weights: Weights
+
+
+class ProfileAnswer(BaseModel):
+    """A profile as it is stored: what was asked for, not what a policy grants of it."""
+
+    id: str
+    object: Literal["soup"] = "soup"
+    model: str
+    name: str | None
+    weights: dict[str, str]
+    attributes: dict[str, str]
+    sources: str | dict[str, str]
+    created: int
+    changed: int
+
+
+class ProfilesAnswer(BaseModel):
+    """A page of profiles, ordered by id; `has_more` says whether to ask again with `after`."""
+
+    object: Literal["list"] = "list"
+    data: list[ProfileAnswer]
+    has_more: bool
+
+
 @router.post("", status_code=201, responses=CHANGED)
 def create(ask: ProfileAsk, request: Request, response: Response, caller: _Caller) -> ProfileAnswer:
     """Store a profile. What the policy would refuse altogether is not stored; what it narrows is stored as asked."""
-    house = house_of(request)
-    draft = _checked(house, caller, ask)
-    made = house.profiles.create(caller.tenant, draft)
+    state = state_of(request)
+    draft = _checked(state, caller, ask)
+    made = state.profiles.create(caller.tenant, draft)
     response.headers["ETag"], response.headers["Location"] = _tag(made), f"/v1/soups/{made.id}"
     return _answer(made)
 
@@ -47,7 +78,7 @@ def page(
     after: Annotated[str, Query(max_length=64, description="Only ids behind this one")] = "",
 ) -> ProfilesAnswer:
     """The tenant's profiles, ordered by id."""
-    found = house_of(request).profiles.page(caller.tenant, limit + 1, after)
+    found = state_of(request).profiles.page(caller.tenant, limit + 1, after)
     return ProfilesAnswer(data=[_answer(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
@@ -56,7 +87,7 @@ def read(
     request: Request, response: Response, caller: _Caller, id_: _Id, if_none_match: _IfNoneMatch = None
 ) -> ProfileAnswer | Response:
     """A profile as it is stored."""
-    found = house_of(request).profiles.get(caller.tenant, id_)
+    found = state_of(request).profiles.get(caller.tenant, id_)
     if if_none_match is not None and _tag(found) in _tags(if_none_match):
         return Response(status_code=304, headers={"ETag": _tag(found)})
     response.headers["ETag"] = _tag(found)
@@ -68,8 +99,8 @@ def change(
     ask: ProfileAsk, request: Request, response: Response, caller: _Caller, id_: _Id, if_match: _IfMatch = None
 ) -> ProfileAnswer:
     """Replace a profile: the version that If-Match names, or whichever it is."""
-    house = house_of(request)
-    made = house.profiles.change(caller.tenant, id_, _checked(house, caller, ask), _version(if_match))
+    state = state_of(request)
+    made = state.profiles.change(caller.tenant, id_, _checked(state, caller, ask), _version(if_match))
     response.headers["ETag"] = _tag(made)
     return _answer(made)
 
@@ -77,15 +108,15 @@ def change(
 @router.delete("/{id}", status_code=204, responses=CHANGED)
 def delete(request: Request, caller: _Caller, id_: _Id, if_match: _IfMatch = None) -> None:
     """Delete a profile: the version that If-Match names, or whichever it is."""
-    house_of(request).profiles.delete(caller.tenant, id_, _version(if_match))
+    state_of(request).profiles.delete(caller.tenant, id_, _version(if_match))
 
 
 @router.get("/{id}/grant", responses=PROFILE)
 def grant(request: Request, caller: _Caller, id_: _Id) -> SoupAnswer:
     """What the policy in force grants of a profile now, and why. Nothing is generated or recorded."""
-    house = house_of(request)
-    found = house.profiles.get(caller.tenant, id_)
-    return look(house, caller, found.draft, found.id, house.policies.current()).answer
+    state = state_of(request)
+    found = state.profiles.get(caller.tenant, id_)
+    return preview(state, caller, found.draft, found.id, state.policies.current()).answer
 
 
 @router.get(
@@ -95,15 +126,15 @@ def grant(request: Request, caller: _Caller, id_: _Id) -> SoupAnswer:
 )
 def export(request: Request, caller: _Caller, id_: _Id) -> Response:
     """A profile as a recipe that `soupmix merge` takes, with everything that is stored of it."""
-    found = house_of(request).profiles.get(caller.tenant, id_)
+    found = state_of(request).profiles.get(caller.tenant, id_)
     headers = {"Content-Disposition": 'attachment; filename="recipe.yaml"'}
     return Response(_recipe(found), media_type="application/yaml", headers=headers)
 
 
-def _checked(house: House, caller: Caller, ask: ProfileAsk) -> Draft:
+def _checked(state: ServerState, caller: Caller, ask: ProfileAsk) -> Draft:
     """The draft, if the policy in force grants anything of it. Raises as `Policy.clamp` does."""
-    draft = draft_of(house, ask, ask.name)
-    look(house, caller, draft, None, house.policies.current())
+    draft = draft_of(state, ask, ask.name)
+    preview(state, caller, draft, None, state.policies.current())
     return draft
 
 

@@ -15,13 +15,13 @@ const STARTERS = [
 
 const at = (id) => document.getElementById(id);
 
-const house = { world: null, announce, granted, fail, remove, ask: () => at("ask").requestSubmit() };
+const app = { world: null, announce, granted, fail, remove, ask: () => at("ask").requestSubmit() };
 let columns = [];
 let running = null;
 
 async function open() {
   try {
-    house.world = await readWorld();
+    app.world = await readWorld();
     fail({ message: "" });
     draw();
   } catch (error) {
@@ -30,9 +30,9 @@ async function open() {
 }
 
 function draw() {
-  at("model").textContent = house.world.model;
-  showPolicy(house.world.policy);
-  columns = [new Base(house), ...startersOf(house.world).map((wish) => new Person(house, wish))];
+  at("model").textContent = app.world.model;
+  showPolicy(app.world.policy);
+  columns = [new Base(app), ...startersOf(app.world).map((wish) => new Person(app, wish))];
   at("columns").replaceChildren(...columns.map((each) => each.element));
   for (const id of ["facts", "kitchen"]) at(id).hidden = false;
   at("key-form").hidden = true;
@@ -59,7 +59,7 @@ function stated({ attributes }, said) {
 
 function add() {
   if (columns.length > MOST_PEOPLE) return;
-  const person = new Person(house, { weights: {}, attributes: {} });
+  const person = new Person(app, { weights: {}, attributes: {} });
   columns.push(person);
   at("columns").append(person.element);
   person.find(".name").focus();
@@ -110,11 +110,11 @@ function stop() {
 
 /** A grant under another policy than the one on the page: read that. */
 async function granted({ policy }) {
-  if (policy.digest === house.world.policy.digest) return;
-  house.world.policy.digest = policy.digest; // once, however many grants come meanwhile
+  if (policy.digest === app.world.policy.digest) return;
+  app.world.policy.digest = policy.digest; // once, however many grants come meanwhile
   try {
-    house.world = await readWorld();
-    showPolicy(house.world.policy);
+    app.world = await readWorld();
+    showPolicy(app.world.policy);
   } catch (error) {
     fail(error);
   }
@@ -147,7 +147,7 @@ at("ask").addEventListener("submit", (event) => {
 at("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  house.ask();
+  app.ask();
 });
 at("stop").addEventListener("click", stop);
 at("add").addEventListener("click", add);

@@ -13,16 +13,16 @@ function cardOf(template) {
 }
 
 export class Base {
-  constructor(house) {
-    this.house = house;
+  constructor(app) {
+    this.app = app;
     this.element = cardOf("#base-column");
     this.element.ariaLabel = "Base";
     this.element.querySelector(".answer").ariaLabel = "Answer of the base model";
-    this.answer = new Answer(this.element, () => "Base", house.announce);
+    this.answer = new Answer(this.element, () => "Base", app.announce);
   }
 
   ask(body, signal) {
-    return this.answer.ask({ ...body, model: this.house.world.model }, signal, (grant) => this.show(grant));
+    return this.answer.ask({ ...body, model: this.app.world.model }, signal, (grant) => this.show(grant));
   }
 
   /** A policy may require adapters of everybody. */
@@ -33,13 +33,13 @@ export class Base {
 }
 
 export class Person {
-  /** `wish` is {weights, attributes}; `house` is {world, announce, ask, remove, fail, changed}. */
-  constructor(house, wish) {
-    this.house = house;
+  /** `wish` is {weights, attributes}; `app` is {world, announce, ask, remove, fail, changed}. */
+  constructor(app, wish) {
+    this.app = app;
     this.element = cardOf("#person-column");
-    this.answer = new Answer(this.element, () => this.name, house.announce);
-    this.attributes = new Attributes(this.find(".attributes"), house.world.policy.attributes, wish.attributes, () => this.change());
-    this.sliders = house.world.axes.map((axis) => new Slider(axis, () => this.change()));
+    this.answer = new Answer(this.element, () => this.name, app.announce);
+    this.attributes = new Attributes(this.find(".attributes"), app.world.policy.attributes, wish.attributes, () => this.change());
+    this.sliders = app.world.axes.map((axis) => new Slider(axis, () => this.change()));
     this.find(".sliders").append(...this.sliders.map((each) => each.element));
     for (const slider of this.sliders) slider.weights = wish.weights;
     this.listen();
@@ -53,10 +53,10 @@ export class Person {
 
   listen() {
     this.find(".name").addEventListener("input", () => this.rename(true));
-    this.find(".remove").addEventListener("click", () => this.house.remove(this));
+    this.find(".remove").addEventListener("click", () => this.app.remove(this));
     this.find(".save").addEventListener("click", () => this.save());
     this.element.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.target.tagName === "INPUT") this.house.ask();
+      if (event.key === "Enter" && event.target.tagName === "INPUT") this.app.ask();
     });
   }
 
@@ -96,7 +96,7 @@ export class Person {
     this.looking = new AbortController();
     const { signal } = this.looking;
     try {
-      const most = await rangesFor(this.house.world, this.attributes.chosen);
+      const most = await rangesFor(this.app.world, this.attributes.chosen);
       for (const slider of this.sliders) slider.setRange(most);
       this.show(await call("/v1/clamp", { method: "POST", body: this.soup, signal }));
     } catch (error) {
@@ -108,16 +108,16 @@ export class Person {
     this.find(".refusal").textContent = "";
     this.attributes.setCounted(grant.attributes);
     for (const slider of this.sliders) slider.setGrant(grant);
-    this.house.granted(grant);
+    this.app.granted(grant);
   }
 
   refuse(problem) {
-    if (problem.status === 401 || !("status" in problem)) this.house.fail(problem);
+    if (problem.status === 401 || !("status" in problem)) this.app.fail(problem);
     else this.find(".refusal").textContent = problem.message;
   }
 
   ask(body, signal) {
-    const wanted = { ...body, model: this.house.world.model, soup: this.soup };
+    const wanted = { ...body, model: this.app.world.model, soup: this.soup };
     return this.answer.ask(wanted, signal, (grant) => this.show(grant));
   }
 
@@ -135,7 +135,7 @@ export class Person {
   }
 
   refuseToSave(problem) {
-    if (problem.status === 401 || !("status" in problem)) this.house.fail(problem);
+    if (problem.status === 401 || !("status" in problem)) this.app.fail(problem);
     else this.tell(`Not saved: ${problem.message}.`, "");
   }
 

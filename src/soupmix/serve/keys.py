@@ -15,7 +15,7 @@ from soupmix.openai.errors import HttpError
 from soupmix.policy.rules import check_attributes
 from soupmix.serve.tables import KEYS, SECRETS
 
-__all__ = ["Caller", "Key", "Keys"]
+__all__ = ["ApiKey", "ApiKeys", "Caller"]
 
 _KEY = re.compile(r"sk-soupmix-([0-9a-f]{16})-([A-Za-z0-9_-]{43})")
 _NOBODY = "0" * 64
@@ -39,7 +39,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """A key as it is known: never the key itself. Times are seconds since 1970; `revoked` is None while it is good."""
 
     id: str
@@ -48,7 +48,7 @@ class Key:
     revoked: int | None
 
 
-class Keys:
+class ApiKeys:
     """All keys. Safe to share between threads; a key that was revoked is refused from then on."""
 
     def __init__(self, database: Engine) -> None:
@@ -81,12 +81,12 @@ class Keys:
             )
         return f"sk-soupmix-{name}-{secret}"
 
-    def list(self) -> list[Key]:
+    def list(self) -> list[ApiKey]:
         """All keys, oldest first."""
         with self._database.connect() as connection:
             rows = connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))
             return [
-                Key(row.id, Caller(row.tenant, row.attributes, row.operator, row.id), row.created, row.revoked)
+                ApiKey(row.id, Caller(row.tenant, row.attributes, row.operator, row.id), row.created, row.revoked)
                 for row in rows
             ]
 

@@ -10,10 +10,10 @@ from soupmix.backends import Backend, Delta, Request, Ticket
 from soupmix.errors import Overloaded, SoupmixError
 from soupmix.serve.metrics import Metrics
 
-__all__ = ["Answers", "failed"]
+__all__ = ["PendingAnswers", "failed"]
 
 
-class Answers:
+class PendingAnswers:
     """The answers to one request, as deltas in the order in which they come. Used in one event loop.
 
     Whoever leaves calls `cancel`: what is not finished then leaves the running batch.

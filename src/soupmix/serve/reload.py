@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from soupmix.errors import SoupmixError
 from soupmix.openai.errors import HttpError
-from soupmix.serve.house import House
 from soupmix.serve.logs import tell
 from soupmix.serve.policies import Reload
 from soupmix.serve.refusals import Refusals
+from soupmix.serve.state import ServerState
 
 __all__ = ["reload_policy", "reload_quietly", "watch"]
 
@@ -17,21 +17,21 @@ _EVERY = 60.0
 _BEFORE = timedelta(hours=1)
 
 
-def reload_policy(house: House) -> Reload:
+def reload_policy(state: ServerState) -> Reload:
     """Read the policy again.
 
     Raises:
         HttpError: 409 and the reason of what is wrong; the policy before stays in force.
     """
     try:
-        done = house.policies.reload()
+        done = state.policies.reload()
     except SoupmixError as error:
-        house.metrics.reloads.labels("refused").inc()
+        state.metrics.reloads.labels("refused").inc()
         tell("policy refused", level=logging.ERROR, reason=error.reason, problem=str(error))
         raise HttpError(
             f"the policy before stays in force: {error}", status=409, reason=error.reason or "bad-policy"
         ) from error
-    house.metrics.reloads.labels("loaded").inc()
+    state.metrics.reloads.labels("loaded").inc()
     tell("policy loaded", before=done.before, now=done.now, notes=list(done.notes))
     return done
 
@@ -43,20 +43,20 @@ def _flush(refusals: Refusals) -> None:
         tell("refusals not recorded", level=logging.ERROR, reason=error.reason)
 
 
-def reload_quietly(house: House) -> None:
+def reload_quietly(state: ServerState) -> None:
     """Read the policy again; what is wrong with it is in the log."""
     try:
-        reload_policy(house)
+        reload_policy(state)
     except HttpError:
         return
 
 
-async def watch(house: House) -> None:
+async def watch(state: ServerState) -> None:
     """Once a minute: write the counts of refusals that are due; read signed sets again in their last hour until renewed."""
     while True:
         await asyncio.sleep(_EVERY)
-        if house.refusals is not None:
-            await asyncio.to_thread(_flush, house.refusals)
-        expires = house.policies.held.expires
+        if state.refusals is not None:
+            await asyncio.to_thread(_flush, state.refusals)
+        expires = state.policies.held.expires
         if expires is not None and datetime.now(UTC) >= expires - _BEFORE:
-            await asyncio.to_thread(reload_quietly, house)
+            await asyncio.to_thread(reload_quietly, state)

@@ -8,10 +8,10 @@ from soupmix.openai.answers import SoupAnswer
 from soupmix.policy import Binding, Grant, Policy
 from soupmix.policy.assembly import ScopedRule
 
-__all__ = ["Telling"]
+__all__ = ["Disclosure"]
 
 
-class Telling:
+class Disclosure:
     """A policy as one caller hears of it.
 
     Args:

@@ -78,7 +78,7 @@ def test_nothing_that_a_stranger_sends_is_held(start: Start) -> None:
         lines = [stack.enter_context(socket.create_connection(place(server))) for _ in range(50)]
         for line in lines:
             line.sendall(head(f"Content-Length: {1 << 20}") + b"x" * 100)
-        assert server.house.bodies.held == 0
+        assert server.state.bodies.held == 0
         assert all(told(line).startswith(b"HTTP/1.1 401") for line in lines)
 
 
@@ -96,7 +96,7 @@ def test_all_bodies_that_are_being_read_have_one_budget(start: Start) -> None:
         lines = [stack.enter_context(socket.create_connection(place(server))) for _ in range(9)]
         for line in lines[:2]:
             line.sendall(head(f"Content-Length: {1 << 16}", key=server.keys["acme"]) + b" " * 65000)
-        assert _until(lambda: server.house.bodies.held == 130_000)
+        assert _until(lambda: server.state.bodies.held == 130_000)
         lines[2].sendall(head(f"Content-Length: {1 << 16}", key=server.keys["acme"]) + b" " * 65000)
         found = told(lines[2])
         assert found.startswith(b"HTTP/1.1 429")
@@ -106,10 +106,10 @@ def test_all_bodies_that_are_being_read_have_one_budget(start: Start) -> None:
             assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
         for line in lines[:2]:
             line.close()
-        assert _until(lambda: server.house.bodies.held == 0)
+        assert _until(lambda: server.state.bodies.held == 0)
         with server.http() as http:
             assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
-    assert server.house.bodies.held == 0
+    assert server.state.bodies.held == 0
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/policy/reload", "/v1/models", "/nowhere"])
@@ -117,7 +117,7 @@ def test_the_budget_is_given_back_however_a_request_ends(server: Running, path: 
     with server.http() as http:
         for body in (BODY, b"{", b"x" * (1 << 21), b"", b"[" * 30_000):
             http.post(path, content=body, headers={"Content-Type": "application/json"})
-            assert _until(lambda: server.house.bodies.held == 0)
+            assert _until(lambda: server.state.bodies.held == 0)
 
 
 def test_a_hostile_body_stalls_nobody(start: Start) -> None:
@@ -143,7 +143,7 @@ def test_a_text_that_cannot_fit_never_becomes_tokens(server: Running, monkeypatc
     def never(_: object) -> None:
         raise AssertionError("it became tokens")
 
-    monkeypatch.setattr(server.house.backend, "tokens", never)
+    monkeypatch.setattr(server.state.backend, "tokens", never)
     long = "x" * 1_000_000
     chat = {**CHAT, "messages": [{"role": "user", "content": long[:500_000]}] * 2}
     with server.http() as http:
@@ -184,7 +184,7 @@ def open_server(start: Start) -> Iterator[Running]:
 def test_without_keys_no_page_elsewhere_changes_anything(open_server: Running, case: str) -> None:
     host = open_server.url.removeprefix("http://")
     headers = {name: value.format(host=host) for name, value in ELSEWHERE[case].items()}
-    loaded = open_server.house.policies.held.loaded
+    loaded = open_server.state.policies.held.loaded
     with httpx.Client(base_url=open_server.url, trust_env=False) as http:
         for method, path in CHANGING:
             answer = http.request(method, path, headers=headers)
@@ -192,7 +192,7 @@ def test_without_keys_no_page_elsewhere_changes_anything(open_server: Running, c
         assert (
             http.get("/v1/models", headers=headers).status_code == 200
         )  # a link may lead here, a page may not read it
-    assert open_server.house.policies.held.loaded == loaded
+    assert open_server.state.policies.held.loaded == loaded
 
 
 def test_without_keys_the_page_itself_a_friend_and_a_program_are_answered(open_server: Running) -> None:

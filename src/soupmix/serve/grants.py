@@ -1,0 +1,224 @@
+"""From what a request says to a grant: whose weights, which attributes count, and a record before anything else.
+
+`/v1/clamp` and `/v1/ranges` say what would be granted, without asking for an answer.
+"""
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from soupmix.audit import Record
+from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError
+from soupmix.files import digest_parts
+from soupmix.openai.answers import SoupAnswer
+from soupmix.openai.errors import HttpError, status_of
+from soupmix.openai.wire import RangesAsk, SoupAsk
+from soupmix.policy import Grant, Policy
+from soupmix.serve.auth import authenticate, state_of
+from soupmix.serve.disclosure import Disclosure
+from soupmix.serve.keys import Caller
+from soupmix.serve.policies import InForce
+from soupmix.serve.profiles import PREFIX, Draft
+from soupmix.serve.responses import PROFILE, VALIDATED
+from soupmix.serve.state import ServerState
+from soupmix.serve.strict import StrictRoute
+from soupmix.weights import Weights
+
+__all__ = [
+    "ClampAnswer",
+    "Granted",
+    "RangesAnswer",
+    "attributes_of",
+    "draft_of",
+    "grant_for",
+    "no_such_model",
+    "person_of",
+    "preview",
+    "recorded",
+    "router",
+    "sharer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A grant that may be used: its answer for the client, and the salt of everything computed under it.
+
+    Attributes:
+        person: for whom, among the people of the tenant; None if nobody is named.
+    """
+
+    grant: Grant
+    answer: SoupAnswer
+    salt: str
+    person: str | None = None
+
+
+def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None, user: str | None) -> Granted:
+    """Grant what a request asks for, and record it; a refusal is recorded too.
+
+    Args:
+        model: the base, or "soup:" and a profile's id. user: whom the tenant asks for, or None.
+
+    Raises:
+        HttpError: 404, no such model (reason "no-such-model").
+        SoupmixError: as `Policy.clamp` and `Policies.current` raise, or the audit log cannot be written.
+    """
+    profile, draft = _wanted(state, caller, model, soup)
+    person = person_of(user, profile)
+    who = None if person is None else recorded(caller, person)
+    held = state.policies.current()
+    try:
+        granted = preview(state, caller, draft, profile, held)
+    except SoupmixError as error:
+        state.metrics.grants.labels("refused").inc()
+        if state.refusals is not None:
+            state.refusals.record(caller.key, _refusal(error, held, draft, caller, who))
+        raise
+    state.metrics.grants.labels("clamped" if granted.grant.clamped else "full").inc()
+    if state.audit is not None:
+        state.audit.append(
+            Record.of_grant(granted.grant, person=who, is_signed=held.signed, merge=granted.answer.merge)
+        )
+    return replace(granted, person=person)
+
+
+def preview(state: ServerState, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
+    """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
+    disclosure = Disclosure(held.policy, caller.attributes)
+    try:
+        grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
+    except PolicyRefusal as error:
+        raise disclosure.refusal(error) from None
+    salt = state.keys.salt(caller.tenant)
+    identity = state.backend.identity(grant, state.settings.method, salt)
+    answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=state.settings.method, merge=identity)
+    return Granted(grant, disclosure.answer(answer, grant), salt)
+
+
+def draft_of(state: ServerState, ask: SoupAsk, name: str | None = None) -> Draft:
+    """What a request says of weights, parsed.
+
+    Raises:
+        RecipeError: more weights than this server takes (reason "too-many-adapters"). WeightError: a bad weight.
+    """
+    if len(ask.weights) > state.settings.adapters:
+        raise RecipeError(
+            f"{len(ask.weights)} weights are given; name at most {state.settings.adapters} adapters",
+            reason="too-many-adapters",
+        )
+    return Draft(name, Weights.parse(ask.weights), ask.attributes, ask.sources)
+
+
+def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None) -> tuple[str | None, Draft]:
+    """The profile that is named, if one is, and what is asked for."""
+    ask = soup or SoupAsk()
+    if model == state.settings.model:
+        return None, draft_of(state, ask)
+    if not model.startswith(PREFIX):
+        raise no_such_model(model)
+    if ask.weights or ask.sources:
+        raise RecipeError(
+            f"the weights are those of {PREFIX}<id>; give weights with model {state.settings.model!r} only",
+            reason="two-soups",
+        )
+    try:
+        profile = state.profiles.get(caller.tenant, model.removeprefix(PREFIX))
+    except HttpError:
+        raise no_such_model(model) from None
+    held = profile.draft
+    attributes = {**ask.attributes, **held.attributes}
+    return profile.id, Draft(held.name, held.weights, attributes, held.sources or "stored")
+
+
+def no_such_model(model: str) -> HttpError:
+    """404 for a model that is not there, or not this tenant's."""
+    return HttpError(
+        f"there is no model {model[:80]!r}; see /v1/models", status=404, reason="no-such-model", param="model"
+    )
+
+
+def attributes_of(draft: Draft, caller: Caller) -> dict[str, str]:
+    """What is so of the key counts, whatever the request or its profile says."""
+    return {**draft.attributes, **caller.attributes}
+
+
+def _refusal(error: SoupmixError, held: InForce, draft: Draft, caller: Caller, person: str | None) -> Record:
+    return Record.of_refusal(
+        error,
+        person=person,
+        requested=draft.weights,
+        attributes=attributes_of(draft, caller),
+        policy=held.policy,
+        is_signed=held.signed,
+    )
+
+
+def person_of(user: str | None, profile: str | None) -> str | None:
+    """The person among those of a tenant, by whichever name there is; None if nobody is named."""
+    return user if user is not None else None if profile is None else f"{PREFIX}{profile}"
+
+
+def recorded(caller: Caller, person: str) -> str:
+    """A person as the audit log is told: people of two tenants are two people."""
+    return f"{caller.tenant}/{person}"
+
+
+def sharer(caller: Caller, person: str | None) -> str:
+    """Who may go on from what was computed: this person under this key, and without keys whoever sits at this machine.
+
+    Under a key that serves many, a request that names nobody could be anybody's: nothing of it is used again.
+    """
+    if person is None and caller.key:
+        return f"request {secrets.token_hex(16)}"
+    return digest_parts("soupmix.person.v1", {"key": caller.key, "person": person or ""})
+
+
+router = APIRouter(route_class=StrictRoute)
+_Caller = Annotated[Caller, Depends(authenticate)]
+
+
+class ClampAnswer(SoupAnswer):
+    """`POST /v1/clamp`; `distance` is how far what was granted is from what was asked for, see `Grant`."""
+
+    distance: str
+    metric: str
+
+
+class RangesAnswer(BaseModel):
+    """`POST /v1/ranges`: the most of every adapter, under these attributes, if it alone is asked for."""
+
+    attributes: dict[str, str]
+    most: dict[str, str]
+
+
+@router.post("/v1/clamp", responses={**VALIDATED, 403: PROFILE[403]})
+def clamp(ask: SoupAsk, request: Request, caller: _Caller) -> ClampAnswer:
+    """What the policy in force grants of these weights now, and why. Nothing is generated, stored or recorded."""
+    state = state_of(request)
+    held = state.policies.current()
+    granted = preview(state, caller, draft_of(state, ask), None, held)
+    return ClampAnswer(**dict(granted.answer), distance=granted.grant.distance, metric=held.policy.metric)
+
+
+@router.post("/v1/ranges", responses=VALIDATED)
+def ranges(ask: RangesAsk, request: Request, caller: _Caller) -> RangesAnswer:
+    """The most that the policy in force grants of every adapter if it alone is asked for; 0 also if that is refused."""
+    state = state_of(request)
+    attributes = attributes_of(Draft(None, Weights.parse({}), ask.attributes, {}), caller)
+    held = state.policies.current().policy
+    most = {each.name: _most(held, each.name, attributes) for each in state.adapters}
+    return RangesAnswer(attributes=attributes, most=most)
+
+
+def _most(policy: Policy, name: str, attributes: dict[str, str]) -> str:
+    try:
+        return policy.clamp({name: 1}, **attributes).granted.decimals().get(name, "0")
+    except PolicyRefusal as refusal:
+        if status_of(refusal) == 503:  # it says nothing about the adapter
+            raise
+        return "0"
