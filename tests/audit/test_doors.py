@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner
-from soupmix.serve.opening import Plan
-from soupmix.serve.settings import Settings
 
 from soupmix.audit import AuditLog, Record, pseudonym, read_records
 from soupmix.backends import Limits
@@ -17,6 +15,7 @@ from soupmix.backends.local import LocalBackend
 from soupmix.base import Base
 from soupmix.errors import SoupmixError
 from soupmix.policy import Policy
+from soupmix.serve.state import ServerConfig, Settings
 from soupmix.store import Store
 from soupmix.trust import RoleKeys, Source, create, load_signed, publish
 from soupmix.weights import Weights
@@ -105,7 +104,7 @@ class Doors:
         which: dict[str, Any] = {"policies": lambda: (self.policy,)}
         if self.trust is not None:
             which = {"policies": tuple, "trust": {"organisation": Source(*self.trust)}}
-        plan = Plan(
+        config = ServerConfig(
             settings=Settings(model=MODEL),
             backend=lambda: LocalBackend.open(self.base, self.store, limits=Limits(rows=2, length=64, waiting=2)),
             adapters=self.store,
@@ -113,7 +112,7 @@ class Doors:
             audit=self.log("serve"),
             **which,
         )
-        with running(plan) as server, server.http() as http:
+        with running(config) as server, server.http() as http:
             body = {"model": MODEL, "prompt": "x", "max_tokens": 1, "user": PERSON}
             http.post("/v1/completions", json={**body, "soup": {"weights": weights, "attributes": ATTRIBUTES}})
 
