@@ -6,6 +6,8 @@ Names are imported on first use, so `import soupmix` costs nothing and policies 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from soupmix.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from soupmix.base import Base
     from soupmix.base import resolve as resolve_base
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from soupmix.policy import Grant, Policy
     from soupmix.store import Store
     from soupmix.weights import Weights
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Base",

@@ -46,9 +46,9 @@ def main(out: Path) -> None:
     os.chdir(out)
     os.environ["SOUPMIX_CACHE"] = os.environ["XDG_CACHE_HOME"] = str(out.with_name(f"{out.name}-cache"))
     fix_clock_and_chance()
-    import soupmix
+    import soupmix.version
 
-    soupmix.__version__ = VERSION
+    soupmix.version.__version__ = VERSION
     make_inputs()
     grants()
     merges()

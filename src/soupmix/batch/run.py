@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from soupmix import __version__
 from soupmix.audit.records import compact_json
 from soupmix.backends import Backend
 from soupmix.batch.desk import Defaults, Desk
@@ -22,6 +21,7 @@ from soupmix.batch.order import in_order
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import new_file, sha256_file, strict_json
 from soupmix.replacing import check_file
+from soupmix.version import __version__
 
 __all__ = ["answer_lines", "check_free", "check_new", "finish", "settings_of"]
 

@@ -5,9 +5,9 @@ import sys
 
 import click
 
-from soupmix import __version__
 from soupmix.cli.stopping import exit_code, stoppable
 from soupmix.errors import SoupmixError
+from soupmix.version import __version__
 
 __all__ = ["cli", "main"]
 

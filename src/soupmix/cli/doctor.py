@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from soupmix import __version__
 from soupmix.cli.options import json_option
+from soupmix.version import __version__
 
 __all__ = ["command"]
 

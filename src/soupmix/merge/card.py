@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from soupmix import __version__
 from soupmix.base import Base
 from soupmix.merge.stack import Errors
+from soupmix.version import __version__
 from soupmix.weights import decimal_text
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from soupmix import __version__
 from soupmix.errors import RecipeError
 from soupmix.files import canonical_json, sha256_file, strict_json
 from soupmix.findings import Finding
 from soupmix.trust.bundle import MODEL_SIGNATURE, signed_resources
 from soupmix.trust.dsse import Envelope
+from soupmix.version import __version__
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey

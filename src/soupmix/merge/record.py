@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from soupmix import __version__
 from soupmix.dtypes import WORDS
 from soupmix.errors import FileError
 from soupmix.files import strict_json
@@ -17,6 +16,7 @@ from soupmix.merge.stack import Errors, short
 from soupmix.replacing import plain_names
 from soupmix.sealed import read_sealed
 from soupmix.trust.bundle import MODEL_SIGNATURE
+from soupmix.version import __version__
 from soupmix.weights import Weights
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from soupmix import __version__
 from soupmix.base import Base, resolve
 from soupmix.base.companions import CONFIG
 from soupmix.dtypes import dtype_code
@@ -37,6 +36,7 @@ from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.trust.dsse import Envelope
+from soupmix.version import __version__
 
 __all__ = ["ResultVerdict", "verify"]
 

@@ -20,7 +20,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
-from soupmix import __version__
 from soupmix.errors import SoupmixError
 from soupmix.serve import about, chat_routes, grants, soups
 from soupmix.serve.logs import LOGGER
@@ -29,6 +28,7 @@ from soupmix.serve.profiles import PREFIX
 from soupmix.serve.reload import watch
 from soupmix.serve.responses import error_response, refusal_response, validation_response
 from soupmix.serve.state import ServerState
+from soupmix.version import __version__
 
 __all__ = ["application", "schema"]
 
