@@ -113,7 +113,7 @@ def test_factor_is_that_of_the_engine(engine: Engine, grant: Granter) -> None:
 
 def test_a_batch_merges_by_one_method(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     with pytest.raises(RecipeError, match="'factor' is asked for, and this batch merges by 'delta'") as caught:
-        ask(batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), method="factor"))
+        ask(batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=4), method="factor"))
     assert caught.value.reason == "method"
 
 
