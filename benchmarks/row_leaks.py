@@ -58,7 +58,10 @@ def table() -> str:
         ]
         for limit, found in run["limits"].items():
             for dtype, each in found.items():
-                leaks = "; ".join(f"{name}: {_short(inner)}" for name, inner in each["leaks"].items()) or "none"
+                alike: dict[str, list[str]] = {}
+                for name, inner in each["leaks"].items():
+                    alike.setdefault(_short(inner), []).append(name)
+                leaks = "; ".join(f"{', '.join(names)}: {inner}" for inner, names in alike.items()) or "none"
                 left = _short(each["left"]) or "none"
                 lines.append(f"| {limit or 'all'} | {dtype} | {leaks} | {each['step']} | {left} |")
     return "\n".join([*lines, ""])
