@@ -4,6 +4,11 @@
 
 `A_cat` [R, in] and `B_cat` [out, R] stack the factors of K adapters, R is the sum of their ranks, and `c_b` [R] holds one
 coefficient per rank column: the clamped weight of the column's adapter for the person of row b, times the adapter's scaling.
+
+A `Pool` holds the factors of all adapters for layers with the same input. It clamps weights [people, K] to `Coefficients`, which
+are made in no other way. `RowCoefficients` say whose coefficients every row of a step has, and `soup_linear_` adds the soups of
+all rows to the base projection; `merge` folds coefficients into a base weight instead. Where products on this processor would mix
+rows, their inner dimension is filled up with zeros (`rows_apart`).
 """
 
 from soupmix_kernels.ops import BACKENDS, backend_for

@@ -104,7 +104,7 @@ def check_soup(
 
 
 def check_pool(A: Tensor, B: Tensor, columns: Sequence[Tensor], widths: Sequence[int], rank: int) -> None:
-    """`check_soup` and `check_coefficients` for what a pool holds, once. `columns`: everything with one number a column."""
+    """Raise ValueError or TypeError where tensors of a pool do not fit each other; `columns`: those with one number a column."""
     count, R = A.shape[0], B.shape[-1]
     shapes = A.dim() == B.dim() == 2 and 1 <= len(widths) <= 3 and min(widths) >= 0 and B.shape[0] == sum(widths)
     if not (shapes and count == len(widths) * R and all(each.shape == (count,) for each in columns) and 0 <= rank <= R):
@@ -119,7 +119,7 @@ def check_pool(A: Tensor, B: Tensor, columns: Sequence[Tensor], widths: Sequence
 
 
 def check_pool_dtype(dtype: torch.dtype) -> None:
-    """Raise TypeError where factors would be rounded to integers, or to what no kernel multiplies in."""
+    """Raise TypeError for a dtype that kernels do not multiply in."""
     if dtype not in FLOATS.values():
         raise TypeError(f"a pool is held in fp32, fp16 or bf16, not in {dtype}")
 

@@ -1,4 +1,4 @@
-"""The same ops in torch: the CPU's own path, and what runs where Triton does not. A few dense products, nothing per row."""
+"""The ops in torch: what runs on the CPU, and on a GPU without Triton. A few dense products, no loop over rows."""
 
 import math
 import threading
@@ -14,14 +14,14 @@ __all__ = ["CpuRows", "FactorViews", "add_soup", "coefficients", "factor_views",
 
 
 class _Scratch(threading.local):
-    """Growing buffers per thread, purpose, dtype and device: a step allocates nothing of its own."""
+    """Buffers that are kept and grow, one per thread, purpose, dtype and device, so that a step allocates nothing."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
         self._views: dict[tuple[str, int, int, torch.dtype, torch.device], Tensor] = {}
 
     def matrix(self, purpose: str, rows: int, columns: int, like: Tensor) -> Tensor:
-        """[rows, columns] of undefined content, dtype and device of `like`; good until asked for this purpose again."""
+        """A matrix [rows, columns] of any content, as `like` in dtype and device; valid until the next call for this purpose."""
         key = (purpose, rows, columns, like.dtype, like.device)
         if key not in self._views:
             if len(self._views) == 256:
@@ -43,7 +43,7 @@ _scratch = _Scratch()
 
 
 def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """See `soupmix_kernels.coefficients`."""
+    """See `soupmix_kernels.coefficients`; returns values [people, columns] fp32 and rejected [people] int32."""
     finite = weights.isfinite()
     clamped = torch.where(finite & (lo <= hi), weights.nan_to_num().maximum(lo).minimum(hi), 0)
     known = (columns >= 0) & (columns < weights.shape[1])
@@ -147,7 +147,7 @@ def add_soup(y: Tensor, x: Tensor, held: FactorViews, rows: CpuRows | None, rank
 
 
 def _finite(h: Tensor) -> bool:
-    """Whether all of h is finite, at the price of a sum; a sum that overflows only costs the slower path."""
+    """Whether the sum of h is finite, and so all of h. A sum that overflows is a false alarm, which costs the slower path."""
     return math.isfinite(h.sum(dtype=torch.float32).item())
 
 

@@ -16,25 +16,29 @@ __all__ = ["pack", "packed_linear", "wide_linear", "wide_weight"]
 
 
 def pack(weight: Tensor) -> Tensor | None:
-    """A weight [out, in] reordered for `packed_linear`, or None where that does not work; the original can then be dropped."""
+    """A copy of a weight [out, in] in oneDNN's layout, for `packed_linear`.
+
+    Returns:
+        The copy, with which the original is not needed any more; None where this processor or torch cannot do it right.
+    """
     if weight.device.type != "cpu" or os.environ.get("SOUPMIX_KERNELS") == "reference" or not _right(weight.dtype):
         return None
     return _reorder(wide_weight(weight))
 
 
 def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x W^T + bias` for x [..., in] of the weight's dtype. A row depends on itself alone."""
+    """`x W^T + bias` by a weight from `pack`: x [..., in] -> [..., out], in the dtype of the weight. Rows are kept apart."""
     y: Tensor = torch.ops.mkldnn._linear_pointwise(widen(x, packed.shape[1]), packed, bias, "none", [], "")
     return y
 
 
 def wide_weight(weight: Tensor) -> Tensor:
-    """A weight [out, in] for `wide_linear`: itself, or with columns of zeros where rows would not be kept apart."""
+    """A weight [out, in] for `wide_linear`: itself, or a copy with more columns, of zeros, where that keeps rows apart."""
     return widen(weight, whole(weight.shape[1], weight.dtype, weight.device))
 
 
 def wide_linear(x: Tensor, wide: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x W^T + bias` for x [..., in] of the weight's dtype. A row depends on itself alone."""
+    """`x W^T + bias` by a weight from `wide_weight`: x [..., in] -> [..., out], in its dtype. Rows are kept apart."""
     return linear(widen(x, wide.shape[1]), wide, bias)
 
 

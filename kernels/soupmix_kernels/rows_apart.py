@@ -32,13 +32,13 @@ def has_tiles(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def inner_step(dtype: torch.dtype, device: torch.device) -> int:
-    """Inner dimensions that are multiples of this keep rows apart on this device: 1 (all do) or `WIDE`.
+    """The number of which an inner dimension must be a multiple to keep rows apart on this device: 1 (any will do) or `WIDE`.
 
-    Every dtype is tried once on this processor, when it is first asked for. With tile units it is `WIDE` whatever a trial
-    of a few shapes finds.
+    Every dtype is tried on this processor once, when it is first asked for. With tile units the answer is `WIDE` without a
+    trial, which could not cover all shapes.
 
     Raises:
-        RuntimeError: products of this dtype mix rows here even then.
+        RuntimeError: products of this dtype mix rows here even where the inner dimension is a multiple of `WIDE`.
     """
     return _step(dtype) if device.type == "cpu" else 1
 
@@ -79,15 +79,19 @@ PRODUCTS: dict[str, Product] = {
     "linear": linear,
     "packed": _packed,
 }
-"""Ways to x W^T for x [rows, inner] and W [columns, inner]: all that base projections, soups and merges use."""
+"""The ways in which x W^T is computed for x [rows, inner] and W [columns, inner], by base projections, soups and merges."""
 
 
 def leaks(
     dtype: torch.dtype, inner: int, *, rows: Sequence[int] = (33,), columns: Sequence[int] = (40,)
 ) -> frozenset[str]:
-    """Names of the `PRODUCTS` in which NaN behind or between rows reaches a row of finite numbers.
+    """Try every product, and find those in which NaN behind or between rows reaches a row of finite numbers.
 
-    A product that this processor cannot do in `dtype` is none of them.
+    Args:
+        inner: inner dimension. rows, columns: every pair of these sizes is tried.
+
+    Returns:
+        Names in `PRODUCTS`. A product that this processor cannot do in `dtype` is none of them.
     """
     draw = torch.Generator().manual_seed(0)
     found = set()
@@ -101,7 +105,7 @@ def leaks(
 
 
 def _poisoned(rows: int, inner: int, dtype: torch.dtype, draw: torch.Generator) -> Iterator[Tensor]:
-    """Rows [rows, inner] beside NaN: between NaN rows, or as a window; NaN lies behind the last row of both."""
+    """Two ways of rows [rows, inner] beside NaN: every other row is NaN; or a window in NaN. NaN follows the last row."""
     values = torch.randn(rows, inner, generator=draw)
     dense, strided = (torch.full((rows + 1, inner + 3), torch.nan, dtype=dtype) for _ in range(2))
     between = dense.flatten()[: rows * inner].view(rows, inner).copy_(values)

@@ -157,5 +157,5 @@ def _inner(tensor: Tensor) -> Tensor:
 
 
 def _packed(rows: Tensor) -> Tensor:
-    """A small tensor that is worth a copy to be aligned."""
+    """The rows, copied if need be, so that they are aligned: a small copy for the faster variant of the kernel."""
     return rows.contiguous() if rows.data_ptr() % _ALIGNMENT == 0 else rows.clone(memory_format=torch.contiguous_format)

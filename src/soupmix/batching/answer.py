@@ -14,7 +14,7 @@ from soupmix.backends.protocol import Delta, Request, Token
 from soupmix.batching.schedule import Job
 from soupmix.errors import SoupmixError
 
-__all__ = ["Answer", "Chosen", "Vocabulary", "Writer"]
+__all__ = ["Answer", "Chosen", "TokenNames", "Writer"]
 
 _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
@@ -128,8 +128,8 @@ class Writer:
         return 0
 
 
-class Vocabulary:
-    """The tokens of a tokenizer as clients are told of them: text, bytes and log probability."""
+class TokenNames:
+    """Tokens as clients are told of them: by text, bytes and log probability instead of ids."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from soupmix.backends.protocol import Token
-from soupmix.batching.answer import Answer, Chosen, Vocabulary
+from soupmix.batching.answer import Answer, Chosen, TokenNames
 from soupmix.batching.schedule import Feed, Plan
 from soupmix.batching.slots import Layout, Slots, Span
 from soupmix.engine import Engine
@@ -34,7 +34,7 @@ class Runner:
     def __init__(self, engine: Engine, rows: int, length: int, method: str) -> None:
         self._engine, self._method = engine, method
         self._slots = Slots(engine.model, rows, length)
-        self._vocabulary = Vocabulary(engine.tokenizer)
+        self._names = TokenNames(engine.tokenizer)
         self._last: tuple[list[Any], BatchWeights] = [], BatchWeights(torch.zeros(0, 0))
 
     def forget(self, slot: int) -> None:
@@ -92,7 +92,7 @@ class Runner:
         tokens = {}
         for row, each in enumerate(asked):
             if each.request.logprobs is not None:
-                tokens[row] = self._vocabulary.token(logits[row], int(chosen[row]), each.request.logprobs)
+                tokens[row] = self._names.token(logits[row], int(chosen[row]), each.request.logprobs)
         return tokens
 
 

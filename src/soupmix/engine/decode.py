@@ -24,7 +24,11 @@ _SHRINK_AT = 0.8  # rows are dropped together, as each drop copies the KV cache 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What one row produced: token ids without the end token, and whether it ended by itself."""
+    """What one row produced.
+
+    Attributes:
+        ids: token ids without the one that ends the answer. finished: whether the row ended by itself, not at the cap.
+    """
 
     ids: tuple[int, ...]
     finished: bool
@@ -41,13 +45,14 @@ def decode(
     stop: frozenset[int],
     keep: Callable[[Tensor], None],
 ) -> list[Tokens]:
-    """Generate for every row of a left-padded batch.
+    """Generate an answer for every row of a left-padded batch.
 
     Args:
         model: a transformers causal language model.
-        ids: prompt tokens [rows, length]. mask: 1 where a token is, 0 where padding is, [rows, length].
-        streams: number of each row's random stream. stop: token ids that end an answer.
-        keep: called with the indices [kept] of the rows that go on whenever rows leave the batch.
+        ids: prompt tokens [rows, length] int64, on the model's device. mask: 1 for a token, 0 for padding, same shape.
+        sampling: how tokens are chosen in every row. streams: what is added to `sampling.seed`, for every row.
+        stop: token ids that end an answer.
+        keep: called whenever rows leave the batch, with the indices [kept] int64 of those that go on.
 
     Returns:
         One `Tokens` per row, in order.
@@ -93,7 +98,7 @@ def decode(
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """`DynamicLayer` whose keys and values [rows, heads, tokens, size] are views of larger buffers.
 
-    Whatever replaces the views (selecting rows, reordering) only costs one copy at the next step.
+    When something replaces the views (selecting or reordering rows), the next step copies them into a new buffer.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -113,7 +118,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not ty
         held = past.shape[-2] if past.numel() else 0
         total = held + new.shape[-2]
         room = self._rooms[which]
-        # after rows were selected, `past` no longer lies in its buffer
+        # once rows were selected, `past` lies elsewhere than in its buffer
         if (
             room is None
             or room.shape[-2] < total

@@ -1,4 +1,4 @@
-"""From logits to tokens, each row by its own random stream, so that no row depends on its neighbours."""
+"""From logits to tokens. Every row draws from its own random stream, so that no row depends on its neighbours."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ __all__ = ["choose", "stream"]
 
 
 def stream(sampling: Sampling) -> Tensor:
-    """The uniform numbers [max_new_tokens] that decide an answer, drawn in advance from its seed alone."""
+    """The random numbers of one answer, one per token: [max_new_tokens] fp32 in [0, 1), on the CPU, from the seed alone."""
     return torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(sampling.seed))
 
 
 def choose(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Tensor:
-    """Next token of every row, each by its own sampling.
+    """The next token of every row by its own sampling: the likeliest, or drawn by inverting the cumulative distribution.
 
     Args:
-        logits: [rows, vocabulary]. uniform: one number of each row's stream [rows].
+        logits: [rows, vocabulary]. samplings: one per row. uniform: the next number of every row's stream [rows] fp32.
 
     Returns:
         Token ids [rows] int64.
