@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from soupmix.base import Base, tensors_digest
-from soupmix.merge.fold import write_model
+from soupmix.merge.model import write_model
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack
 from soupmix_kernels.rows_apart import inner_step

@@ -16,7 +16,7 @@ from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
-from soupmix.merge.soup import repeat_merge
+from soupmix.merge.soup import mix
 from soupmix.policy import Grant, Policy
 from soupmix.policy.recorded import read_record
 from soupmix.serve.policies import InForce, Policies
@@ -86,7 +86,7 @@ def test_it_is_refused_wherever_a_grant_is_used(cancelling: Store, grant: Grant,
             "complete": lambda: engine.complete([prompt], [grant], method="factor"),
             "logits": lambda: engine.logits(torch.tensor([[1, 2]]), [grant], method="factor"),
             "submit": lambda: batcher.submit(request, lambda piece: None),
-            "repeated": lambda: repeat_merge(cancelling, read_record(grant.to_dict()), method="factor"),
+            "repeated": lambda: mix(cancelling, read_record(grant.to_dict()), "factor"),
         }
         assert {name: refusal(act) for name, act in acts.items()} == dict.fromkeys(acts, "norm-not-linear")
     assert norm(merge(cancelling, grant).modules) == 0

@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -18,7 +19,10 @@ from soupmix.base import Base
 from soupmix.errors import AdapterError, OutputError, PolicyError
 from soupmix.files import sha256_file
 from soupmix.merge import Soup, merge, merge_identity, read_recipe
-from soupmix.merge.soup import repeat_merge
+from soupmix.merge.export import SigningKeys, produce, save
+from soupmix.merge.result import Export, Result, ingredients_of
+from soupmix.merge.sink import Sink
+from soupmix.merge.soup import mix
 from soupmix.policy import Grant, Policy
 from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.store.store import Store
@@ -150,20 +154,59 @@ def test_a_record_of_a_grant_is_not_merged(three: Store) -> None:
     assert caught.value.reason == "not-granted"
 
 
-def test_repeating_holds_every_weight_between_0_and_1_and_saves_nothing(
-    three: Store, grant: Callable[..., Grant], tiny_base: Base, tmp_path: Path
-) -> None:
+def test_repeating_holds_every_weight_between_0_and_1(three: Store, grant: Callable[..., Grant]) -> None:
     """As the kernels do at request time: what is beyond counts as what is at the end."""
-    again = repeat_merge(three, _greedy(three))
+    again = mix(three, _greedy(three), "delta")
     assert {each.name: each.micro for each in again.ingredients} == {"expert": 250_000, "friendly": 1_000_000}
     sound = merge(three, grant(three, friendly=1, expert=0.25))
     for path, stack in again.modules.items():
         assert torch.equal(stack.c, sound.modules[path].c)
         assert torch.equal(stack.B, sound.modules[path].B)
-    for save in (again.save_adapter, partial(again.save_model, base=tiny_base)):
-        with pytest.raises(PolicyError, match="saving a soup"):
-            save(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_what_was_repeated_reaches_no_disk(
+    kind: Literal["adapter", "model"], three: Store, tiny_base: Base, tmp_path: Path
+) -> None:
+    again, base = mix(three, _greedy(three), "delta"), tiny_base if kind == "model" else None
+    result = Result(_greedy(three), "delta", again.ingredients, Export(kind, str(three.folder), None), base)
+    assert produce(result, again.modules, Sink(None), SigningKeys()).errors
+    with pytest.raises(PolicyError, match="saving a soup"):
+        produce(result, again.modules, Sink(tmp_path), SigningKeys())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PolicyError, match="saving a soup") as caught:
+        save(result, again.modules, tmp_path / "out", SigningKeys(), force=True)
+    assert caught.value.reason == "not-granted"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_soup_is_what_merge_made_of_a_grant(soup: Soup, three: Store, tmp_path: Path) -> None:
+    """Neither other tensors under a sound grant, nor another grant over the same tensors, nor a grant that was changed."""
+    less = merge(three, Policy.open(three).clamp({"friendly": 0.1}))
+    for change in ({"modules": less.modules}, {"grant": less.grant}, {}):
+        with pytest.raises(TypeError, match=r"comes from soupmix\.merge"):
+            replace(soup, **change)
+    fields = {name: getattr(soup, name) for name in Soup.__slots__}
+    with pytest.raises(TypeError, match=r"comes from soupmix\.merge"):
+        Soup(**fields)
+    object.__setattr__(soup.grant, "granted", less.grant.granted)
+    with pytest.raises(PolicyError, match="made or changed by something else"):
+        soup.save_adapter(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_identity_is_known_before_a_tensor_is_read(
+    soup: Soup, three: Store, tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the manifest and the grant alone, it is the one that the result is saved under."""
+    adapter, model = Export("adapter", "", None, dtype="F32"), Export("model", "", None, dtype="BF16")
+    monkeypatch.setattr(Store, "load", None)
+    monkeypatch.setattr(Base, "tensors", None)
+    used = ingredients_of(three, soup.grant)
+    early = [Result(soup.grant, "delta", used, *each).identity for each in ((adapter, None), (model, tiny_base))]
+    monkeypatch.undo()
+    saved = soup.save_adapter(tmp_path / "a"), soup.save_model(tmp_path / "m", base=tiny_base, dtype="bf16")
+    assert early == [each.identity for each in saved]
 
 
 def test_a_grant_for_another_adapter_of_the_same_name_is_refused(

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupmix.merge.stack import Errors, Stack, compress, distance, frobenius, one_thread
+from soupmix.merge.result import Errors
+from soupmix.merge.stack import Stack, compress, distance, frobenius, one_thread
 
 sizes = st.integers(1, 12)
 

@@ -152,35 +152,23 @@ def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":
 
 def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Base | None") -> str | None:
     """The merge identity that the result will have; None for an adapter of nothing, which cannot be made."""
-    from soupmix.dtypes import dtype_code
-    from soupmix.merge.export import Export
-    from soupmix.merge.identity import merge_identity
+    from soupmix.merge.result import Result, ingredients_of
 
-    digests = [entry.base_digest for entry in adapters if entry.name in grant.granted]
-    if base is None and not digests:
-        return None
-    unsaid = "F32" if base is None else None
-    dtype = unsaid if recipe.dtype is None else dtype_code(recipe.dtype)
-    return merge_identity(
-        base_digest=digests[0] if base is None else base.digest,
-        weights=grant.weighted,
-        method=recipe.method,
-        dtype=Export(recipe.kind, "", None, rank=recipe.rank, dtype=dtype).form,
-        policy_digest=grant.policy_digest,
-    )
+    result = Result(grant, recipe.method, ingredients_of(adapters, grant), recipe.export(), base)
+    return result.identity if base is not None or result.ingredients else None
 
 
 def _carry_out(
     recipe: "Recipe", grant: "Grant", base: "Base | None", out: Path, **options: Any
 ) -> "tuple[Soup, Saved]":
-    from soupmix.merge.soup import SHARD_SIZE, merge
+    from soupmix.merge.soup import merge
     from soupmix.store.store import Store
 
     store = Store.shipped() if recipe.store == "shipped" else Store(recipe.store)
     soup = merge(store, grant, method=recipe.method)
     if base is None:
         return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
-    size = recipe.shard_size or SHARD_SIZE
+    size = recipe.export().shard_size
     return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, **options)
 
 

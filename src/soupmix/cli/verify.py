@@ -27,7 +27,7 @@ def command(
 
     Exit code 1 if anything is not as recorded.
     """
-    from soupmix.merge.verdict import verify
+    from soupmix.merge.verification import verify
 
     verdict = verify(folder, rebuild=not no_rebuild, store=store, base=base, key=key)
     if as_json:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from soupmix.merge.export import Saved
     from soupmix.merge.identity import merge_identity
     from soupmix.merge.recipe import Recipe, read_recipe
-    from soupmix.merge.soup import SHARD_SIZE, Ingredient, Soup, merge
-    from soupmix.merge.stack import Errors, Stack
-    from soupmix.merge.verdict import ResultVerdict, verify
+    from soupmix.merge.result import SHARD_SIZE, Errors, Ingredient
+    from soupmix.merge.soup import Soup, merge
+    from soupmix.merge.stack import Stack
+    from soupmix.merge.verification import ResultVerdict, verify
     from soupmix.policy import Grant
     from soupmix.store.store import Store
 
@@ -34,18 +35,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SHARD_SIZE": "soup",
-    "Errors": "stack",
-    "Ingredient": "soup",
+    "SHARD_SIZE": "result",
+    "Errors": "result",
+    "Ingredient": "result",
     "Recipe": "recipe",
-    "ResultVerdict": "verdict",
+    "ResultVerdict": "verification",
     "Saved": "export",
     "Soup": "soup",
     "Stack": "stack",
     "merge": "soup",
     "merge_identity": "identity",
     "read_recipe": "recipe",
-    "verify": "verdict",
+    "verify": "verification",
 }
 
 

@@ -1,16 +1,8 @@
 """The model card of a result: what was asked for, what was granted and why, how it was made, what it lost."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from soupmix.base import Base
-from soupmix.merge.stack import Errors
+from soupmix.merge.result import Result
 from soupmix.version import __version__
 from soupmix.weights import decimal_text
-
-if TYPE_CHECKING:
-    from soupmix.merge.export import Export
-    from soupmix.merge.soup import Soup
 
 __all__ = ["card"]
 
@@ -26,12 +18,12 @@ _LOSSES = {
 }
 
 
-def card(soup: "Soup", export: "Export", base: Base | None, identity: str, errors: Mapping[str, Errors]) -> bytes:
+def card(result: Result) -> bytes:
     """README.md with the hub's metadata in front."""
     from huggingface_hub import ModelCardData
 
-    name = _base_name(soup, base)
-    licences = sorted({item.licence for item in soup.ingredients})
+    name, export = _base_name(result), result.export
+    licences = sorted({item.licence for item in result.ingredients})
     data = ModelCardData(
         base_model=name,
         base_model_relation="adapter" if export.kind == "adapter" else "merge",
@@ -45,35 +37,38 @@ def card(soup: "Soup", export: "Export", base: Base | None, identity: str, error
         f"{what} {name}{'' if export.kind == 'adapter' else ' with adapters folded into its weights'}, "
         f"merged by soupmix {__version__} for one person's weights, within a policy.",
         "## Weights",
-        _weights(soup),
-        *_reasons(soup),
+        _weights(result),
+        *_reasons(result),
         "## How it was made",
-        _making(soup, export, identity, errors),
+        _making(result),
         "`soupmix_recipe.yaml` repeats it, `soupmix_grant.json` is the grant, `soupmix_digests.json` names every file, "
         "`soupmix_provenance.json` says where it comes from. `soupmix verify` checks the files and repeats the merge.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n".encode() + "\n\n".join(body).encode() + b"\n"
 
 
-def _base_name(soup: "Soup", base: Base | None) -> str:
+def _base_name(result: Result) -> str:
     """The base as the adapters name it; a folder's own name, never its path, if there are none."""
-    if soup.ingredients:
-        return soup.ingredients[0].base_name
+    base = result.base
+    if result.ingredients:
+        return result.base_name
     return base.folder.name if base is not None and base.source.startswith("folder:") else base.name if base else ""
 
 
-def _weights(soup: "Soup") -> str:
-    digests = {item.name: (item.digest, item.licence) for item in soup.ingredients}
+def _weights(result: Result) -> str:
+    digests = {item.name: (item.digest, item.licence) for item in result.ingredients}
     rows = ["| adapter | requested | granted | licence | digest |", "|---|---|---|---|---|"]
-    for name in sorted({*soup.grant.requested.nonzero(), *soup.grant.granted}):
+    for name in sorted({*result.grant.requested.nonzero(), *result.grant.granted}):
         digest, licence = digests.get(name, ("", ""))
-        asked, given = (decimal_text(weights.get(name, 0)) for weights in (soup.grant.requested, soup.grant.granted))
+        asked, given = (
+            decimal_text(weights.get(name, 0)) for weights in (result.grant.requested, result.grant.granted)
+        )
         rows.append(f"| {name} | {asked} | {given} | {licence} | {f'`{digest}`' if digest else ''} |")
     return "\n".join(rows) if len(rows) > 2 else "No adapter was asked for: this is the base model."
 
 
-def _reasons(soup: "Soup") -> list[str]:
-    grant = soup.grant
+def _reasons(result: Result) -> list[str]:
+    grant = result.grant
     lines = [f"- {', '.join(each.adapters)}: {each}" for each in grant.binding]
     policy = "No policy document was applied, only the built-in defaults." if grant.is_open else "A policy was applied."
     stated = "".join(f" Stated: {key} = {value}." for key, value in grant.scope)
@@ -85,13 +80,16 @@ def _reasons(soup: "Soup") -> list[str]:
     return found
 
 
-def _making(soup: "Soup", export: "Export", identity: str, errors: Mapping[str, Errors]) -> str:
-    lines = [f"- method {_METHODS[soup.method]}", f"- dtype {export.dtype or 'of the base'}"]
+def _making(result: Result) -> str:
+    export = result.export
+    lines = [f"- method {_METHODS[result.method]}", f"- dtype {export.dtype or 'of the base'}"]
     if export.kind == "adapter":
         lines.append(
             f"- rank {export.rank if export.rank is not None else 'exact: the sum of the ranks of the adapters'}"
         )
-    lines += [f"- {_LOSSES[name]} {error.total:.2%} of the delta (Frobenius norm)" for name, error in errors.items()]
-    lines += [f"- warning: {warning}" for warning in soup.warnings]
-    lines.append(f"- merge identity `{identity}`")
+    lines += [
+        f"- {_LOSSES[name]} {error.total:.2%} of the delta (Frobenius norm)" for name, error in result.errors.items()
+    ]
+    lines += [f"- warning: {warning}" for warning in result.warnings]
+    lines.append(f"- merge identity `{result.identity}`")
     return "\n".join(lines)

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from soupmix.errors import RecipeError
 from soupmix.files import canonical_json, sha256_file, strict_json
 from soupmix.findings import Finding
+from soupmix.merge.result import Result
+from soupmix.policy.recorded import RecordedGrant
 from soupmix.trust.bundle import MODEL_SIGNATURE, signed_resources
 from soupmix.trust.dsse import Envelope
 from soupmix.version import __version__
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
-
-    from soupmix.merge.export import Export
-    from soupmix.merge.soup import Soup
-    from soupmix.policy.recorded import RecordedGrant
 
 __all__ = [
     "PROVENANCE",
@@ -40,26 +38,24 @@ _PREDICATE: Final = "https://slsa.dev/provenance/v1"
 _BUILD: Final = "urn:soupmix:merge:v1"
 
 
-def provenance(
-    soup: "Soup", export: "Export", identity: str, inputs: Mapping[str, str], outputs: Mapping[str, str]
-) -> Envelope:
+def provenance(result: Result, outputs: Mapping[str, str]) -> Envelope:
     """The unsigned envelope of a result.
 
     Args:
-        identity: the merge identity. inputs: "base", "policy" and "adapter NAME" -> "sha256:<hex>".
         outputs: file -> "sha256:<hex>" of every other file of the folder.
     """
-    dependencies = {name: digest for name, digest in inputs.items() if name != "policy"}
+    export = result.export
+    dependencies = {name: digest for name, digest in result.inputs.items() if name != "policy"}
     definition = {
         "buildType": _BUILD,
         "externalParameters": {
             "dtype": export.dtype or "base",
             "kind": export.kind,
-            "method": soup.method,
+            "method": result.method,
             "rank": export.rank,
-            **_request(soup.grant),
+            **_request(result.grant),
         },
-        "internalParameters": {"identity": identity},
+        "internalParameters": {"identity": result.identity},
         "resolvedDependencies": [
             {"digest": _digest(digest), "name": name, "uri": f"urn:soupmix:{name.replace(' ', ':')}"}
             for name, digest in sorted(dependencies.items())
@@ -95,7 +91,7 @@ def read_provenance(folder: Path) -> Envelope | None:
 
 
 def check_provenance(
-    envelope: Envelope | None, outputs: Mapping[str, str], grant: "RecordedGrant | None"
+    envelope: Envelope | None, outputs: Mapping[str, str], grant: RecordedGrant | None
 ) -> Iterator[Finding]:
     """Whether an envelope speaks of these files (name -> "sha256:<hex>") and of this grant, signed or not.
 
@@ -141,7 +137,7 @@ def check_model_signature(folder: Path) -> Iterator[Finding]:
             yield Finding("signature-differs", name, f"{name} is not the file that {MODEL_SIGNATURE} speaks of")
 
 
-def _request(grant: "RecordedGrant") -> dict[str, Any]:
+def _request(grant: RecordedGrant) -> dict[str, Any]:
     return {
         "attributes": grant.attributes,
         "policy": _digest(grant.policy_digest),

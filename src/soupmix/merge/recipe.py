@@ -21,8 +21,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from soupmix.dtypes import Word
+from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
+from soupmix.merge.result import SHARD_SIZE, Export
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
 
@@ -87,6 +88,13 @@ class Recipe(BaseModel):
         if self.kind == "adapter" and self.shard_size is not None:
             raise ValueError("shard_size is for a model; an adapter is one file")
         return self
+
+    def export(self) -> Export:
+        """How the result is written: what the recipe leaves out is as `Soup.save_adapter` and `Soup.save_model` have it."""
+        unsaid = "F32" if self.kind == "adapter" else None
+        dtype = unsaid if self.dtype is None else dtype_code(self.dtype)
+        size = self.shard_size or SHARD_SIZE
+        return Export(self.kind, self.store, self.base, rank=self.rank, dtype=dtype, shard_size=size)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -1,10 +1,9 @@
 """What travels inside a result: the recipe that made it, and what that recipe met when it was carried out."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -12,24 +11,19 @@ from soupmix.dtypes import WORDS
 from soupmix.errors import FileError
 from soupmix.files import strict_json
 from soupmix.merge.provenance import PROVENANCE
-from soupmix.merge.stack import Errors, short
+from soupmix.merge.result import Export, Result, short
 from soupmix.replacing import plain_names
 from soupmix.sealed import read_sealed
 from soupmix.trust.bundle import MODEL_SIGNATURE
 from soupmix.version import __version__
 from soupmix.weights import Weights
 
-if TYPE_CHECKING:
-    from soupmix.merge.export import Export
-    from soupmix.merge.soup import Soup
-
-__all__ = ["BASE_FILES", "DIGESTS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
+__all__ = ["DIGESTS", "GRANT", "RECIPE", "REPORT", "is_result", "portable", "recipe_yaml"]
 
 RECIPE = "soupmix_recipe.yaml"
 GRANT = "soupmix_grant.json"
 REPORT = "soupmix_report.json"
 DIGESTS = "soupmix_digests.json"
-BASE_FILES = "base files"
 _MAX_RECORD = 4 << 20
 
 _HEADING = """\
@@ -49,7 +43,7 @@ def is_result(folder: Path) -> bool:
     return present is not None and present <= listed
 
 
-def portable(export: "Export", folder: Path) -> "Export":
+def portable(export: Export, folder: Path) -> Export:
     """Folders in the recipe relative to the folder that holds it, so that both can move together."""
     return replace(export, store=_relative(export.store, folder), base=_relative(export.base, folder))
 
@@ -60,15 +54,14 @@ def _relative(reference: Any, folder: Path) -> Any:
     return Path(os.path.relpath(Path(reference).resolve(), Path(folder).resolve())).as_posix()
 
 
-def recipe_yaml(
-    soup: "Soup", export: "Export", identity: str, inputs: Mapping[str, str], errors: Mapping[str, Errors]
-) -> bytes:
+def recipe_yaml(result: Result) -> bytes:
     """`soupmix_recipe.yaml`: what was asked for, then a record of the inputs and of what was granted and lost."""
+    export = result.export
     recipe: dict[str, Any] = {
-        "base": export.base or soup.ingredients[0].base_name,
+        "base": export.base or result.base_name,
         "store": export.store,
-        "weights": _numbers(soup.grant.requested),
-        "method": soup.method,
+        "weights": _numbers(result.grant.requested),
+        "method": result.method,
         "as": export.kind,
         "dtype": WORDS.get(export.dtype or ""),
     }
@@ -78,11 +71,11 @@ def recipe_yaml(
         recipe["shard_size"] = export.shard_size
     recipe["record"] = {
         "soupmix": __version__,
-        "identity": identity,
-        "granted": _numbers(soup.grant.granted),
-        "inputs": dict(inputs),
-        "lost": {name: short(error.total) for name, error in errors.items()},
-        "warnings": list(soup.warnings),
+        "identity": result.identity,
+        "granted": _numbers(result.grant.granted),
+        "inputs": result.inputs,
+        "lost": {name: short(error.total) for name, error in result.errors.items()},
+        "warnings": list(result.warnings),
     }
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=False, width=120, allow_unicode=False)
     return (_HEADING + text).encode("ascii")

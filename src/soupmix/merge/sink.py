@@ -18,10 +18,11 @@ class Sink:
 
     Attributes:
         digests: file name -> "sha256:<hex>" of what was written so far.
+        keeps: whether there is a folder; without one only digests remain.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self._folder, self.keeps = folder, folder is not None
         self.digests: dict[str, str] = {}
 
     def write(self, name: str, data: bytes) -> None:

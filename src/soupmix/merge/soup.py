@@ -3,15 +3,17 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
+from typing import Final
 
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
-from soupmix.errors import AdapterError, RecipeError
-from soupmix.merge.export import Export, Keys, Saved, save
+from soupmix.errors import RecipeError
+from soupmix.merge.export import Saved, SigningKeys, save
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import check_method, factor_warnings, merge_modules
+from soupmix.merge.result import SHARD_SIZE, Export, Ingredient, Result, ingredients_of
 from soupmix.merge.stack import Stack
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
@@ -21,32 +23,18 @@ from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
 from soupmix.weights import MILLION
 
-__all__ = ["SHARD_SIZE", "Ingredient", "Soup", "merge", "repeat_merge"]
-
-SHARD_SIZE = 5_000_000_000
-"""Default for the most bytes of tensors in one file of a model."""
+__all__ = ["Mix", "Soup", "merge", "mix"]
 
 _log = logging.getLogger("soupmix.merge")
-
-
-@dataclass(frozen=True, slots=True)
-class Ingredient:
-    """One adapter in a soup: name, digest, licence, base as the store knows them, and its weight in millionths."""
-
-    name: str
-    digest: str
-    licence: str
-    base_name: str
-    base_digest: str
-    micro: int
+_SEAL: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Soup:
-    """Adapters merged under a grant, in factored form.
+    """Adapters merged under a grant, in factored form. Made by `merge` only, so that what is saved is what was granted.
 
     Attributes:
-        grant: what was allowed; where a finished merge is repeated, the record of it, and then nothing can be saved.
+        grant: what was allowed.
         method: "delta" or "factor".
         ingredients: the adapters with a weight, sorted by name; an adapter of weight zero is none.
         modules: module path -> merged update, sorted by path; empty for an empty grant.
@@ -54,12 +42,17 @@ class Soup:
         store: where the adapters come from: "shipped", or the folder.
     """
 
-    grant: RecordedGrant
+    grant: Grant
     method: str
     ingredients: tuple[Ingredient, ...]
     modules: Mapping[str, Stack]
     warnings: tuple[str, ...]
     store: str
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Soup comes from soupmix.merge, which merges what was granted")
 
     def identity(self, *, base_digest: str, dtype: str, tenant_salt: str = "") -> str:
         """The merge identity of this soup on a base in a dtype; see `soupmix.merge.identity`."""
@@ -95,9 +88,8 @@ class Soup:
             RecipeError: nothing was granted, so there is no adapter ("empty-soup"); a bad rank, dtype or key.
             OutputError: the folder exists, the disk refuses, or a value overflows the dtype.
         """
-        code = "F32" if dtype is None else dtype_code(dtype)
-        export = Export("adapter", self.store, None, rank=rank, dtype=code)
-        return save(self, Path(folder), export, None, force=force, keys=Keys.read(sign, sign_model))
+        code, keys = "F32" if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
+        return self._save(Path(folder), Export("adapter", self.store, None, rank=rank, dtype=code), None, keys, force)
 
     def save_model(
         self,
@@ -131,10 +123,24 @@ class Soup:
             raise RecipeError(
                 f"shard size {shard_size} was asked for; it must be at least 1 byte", reason="bad-shard-size"
             )
-        code, keys = None if dtype is None else dtype_code(dtype), Keys.read(sign, sign_model)
+        code, keys = None if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
         found = base if isinstance(base, Base) else resolve(base)
         export = Export("model", self.store, os.fspath(found.name), dtype=code, shard_size=shard_size)
-        return save(self, Path(folder), export, found, force=force, keys=keys)
+        return self._save(Path(folder), export, found, keys, force)
+
+    def _save(self, folder: Path, export: Export, base: Base | None, keys: SigningKeys, force: bool) -> Saved:
+        files = None if base is None else base.files_digest()
+        result = Result(self.grant, self.method, self.ingredients, export, base, files, self.warnings)
+        return save(result, self.modules, folder, keys, force=force)
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The tensors of a merge; see `Soup` for its parts."""
+
+    ingredients: tuple[Ingredient, ...]
+    modules: Mapping[str, Stack]
+    warnings: tuple[str, ...]
 
 
 def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
@@ -152,45 +158,23 @@ def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     check_grant(grant, "merge")
-    return _merged(store, grant, method)
+    made = mix(store, grant, method)
+    shipped = store.folder.resolve() == shipped_root().resolve()
+    reference = "shipped" if shipped else str(store.folder)
+    return Soup(grant, method, made.ingredients, made.modules, made.warnings, reference, seal=_SEAL)
 
 
-def repeat_merge(store: Store, record: RecordedGrant, *, method: str = "delta") -> Soup:
-    """The soup of a finished merge, made again from its record to be compared with it. Nothing of it can be saved.
+def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
+    """The tensors that a grant or the record of one speaks of: the second is for repeating a finished merge.
 
-    Raises as `merge` does, of the record's weights and adapters.
+    Raises as `merge` does, of the weights and adapters that are named.
     """
-    return _merged(store, record, method)
-
-
-def _merged(store: Store, grant: RecordedGrant, method: str) -> Soup:
     check_method(method)
-    check_linear(method, grant.norm_rule)
-    weighted = []
-    ingredients = []
-    for name, micro in sorted(grant.granted.items()):
-        held = max(0, min(micro, MILLION))  # as the kernels do: whoever made the grant, no weight is more than 1
-        if not held:
-            continue
-        adapter = store.load(name, grant.digests[name])
-        weighted.append((adapter, held / MILLION))
-        entry = store[name]
-        ingredients.append(Ingredient(name, adapter.digest, entry.licence, entry.base, adapter.base_digest, held))
-    _check_one_base(ingredients)
+    check_linear(method, said.norm_rule)
+    adapters = {name: store.load(name, said.digests[name]) for name, micro in said.granted.items() if micro > 0}
+    used = ingredients_of(store, said)
+    weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
     warnings = factor_warnings(weighted) if method == "factor" else ()
     for warning in warnings:
         _log.warning("%s", warning)
-    shipped = store.folder.resolve() == shipped_root().resolve()
-    reference = "shipped" if shipped else str(store.folder)
-    return Soup(grant, method, tuple(ingredients), merge_modules(weighted, method), warnings, reference)
-
-
-def _check_one_base(ingredients: list[Ingredient]) -> None:
-    for item in ingredients[1:]:
-        first = ingredients[0]
-        if item.base_digest != first.base_digest:
-            raise AdapterError(
-                f"adapters {first.name} and {item.name} were trained on different base models "
-                f"({first.base_digest} and {item.base_digest}); they cannot be merged",
-                reason="base-mismatch",
-            )
+    return Mix(used, merge_modules(weighted, method), warnings)

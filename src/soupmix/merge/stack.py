@@ -2,14 +2,14 @@
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Errors", "Stack", "compress", "distance", "frobenius", "one_thread"]
+__all__ = ["Stack", "compress", "distance", "frobenius", "one_thread"]
 
 _THREADS = threading.Lock()
 
@@ -46,35 +46,6 @@ class Stack:
     def scaled(self) -> Tensor:
         """B * c in float64 [out, R]."""
         return self.B.double() * self.c
-
-
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """Relative errors in the Frobenius norm: |made - exact| / |exact|, per module and over all modules together."""
-
-    total: float
-    modules: Mapping[str, float]
-
-    @classmethod
-    def of(cls, parts: Mapping[str, tuple[float, float]]) -> "Errors":
-        """From module -> (norm of the difference, norm of the exact delta)."""
-        difference = math.hypot(*(pair[0] for pair in parts.values()))
-        exact = math.hypot(*(pair[1] for pair in parts.values()))
-        return cls(_ratio(difference, exact), {name: _ratio(*parts[name]) for name in sorted(parts)})
-
-    @classmethod
-    def none(cls, modules: Mapping[str, Stack]) -> "Errors":
-        """No error in any module."""
-        return cls(0.0, dict.fromkeys(sorted(modules), 0.0))
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON, to four significant digits, which is all that such a number means."""
-        return {"total": short(self.total), "modules": {name: short(value) for name, value in self.modules.items()}}
-
-
-def short(value: float) -> float:
-    """A number to four significant digits."""
-    return float(f"{value:.4g}")
 
 
 @contextmanager
@@ -131,9 +102,3 @@ def compress(stack: Stack, rank: int) -> tuple[Tensor, Tensor, float, float]:
     root = values[:kept].sqrt()
     lost = torch.linalg.vector_norm(values[kept:]).item()
     return left @ (u[:, :kept] * root), (root[:, None] * v[:kept]) @ right.T, lost, values.norm().item()
-
-
-def _ratio(difference: float, exact: float) -> float:
-    if exact == 0.0:
-        return 0.0 if difference == 0.0 else math.inf
-    return difference / exact

@@ -13,8 +13,9 @@ import soupmix_kernels
 from soupmix.base import Base, TensorInfo
 from soupmix.errors import BaseModelError, OutputError
 from soupmix.files import canonical_json, strict_json
+from soupmix.merge.result import Errors
 from soupmix.merge.sink import Sink, Stream
-from soupmix.merge.stack import Errors, Stack
+from soupmix.merge.stack import Stack
 from soupmix.merge.tensors import DTYPES, Spec, TensorReader, header, raw, shards, spec_of
 
 __all__ = ["write_model"]

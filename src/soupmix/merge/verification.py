@@ -6,7 +6,7 @@ against the record.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ import yaml
 
 from soupmix.base import Base, resolve
 from soupmix.base.companions import CONFIG
-from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
 from soupmix.findings import Finding, Verdict
-from soupmix.merge.export import Export, Keys, produce
+from soupmix.merge.export import SigningKeys, produce
 from soupmix.merge.provenance import (
     PROVENANCE,
     check_model_signature,
@@ -28,9 +27,10 @@ from soupmix.merge.provenance import (
     read_provenance,
 )
 from soupmix.merge.recipe import Recipe, read_recipe
-from soupmix.merge.record import BASE_FILES, DIGESTS, GRANT, RECIPE, REPORT
+from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT
+from soupmix.merge.result import BASE_FILES, Result
 from soupmix.merge.sink import Sink
-from soupmix.merge.soup import SHARD_SIZE, Soup, repeat_merge
+from soupmix.merge.soup import mix
 from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
@@ -191,8 +191,7 @@ def _rebuild(
         written = _written(folder, recorded)
         if envelope is not None:  # signatures need a key, so what is compared is what they are over
             written[PROVENANCE] = f"sha256:{sha256(envelope.unsigned().to_bytes()).hexdigest()}"
-        again = repeat_merge(opened, grant, method=recipe.method)
-        yield from _compare(folder, written, recipe, again, found, files=files is not None)
+        yield from _compare(written, recipe, _repeated(folder, recipe, opened, grant, found, files))
 
 
 def _grant(path: Path) -> RecordedGrant:
@@ -224,27 +223,27 @@ def _changed_adapters(store: Store, grant: RecordedGrant) -> Iterator[Finding]:
             yield Finding("adapter-changed", name, str(error))
 
 
-def _compare(
-    folder: Path, written: Mapping[str, str], recipe: Recipe, soup: Soup, base: Base | None, *, files: bool
-) -> Iterator[Finding]:
-    text = yaml.safe_load((folder / RECIPE).read_bytes())
-    code = None if recipe.dtype is None else dtype_code(recipe.dtype)
-    export = Export(
-        recipe.kind,
-        text["store"],
-        text["base"] if base else None,
-        rank=recipe.rank,
-        dtype=code,
-        shard_size=recipe.shard_size or SHARD_SIZE,
-    )
-    sink = Sink(None)
+def _repeated(
+    folder: Path, recipe: Recipe, store: Store, grant: RecordedGrant, base: Base | None, files: str | None
+) -> Sink | str:
+    """The digests of the merge made again from its record, written nowhere; or why it cannot be."""
+    text = yaml.safe_load((folder / RECIPE).read_bytes())  # with references as they were written, which are compared
+    export = replace(recipe.export(), store=text["store"], base=text["base"] if base else None)
+    made, sink = mix(store, grant, recipe.method), Sink(None)
+    result = Result(grant, recipe.method, made.ingredients, export, base, files, made.warnings)
     try:
-        produce(soup, sink, export, base, Keys(), files=files)
+        produce(result, made.modules, sink, SigningKeys())
     except (BaseModelError, RecipeError, OutputError) as error:
-        yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {error}")
+        return str(error)
+    return sink
+
+
+def _compare(written: Mapping[str, str], recipe: Recipe, again: Sink | str) -> Iterator[Finding]:
+    if isinstance(again, str):
+        yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {again}")
         return
     made_here = (recipe.record or {}).get("soupmix") == __version__
     told = {PROVENANCE} - written.keys()  # that it is missing
-    for name in sorted((sink.digests.keys() | written.keys()) - told):
-        if sink.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):
+    for name in sorted((again.digests.keys() | written.keys()) - told):
+        if again.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):
             yield Finding("rebuild-differs", name, f"{name} is not what the recorded recipe and grant give")

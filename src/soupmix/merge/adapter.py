@@ -10,8 +10,9 @@ from torch import Tensor
 
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import canonical_json
+from soupmix.merge.result import Errors
 from soupmix.merge.sink import Sink
-from soupmix.merge.stack import Errors, Stack, compress, distance, one_thread
+from soupmix.merge.stack import Stack, compress, distance, one_thread
 from soupmix.merge.tensors import DTYPES, Spec, header, raw
 
 __all__ = ["WEIGHTS", "AdapterErrors", "write_adapter"]
