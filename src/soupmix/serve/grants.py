@@ -1,6 +1,10 @@
 """From what a request says to a grant: whose weights, which attributes count, and a record before anything else.
 
 `/v1/clamp` and `/v1/ranges` say what would be granted, without asking for an answer.
+
+A request is for a person, in the audit log and in the cache of prefixes. An application names its people by `user`, a profile is
+somebody too, and the two never meet: a profile is "soup:<id>", and no user is called so. An API key is who is known for certain;
+a name counts only together with the key that said it.
 """
 
 import secrets
@@ -42,6 +46,10 @@ __all__ = [
     "router",
     "sharer",
 ]
+
+
+router = APIRouter(route_class=StrictRoute)
+_Caller = Annotated[Caller, Depends(authenticate)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +184,6 @@ def sharer(caller: Caller, person: str | None) -> str:
     if person is None and caller.key:
         return f"request {secrets.token_hex(16)}"
     return digest_parts("soupmix.person.v1", {"key": caller.key, "person": person or ""})
-
-
-router = APIRouter(route_class=StrictRoute)
-_Caller = Annotated[Caller, Depends(authenticate)]
 
 
 class ClampAnswer(SoupAnswer):

@@ -30,7 +30,7 @@ _OWN: Final = ("same-origin", "none")  # of a page of this server, and of whoeve
 
 
 class IncomingBody:
-    """The body of a request.
+    """The body of a request: read whole or not at all, and of a stranger nothing is kept.
 
     Attributes:
         whole: whether all of it was read, so that another request may come behind it on the same connection.
@@ -183,6 +183,7 @@ def check_host(headers: Headers) -> None:
 def check_site(method: str, headers: Headers, origins: Collection[str]) -> None:
     """Raise `HttpError` 403 (reason "cross-site") for what a page of another origin asks, unless that origin is named.
 
+    For a server without keys: a page in the same browser could otherwise ask in its reader's name.
     Browsers say where a request that may change something comes from, and no page can say otherwise; programs say nothing.
     """
     if method in _SAFE:

@@ -34,16 +34,16 @@ class Refusals:
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
 
-    def record(self, key: str, entry: Record) -> None:
+    def record(self, key: str, record: Record) -> None:
         """Write a refusal, or count it. Raises as `AuditLog.append` does."""
         self.flush()
         with self._lock:
             window = self._windows.setdefault(key, _Window(self._clock()))
             window.written += 1
             if window.written > self._most:
-                window.counted[entry.reason, entry.policy, entry.is_open, entry.is_signed] += 1
+                window.counted[record.reason, record.policy, record.is_open, record.is_signed] += 1
                 return
-        self._append(entry)
+        self._append(record)
 
     def flush(self, *, everything: bool = False) -> None:
         """Write the counts of minutes that are over, or all of them. Raises as `AuditLog.append` does; no count is lost."""

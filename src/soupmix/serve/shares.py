@@ -43,7 +43,7 @@ class Shares:
 
 
 class Bodies:
-    """Bytes of bodies by tenant. Used in one event loop."""
+    """Bytes of bodies by tenant, one budget for all that are being read or understood. Used in one event loop."""
 
     def __init__(self, most: int) -> None:
         """All of them together are at most `most` bytes, and those of one tenant half as many."""

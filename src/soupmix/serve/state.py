@@ -100,7 +100,7 @@ class ServerState:
     """A server without its HTTP.
 
     Attributes:
-        adapters: entries of the store that the engine holds. audit, refusals: None if no log is kept.
+        adapters: entries of the store that the backend holds. audit, refusals: None if no log is kept.
         started: seconds since 1970. closing: set once nothing new is taken.
     """
 
