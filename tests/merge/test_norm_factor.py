@@ -85,7 +85,7 @@ def test_it_is_refused_wherever_a_grant_is_used(cancelling: Store, grant: Grant,
             "merge": lambda: merge(cancelling, grant, method="factor"),
             "complete": lambda: engine.complete([prompt], [grant], method="factor"),
             "logits": lambda: engine.logits(torch.tensor([[1, 2]]), [grant], method="factor"),
-            "submit": lambda: batcher.submit(request, lambda piece: None),
+            "submit": lambda: batcher.submit(request, lambda delta: None),
             "repeated": lambda: mix(cancelling, read_record(grant.to_dict()), "factor"),
         }
         assert {name: refusal(act) for name, act in acts.items()} == dict.fromkeys(acts, "norm-not-linear")

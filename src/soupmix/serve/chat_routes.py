@@ -66,7 +66,7 @@ async def _answer(
     with ExitStack() as stack:
         stack.enter_context(state.shares.held(caller.tenant, len(plans)))
         granted, asked = await run_in_threadpool(_prepare, state, caller, ask, plans, prompted.logprobs)
-        answers = PendingAnswers(state.backend, state.metrics, asked, settings.pieces)
+        answers = PendingAnswers(state.backend, state.metrics, asked, settings.deltas)
         stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
         head = {"id": f"{form.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": ask.model}

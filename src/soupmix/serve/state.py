@@ -46,7 +46,7 @@ class Settings:
         share: most answers of one tenant at once, waiting or running; None is no limit.
         adapters: most weights of one request. tokens: of an answer whose length is not said.
         refusals: of one key that are recorded one by one in a minute; beyond, they are counted on record.
-        profiles: most of them per tenant. pieces: of an answer that a reader may be behind.
+        profiles: most of them per tenant. deltas: of an answer that a reader may be behind.
         patience: seconds that a client may take to send its request, or to take the next part of an answer.
         drain: seconds that running answers have when the server ends.
         origins: web origins that browsers may call from; none by default.
@@ -63,7 +63,7 @@ class Settings:
     tokens: int = 256
     refusals: int = 60
     profiles: int = 100_000
-    pieces: int = 256
+    deltas: int = 256
     patience: float = 30.0
     drain: float = 30.0
     origins: tuple[str, ...] = ()
