@@ -15,6 +15,7 @@ from soupmix.scratch import put, scratch, sweep, sync_folder
 
 __all__ = [
     "canonical_json",
+    "compact_json",
     "digest_parts",
     "new_file",
     "new_folder",
@@ -25,10 +26,17 @@ __all__ = [
     "writing",
 ]
 
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
 
 def canonical_json(value: Any) -> bytes:
     """One spelling for one value: sorted keys, ASCII, two-space indent, newline at the end. No NaN."""
     return (json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def compact_json(value: Any) -> bytes:
+    """One spelling for one value, on one line: sorted keys, no spaces, ASCII, no NaN."""
+    return _ENCODE(value).encode("ascii")
 
 
 def strict_json(text: bytes | str) -> Any:

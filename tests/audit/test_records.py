@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupmix.audit.notes import Checkpoint
-from soupmix.audit.records import Chain, Record, compact_json, seal, time_text
+from soupmix.audit.checkpoints import Checkpoint
+from soupmix.audit.records import Chain, Record, seal, time_text
 from soupmix.errors import AuditError
+from soupmix.files import compact_json
 from soupmix.policy import Policy
 from soupmix.weights import Weights
 

@@ -19,9 +19,10 @@ from soupmix.audit import (
     read_records,
     verify,
 )
-from soupmix.audit.records import Chain, compact_json
+from soupmix.audit.records import Chain
 from soupmix.audit.segments import note_line, read_origin, segments
 from soupmix.errors import AuditError
+from soupmix.files import compact_json
 
 Opened = Callable[..., tuple[Path, Path]]
 TRIALS = 500

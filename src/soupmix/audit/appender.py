@@ -1,15 +1,16 @@
 """A file that only grows: what was appended is on the disk, or it is not there at all."""
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from soupmix.audit.plain import open_plain
 from soupmix.errors import AuditError, OutputError
 from soupmix.files import sync_folder
 
-__all__ = ["Appender"]
+__all__ = ["Appender", "open_plain"]
 
 
 class Appender:
@@ -99,6 +100,20 @@ class Appender:
             # After a failed fsync the kernel may call pages clean that never reached the disk: no second try helps.
             raise _failure(self.path, error) from error
         self._broken = False
+
+
+def open_plain(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file, or make one if the flags say so. Raises `OSError`, also if it is anything else."""
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return handle
 
 
 def _failure(path: Path, error: OSError) -> OutputError:

@@ -3,25 +3,39 @@
 Appends that come while the disk is busy wait together; the first of them then writes and syncs for all (group commit).
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Protocol, Self, TypeVar
 
-from soupmix.audit.appender import Appender
-from soupmix.audit.keys import Signer
-from soupmix.audit.notes import Checkpoint
-from soupmix.audit.opening import last_checkpoint, name_of, take
+from soupmix.audit.appender import Appender, open_plain
+from soupmix.audit.checkpoints import Checkpoint, Signer
 from soupmix.audit.people import People
 from soupmix.audit.records import Chain, Record, time_text
-from soupmix.audit.segments import CHECKPOINTS, Segments, cut_unfinished, note_line, read_origin
+from soupmix.audit.segments import (
+    CHECKPOINTS,
+    ORIGIN,
+    Segments,
+    check_place,
+    cut_unfinished,
+    last_checkpoint,
+    note_line,
+    read_origin,
+    segments,
+)
 from soupmix.audit.turns import Turns
 from soupmix.audit.walk import walk
-from soupmix.errors import AuditError, SoupmixError
+from soupmix.errors import AuditError, OutputError, SoupmixError
+from soupmix.files import sync_folder
+from soupmix.locks import lock
 
 __all__ = ["AuditLog", "Receipt"]
+
+_LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +55,8 @@ class _Ticket:
 
     __slots__ = ("data", "failure", "person", "receipt")
 
-    def __init__(self, entry: Record) -> None:
-        self.data, self.person = entry.encoded(), entry.person
+    def __init__(self, record: Record) -> None:
+        self.data, self.person = record.encoded(), record.person
         self.receipt: Receipt | None = None
         self.failure: SoupmixError | None = None
 
@@ -69,7 +83,7 @@ class AuditLog:
         self, folder: Path, files: ExitStack, signer: Signer | None, clock: Callable[[], float], every: int, limit: int
     ) -> None:
         """Use `open`."""
-        self.folder, self.origin = folder, name_of(folder)
+        self.folder, self.origin = folder, _name_of(folder)
         self._files, self._signer, self._clock, self._every = files, signer, clock, every
         self._people = _closing(files, People(folder))
         self._notes = _closing(files, Appender(folder / CHECKPOINTS))
@@ -114,7 +128,7 @@ class AuditLog:
         if not create:
             read_origin(folder)
         with ExitStack() as stack:
-            take(folder, stack)
+            _take(folder, stack)
             made = cls(folder, stack, signer, clock, checkpoint_every, segment_bytes)
             made._files = stack.pop_all()
         return made
@@ -124,7 +138,7 @@ class AuditLog:
         """Number of records."""
         return self._chain.tree.size
 
-    def append(self, entry: Record) -> Receipt:
+    def append(self, record: Record) -> Receipt:
         """Write a record and wait until the disk has it.
 
         Raises:
@@ -133,7 +147,7 @@ class AuditLog:
             AuditError: the log is closed ("closed"), or an earlier failure left unknown what the disk has and the log must
                 be opened anew ("broken").
         """
-        ticket = _Ticket(entry)
+        ticket = _Ticket(record)
         self._turns.share(ticket, self._commit)
         return ticket.outcome()
 
@@ -231,6 +245,41 @@ class AuditLog:
             self._sound = True  # the files themselves know whether they can go on
             raise
         self._sound = True
+
+
+def _take(folder: Path, stack: ExitStack) -> None:
+    """Make the folder, and lock it until the stack is closed."""
+    check_place(folder)
+    try:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            sync_folder(folder.parent)
+        if not {path.name for path in folder.iterdir()} <= {_LOCK, ORIGIN}:
+            read_origin(folder)
+        handle = open_plain(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+        stack.callback(os.close, handle)
+        free = lock(handle, wait=False)
+    except OSError as error:
+        if isinstance(error, SoupmixError):
+            raise
+        raise OutputError(
+            f"cannot open audit log {folder}: {error.strerror or error}", reason="write-failed"
+        ) from error
+    if not free:
+        raise AuditError(
+            f"another process is writing the audit log {folder}; a log has one writer, so use that one or another folder",
+            reason="in-use",
+        )
+
+
+def _name_of(folder: Path) -> str:
+    """The name of the log; a new one gets a random name."""
+    if not segments(folder):
+        with Appender(folder / ORIGIN) as file:
+            cut_unfinished(file)
+            if not file.size:
+                file.append(f"soupmix.audit/{token_hex(16)}\n".encode())
+    return read_origin(folder)
 
 
 class _Closing(Protocol):

@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from soupmix.audit.appender import Appender
-from soupmix.audit.plain import open_plain
+from soupmix.audit.appender import Appender, open_plain
 from soupmix.errors import AuditError, OutputError
 
 __all__ = ["FILE", "People", "pseudonym"]

@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol, Self
 
 from soupmix.audit.merkle import Tree, leaf_hash
 from soupmix.errors import AuditError, PolicyRefusal, SoupmixError
+from soupmix.files import compact_json
 from soupmix.weights import Weights
 
-__all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "compact_json", "seal", "time_text"]
+__all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "seal", "time_text"]
 
 EVENTS: Final = ("erasure", "grant", "refusal")
 """What can happen to a request: it was granted, it was refused, or a person's key was ordered to be destroyed."""
@@ -24,7 +25,6 @@ MAX_LINE: Final = 1 << 20
 
 _MOST_NAMES: Final = 8  # that a refusal is recorded with; a grant has them all
 
-_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 _OUTER = {"entry", "previous", "schema", "sequence", "time", "who"}
 
 
@@ -177,11 +177,6 @@ class Record:
 
 def _named(rules: Iterable[_Rule]) -> tuple[str, ...]:
     return tuple(sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in rules}))
-
-
-def compact_json(value: Any) -> bytes:
-    """One spelling for one value, on one line: sorted keys, no spaces, ASCII, no NaN."""
-    return _ENCODE(value).encode("ascii")
 
 
 def time_text(seconds: float) -> str:

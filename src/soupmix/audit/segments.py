@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from soupmix.audit.appender import Appender
-from soupmix.audit.notes import Checkpoint
-from soupmix.audit.plain import check_place
-from soupmix.audit.records import MAX_LINE, compact_json
+from soupmix.audit.checkpoints import Checkpoint
+from soupmix.audit.records import MAX_LINE
 from soupmix.errors import AuditError, OutputError
-from soupmix.files import strict_json
+from soupmix.files import compact_json, strict_json
 
 __all__ = [
     "CHECKPOINTS",
     "ORIGIN",
     "Segment",
     "Segments",
+    "check_place",
     "cut_unfinished",
+    "last_checkpoint",
+    "newest_checkpoint",
     "note_line",
     "read_checkpoints",
     "read_origin",
@@ -110,6 +112,30 @@ def read_checkpoints(folder: Path) -> Iterator[Checkpoint]:
             yield found
 
 
+def last_checkpoint(folder: Path, origin: str) -> Checkpoint | None:
+    """The newest checkpoint of a log. Raises `AuditError` if one is damaged or of another log ("other-log")."""
+    last = None
+    for last in read_checkpoints(folder):
+        if last.origin != origin:
+            raise AuditError(f"{CHECKPOINTS} has a checkpoint of another log, {last.origin}", reason="other-log")
+    return last
+
+
+def newest_checkpoint(folder: str | Path) -> Checkpoint:
+    """The newest checkpoint that a log has written; the log may be open for writing meanwhile.
+
+    Raises:
+        AuditError: there is none yet (reason "no-checkpoint"), and as `last_checkpoint`.
+    """
+    folder = Path(folder)
+    newest = last_checkpoint(folder, read_origin(folder))
+    if newest is None:
+        raise AuditError(
+            f"{folder} has no checkpoint yet; make one with `soupmix audit checkpoint`", reason="no-checkpoint"
+        )
+    return newest
+
+
 def cut_unfinished(file: Appender) -> int:
     """Cut a last line without newline, which nobody was told of, and make the rest durable. Returns how many bytes."""
     whole = sum(len(line) for line in _lines(file.path) if line.endswith(b"\n"))
@@ -121,6 +147,18 @@ def cut_unfinished(file: Appender) -> int:
 def note_line(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as a line of its file."""
     return compact_json(checkpoint.text()) + b"\n"
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that is a symbolic link, which whoever may change it could lead anywhere.
+
+    Raises:
+        AuditError: it is one (reason "symlink").
+    """
+    if folder.is_symlink():
+        raise AuditError(
+            f"the folder of the audit log {folder} is a symbolic link: name the folder itself", reason="symlink"
+        )
 
 
 def _note(line: bytes) -> str:

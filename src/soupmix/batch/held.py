@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from soupmix.audit.records import compact_json
 from soupmix.batch.inputs import InputFile
 from soupmix.batch.journal import Journal
 from soupmix.batch.line import Answered, Begun, Line, Result
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
-from soupmix.files import strict_json
+from soupmix.files import compact_json, strict_json
 from soupmix.openai.forms import AnswerSoFar
 
 __all__ = ["check_held"]

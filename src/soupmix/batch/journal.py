@@ -20,9 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from soupmix.audit.records import compact_json
 from soupmix.errors import OutputError, RecipeError
-from soupmix.files import strict_json, sync_folder, writing
+from soupmix.files import compact_json, strict_json, sync_folder, writing
 from soupmix.locks import lock
 
 __all__ = ["Journal", "check_plain", "journal_path", "open_journal"]

@@ -8,11 +8,10 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import Field, ValidationError
 
-from soupmix.audit.records import compact_json
 from soupmix.batch.columns import Columns
 from soupmix.batch.line import Line, bounded_lines
 from soupmix.errors import RecipeError
-from soupmix.files import strict_json
+from soupmix.files import compact_json, strict_json
 from soupmix.openai.wire import Sent
 
 __all__ = ["JsonLines", "write_results"]

@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from soupmix.audit.records import compact_json
 from soupmix.backends import Backend
 from soupmix.batch.desk import Defaults, Desk
 from soupmix.batch.held import check_held
@@ -19,7 +18,7 @@ from soupmix.batch.journal import Journal, check_plain, journal_path
 from soupmix.batch.jsonl import write_results
 from soupmix.batch.order import in_order
 from soupmix.errors import OutputError, RecipeError
-from soupmix.files import new_file, sha256_file, strict_json
+from soupmix.files import compact_json, new_file, sha256_file, strict_json
 from soupmix.replacing import check_file
 from soupmix.version import __version__
 
