@@ -22,7 +22,7 @@ from soupmix.policy import Policy, parse_document
 from soupmix.policy.inventory import inventory
 from soupmix.projection import Choice
 from soupmix.store import Store
-from soupmix.trust import RoleKeys, Source, create, generate_key, read_private, read_set
+from soupmix.trust import RoleKeys, SignedSource, create, generate_key, read_private, read_set
 from soupmix.trust.layout import INVENTORY
 
 PROBE = "model.layers.0.self_attn.q_proj"
@@ -219,6 +219,6 @@ def test_the_command_signs_what_it_writes(shop: Shop, tmp_path: Path) -> None:
     assert not out.exists()
     signed = run(store, out, tmp_path, *group, "--online-key", str(keys["online"]))
     assert signed.exit_code == 0, signed.output
-    found = read_set(Source.pinned(folder, folder / "metadata" / "1.root.json", state=tmp_path / "state"))
+    found = read_set(SignedSource.pinned(folder, folder / "metadata" / "1.root.json", state=tmp_path / "state"))
     assert dict(found.files) == {"acme.yaml": out.read_bytes(), INVENTORY: canonical_json(inventory(store))}
     assert run(store, tmp_path / "y.yaml", tmp_path, "--combination", "a", "--online-key", "x").exit_code == 2

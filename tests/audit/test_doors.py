@@ -17,7 +17,7 @@ from soupmix.errors import SoupmixError
 from soupmix.policy import Policy
 from soupmix.serve.state import ServerConfig, Settings
 from soupmix.store import Store
-from soupmix.trust import RoleKeys, Source, create, load_signed, publish
+from soupmix.trust import RoleKeys, SignedSource, create, load_signed, publish
 from soupmix.weights import Weights
 from tests.support.serving import MODEL, running
 
@@ -103,7 +103,7 @@ class Doors:
     def serve(self, weights: dict[str, float]) -> None:
         which: dict[str, Any] = {"policies": lambda: (self.policy,)}
         if self.trust is not None:
-            which = {"policies": tuple, "trust": {"organisation": Source(*self.trust)}}
+            which = {"policies": tuple, "trust": {"organisation": SignedSource(*self.trust)}}
         config = ServerConfig(
             settings=Settings(model=MODEL),
             backend=lambda: LocalBackend.open(self.base, self.store, limits=Limits(rows=2, length=64, waiting=2)),
@@ -119,7 +119,7 @@ class Doors:
     def _policy(self) -> Policy:
         if self.trust is None:
             return Policy.load(self.policy, adapters=self.store)
-        return load_signed(organisation=Source(*self.trust), adapters=self.store).policy
+        return load_signed(organisation=SignedSource(*self.trust), adapters=self.store).policy
 
     def record(self, door: str) -> dict[str, Any]:
         """The one record of a door; whom it names is who asked."""

@@ -131,11 +131,11 @@ def signed(tmp_path: Path) -> tuple[Path, Callable[[str], int]]:
 def test_signed_sets_are_believed_and_reloaded(
     start: Start, signed: tuple[Path, Callable[[str], int]], tmp_path: Path
 ) -> None:
-    from soupmix.trust import Source
+    from soupmix.trust import SignedSource
 
     folder, publish = signed
     publish(POLICY)
-    source = Source.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
+    source = SignedSource.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
     with start(policies=tuple, trust={"organisation": source}) as server, server.http() as http:
         told = http.get("/v1/policy").json()
         assert told["signed"] is True
@@ -160,13 +160,13 @@ def test_a_server_stops_granting_when_its_signed_sets_expire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from soupmix.policy.clock import Clock
-    from soupmix.trust import Source
+    from soupmix.trust import SignedSource
 
     folder, publish = signed
     publish(POLICY)
     hands = [datetime.now(UTC)]
     monkeypatch.setattr("soupmix.policy.clock._MACHINE", Clock(lambda: hands[0], lambda: 0.0))
-    source = Source.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
+    source = SignedSource.pinned(folder, tmp_path / "root.json", state=tmp_path / "state")
     ask = {"weights": {"calm": 0.5}}
     with start(policies=tuple, trust={"organisation": source}) as server, server.http() as http:
         assert http.post("/v1/clamp", json=ask).status_code == 200

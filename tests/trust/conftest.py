@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from securesystemslib.signer import CryptoSigner
 
-from soupmix.trust import RoleKeys, SignedSet, Source, create, publish, read_set
+from soupmix.trust import RoleKeys, SignedSet, SignedSource, create, publish, read_set
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 
@@ -57,8 +57,8 @@ class Shop:
         """The state of a reader that has seen nothing."""
         return self.folder.parent / f"{self.folder.name}-state{next(self._states)}"
 
-    def source(self, *, folder: Path | None = None, state: Path | None = None, floor: int = 0) -> Source:
-        return Source(folder or self.folder, self.root, floor, state or self.fresh())
+    def source(self, *, folder: Path | None = None, state: Path | None = None, floor: int = 0) -> SignedSource:
+        return SignedSource(folder or self.folder, self.root, floor, state or self.fresh())
 
     def read(self, now: datetime = NOW, **options: object) -> SignedSet:
         return read_set(self.source(**options), now=now)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from securesystemslib.signer import CryptoSigner, Signature
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from soupmix.errors import PolicyError
-from soupmix.trust import RoleKeys, Source, publish, read_set, renew, rotate
+from soupmix.trust import RoleKeys, SignedSource, publish, read_set, renew, rotate
 
 if TYPE_CHECKING:
     from tests.trust.conftest import Shop
@@ -324,11 +324,11 @@ def test_a_pinned_root_that_is_none(shop: "Shop", make_shop: "Callable[[str], Sh
         shop.root.replace(b"2028", b"2029"),
     ):
         with pytest.raises(PolicyError) as caught:
-            read_set(Source(shop.folder, root, state=shop.fresh()), now=NOW)
+            read_set(SignedSource(shop.folder, root, state=shop.fresh()), now=NOW)
         assert caught.value.reason == "bad-root"
     other = make_shop("other")
     with pytest.raises(PolicyError) as caught:
-        read_set(Source(shop.folder, other.root, state=shop.fresh()), now=NOW)
+        read_set(SignedSource(shop.folder, other.root, state=shop.fresh()), now=NOW)
     assert caught.value.reason == "wrong-key"
 
 

@@ -14,7 +14,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from soupmix.errors import OutputError, PolicyError
-from soupmix.trust import Lifetimes, RoleKeys, Source, create, publish, read_set, renew, rotate, step
+from soupmix.trust import Lifetimes, RoleKeys, SignedSource, create, publish, read_set, renew, rotate, step
 
 if TYPE_CHECKING:
     from tests.trust.conftest import Shop
@@ -158,11 +158,11 @@ READ = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from soupmix.trust import Source, read_set
+from soupmix.trust import SignedSource, read_set
 
 folder, root, state, now = sys.argv[1:]
 for _ in range(20):
-    print(read_set(Source.pinned(folder, root, state=Path(state)), now=datetime.fromisoformat(now)).version)
+    print(read_set(SignedSource.pinned(folder, root, state=Path(state)), now=datetime.fromisoformat(now)).version)
 """
 
 
@@ -206,13 +206,13 @@ def test_what_was_seen_is_remembered_where_it_is_said(
     shop: "Shop", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOUPMIX_STATE", str(tmp_path / "state"))
-    found = read_set(Source(shop.folder, shop.root), now=NOW)
+    found = read_set(SignedSource(shop.folder, shop.root), now=NOW)
     (kept,) = (tmp_path / "state/trust").iterdir()
     assert kept.name == found.root
     assert (kept.stat().st_mode & 0o077) == 0
     monkeypatch.setenv("SOUPMIX_STATE", str(shop.folder / "metadata/1.root.json"))
     with pytest.raises(OutputError, match="SOUPMIX_STATE"):
-        read_set(Source(shop.folder, shop.root), now=NOW)
+        read_set(SignedSource(shop.folder, shop.root), now=NOW)
 
 
 def test_the_time_that_is_given_is_the_time_that_counts(shop: "Shop") -> None:

@@ -13,7 +13,7 @@ from soupmix.policy.parsing import read_text
 
 if TYPE_CHECKING:
     from soupmix.store import Manifest
-    from soupmix.trust import Source
+    from soupmix.trust import SignedSource
 
 __all__ = [
     "attribute_option",
@@ -242,15 +242,15 @@ def _signed(
     return made.policy
 
 
-def parse_trust(texts: Sequence[str]) -> "dict[str, Source]":
+def parse_trust(texts: Sequence[str]) -> "dict[str, SignedSource]":
     """Signed sets by tier from TIER=DIR,ROOT[,FLOOR] texts.
 
     Raises:
         RecipeError: a text is something else, or a tier comes twice (reason "bad-trust").
     """
-    from soupmix.trust import Source
+    from soupmix.trust import SignedSource
 
-    found: dict[str, Source] = {}
+    found: dict[str, SignedSource] = {}
     for text in texts:
         match = _TRUST.fullmatch(text)
         if match is None:
@@ -262,7 +262,7 @@ def parse_trust(texts: Sequence[str]) -> "dict[str, Source]":
         tier, folder, root, floor = match.groups()
         if tier in found:
             raise RecipeError(f"--trust {tier} is given twice; every tier has one signed set", reason="bad-trust")
-        found[tier] = Source.pinned(folder, root, floor=int(floor or 0))
+        found[tier] = SignedSource.pinned(folder, root, floor=int(floor or 0))
     return found
 
 

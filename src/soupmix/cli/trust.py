@@ -163,9 +163,9 @@ def show(folder: Path, as_json: bool) -> None:
 @json_option
 def verify(folder: Path, root: Path, floor: int, as_json: bool) -> None:
     """Read the signed set in FOLDER from the ROOT file that you trust; exit code 1 if anything is not as signed."""
-    from soupmix.trust import Source, read_set
+    from soupmix.trust import SignedSource, read_set
 
-    found = read_set(Source.pinned(folder, root, floor=floor))
+    found = read_set(SignedSource.pinned(folder, root, floor=floor))
     facts = {"version": found.version, "versions": dict(found.versions), "expires": found.expires.isoformat()}
     _print({**facts, "root": found.root, "files": {name: len(data) for name, data in found.files.items()}}, as_json)
 

@@ -15,8 +15,7 @@ from soupmix.merge.result import Errors, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack
 from soupmix.policy.grant import check_grant
-from soupmix.trust.bundle import MODEL_SIGNATURE
-from soupmix.trust.dsse import Envelope
+from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

@@ -16,8 +16,7 @@ from soupmix.files import canonical_json, sha256_file, strict_json
 from soupmix.findings import Finding
 from soupmix.merge.result import Result
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.trust.bundle import MODEL_SIGNATURE, signed_resources
-from soupmix.trust.dsse import Envelope
+from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope, signed_resources
 from soupmix.version import __version__
 
 if TYPE_CHECKING:

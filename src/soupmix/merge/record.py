@@ -14,7 +14,7 @@ from soupmix.merge.provenance import PROVENANCE
 from soupmix.merge.result import Export, Result, short
 from soupmix.replacing import plain_names
 from soupmix.sealed import read_sealed
-from soupmix.trust.bundle import MODEL_SIGNATURE
+from soupmix.trust.dsse import MODEL_SIGNATURE
 from soupmix.version import __version__
 from soupmix.weights import Weights
 

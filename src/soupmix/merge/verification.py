@@ -34,8 +34,7 @@ from soupmix.merge.soup import mix
 from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
-from soupmix.trust.bundle import MODEL_SIGNATURE
-from soupmix.trust.dsse import Envelope
+from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope
 from soupmix.version import __version__
 
 __all__ = ["ResultVerdict", "verify"]

@@ -24,7 +24,7 @@ from soupmix.serve.tables import open_database
 from soupmix.store.manifest import Entry
 
 if TYPE_CHECKING:
-    from soupmix.trust import Source
+    from soupmix.trust import SignedSource
 
 __all__ = ["OPEN_PATHS", "ServerConfig", "ServerState", "Settings", "open_server"]
 
@@ -88,7 +88,7 @@ class ServerConfig:
     adapters: Iterable[Entry]
     database: str
     policies: Callable[[], Sequence[Path]] = tuple
-    trust: "Mapping[str, Source]" = field(default_factory=dict)
+    trust: "Mapping[str, SignedSource]" = field(default_factory=dict)
     metric: Literal["weights", "delta"] = "weights"
     audit: Path | None = None
     signer: Signer | None = None

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from soupmix.errors import SoupmixError
 
 if TYPE_CHECKING:
-    from soupmix.trust.bundle import signed_resources
     from soupmix.trust.chain import describe
-    from soupmix.trust.dsse import Envelope
-    from soupmix.trust.keys import generate_key, read_private, read_public
-    from soupmix.trust.model import load_model_key, sign_folder, sign_model
-    from soupmix.trust.reading import SignedSet, Source, read_set
-    from soupmix.trust.signatures import sign_envelope, verify_envelope
+    from soupmix.trust.dsse import Envelope, signed_resources
+    from soupmix.trust.keys import generate_key, read_private, read_public, sign_envelope, verify_envelope
+    from soupmix.trust.openssf import load_model_key, sign_folder, sign_model
+    from soupmix.trust.sets import SignedSet, SignedSource, read_set
     from soupmix.trust.signed import SignedPolicy, load_signed
     from soupmix.trust.step import Lifetimes, RoleKeys
     from soupmix.trust.writing import create, publish, renew, rotate
@@ -26,7 +24,7 @@ __all__ = [
     "RoleKeys",
     "SignedPolicy",
     "SignedSet",
-    "Source",
+    "SignedSource",
     "create",
     "describe",
     "generate_key",
@@ -50,24 +48,24 @@ _HOMES = {
     "Lifetimes": "step",
     "RoleKeys": "step",
     "SignedPolicy": "signed",
-    "SignedSet": "reading",
-    "Source": "reading",
+    "SignedSet": "sets",
+    "SignedSource": "sets",
     "create": "writing",
     "describe": "chain",
     "generate_key": "keys",
-    "load_model_key": "model",
+    "load_model_key": "openssf",
     "load_signed": "signed",
     "publish": "writing",
     "read_private": "keys",
     "read_public": "keys",
-    "read_set": "reading",
+    "read_set": "sets",
     "renew": "writing",
     "rotate": "writing",
-    "sign_envelope": "signatures",
-    "sign_folder": "model",
-    "sign_model": "model",
-    "signed_resources": "bundle",
-    "verify_envelope": "signatures",
+    "sign_envelope": "keys",
+    "sign_folder": "openssf",
+    "sign_model": "openssf",
+    "signed_resources": "dsse",
+    "verify_envelope": "keys",
 }
 _EXTRA = {"cryptography", "securesystemslib", "tuf"}
 

@@ -11,13 +11,13 @@ from soupmix.errors import PolicyError
 from soupmix.sealed import read_sealed
 from soupmix.trust.layout import LARGEST_METADATA, METADATA
 
-__all__ = ["Chain", "check_root", "describe", "newest", "read_chain"]
+__all__ = ["SetMetadata", "check_root", "describe", "newest", "read_chain"]
 
 _T = TypeVar("_T", Root, Snapshot, Targets, Timestamp)
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class SetMetadata:
     """The newest of every role, and the bytes of `targets` as they were signed."""
 
     root: Metadata[Root]
@@ -41,7 +41,7 @@ def newest(folder: Path) -> Root:
     return _follow(folder).signed
 
 
-def read_chain(folder: Path, *, verified: bool = True) -> Chain:
+def read_chain(folder: Path, *, verified: bool = True) -> SetMetadata:
     """Read everything, and check that the newest root's keys signed it; with `verified` False only its form.
 
     Raises:
@@ -54,7 +54,7 @@ def read_chain(folder: Path, *, verified: bool = True) -> Chain:
     if verified:
         for document in (timestamp, snapshot, targets):
             _check_signed(folder, root.signed, document)
-    return Chain(root, timestamp, snapshot, targets, data)
+    return SetMetadata(root, timestamp, snapshot, targets, data)
 
 
 def check_root(root: Metadata[Root], before: Root | None) -> None:

@@ -1,5 +1,6 @@
-"""Keys in files: a private PEM that only its owner can read, and a public PEM for everybody."""
+"""Keys in files, a private PEM that only its owner can read and a public one for everybody; and envelopes signed by them."""
 
+import base64
 import os
 import stat
 from pathlib import Path
@@ -8,12 +9,24 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib import dsse
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import write_file
+from soupmix.trust.dsse import Envelope, pae
 
-__all__ = ["KINDS", "PrivateKey", "generate_key", "load_private", "read_private", "read_public"]
+__all__ = [
+    "KINDS",
+    "PrivateKey",
+    "generate_key",
+    "load_private",
+    "read_private",
+    "read_public",
+    "sign_envelope",
+    "verify_envelope",
+]
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
@@ -91,6 +104,26 @@ def read_public(path: str | Path) -> SSlibKey:
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
         return SSlibKey.from_crypto(key)
     raise _bad(path, "public")
+
+
+def sign_envelope(envelope: Envelope, signer: CryptoSigner) -> Envelope:
+    """The same envelope with one more signature."""
+    made = signer.sign(pae(envelope.payload_type, envelope.payload))
+    text = base64.b64encode(bytes.fromhex(made.signature)).decode("ascii")
+    return Envelope(envelope.payload, (*envelope.signatures, (made.keyid, text)), envelope.payload_type)
+
+
+def verify_envelope(envelope: Envelope, key: SSlibKey) -> bool:
+    """Whether `key` signed this payload as this type."""
+    signatures = {
+        str(number): Signature(keyid, base64.b64decode(sig).hex())
+        for number, (keyid, sig) in enumerate(envelope.signatures)
+    }
+    try:
+        dsse.Envelope(envelope.payload, envelope.payload_type, signatures).verify([key], 1)
+    except VerificationError:
+        return False
+    return True
 
 
 def _read(path: Path) -> tuple[bytes, int]:

@@ -13,7 +13,7 @@ from soupmix.policy.clock import Reading, When
 from soupmix.policy.inventory import check_inventory
 from soupmix.policy.parsing import read_text
 from soupmix.trust.layout import DOCUMENT, INVENTORY
-from soupmix.trust.reading import SignedSet, Source, read_set
+from soupmix.trust.sets import SignedSet, SignedSource, read_set
 
 __all__ = ["SignedPolicy", "load_signed"]
 
@@ -39,8 +39,8 @@ class SignedPolicy:
 
 def load_signed(
     *,
-    law: Source | None = None,
-    organisation: Source | None = None,
+    law: SignedSource | None = None,
+    organisation: SignedSource | None = None,
     user: Iterable[str | Path] = (),
     adapters: Iterable[AdapterRef] = (),
     now: When = None,

@@ -16,11 +16,10 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from soupmix.errors import OutputError, PolicyError
 from soupmix.locks import locked_folder
-from soupmix.trust.fetching import METADATA_URL, TARGETS_URL, FolderFetcher
+from soupmix.trust.fetching import METADATA_URL, TARGETS_URL, FolderFetcher, refusal
 from soupmix.trust.layout import LARGEST_FILE, LARGEST_METADATA, check_count, check_name
-from soupmix.trust.refusal import refusal
 
-__all__ = ["SignedSet", "Source", "read_set", "state_root"]
+__all__ = ["SignedSet", "SignedSource", "read_set", "state_root"]
 
 _CONFIG: Final = UpdaterConfig(
     max_root_rotations=256,
@@ -32,7 +31,7 @@ _CONFIG: Final = UpdaterConfig(
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SignedSource:
     """Where a signed set is, and what is believed beforehand.
 
     Attributes:
@@ -48,7 +47,9 @@ class Source:
     state: Path | None = None
 
     @classmethod
-    def pinned(cls, folder: str | Path, root: str | Path, *, floor: int = 0, state: Path | None = None) -> "Source":
+    def pinned(
+        cls, folder: str | Path, root: str | Path, *, floor: int = 0, state: Path | None = None
+    ) -> "SignedSource":
         """A source with its root read from a file.
 
         Raises:
@@ -88,7 +89,7 @@ def state_root() -> Path:
     return Path(override).expanduser() if override else platformdirs.user_state_path("soupmix")
 
 
-def read_set(source: Source, *, now: datetime | None = None) -> SignedSet:
+def read_set(source: SignedSource, *, now: datetime | None = None) -> SignedSet:
     """Bring the remembered state up to date with the repository, and read every file of the set.
 
     Args:
@@ -118,7 +119,7 @@ def read_set(source: Source, *, now: datetime | None = None) -> SignedSet:
 class _Reader:
     """One read: TUF's updater, the fetcher it uses, and what it trusts so far."""
 
-    def __init__(self, source: Source, state: Path, now: datetime | None) -> None:
+    def __init__(self, source: SignedSource, state: Path, now: datetime | None) -> None:
         self._source, self._state = source, state
         self._fetcher = FolderFetcher(source.folder)
         try:

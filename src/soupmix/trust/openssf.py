@@ -8,8 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import sha256_file, write_file
-from soupmix.trust.bundle import MODEL_SIGNATURE, bundle, statement
-from soupmix.trust.dsse import IN_TOTO, pae
+from soupmix.trust.dsse import IN_TOTO, MODEL_SIGNATURE, bundle, pae, statement
 from soupmix.trust.keys import PrivateKey, load_private
 
 __all__ = ["load_model_key", "sign_folder", "sign_model"]
