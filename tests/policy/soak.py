@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document
+from soupmix.policy.spec import is_feasible
 from tests.support.claims import accepted, region_of
 from tests.support.draw import Draw
-from tests.support.oracle import SHELF, allows
+from tests.support.shelf import SHELF, TODAY
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 REQUESTS = 50
@@ -48,7 +49,7 @@ def soak(pairs: int, seed: int = 0, proved: int | None = None) -> Counter[str]:
                 count["refused: no whole point"] += 1
                 continue
             count["clamped"] += grant.clamped
-            assert allows(documents, SHELF, attributes, grant.granted, sources), (
+            assert is_feasible(grant.granted, documents, SHELF, today=TODAY, attributes=attributes, sources=sources), (
                 documents,
                 weights,
                 attributes,

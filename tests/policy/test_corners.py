@@ -13,7 +13,7 @@ from soupmix.policy.compare import difference
 from soupmix.policy.recorded import read_record
 from soupmix.projection import norm
 from tests.policy.test_norm import Measured, measured, policy
-from tests.support.oracle import NAMES, SHELF, digest_of
+from tests.support.shelf import NAMES, SHELF, digest_of
 
 # --- bounds on a norm
 

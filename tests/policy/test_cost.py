@@ -23,7 +23,7 @@ from soupmix.projection.faces import Face
 from soupmix.projection.quadratic import Quadratic
 from tests.support.claims import region_of
 from tests.support.draw import Draw
-from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
+from tests.support.shelf import NAMES, SHELF, Ref, Shelf, digest_of
 
 REPORT = {"evidence": {"report": digest_of("r"), "until": "2099-01-01"}}
 

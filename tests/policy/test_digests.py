@@ -12,7 +12,7 @@ from soupmix.policy import Policy, parse_document
 from soupmix.policy.documents import Document
 from tests.policy.test_norm import measured, policy
 from tests.policy.test_rules import load
-from tests.support.oracle import SHELF, Shelf, digest_of
+from tests.support.shelf import SHELF, Shelf, digest_of
 
 TEXT = """
 tier: law

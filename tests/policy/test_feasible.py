@@ -14,12 +14,13 @@ from scipy.optimize import linprog
 
 from soupmix.errors import PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import FeasibleSet, Policy, parse_document
+from soupmix.policy.spec import is_feasible
 from soupmix.weights import MILLION, Weights, decimal_text
 from tests.policy.test_laws import asked, build, documents, origins, statements
 from tests.policy.test_norm import measured
 from tests.policy.test_norm import policy as bounded_norm
 from tests.policy.test_rules import load, together
-from tests.support.oracle import NAMES, SHELF, allows
+from tests.support.shelf import NAMES, SHELF, TODAY
 
 SETTINGS = settings(max_examples=80, deadline=None)
 SORTED = tuple(sorted(NAMES))
@@ -38,7 +39,7 @@ def test_it_contains_what_the_documents_allow(
     contents: list[dict[str, Any]], point: dict[str, int], said: dict[str, str], sources: dict[str, str]
 ) -> None:
     feasible = build(contents).feasible(sources=sources, **said)
-    right = allows(contents, SHELF, said, point, sources)
+    right = is_feasible(point, contents, SHELF, today=TODAY, attributes=said, sources=sources)
     assert feasible.contains(Weights.from_micro(point)) == feasible.contains(micro(point)) == right
 
 
@@ -60,7 +61,7 @@ def test_the_nearest_point_is_what_a_clamp_grants(
 def test_random_points_are_inside(contents: list[dict[str, Any]], said: dict[str, str], seed: int) -> None:
     policy = build(contents)
     for each in policy.feasible(**said).sample(3, seed):
-        assert allows(contents, SHELF, said, each)
+        assert is_feasible(each, contents, SHELF, today=TODAY, attributes=said)
         assert policy.clamp(each, **said).granted == each
 
 

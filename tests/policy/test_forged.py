@@ -22,7 +22,7 @@ from soupmix.policy.recorded import read_record
 from soupmix.weights import Weights
 from tests.policy.test_remembered import build, document
 from tests.support.draw import Draw
-from tests.support.oracle import SHELF
+from tests.support.shelf import SHELF
 
 CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from soupmix.errors import PolicyError
 from soupmix.policy import Document, Policy, parse_document
 from soupmix.policy.recorded import read_record
+from soupmix.policy.spec import is_feasible
 from soupmix.weights import decimal_text
-from tests.support.oracle import NAMES, SHELF, Shelf, allows, digest_of
+from tests.support.shelf import NAMES, SHELF, TODAY, Shelf, digest_of
 
 SETTINGS = settings(max_examples=150, deadline=None)
 
@@ -128,7 +129,7 @@ def test_a_grant_never_violates(
     contents: list[dict[str, Any]], want: dict[str, str], said: dict[str, str], sources: dict[str, str]
 ) -> None:
     grant = build(contents).clamp(want, sources=sources, **said)
-    assert allows(contents, SHELF, said, grant.granted, sources)
+    assert is_feasible(grant.granted, contents, SHELF, today=TODAY, attributes=said, sources=sources)
     assert set(grant.granted) <= set(grant.digests) == set(grant.granted)
     assert grant.clamped == bool({n for n in NAMES if grant.granted.get(n, 0) != grant.requested.get(n, 0)})
     assert grant.clamped <= bool(grant.binding), "every change has a reason"
@@ -149,7 +150,7 @@ def test_no_feasible_point_is_nearer(
     rivals = [policy.clamp(other, **said).granted for other in others]
     mixtures = [{n: (grant.granted.get(n, 0) * 9 + rival.get(n, 0)) // 10 for n in NAMES} for rival in rivals]
     for rival in [*rivals, *mixtures]:
-        if allows(contents, SHELF, said, rival):
+        if is_feasible(rival, contents, SHELF, today=TODAY, attributes=said):
             assert distance(rival) >= nearest - 1e-6
 
 
@@ -164,7 +165,7 @@ def test_what_is_feasible_stays_as_it_is(
     assert again.granted == once.granted
     assert not again.clamped
     assert again.binding == ()
-    if allows(contents, SHELF, said, once.requested):
+    if is_feasible(once.requested, contents, SHELF, today=TODAY, attributes=said):
         assert not once.clamped
 
 
@@ -257,5 +258,5 @@ def test_a_record_is_the_grant(contents: list[dict[str, Any]], want: dict[str, s
 def test_a_conflict_is_real(contents: list[dict[str, Any]], want: dict[str, str]) -> None:
     """Where a policy is refused as empty, neither 0 nor what smaller policies grant is a counterexample."""
     points = [{}, Policy.open(SHELF).clamp(want).granted, build(contents[:1]).clamp(want).granted]
-    if any(allows(contents, SHELF, {}, point) for point in points):
+    if any(is_feasible(point, contents, SHELF, today=TODAY, attributes={}) for point in points):
         Policy.assemble([("x.yaml", parse(content)) for content in contents], SHELF, now=NOW)

@@ -15,7 +15,7 @@ from soupmix.policy import SOURCES, Policy, kinds, parse_document
 from soupmix.policy import policy as policy_module
 from soupmix.policy.recent import Recent
 from soupmix.projection import AnyConstraint
-from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
+from tests.support.shelf import NAMES, SHELF, Ref, Shelf, digest_of
 
 
 def policy(*rules: dict[str, Any], shelf: Shelf = SHELF, **more: Any) -> Policy:

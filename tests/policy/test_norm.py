@@ -22,7 +22,7 @@ from soupmix.projection.constraints import sides_of
 from soupmix.projection.quadratic import Quadratic
 from soupmix.weights import MILLION, decimal_text
 from tests.support.claims import accepted, region_of
-from tests.support.oracle import NAMES, SHELF, Ref, Shelf, digest_of
+from tests.support.shelf import NAMES, SHELF, Ref, Shelf, digest_of
 
 BUDGET = 1.5
 

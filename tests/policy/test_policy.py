@@ -16,13 +16,13 @@ from soupmix.projection import Constraint, Region, Space
 from soupmix.projection.laminar import Forest
 from soupmix.projection.solution import Solution
 from soupmix.weights import Weights
-from tests.support import oracle
-from tests.support.oracle import Ref, digest_of
+from tests.support import shelf
+from tests.support.shelf import Ref, digest_of
 
 Load = Callable[..., Policy]
 
 
-class Shelf(oracle.Shelf):
+class Shelf(shelf.Shelf):
     total_budget: Any = None
 
 

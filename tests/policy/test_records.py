@@ -10,7 +10,7 @@ from soupmix.policy import Policy
 from soupmix.policy.recorded import RecordedGrant, read_record
 from tests.policy.test_norm import measured, policy
 from tests.policy.test_rules import load
-from tests.support.oracle import SHELF, digest_of
+from tests.support.shelf import SHELF, digest_of
 
 RULES: list[dict[str, Any]] = [
     {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap", "public_reason": "not too much",

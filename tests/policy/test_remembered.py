@@ -13,7 +13,7 @@ from soupmix.policy import Policy, parse_document
 from soupmix.policy import policy as policy_module
 from soupmix.policy.clock import When
 from tests.support.draw import Draw
-from tests.support.oracle import SHELF
+from tests.support.shelf import SHELF
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINOR: dict[str, Any] = {"scope": {"audience": ["minor"]}}

@@ -10,7 +10,7 @@ import pytest
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.cases import read_cases, run
-from tests.support.oracle import SHELF, digest_of
+from tests.support.shelf import SHELF, digest_of
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

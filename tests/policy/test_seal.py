@@ -26,7 +26,7 @@ from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.projection import Projected
 from soupmix.weights import Weights
 from tests.policy.test_remembered import build, document
-from tests.support.oracle import SHELF
+from tests.support.shelf import SHELF
 
 ASKED = Weights.parse("unfriendly=1")
 REFUSED = (AttributeError, PolicyError, TypeError)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.clock import Clock, Reading
-from tests.support.oracle import NAMES, SHELF, digest_of
+from tests.support.shelf import NAMES, SHELF, digest_of
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

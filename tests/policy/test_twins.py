@@ -8,7 +8,7 @@ import pytest
 
 from soupmix.errors import PolicyError
 from soupmix.policy import Policy, parse_document
-from tests.support.oracle import SHELF, Ref, digest_of
+from tests.support.shelf import SHELF, Ref, digest_of
 
 CALM, TWIN = Ref("calm", "style", "calm", digest_of("calm")), Ref("twin", "other", "twin", digest_of("calm"))
 

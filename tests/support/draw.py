@@ -1,10 +1,10 @@
-"""Random policies and requests by the thousand, from one seed; reading them is left to `oracle.allows`."""
+"""Random policies and requests by the thousand, from one seed; reading them is left to `policy.spec`."""
 
 import random
 from typing import Any
 
 from soupmix.weights import decimal_text
-from tests.support.oracle import NAMES, digest_of
+from tests.support.shelf import NAMES, digest_of
 
 SELECTORS: list[dict[str, Any]] = [
     *({"adapter": name} for name in NAMES),
