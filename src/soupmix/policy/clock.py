@@ -11,10 +11,10 @@ __all__ = ["Clock", "Reading", "When"]
 
 
 class Clock:
-    """A time (UTC) that does not go back, whatever becomes of the clock that it asks. Safe to share between threads.
+    """A time (UTC) that does not go back, even if the clock that it asks does. Safe to share between threads.
 
-    The latest time that was told, and the seconds that have passed since, are the least that is told from then on. So setting a
-    machine's clock back neither revives what has ended nor lets anything last longer.
+    It never tells less than the latest time it told plus the seconds that have passed since. So setting a machine's clock back
+    neither revives what has ended nor lets anything last longer.
 
     Args:
         tells: the time. passed: seconds from any beginning, which nobody can set.
@@ -69,6 +69,8 @@ class Reading:
 
 
 When = datetime | Callable[[], datetime] | Reading | None
-"""Whose time: the machine's (None); that of a function, asked every time (one that always says the same stands still: for
-tests, and to judge what was merged in the past); or a time from which on the seconds of this process count: a datetime never
-stands still, so that nobody makes a policy endless by naming the present."""
+"""Whose time counts.
+
+None: the machine's. A function: it is asked every time; one that always returns the same time stands still, for tests and to
+judge what was merged in the past. A datetime: it is the time now, and goes on from there by the seconds of this process; it does
+not stand still, so that nobody makes a policy endless by naming the present."""

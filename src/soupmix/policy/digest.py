@@ -23,7 +23,7 @@ def digests_of(
 ) -> tuple[str, str]:
     """ "sha256:<hex>" of a policy, and the same of schema 1, as records of before call it.
 
-    Of schema 1 nothing but the budget was of the store: labels, and the norms that a rule or the metric rests on, were not.
+    Schema 1 took nothing but the budget from the store: not the labels, and not the norms that a rule or the metric rests on.
 
     Args:
         documents: what they say counts, not their names, layout or order within a tier.

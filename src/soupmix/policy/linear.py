@@ -1,4 +1,4 @@
-"""Methods whose merge is the weighted sum of deltas, which is all that a bound on the norm of the merged delta speaks of."""
+"""Which merge methods a bound on the norm can hold for: those whose merge is the weighted sum of deltas."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from soupmix.errors import PolicyRefusal
 __all__ = ["LINEAR", "check_linear"]
 
 LINEAR: Final = ("delta",)
-"""Any other method adds terms (`factor`: B_i A_j of two adapters) that no inner product of deltas tells the size of."""
+"""Other methods add terms (`factor`: B_i A_j of two adapters) whose size the inner products of deltas do not tell."""
 
 
 def check_linear(method: str, rule: str | None) -> None:

@@ -116,7 +116,7 @@ class Policy:
         Args:
             paths: YAML files, one document each; law before organisation before user.
             adapters: usually a store. Without it, the approve rules say which adapters there are.
-            now: whose time validity windows and reports are judged by: by one reading here, and anew in every clamp; the
+            now: the clock by which validity windows and reports are judged, read once here and again in every clamp; the
                 machine's if not given. A datetime goes on from there, see `soupmix.policy.clock.When`.
             metric: what the clamp keeps small: the change of the weights, or of the merged delta (Gram matrix of the store).
 
@@ -246,7 +246,7 @@ class Policy:
         Args:
             requested: weights, or whatever `Weights.parse` takes.
             sources: where the weights come from, "explicit", "stored" or "inferred": one word for all, or one by adapter
-                name. A weight whose source is not said is taken by every rule on sources.
+                name. A weight whose source is not said counts as from none of the allowed sources.
             attributes: jurisdiction, audience, purpose, tenant. One that is not given counts as "every rule applies".
 
         Raises:

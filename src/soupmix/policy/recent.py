@@ -1,4 +1,4 @@
-"""A memory with an end: what was used last is kept, what was not used longest goes first."""
+"""A bounded memory: what was used longest ago is forgotten first (LRU)."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 
 
 class Recent(Generic[_Key, _Value]):
-    """What was made before, by key. Safe to share between threads; what two make at once, both make.
+    """What was made before, by key. Safe to share between threads; two that miss the same key at the same time both make it.
 
     Args:
         most: how much is kept in sum. size: how much one value counts; one that alone is too large is kept alone.

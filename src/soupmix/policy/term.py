@@ -17,7 +17,7 @@ __all__ = ["Term"]
 class Term:
     """When a policy ends.
 
-    There is no beginning to ask for at a clamp: it was there when the policy was loaded, and a `Clock` does not go back.
+    A clamp need not ask whether it has begun: it had when the policy was loaded, and a `Clock` does not go back.
 
     Attributes:
         ends: the first instant at which something that the policy rests on counts no more, or None. what: what that is.

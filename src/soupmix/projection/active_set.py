@@ -37,9 +37,10 @@ def minimise(target: Quadratic, rows: Sequence[Row]) -> Solution | None:
 
 
 def least(target: Quadratic, rows: Sequence[Row]) -> Fraction:
-    """A bound below the squared Euclidean distance of a request from the set, whatever else bounds the set: weak duality.
+    """A lower bound on the squared Euclidean distance of a request v from the set, by weak duality.
 
-    For any multipliers l >= 0 of the sides N w >= b, 2 l' (b - N v) - |N' l|^2 is no more than |w - v|^2 of any w of the set.
+    For any multipliers l >= 0 of the sides N w >= b, 2 l' (b - N v) - |N' l|^2 <= |w - v|^2 for every w of the set. Whatever else
+    bounds the set can only make it farther.
     """
     sides = [side for side in sides_of(rows) if side.normal]
     from soupmix.projection.dual import active_in_floats
@@ -51,8 +52,8 @@ def least(target: Quadratic, rows: Sequence[Row]) -> Fraction:
     for index, multiplier in zip(*guess, strict=True):
         share = round(multiplier * _FINE)
         missing += share * int(sides[index].shortfall(target.pull))
-        for adapter, coef in sides[index].normal:
-            pull[adapter] += share * coef
+        for coordinate, coef in sides[index].normal:
+            pull[coordinate] += share * coef
     return Fraction(2 * _FINE * missing - sum(value * value for value in pull), _FINE**2)
 
 
@@ -67,8 +68,8 @@ def _solved(target: Quadratic, sides: Sequence[Side], active: Sequence[int]) -> 
             return None
         weights: list[Exact] = list(target.pull)
         for side, multiplier in zip(chosen, multipliers, strict=True):
-            for adapter, coef in side.normal:
-                weights[adapter] += multiplier * coef
+            for coordinate, coef in side.normal:
+                weights[coordinate] += multiplier * coef
     else:
         both = _stationary(target, sides, active)
         if both is None:
@@ -86,8 +87,8 @@ def _stationary(target: Quadratic, sides: Sequence[Side], active: Sequence[int])
         row.extend([0] * len(active))
     for place, side in enumerate(active):
         below = [0] * (size + len(active))
-        for adapter, coef in sides[side].normal:
-            below[adapter] = matrix[adapter][size + place] = coef
+        for coordinate, coef in sides[side].normal:
+            below[coordinate] = matrix[coordinate][size + place] = coef
         matrix.append(below)
     return solve(matrix, [*target.pull, *(sides[side].bound for side in active)])
 

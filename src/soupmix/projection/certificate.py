@@ -43,6 +43,6 @@ def certified(
             bound = high if multiplier > 0 else low
             if bound is None or value != bound * scale:
                 return False
-            for adapter, coef in row.coefs:
-                rest[adapter] -= multiplier * coef
+            for coordinate, coef in row.coefs:
+                rest[coordinate] -= multiplier * coef
     return not any(rest)

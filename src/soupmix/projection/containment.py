@@ -98,7 +98,7 @@ class _Search:
 
     def _climb(self, face: Face, rows: tuple[Row, ...], ball: Ellipsoid, start: int) -> tuple[int, ...] | None:
         size = len(self.inner.space.names)
-        # all adapters at once, then each alone (of many, several at a time)
+        # all coordinates at once, then each alone (of many, several at a time)
         direction = [1] * size if not start else [int(index % _ASCENTS == start - 1) for index in range(size)]
         for _ in range(2 * size):
             far = [10**9 * value for value in direction]

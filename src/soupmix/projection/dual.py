@@ -21,15 +21,15 @@ def active_in_floats(target: Quadratic, sides: Sequence[Side]) -> tuple[list[int
     size = len(target.pull)
     normals, bounds = np.zeros((len(sides), size)), np.array([side.bound / 1e6 for side in sides])
     for index, side in enumerate(sides):
-        for adapter, coef in side.normal:
-            normals[index, adapter] = coef
+        for coordinate, coef in side.normal:
+            normals[index, coordinate] = coef
     scale = np.linalg.norm(normals, axis=1)
     normals, bounds = normals / scale[:, None], bounds / scale
     matrix = np.eye(size) if target.matrix is None else np.array([[float(a) for a in row] for row in target.matrix])
     pull = np.array([float(value) for value in target.pull]) / 1e6
     largest = np.abs(matrix).max()
     try:
-        lifted = np.linalg.solve(matrix / largest, normals.T).T  # [sides, adapters]
+        lifted = np.linalg.solve(matrix / largest, normals.T).T  # [sides, coordinates]
         weights = np.linalg.solve(matrix / largest, pull / largest)
     except np.linalg.LinAlgError:
         return None

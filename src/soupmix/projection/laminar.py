@@ -33,8 +33,8 @@ class Forest:
     level of nesting divides once more, so with scale = lcm(1..K) ** depth every division comes out even.
 
     Attributes:
-        rows: as given. box: of every adapter, the row that bounds it alone. roots: the sums that no other one holds.
-        lows, highs: the bounds of the box. empty: whether a row alone has none between its ends.
+        rows: as given. box: for every coordinate, the index of the row on it alone. roots: the sums that lie in no other sum.
+        lows, highs: the bounds of the box. empty: whether some row has its low above its high.
     """
 
     rows: tuple[Row, ...]
@@ -187,11 +187,11 @@ def _depth(node: _Node) -> int:
     return 1 + max((_depth(child) for child in node.children), default=0)
 
 
-def forest(rows: Sequence[Row], adapters: int) -> Forest | None:
-    """Arrange rows as a forest, or None if they are not a bounded box and laminar sums."""
+def forest(rows: Sequence[Row], size: int) -> Forest | None:
+    """Rows over `size` coordinates as a forest, or None if they are not a bounded box and laminar sums."""
     box = {row.coefs[0][0]: index for index, row in enumerate(rows) if len(row.coefs) == 1 and row.coefs[0][1] == 1}
     bounded = all(
-        leaf in box and rows[box[leaf]].low is not None and rows[box[leaf]].high is not None for leaf in range(adapters)
+        leaf in box and rows[box[leaf]].low is not None and rows[box[leaf]].high is not None for leaf in range(size)
     )
     sums = [(frozenset(leaf for leaf, _ in row.coefs), index) for index, row in enumerate(rows) if len(row.coefs) != 1]
     plain = all(coef == 1 for row in rows for _, coef in row.coefs) and all(members for members, _ in sums)
@@ -206,11 +206,11 @@ def forest(rows: Sequence[Row], adapters: int) -> Forest | None:
         node = _Node(index, tuple(sorted(members - covered)), tuple(node for _, node in inside))
         roots = [root for root in roots if root not in inside] + [(members, node)]
     nodes = tuple(node for _, node in roots)
-    scale = lcm(*range(1, adapters + 1)) ** max(map(_depth, nodes), default=0)
-    bounds = [rows[box[leaf]] for leaf in range(adapters)]
+    scale = lcm(*range(1, size + 1)) ** max(map(_depth, nodes), default=0)
+    bounds = [rows[box[leaf]] for leaf in range(size)]
     return Forest(
         tuple(rows),
-        tuple(box[leaf] for leaf in range(adapters)),
+        tuple(box[leaf] for leaf in range(size)),
         nodes,
         scale,
         tuple(scale * (row.low or 0) for row in bounds),

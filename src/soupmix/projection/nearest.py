@@ -1,7 +1,7 @@
-"""Which of many faces is nearest to a request: those that are proved to be farther than another are not projected onto.
+"""The nearest of many faces, by branch and bound: what is proved to be farther than the best so far is not projected onto.
 
-The proof is a bound below the squared distance, in exact integers: how far the request is outside of the box, or what weak
-duality says for any multipliers whatever, here those that floats find. So it changes no answer, of ties neither.
+The proof is a lower bound on the squared distance, in exact integers: the distance to the face's box, or what weak duality gives
+for any multipliers, here those that floats find. So leaving faces out changes no answer, not even where faces tie.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ __all__ = ["away", "nearest"]
 
 
 def nearest(faces: Sequence[Face], requested: Sequence[int], metric: Matrix | None) -> tuple[Solution, Face]:
-    """The nearest point, and its face: of equally near ones that with fewer changed weights, then of the face that comes first.
+    """The nearest point and its face. Ties go to the point that changes fewer weights, then to the face that comes first.
 
     Raises:
         PolicyRefusal: a projection could not be certified (reason "uncertified").

@@ -14,7 +14,7 @@ from soupmix.projection.solution import Exact
 __all__ = ["Matrix", "Quadratic", "form", "inverse_of", "solve", "times", "unit"]
 
 Matrix = tuple[tuple[int, ...], ...]
-"""A symmetric matrix of integers [adapters, adapters]."""
+"""A symmetric matrix of integers [coordinates, coordinates]."""
 
 
 def times(matrix: Matrix | None, vector: Sequence[int]) -> list[int]:

@@ -17,8 +17,7 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
 
     For bounds and nested or disjoint groups there is always one (their matrix is totally unimodular). Found by dynamic
     programming over the weights that are not integers, with what they add to each row that could be violated as
-    state. Among equally near points the smallest total wins, then the one that rounds up the adapter that comes first;
-    adapters are ordered by digest.
+    state. Among equally near points the smallest total wins, then the one that rounds up the first coordinate.
 
     Raises:
         PolicyRefusal: there are too many states (reason "too-slow").
@@ -31,7 +30,7 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
     if len(tight) == 1 and tight[0].plain and len(set(rests.values())) == 1:
         return _one_sum(tight[0], floors, rests, scale)
     spans = [_Span(row, floors, rests) for row in tight]
-    # state -> (distance, total, -mask): the mask puts the first adapter at its highest bit
+    # state -> (distance, total, -mask): the mask has the first coordinate at its highest bit
     table: dict[tuple[int, ...], tuple[int, int, int]] = {(0,) * len(tight): (0, 0, 0)}
     for position, (index, rest) in enumerate(rests.items()):
         check_time()
@@ -60,9 +59,10 @@ def round_inside(solution: Solution, rows: Sequence[Row]) -> tuple[int, ...] | N
 
 
 def _one_sum(row: Row, floors: list[int], rests: dict[int, int], scale: int) -> tuple[int, ...]:
-    """One sum is all that could be violated, and every weight misses the same: only how many round up matters, the first do.
+    """Rounding where only one sum could be violated, and all weights have the same fractional part.
 
-    As the solution is inside and the bounds are whole, there is room for one number of them at least.
+    Then it only matters how many of its weights are rounded up, and the first ones are. As the solution is inside and the bounds
+    are whole, at least one number of them fits.
     """
     within = [index for index, _ in row.coefs if index in rests]
     outside = [index for index in rests if index not in within]
