@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,15 @@ def test_files_and_functions_are_small(path: Path) -> None:
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
             assert length <= 40, f"{node.name} has {length} lines"
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Imports for type checking and inside functions are imports too."""
+    graph = grimp.build_graph("soupmix", "soupmix_kernels", exclude_type_checking_imports=False, cache_dir=None)
+    left = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    while free := [module for module, imports in left.items() if not imports & left.keys()]:
+        left = {module: imports for module, imports in left.items() if module not in free}
+    assert left == {}, "these import one another, or what does: " + ", ".join(sorted(left))
 
 
 def test_user_input_is_never_checked_by_assert() -> None:

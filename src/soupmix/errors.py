@@ -18,10 +18,7 @@ A message says what was asked, what is allowed, which rule says so and what to d
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from soupmix.policy.recorded import Binding
+from typing import ClassVar, Protocol
 
 __all__ = [
     "AdapterError",
@@ -74,12 +71,32 @@ class PolicyError(SoupmixError, ValueError):
     """A policy document is wrong, or the documents contradict each other."""
 
 
+class RefusingRule(Protocol):
+    """Which rule refused; `soupmix.policy.Binding` says this and more."""
+
+    @property
+    def tier(self) -> str:
+        """Law, organisation or user."""
+
+    @property
+    def issuer(self) -> str:
+        """Who made its document."""
+
+    @property
+    def source(self) -> str:
+        """Name of the file that it stands in."""
+
+    @property
+    def rule(self) -> str:
+        """Its id in that file."""
+
+
 class PolicyRefusal(SoupmixError):
-    """A valid policy says no to this request; `rules` are the bindings that do, where rules do."""
+    """A valid policy says no to this request; `rules` are those that do, where rules do."""
 
     exit_code = 3
 
-    def __init__(self, message: str, *, reason: str = "", rules: "Sequence[Binding]" = ()) -> None:
+    def __init__(self, message: str, *, reason: str = "", rules: Sequence[RefusingRule] = ()) -> None:
         super().__init__(message, reason=reason)
         self.rules = tuple(rules)
 

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final, Protocol, Self
 
 from soupmix.audit.merkle import Tree, leaf_hash
-from soupmix.errors import AuditError, PolicyRefusal, SoupmixError
+from soupmix.errors import AuditError, PolicyRefusal, RefusingRule, SoupmixError
 from soupmix.files import compact_json
 from soupmix.weights import Weights
 
@@ -26,15 +26,6 @@ MAX_LINE: Final = 1 << 20
 _MOST_NAMES: Final = 8  # that a refusal is recorded with; a grant has them all
 
 _OUTER = {"entry", "previous", "schema", "sequence", "time", "who"}
-
-
-class _Rule(Protocol):
-    @property
-    def tier(self) -> str: ...
-    @property
-    def issuer(self) -> str: ...
-    @property
-    def rule(self) -> str: ...
 
 
 class _Policy(Protocol):
@@ -58,7 +49,7 @@ class _Granted(Protocol):
     @property
     def is_open(self) -> bool: ...
     @property
-    def binding(self) -> Sequence[_Rule]: ...
+    def binding(self) -> Sequence[RefusingRule]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +166,7 @@ class Record:
         return data
 
 
-def _named(rules: Iterable[_Rule]) -> tuple[str, ...]:
+def _named(rules: Iterable[RefusingRule]) -> tuple[str, ...]:
     return tuple(sorted({f"{each.tier}/{each.issuer}/{each.rule}" for each in rules}))
 
 

@@ -58,7 +58,9 @@ class Disclosure:
     def refusal(self, error: PolicyRefusal) -> PolicyRefusal:
         """A refusal in these words."""
         refusing = {(rule.ref.document, rule.ref.id) for rule in self._policy.rules if rule.ref.refuses}
-        first = next((each for each in error.rules if (each.source, each.rule) in refusing), None)
+        first = next(
+            (each for each in error.rules if isinstance(each, Binding) and (each.source, each.rule) in refusing), None
+        )
         if first is None or error.reason != "refused-by-rule":
             return error
         said = replace(first, limit=self._limit(first))
