@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from soupmix.cli.options import policy_files
+from soupmix.cli.documents import policy_files
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.merge import merge
 from soupmix.policy import Policy, parse_document

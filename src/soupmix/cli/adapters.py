@@ -1,27 +1,17 @@
 """`soupmix adapters`: what a store holds, and adding to it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from soupmix.cli.options import PATH, base_option, json_option, open_store, read_adapters, store_option
+
 if TYPE_CHECKING:
     from soupmix.store import Entry, Manifest
 
 __all__ = ["command"]
-
-_Function = Callable[..., None]
-
-
-def _store_option(function: _Function) -> _Function:
-    return click.option(
-        "--store", type=click.Path(path_type=Path), help="Folder of the store.  [default: the shipped adapters]"
-    )(function)
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -30,14 +20,14 @@ def command() -> None:
 
 
 @command.command("list")
-@_store_option
-@_json_option
+@store_option
+@json_option
 @click.option("--approve", is_flag=True, help="Print the YAML rule with which an organisation approves these adapters.")
 def list_adapters(store: Path | None, as_json: bool, approve: bool) -> None:
     """List the adapters of a store."""
     if as_json and approve:
         raise click.UsageError("--json and --approve exclude each other")
-    manifest = _manifest(store)
+    manifest = read_adapters(store)
     if approve:
         click.echo(_approve_rule(manifest), nl=False)
     elif as_json:
@@ -48,13 +38,13 @@ def list_adapters(store: Path | None, as_json: bool, approve: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
-@_store_option
-@_json_option
+@store_option
+@json_option
 def show(name: str, store: Path | None, as_json: bool) -> None:
     """Show everything the store knows about one adapter."""
     from soupmix.store.manifest import find_entry
 
-    entry = find_entry(_manifest(store), name)
+    entry = find_entry(read_adapters(store), name)
     facts = {"digest": entry.digest, **entry.model_dump(mode="json")}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -64,14 +54,14 @@ def show(name: str, store: Path | None, as_json: bool) -> None:
 
 
 @command.command("add")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--dimension", required=True, help="What it steers, for example expertise.")
 @click.option("--pole", required=True, help="To which end, for example elementary.")
 @click.option("--name", help="Its name in the store.  [default: the pole]")
-@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="The base model it was trained on.")
+@base_option("The base model it was trained on.")
 @click.option("--tag", "tags", multiple=True, help="A label for policies; may be given more than once.")
 @click.option("--licence", default="unknown", show_default=True, help="SPDX identifier.")
-@_store_option
+@store_option
 @click.option("--force", is_flag=True, help="Replace an adapter of that name.")
 def add(
     folder: Path,
@@ -111,18 +101,16 @@ def add(
 
 @command.command("budget")
 @click.argument("total")
-@_store_option
+@store_option
 def budget(total: str, store: Path | None) -> None:
     """Record TOTAL as the most that all weights together may sum to, as measured for this set; "none" lifts it."""
     from soupmix.errors import WeightError
-    from soupmix.store import Store
-    from soupmix.store.manifest import shipped_root
     from soupmix.weights import to_micro
 
     micro = None if total == "none" else to_micro(total, "total budget")
     if micro is not None and micro < 0:
         raise WeightError(f"total budget {total} is below 0; give 0 or more, or none", reason="bad-number")
-    target = Store(store or shipped_root())
+    target = open_store(store)
     target.set_total_budget(micro)
     click.echo(f"total budget of {target.folder}: {total}", err=True)
 
@@ -143,12 +131,6 @@ def _facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise AdapterError(f"{path} must hold a JSON object", reason="bad-facts")
     return facts
-
-
-def _manifest(store: Path | None) -> "Manifest":
-    from soupmix.store.manifest import read_manifest, shipped_root
-
-    return read_manifest(store or shipped_root())
 
 
 def _summary(entry: "Entry") -> dict[str, Any]:

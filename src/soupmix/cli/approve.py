@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from soupmix.cli.options import contents, stock, store_option
+from soupmix.cli.documents import inventory_file, set_files
+from soupmix.cli.options import PATH, key_option, open_store, store_option
 from soupmix.errors import RecipeError
 from soupmix.replacing import check_file
 
 __all__ = ["command"]
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command("approve")
-@click.argument("out", type=_PATH)
+@click.argument("out", type=PATH)
 @click.option(
     "--combination",
     "combinations",
@@ -24,7 +23,7 @@ _PATH = click.Path(path_type=Path)
     metavar="NAME+NAME",
     help="Adapters that were evaluated together; any part of them is approved too. Repeatable.",
 )
-@click.option("--report", required=True, metavar="FILE", type=_PATH, help="The evaluation report.")
+@click.option("--report", required=True, metavar="FILE", type=PATH, help="The evaluation report.")
 @click.option("--until", required=True, metavar="DATE", help="Last day that the report counts, as in 2027-12-31.")
 @click.option("--issuer", required=True, metavar="TEXT", help="Who approves.")
 @click.option(
@@ -33,10 +32,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--total", metavar="NUMBER", help="Most that the weights of a combination may sum to, as evaluated.")
 @click.option("--scanner", "scanners", multiple=True, metavar="NAME", help="Also ask this plug-in; repeatable.")
 @click.option("--accept", multiple=True, metavar="KIND", help="Approve in spite of remarks of this kind; repeatable.")
-@click.option("--publish", "folder", metavar="FOLDER", type=_PATH, help="Also sign OUT as the new set in this folder.")
-@click.option("--beside", multiple=True, metavar="FILE", type=_PATH, help="For --publish: what else the set holds.")
-@click.option("--targets-key", "targets", metavar="KEY", type=_PATH, help="For --publish: signs what the set holds.")
-@click.option("--online-key", "online", metavar="KEY", type=_PATH, help="For --publish: signs that it is the newest.")
+@click.option("--publish", "folder", metavar="FOLDER", type=PATH, help="Also sign OUT as the new set in this folder.")
+@click.option("--beside", multiple=True, metavar="FILE", type=PATH, help="For --publish: what else the set holds.")
+@key_option("--targets-key", "targets", "For --publish: signs what the set holds.")
+@key_option("--online-key", "online", "For --publish: signs that it is the newest.")
 @store_option
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def command(
@@ -65,12 +64,11 @@ def command(
     from soupmix.approve import Approval, draft, screen
     from soupmix.approve.screening import check_screened
     from soupmix.files import write_file
-    from soupmix.store import Store
 
     signer = _publisher(folder, out, beside, store, targets, online)
     reads = (report, *beside, *(each for each in (store, folder, targets, online) if each is not None))
     check_file(out, force=force, reads=reads)
-    opened = Store(store) if store is not None else Store.shipped()
+    opened = open_store(store)
     groups = tuple(tuple(dict.fromkeys(each.split("+"))) for each in combinations)
     text, _ = draft(opened, Approval(groups, report, _day(until), issuer, version, total))
     remarks = screen(opened, sorted({name for each in groups for name in each}), scanners=scanners)
@@ -104,7 +102,7 @@ def _publisher(
 
     keys = RoleKeys(read_private(targets), read_private(online))
     files = (out, *beside)
-    return lambda: publish(folder, contents(files) | stock(store or shipped_root(), files), keys=keys)
+    return lambda: publish(folder, set_files(files) | inventory_file(store or shipped_root(), files), keys=keys)
 
 
 def _day(text: str) -> date:

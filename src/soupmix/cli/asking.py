@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from soupmix.audit import Record
-from soupmix.cli.auditing import Witness, audit_option
+from soupmix.cli.auditing import Recorder, audit_option
+from soupmix.cli.documents import load_policy, trust_files
 from soupmix.cli.options import (
     attribute_option,
-    load_policy,
     parse_attributes,
     parse_sources,
     policy_option,
     source_option,
     store_option,
-    trust_files,
     trust_option,
     weight_option,
 )
@@ -37,7 +36,7 @@ class Asking:
 
     Attributes:
         weights, attributes, sources: of the request. policies: documents. trust: texts of signed sets.
-        store: folder of adapters, None for the shipped ones. witness: who is told what comes of it.
+        store: folder of adapters, None for the shipped ones. recorder: writes down what comes of it.
     """
 
     weights: Weights
@@ -46,7 +45,7 @@ class Asking:
     policies: tuple[Path, ...]
     trust: tuple[str, ...]
     store: Path | None
-    witness: Witness
+    recorder: Recorder
 
     @property
     def signed(self) -> bool:
@@ -60,7 +59,7 @@ class Asking:
             *self.policies,
             *trust_files(self.trust),
             *([] if self.store is None else [self.store]),
-            *self.witness.files,
+            *self.recorder.files,
         )
 
     def granted(self, grant: Grant, *, merge: str | None = None) -> None:
@@ -69,14 +68,14 @@ class Asking:
         Raises:
             AuditError, OutputError: it cannot be recorded.
         """
-        self.witness.append(Record.of_grant(grant, person=self.witness.person, is_signed=self.signed, merge=merge))
+        self.recorder.append(Record.of_grant(grant, person=self.recorder.person, is_signed=self.signed, merge=merge))
 
     def refused(self, error: SoupmixError, policy: Policy | None = None) -> None:
         """Record a refusal under a policy, or None if it could not be read. Raises as `granted` does."""
-        self.witness.append(
+        self.recorder.append(
             Record.of_refusal(
                 error,
-                person=self.witness.person,
+                person=self.recorder.person,
                 requested=self.weights,
                 attributes=self.attributes,
                 policy=policy,
@@ -126,7 +125,7 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
             policies: tuple[Path, ...],
             trust: tuple[str, ...],
             store: Path | None,
-            witness: Witness,
+            recorder: Recorder,
             **options: Any,
         ) -> Any:
             asking = Asking(
@@ -136,7 +135,7 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
                 policies,
                 trust,
                 store,
-                witness,
+                recorder,
             )
             return command(*arguments, asking=asking, **options)
 

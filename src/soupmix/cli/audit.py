@@ -10,14 +10,13 @@ import click
 from soupmix import audit
 from soupmix.audit import AuditLog, Checkpoint
 from soupmix.cli.auditing import signer_of, tell_cut
-from soupmix.cli.options import json_option
+from soupmix.cli.options import PATH, json_option, print_json
 from soupmix.errors import AuditError
 
 __all__ = ["command"]
 
-_PATH = click.Path(path_type=Path)
-_folder = click.argument("folder", metavar="DIR", type=_PATH)
-_sign_option = click.option("--sign", metavar="KEY.pem", type=_PATH, help="Private Ed25519 key that signs checkpoints.")
+_folder = click.argument("folder", metavar="DIR", type=PATH)
+_sign_option = click.option("--sign", metavar="KEY.pem", type=PATH, help="Private Ed25519 key that signs checkpoints.")
 _person_option = click.option(
     "--who", metavar="ID", required=True, help="The person, as `--who` named them to `merge`."
 )
@@ -31,10 +30,10 @@ def command() -> None:
 @command.command("verify")
 @_folder
 @click.option(
-    "--key", "keys", metavar="PUB.pem", multiple=True, type=_PATH, help="Public key; repeatable, one must fit."
+    "--key", "keys", metavar="PUB.pem", multiple=True, type=PATH, help="Public key; repeatable, one must fit."
 )
 @click.option(
-    "--held", metavar="NOTE", multiple=True, type=_PATH, help="Checkpoint that was kept elsewhere; repeatable."
+    "--held", metavar="NOTE", multiple=True, type=PATH, help="Checkpoint that was kept elsewhere; repeatable."
 )
 @json_option
 def verify(folder: Path, keys: tuple[Path, ...], held: tuple[Path, ...], as_json: bool) -> None:
@@ -46,7 +45,7 @@ def verify(folder: Path, keys: tuple[Path, ...], held: tuple[Path, ...], as_json
     verifier = audit.Verifier.load(keys) if keys else None
     verdict = audit.verify(folder, verifier=verifier, held=[_read_note(path) for path in held])
     if as_json:
-        click.echo(json.dumps({"ok": verdict.ok, **asdict(verdict)}, indent=2, sort_keys=True))
+        print_json({"ok": verdict.ok, **asdict(verdict)})
     else:
         click.echo(_text(folder, verdict), nl=False)
     if not verdict.ok:
@@ -74,7 +73,7 @@ def export(folder: Path, who: str | None, event: str | None, first: int, as_json
         and (event is None or record["entry"].get("event") == event)
     )
     if as_json:
-        click.echo(json.dumps([json.loads(line) for line in chosen], indent=2, sort_keys=True))
+        print_json([json.loads(line) for line in chosen])
         return
     for line in chosen:
         click.echo(line)
@@ -115,7 +114,7 @@ def erase(folder: Path, who: str, sign: Path | None, as_json: bool) -> None:
 @command.command("prove")
 @_folder
 @click.argument("sequence", type=click.IntRange(0), required=False)
-@click.option("--held", metavar="NOTE", type=_PATH, help="Prove instead that the log goes on from this checkpoint.")
+@click.option("--held", metavar="NOTE", type=PATH, help="Prove instead that the log goes on from this checkpoint.")
 def prove(folder: Path, sequence: int | None, held: Path | None) -> None:
     """Prove to the holder of a checkpoint that record number SEQUENCE is in DIR, as JSON.
 
@@ -124,7 +123,7 @@ def prove(folder: Path, sequence: int | None, held: Path | None) -> None:
     if (sequence is None) == (held is None):
         raise click.UsageError("give the number of a record, or --held NOTE")
     proof = audit.prove_consistency(folder, _read_note(held)) if held else audit.prove_inclusion(folder, sequence or 0)
-    click.echo(json.dumps(proof.to_dict(), indent=2, sort_keys=True))
+    print_json(proof.to_dict())
 
 
 def _read_note(path: Path) -> Checkpoint:

@@ -10,15 +10,16 @@ from typing import Any, TypeVar, cast
 import click
 
 from soupmix.audit import AuditLog, Record, Signer
+from soupmix.cli.options import PATH
 
-__all__ = ["Witness", "audit_option", "signer_of", "tell_cut"]
+__all__ = ["Recorder", "audit_option", "signer_of", "tell_cut"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
-    """The audit log of a command; none without `--audit`.
+class Recorder:
+    """Writes records into the audit log of a command, or nowhere without `--audit`.
 
     Attributes:
         folder: of the audit log. person: who asked. key: private key that signs checkpoints, or None.
@@ -51,30 +52,30 @@ class Witness:
 
 
 def audit_option(command: _Command) -> _Command:
-    """`--audit DIR`, `--who ID`, `--audit-key KEY.pem`; the command gets `witness: Witness`."""
+    """`--audit DIR`, `--who ID`, `--audit-key KEY.pem`; the command gets `recorder: Recorder`."""
 
     @click.option(
         "--audit",
         metavar="DIR",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Record the grant in this audit log before anything is done; the log is begun if there is none.",
     )
     @click.option("--who", metavar="ID", help="For --audit: who asks. The log gets a keyed hash of it.")
     @click.option(
         "--audit-key",
         metavar="KEY.pem",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="For --audit: private Ed25519 key that signs the log's checkpoints.",
     )
     @functools.wraps(command)
-    def with_witness(
+    def with_recorder(
         *arguments: Any, audit: Path | None, who: str | None, audit_key: Path | None, **options: Any
     ) -> Any:
         if (audit is None) != (who is None) or (audit_key is not None and audit is None):
             raise click.UsageError("--audit DIR and --who ID go together, and --audit-key with them")
-        return command(*arguments, witness=Witness(audit, who, audit_key), **options)
+        return command(*arguments, recorder=Recorder(audit, who, audit_key), **options)
 
-    return cast("_Command", with_witness)
+    return cast("_Command", with_recorder)
 
 
 def signer_of(path: Path | None) -> Signer | None:

@@ -1,6 +1,5 @@
 """`soupmix batch`: a file of requests, each with its own soup, answered in order; a stopped run goes on where it was."""
 
-import json
 import signal
 import sys
 from collections import Counter
@@ -15,9 +14,17 @@ from typing import TYPE_CHECKING
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.cli.options import json_option
+from soupmix.cli.options import (
+    PATH,
+    base_option,
+    dtype_option,
+    json_option,
+    length_option,
+    method_option,
+    open_store,
+    print_json,
+)
 from soupmix.cli.stopping import exit_code
-from soupmix.dtypes import WORDS
 from soupmix.policy.linear import check_linear
 
 if TYPE_CHECKING:
@@ -30,8 +37,8 @@ __all__ = ["command"]
 
 
 @click.command("batch")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=PATH)
+@click.argument("out", type=PATH)
 @click.option(
     "--column",
     "columns",
@@ -41,20 +48,18 @@ __all__ = ["command"]
     "temperature, top_p, weights.NAME, attributes.KEY and sources.NAME; repeatable.  [default: prompt=prompt]",
 )
 @asking_options()
-@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@base_option()
 @click.option("--model", help="What lines call the base model.  [default: its own name]")
 @click.option("--system", help="System prompt of chats that have none.")
-@click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
-@click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")
+@method_option
+@dtype_option
 @click.option(
     "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
 )
 @click.option("--temperature", default=1.0, show_default=True, help="Where a line is silent; 0 is greedy.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**61), help="Line i draws from SEED + i.")
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
-@click.option(
-    "--length", default=2048, show_default=True, type=click.IntRange(2), help="Most tokens of prompt and answer."
-)
+@length_option
 @click.option(
     "--line-bytes",
     default=1 << 20,
@@ -98,9 +103,8 @@ def command(
         open_journal,
         settings_of,
     )
-    from soupmix.store import Store
 
-    held, found = Store(asking.store) if asking.store else Store.shipped(), resolve(base)
+    held, found = open_store(asking.store), resolve(base)
     policy = asking.policy(held)
     for rule in policy.norm_rules:
         if not rule.within:  # it holds for every line
@@ -156,7 +160,7 @@ class _Work:
         )
         with (
             _stopping() as stop,
-            self.asking.witness.opened() as append,
+            self.asking.recorder.opened() as append,
             opened as backend,
             rates(self.lines, journal.done) as advance,
         ):
@@ -168,7 +172,7 @@ class _Work:
                 self.defaults,
                 signed=self.asking.signed,
                 append=append,
-                who=self.asking.witness.person,
+                who=self.asking.recorder.person,
             )
             answer_lines(
                 self.source,
@@ -227,4 +231,4 @@ def _tell(seen: Counter[int], *, as_json: bool) -> None:
         f"soupmix: {seen.total()} lines: " + ", ".join(f"{count} {name}" for name, count in counts.items()), err=True
     )
     if as_json:
-        click.echo(json.dumps({"lines": seen.total(), **counts}, indent=2, sort_keys=True))
+        print_json({"lines": seen.total(), **counts})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.dtypes import WORDS
+from soupmix.cli.options import base_option, dtype_option, method_option, open_store
 
 __all__ = ["command"]
 
@@ -14,10 +14,10 @@ __all__ = ["command"]
 @click.command("chat")
 @click.argument("prompt", required=False)
 @asking_options()
-@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@base_option()
 @click.option("--system", help="System prompt.")
-@click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
-@click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")
+@method_option
+@dtype_option
 @click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(1))
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", default=0, show_default=True)
@@ -35,15 +35,14 @@ def command(
     """Answer PROMPT, or hold a conversation read from standard input, with the soup that the policy grants."""
     from soupmix.base import unasked
     from soupmix.engine import Engine, Sampling
-    from soupmix.store import Store
 
-    held = Store(asking.store) if asking.store else Store.shipped()
-    policy = asking.policy(held)
+    store = open_store(asking.store)
+    policy = asking.policy(store)
     grant = asking.clamp(policy, method)
     asking.granted(grant)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    engine = Engine.load(base, held, policy=policy, dtype=dtype)
+    engine = Engine.load(base, store, policy=policy, dtype=dtype)
     added = "" if system else unasked(engine.tokenizer)
     if added:
         click.echo(f"soupmix: note: the model's chat template says to it, unasked: {added[:300]!r}", err=True)

@@ -1,12 +1,11 @@
 """`soupmix clamp`: what a policy makes of a person's weights, and why; nothing is merged."""
 
-import json
 from typing import Literal
 
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.cli.options import json_option, read_adapters
+from soupmix.cli.options import json_option, metric_option, print_json, read_adapters
 from soupmix.errors import PolicyRefusal
 
 __all__ = ["command"]
@@ -15,12 +14,7 @@ __all__ = ["command"]
 @click.command("clamp")
 @asking_options(weights_required=True)
 @json_option
-@click.option(
-    "--metric",
-    type=click.Choice(["weights", "delta"]),
-    default="weights",
-    help="What stays as near as possible: the weights (the default), or the merged delta.",
-)
+@metric_option
 @click.option("--internal", is_flag=True, help="Also print the issuers' internal reasons, on stderr.")
 @click.option("--strict", is_flag=True, help="Refuse (exit code 3) instead of clamping.")
 def command(
@@ -42,7 +36,10 @@ def command(
     else:
         refusal = None
         asking.granted(grant)
-    click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.explain())
+    if as_json:
+        print_json(grant.to_dict())
+    else:
+        click.echo(grant.explain())
     for rule, reason in policy.internal_reasons(grant).items() if internal else ():
         click.echo(f"soupmix: internal: {rule}: {reason}", err=True)
     if refusal is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from soupmix.cli.options import json_option
+from soupmix.cli.options import DEFAULT_BASE, json_option
 from soupmix.version import __version__
 
 __all__ = ["command"]
@@ -70,7 +70,7 @@ def _data() -> dict[str, Any]:
     except SoupmixError as error:
         adapters = f"damaged: {error}"
     try:
-        base = resolve("smollm2-135m-instruct")
+        base = resolve(DEFAULT_BASE)
         found = f"{base.name} {base.digest}, files {base.files_digest()}"
     except SoupmixError as error:
         found = f"missing: {error}"

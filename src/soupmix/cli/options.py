@@ -1,41 +1,46 @@
-"""Options that several commands share: weights, policy, attributes, store."""
+"""Options that several commands share, and what their texts mean."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from soupmix.errors import PolicyError, RecipeError
-from soupmix.policy import ATTRIBUTES, SOURCES, TIERS, AdapterRef, Policy, parse_document
-from soupmix.policy.parsing import read_text
+from soupmix.dtypes import WORDS
+from soupmix.errors import RecipeError
+from soupmix.policy import ATTRIBUTES, SOURCES
 
 if TYPE_CHECKING:
-    from soupmix.store import Manifest
-    from soupmix.trust import SignedSource
+    from soupmix.store import Manifest, Store
 
 __all__ = [
+    "DEFAULT_BASE",
+    "PATH",
     "attribute_option",
-    "contents",
+    "base_option",
+    "dtype_option",
     "json_option",
-    "load_policy",
+    "key_option",
+    "length_option",
+    "method_option",
+    "metric_option",
+    "open_store",
     "parse_attributes",
     "parse_sources",
-    "parse_trust",
-    "policy_files",
     "policy_option",
+    "print_json",
     "read_adapters",
     "source_option",
     "store_option",
-    "trust_files",
     "trust_option",
     "weight_option",
 ]
 
+DEFAULT_BASE = "smollm2-135m-instruct"
+PATH = click.Path(path_type=Path)
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_BESIDE = re.compile(r"\..*|.*~|#.*#|.*\.(?:bak|old|orig|rej|save|swp|tmp)", re.IGNORECASE | re.DOTALL)
-_TRUST = re.compile(r"(law|organisation)=([^,]+),([^,]+)(?:,([0-9]{1,9}))?")
 
 
 def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
@@ -58,7 +63,7 @@ def policy_option(command: _Command) -> _Command:
         "policies",
         multiple=True,
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Policy document; repeatable, outer tier first: law, organisation, user.",
     )(command)
 
@@ -102,9 +107,51 @@ def store_option(command: _Command) -> _Command:
     return click.option(
         "--store",
         metavar="DIR",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Folder with adapters and their manifest; the adapters shipped with soupmix if not given.",
     )(command)
+
+
+def base_option(text: str = "Base model.") -> Callable[[_Command], _Command]:
+    """`--base NAME`; the command gets `base: str` for `soupmix.base.resolve`."""
+    return click.option("--base", default=DEFAULT_BASE, show_default=True, help=text)
+
+
+def method_option(command: _Command) -> _Command:
+    """`--method NAME`; the command gets `method: str`, how a soup is merged."""
+    return click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)(command)
+
+
+def metric_option(command: _Command) -> _Command:
+    """`--metric NAME`; the command gets `metric: Literal["weights", "delta"]` for `Policy`."""
+    return click.option(
+        "--metric",
+        type=click.Choice(["weights", "delta"]),
+        default="weights",
+        show_default=True,
+        help="What a clamp keeps as near as possible: the weights, or the merged delta.",
+    )(command)
+
+
+def dtype_option(command: _Command) -> _Command:
+    """`--dtype NAME`; the command gets `dtype: str | None`, what the engine computes in."""
+    return click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")(
+        command
+    )
+
+
+def length_option(command: _Command) -> _Command:
+    """`--length N`; the command gets `length: int`, in tokens."""
+    return click.option(
+        "--length", default=2048, show_default=True, type=click.IntRange(2), help="Most tokens of prompt and answer."
+    )(command)
+
+
+def key_option(
+    flag: str, name: str, text: str, *, required: bool = False, multiple: bool = False
+) -> Callable[[_Command], _Command]:
+    """An option for a key file, or several; the command gets `name: Path | None`, or a tuple of paths."""
+    return click.option(flag, name, metavar="KEY", type=PATH, required=required, multiple=multiple, help=text)
 
 
 def json_option(command: _Command) -> _Command:
@@ -112,8 +159,20 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(command)
 
 
+def print_json(facts: object) -> None:
+    """What `--json` prints: indented, keys sorted."""
+    click.echo(json.dumps(facts, indent=2, sort_keys=True))
+
+
+def open_store(store: Path | None) -> "Store":
+    """The store of `--store`. Raises `AdapterError` if there is none."""
+    from soupmix.store import Store
+
+    return Store.shipped() if store is None else Store(store)
+
+
 def read_adapters(store: Path | None) -> "Manifest":
-    """The manifest of a store, without torch. Raises `AdapterError` if there is none."""
+    """The manifest of the store of `--store`, without torch. Raises `AdapterError` if there is none."""
     from soupmix.store.manifest import read_manifest, shipped_root
 
     return read_manifest(store if store is not None else shipped_root())
@@ -154,141 +213,3 @@ def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
             "give --source once for all weights, or once for each adapter as NAME=SOURCE", reason="bad-source"
         )
     return dict(pairs)
-
-
-def policy_files(given: Sequence[Path]) -> list[Path]:
-    """Documents from files and folders; those of a folder (*.yaml, *.yml, in any case) in the order of their tiers, then names.
-
-    Hidden files and editors' back-ups are left out, and named on stderr.
-
-    Raises:
-        PolicyError: a folder holds no document (reason "empty"), one that cannot be read, or anything else ("not-a-document").
-    """
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = _documents(path)
-            tiers = {each: TIERS.index(parse_document(read_text(each), each.name).tier) for each in inside}
-            found += sorted(inside, key=lambda each: (tiers[each], each.name))
-        else:
-            found.append(path)
-    return found
-
-
-def _documents(folder: Path) -> list[Path]:
-    """The documents of a folder; a file that nobody reads is a rule that nobody applies, so none is passed over in silence."""
-    try:
-        everything = sorted(folder.iterdir())
-    except OSError as error:
-        raise PolicyError(f"cannot read policy folder {folder}: {error.strerror}", reason="unreadable") from error
-    beside = [each for each in everything if _BESIDE.fullmatch(each.name)]
-    found = [each for each in everything if each not in beside]
-    for each in found:
-        if each.suffix.lower() not in (".yaml", ".yml") or not each.is_file():
-            raise PolicyError(
-                f"{each.name} in the policy folder {folder} is no policy document (*.yaml, *.yml), and whatever it says "
-                "would not hold; rename it, or move it somewhere else",
-                reason="not-a-document",
-            )
-    if beside:
-        names = ", ".join(each.name for each in beside)
-        click.echo(f"soupmix: warning: not read in {folder}: {names} (hidden, or an editor's back-up)", err=True)
-    if not found:
-        raise PolicyError(f"{folder} holds no policy document (*.yaml)", reason="empty")
-    return found
-
-
-def load_policy(
-    policies: Sequence[Path],
-    adapters: Iterable[AdapterRef],
-    trust: Sequence[str] = (),
-    *,
-    metric: Literal["weights", "delta"] = "weights",
-) -> Policy:
-    """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
-    if not policies and not trust:
-        return Policy.open(adapters, metric=metric)
-    if trust:
-        policy = _signed(policies, adapters, trust, metric)
-    else:
-        policy = Policy.load(*policies, adapters=adapters, metric=metric)
-        click.echo("soupmix: note: these policy documents are not signed (see --trust)", err=True)
-    for note in policy.notes:
-        click.echo(f"soupmix: note: {note}", err=True)
-    return policy
-
-
-def _signed(
-    policies: Sequence[Path],
-    adapters: Iterable[AdapterRef],
-    trust: Sequence[str],
-    metric: Literal["weights", "delta"],
-) -> Policy:
-    from soupmix.trust import load_signed
-
-    sources = parse_trust(trust)
-    made = load_signed(
-        law=sources.get("law"),
-        organisation=sources.get("organisation"),
-        user=policies,
-        adapters=adapters,
-        metric=metric,
-    )
-    for tier, found in made.sets.items():
-        click.echo(
-            f"soupmix: {tier}: signed set version {found.version}, good until {found.expires:%Y-%m-%d %H:%M} UTC",
-            err=True,
-        )
-    return made.policy
-
-
-def parse_trust(texts: Sequence[str]) -> "dict[str, SignedSource]":
-    """Signed sets by tier from TIER=DIR,ROOT[,FLOOR] texts.
-
-    Raises:
-        RecipeError: a text is something else, or a tier comes twice (reason "bad-trust").
-    """
-    from soupmix.trust import SignedSource
-
-    found: dict[str, SignedSource] = {}
-    for text in texts:
-        match = _TRUST.fullmatch(text)
-        if match is None:
-            raise RecipeError(
-                f"{text!r} is not TIER=DIR,ROOT[,FLOOR] with a tier of law or organisation, for example "
-                "law=sets/law,law-root.json",
-                reason="bad-trust",
-            )
-        tier, folder, root, floor = match.groups()
-        if tier in found:
-            raise RecipeError(f"--trust {tier} is given twice; every tier has one signed set", reason="bad-trust")
-        found[tier] = SignedSource.pinned(folder, root, floor=int(floor or 0))
-    return found
-
-
-def trust_files(texts: Sequence[str]) -> list[Path]:
-    """The folders and root files that TIER=DIR,ROOT[,FLOOR] texts name, as far as they are such texts."""
-    return [Path(match[part]) for text in texts if (match := _TRUST.fullmatch(text)) for part in (2, 3)]
-
-
-def contents(files: Sequence[Path]) -> dict[str, bytes]:
-    """Files of a set by name. Raises PolicyError (reason "unreadable")."""
-    if len({path.name for path in files}) < len(files):
-        raise click.UsageError("two of the files have the same name; a set has one of each name")
-    try:
-        return {path.name: path.read_bytes() for path in files}
-    except OSError as error:
-        raise PolicyError(f"{error.filename} cannot be read: {error.strerror}", reason="unreadable") from error
-
-
-def stock(store: Path, files: Sequence[Path]) -> dict[str, bytes]:
-    """What a store says of its adapters, as the file of a set. Raises AdapterError; no other file may have its name."""
-    from soupmix.files import canonical_json
-    from soupmix.policy.inventory import inventory
-    from soupmix.store import read_manifest, shipped_root
-    from soupmix.trust.layout import INVENTORY
-
-    if INVENTORY in [path.name for path in files]:
-        raise click.UsageError(f"{INVENTORY} is written from the store; leave that file out")
-    root = shipped_root() if store == Path("shipped") else store
-    return {INVENTORY: canonical_json(inventory(read_manifest(root)))}

@@ -1,6 +1,5 @@
 """`soupmix policy`: check, compare and test policy documents, and print their schema."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soupmix.cli.options import json_option, policy_files, read_adapters, store_option
+from soupmix.cli.documents import policy_files
+from soupmix.cli.options import PATH, json_option, print_json, read_adapters, store_option
 
 if TYPE_CHECKING:
     from soupmix.policy import Policy
@@ -24,7 +24,7 @@ def command() -> None:
 
 
 @command.command("check")
-@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=click.Path(path_type=Path))
+@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=PATH)
 @store_option
 @json_option
 @click.option("--strict", is_flag=True, help="Exit code 1 also for notes and for rules without effect.")
@@ -46,7 +46,7 @@ def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict
         "without_effect": idle,
     }
     if as_json:
-        click.echo(json.dumps(said, indent=2, sort_keys=True))
+        print_json(said)
     else:
         click.echo(f"{len(policy.rules)} rules on {len(policy.names)} adapters can be satisfied; {policy.digest}")
         if policy.last_day is not None:
@@ -60,8 +60,8 @@ def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict
 
 
 @command.command("diff")
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
 @store_option
 @json_option
 def diff(old: Path, new: Path, store: Path | None, as_json: bool) -> None:
@@ -81,7 +81,7 @@ def diff(old: Path, new: Path, store: Path | None, as_json: bool) -> None:
             "widenings": listed,
             "undecided": list(found.undecided),
         }
-        click.echo(json.dumps(said, indent=2, sort_keys=True))
+        print_json(said)
     else:
         for line in _told(found, new):
             click.echo(line)
@@ -90,8 +90,8 @@ def diff(old: Path, new: Path, store: Path | None, as_json: bool) -> None:
 
 
 @command.command("test")
-@click.argument("cases", type=click.Path(path_type=Path))
-@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=click.Path(path_type=Path))
+@click.argument("cases", type=PATH)
+@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=PATH)
 @store_option
 @json_option
 @click.option("--strict", is_flag=True, help="Exit code 1 also for rules that bound in no case.")
@@ -101,7 +101,7 @@ def test(cases: Path, documents: tuple[Path, ...], store: Path | None, as_json: 
 
     report = run(_load(documents, store), read_cases(cases))
     if as_json:
-        click.echo(json.dumps(_as_json(report), indent=2, sort_keys=True))
+        print_json(_as_json(report))
     else:
         for result in report.results:
             click.echo(f"{'failed' if result.failures else 'ok':<6}  {result.name}")
@@ -118,7 +118,7 @@ def schema() -> None:
     """Print the JSON Schema of a policy document."""
     from soupmix.policy.documents import document_schema
 
-    click.echo(json.dumps(document_schema(), indent=2, sort_keys=True))
+    print_json(document_schema())
 
 
 def _load(documents: Sequence[Path], store: Path | None) -> "Policy":

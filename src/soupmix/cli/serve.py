@@ -1,26 +1,30 @@
 """`soupmix serve`: the HTTP server, and the keys that it is called with."""
 
 import ipaddress
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import platformdirs
 
+from soupmix.cli.documents import parse_trust, policy_files
 from soupmix.cli.options import (
+    PATH,
     attribute_option,
+    base_option,
+    dtype_option,
     json_option,
+    length_option,
+    method_option,
+    metric_option,
+    open_store,
     parse_attributes,
-    parse_trust,
-    policy_files,
     policy_option,
+    print_json,
     store_option,
     trust_option,
 )
-from soupmix.dtypes import WORDS
 from soupmix.errors import SoupmixError
 
 if TYPE_CHECKING:
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_PATH = click.Path(path_type=Path)
 _EXTRA = {"alembic", "fastapi", "prometheus_client", "psycopg", "sqlalchemy", "starlette", "uvicorn"}
 
 
@@ -48,22 +51,22 @@ def _database_option(command: _Command) -> _Command:
 @click.group("serve", invoke_without_command=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is any that is free.")
-@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@base_option()
 @click.option("--model", metavar="NAME", help="Name that clients give the base model.  [default: that of the base]")
 @store_option
 @policy_option
 @trust_option
-@click.option("--metric", type=click.Choice(["weights", "delta"]), default="weights", show_default=True)
+@metric_option
 @click.option("--allow-unsigned", is_flag=True, help="Serve under policy documents that nobody has signed.")
 @click.option("--open", "is_open", is_flag=True, help="Serve without any policy.")
 @click.option("--no-auth", is_flag=True, help="Answer without keys; only on an address of this machine alone.")
 @_database_option
-@click.option("--audit", metavar="DIR", type=_PATH, help="Record every grant and refusal in this audit log.")
-@click.option("--audit-key", metavar="KEY.pem", type=_PATH, help="Private Ed25519 key that signs its checkpoints.")
-@click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)
-@click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")
+@click.option("--audit", metavar="DIR", type=PATH, help="Record every grant and refusal in this audit log.")
+@click.option("--audit-key", metavar="KEY.pem", type=PATH, help="Private Ed25519 key that signs its checkpoints.")
+@method_option
+@dtype_option
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Answers made at once.")
-@click.option("--length", default=2048, show_default=True, type=click.IntRange(2), help="Tokens of prompt and answer.")
+@length_option
 @click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")
 @click.option("--chunk", default=512, show_default=True, type=click.IntRange(1), help="Prompt tokens per step.")
 @click.option("--answers", default=8, show_default=True, type=click.IntRange(1, 128), help="Answers per request.")
@@ -71,7 +74,7 @@ def _database_option(command: _Command) -> _Command:
     "--shared-prefix",
     "shared",
     metavar="FILE",
-    type=_PATH,
+    type=PATH,
     multiple=True,
     help="System prompt that is no secret: computed once for all people with the same merge; repeatable.",
 )
@@ -135,7 +138,7 @@ def list_(database: str, as_json: bool) -> None:
         for each in found
     ]
     if as_json:
-        click.echo(json.dumps(lines, indent=2, sort_keys=True))
+        print_json(lines)
         return
     for line in lines:
         said = ",".join(f"{key}={value}" for key, value in line["attributes"].items())  # type: ignore[union-attr]
@@ -189,10 +192,9 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.base import resolve
     from soupmix.cli.auditing import signer_of
     from soupmix.serve.state import ServerConfig, Settings
-    from soupmix.store import Store
 
     base = resolve(options["base"])
-    store = Store(options["store"]) if options["store"] else Store.shipped()
+    store = open_store(options["store"])
     limits = Limits(**{name: options[name] for name in ("rows", "length", "waiting", "chunk")})
     shared = {
         name: options[name]

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import click
 
+from soupmix.cli.options import PATH, base_option
+
 __all__ = ["command"]
 
 
 @click.command("train")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option("--pole", "poles", multiple=True, help="Train this pole only; repeatable.  [default: all six]")
-@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="Base model.")
+@base_option()
 @click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True, help="Training method.")
-@click.option("--prompts", type=click.Path(path_type=Path), help="JSONL of prompts.  [default: the shipped set]")
+@click.option("--prompts", type=PATH, help="JSONL of prompts.  [default: the shipped set]")
 @click.option("--pairs", default=128, show_default=True, type=click.IntRange(4), help="Most examples per pole.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed of data and order.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")

@@ -1,28 +1,18 @@
 """`soupmix trust`: keys, signed sets of policy documents, and OpenSSF model signatures."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from soupmix.cli.options import contents, json_option, stock
+from soupmix.cli.documents import inventory_file, set_files
+from soupmix.cli.options import PATH, json_option, key_option, print_json
 from soupmix.trust.layout import INVENTORY
 
 if TYPE_CHECKING:
     from soupmix.trust import Lifetimes, RoleKeys
 
 __all__ = ["command"]
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_PATH = click.Path(path_type=Path)
-
-
-def _key_option(
-    flag: str, name: str, text: str, *, required: bool = False, multiple: bool = False
-) -> Callable[[_Command], _Command]:
-    return click.option(flag, name, metavar="KEY", type=_PATH, required=required, multiple=multiple, help=text)
 
 
 _days_option = click.option(
@@ -39,7 +29,7 @@ def command() -> None:
 
 
 @command.command("keygen")
-@click.argument("key", type=_PATH)
+@click.argument("key", type=PATH)
 @click.option("--kind", type=click.Choice(["ed25519", "ecdsa-p256"]), default="ed25519", show_default=True)
 def keygen(key: Path, kind: str) -> None:
     """Make a private KEY (mode 0600) and its public half beside it; ecdsa-p256 is for model signatures."""
@@ -49,11 +39,11 @@ def keygen(key: Path, kind: str) -> None:
 
 
 @command.command("init")
-@click.argument("folder", type=_PATH)
-@_key_option("--root-key", "roots", "Root key, repeatable; private keys sign, public ones are named.", multiple=True)
+@click.argument("folder", type=PATH)
+@key_option("--root-key", "roots", "Root key, repeatable; private keys sign, public ones are named.", multiple=True)
 @click.option("--threshold", type=int, default=1, show_default=True, help="How many root keys must sign a root.")
-@_key_option("--targets-key", "targets", "Private key that signs what the set holds.", required=True)
-@_key_option("--online-key", "online", "Private key that signs that the set is the newest.", required=True)
+@key_option("--targets-key", "targets", "Private key that signs what the set holds.", required=True)
+@key_option("--online-key", "online", "Private key that signs that the set is the newest.", required=True)
 @_days_option
 def init(
     folder: Path, roots: tuple[Path, ...], threshold: int, targets: Path, online: Path, days: tuple[str, ...]
@@ -73,16 +63,16 @@ def init(
 
 
 @command.command("publish")
-@click.argument("folder", type=_PATH)
-@click.argument("files", nargs=-1, type=_PATH)
+@click.argument("folder", type=PATH)
+@click.argument("files", nargs=-1, type=PATH)
 @click.option(
     "--store",
     metavar="FOLDER",
-    type=_PATH,
+    type=PATH,
     help="Also sign what this store (or: shipped) says of its adapters; a policy from the set is for no other.",
 )
-@_key_option("--targets-key", "targets", "Private key that signs what the set holds; not needed without FILES.")
-@_key_option("--online-key", "online", "Private key that signs that the set is the newest.", required=True)
+@key_option("--targets-key", "targets", "Private key that signs what the set holds; not needed without FILES.")
+@key_option("--online-key", "online", "Private key that signs that the set is the newest.", required=True)
 @_days_option
 def publish(
     folder: Path,
@@ -103,7 +93,7 @@ def publish(
         return
     if targets is None:
         raise click.UsageError("--targets-key is needed to sign FILES")
-    content = contents(files) | ({} if store is None else stock(store, files))
+    content = set_files(files) | ({} if store is None else inventory_file(store, files))
     version = publish(folder, content, keys=_keys(targets, online), days=_lifetimes(days))
     click.echo(f"{folder}: version {version}, {len(content)} files", err=True)
     if INVENTORY not in content:
@@ -111,13 +101,13 @@ def publish(
 
 
 @command.command("rotate")
-@click.argument("folder", type=_PATH)
-@_key_option("--root-key", "roots", "Private root key that signs the new root; repeatable.", multiple=True)
-@_key_option("--add", "add", "Root key to add; repeatable.", multiple=True)
-@_key_option("--remove", "remove", "Root key to revoke; repeatable.", multiple=True)
+@click.argument("folder", type=PATH)
+@key_option("--root-key", "roots", "Private root key that signs the new root; repeatable.", multiple=True)
+@key_option("--add", "add", "Root key to add; repeatable.", multiple=True)
+@key_option("--remove", "remove", "Root key to revoke; repeatable.", multiple=True)
 @click.option("--threshold", type=int, help="How many root keys must sign from now on.")
-@_key_option("--targets-key", "targets", "Private targets key from now on; any other is revoked.")
-@_key_option("--online-key", "online", "Private online key from now on; any other is revoked.")
+@key_option("--targets-key", "targets", "Private targets key from now on; any other is revoked.")
+@key_option("--online-key", "online", "Private online key from now on; any other is revoked.")
 @_days_option
 def rotate(
     folder: Path,
@@ -147,7 +137,7 @@ def rotate(
 
 
 @command.command("show")
-@click.argument("folder", type=_PATH)
+@click.argument("folder", type=PATH)
 @json_option
 def show(folder: Path, as_json: bool) -> None:
     """Show what a signed set in FOLDER says of itself; `verify` is what to believe."""
@@ -157,8 +147,8 @@ def show(folder: Path, as_json: bool) -> None:
 
 
 @command.command("verify")
-@click.argument("folder", type=_PATH)
-@click.argument("root", type=_PATH)
+@click.argument("folder", type=PATH)
+@click.argument("root", type=PATH)
 @click.option("--floor", default=0, show_default=True, help="Least version of the set that is accepted.")
 @json_option
 def verify(folder: Path, root: Path, floor: int, as_json: bool) -> None:
@@ -171,8 +161,8 @@ def verify(folder: Path, root: Path, floor: int, as_json: bool) -> None:
 
 
 @command.command("sign-model")
-@click.argument("folder", type=_PATH)
-@click.argument("key", type=_PATH)
+@click.argument("folder", type=PATH)
+@click.argument("key", type=PATH)
 def sign_model(folder: Path, key: Path) -> None:
     """Write model.sig into FOLDER with a private ECDSA P-256 KEY; OpenSSF's `model_signing verify key` checks it."""
     from soupmix.trust import sign_folder
@@ -202,7 +192,7 @@ def _lifetimes(texts: tuple[str, ...]) -> "Lifetimes":
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        print_json(facts)
         return
     for key, value in facts.items():
         text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
