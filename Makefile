@@ -98,7 +98,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,gpu,parquet,plot,postgres,serve,train,trust]" --group test --group lint
+	$(PIP) --editable ".[audit,gpu,parquet,plot,postgres,serve,train,trust]" --group test --group lint --group docs
 	touch $@
 
 .venv/mutants.done: .venv/dev.done

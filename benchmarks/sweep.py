@@ -38,22 +38,20 @@ THREE = ("elementary", "concise", "friendly")
 
 def arms() -> dict[str, Arm]:
     """Every arm by a key of what it is: axis:method:step, three:method:strength, prompt:..., base."""
-    found = {"base": Arm("base", Weights.parse({}))}
+    found = {"base": Arm("base", Weights({}))}
     for method in ("delta", "factor"):
         for axis, (up, down) in AXES.items():
             for step in STEPS:
                 key = f"{axis}:{method}:{step}"
-                found[key] = Arm(key, Weights.parse({up: step, down: 1 - step}).nonzero(), method)
+                found[key] = Arm(key, Weights({up: step, down: 1 - step}).nonzero(), method)
         for strength in STRENGTHS:
             key = f"three:{method}:{strength}"
-            found[key] = Arm(key, Weights.parse(dict.fromkeys(THREE, strength)), method)
+            found[key] = Arm(key, Weights(dict.fromkeys(THREE, strength)), method)
     for axis, poles in AXES.items():
         for pole in poles:
-            found[f"prompt:{axis}:{pole}"] = Arm(
-                f"prompt:{axis}:{pole}", Weights.parse({}), system=POLES[pole].systems[0]
-            )
+            found[f"prompt:{axis}:{pole}"] = Arm(f"prompt:{axis}:{pole}", Weights({}), system=POLES[pole].systems[0])
     together = " ".join(POLES[pole].systems[0] for pole in THREE)
-    found["prompt:three"] = Arm("prompt:three", Weights.parse({}), system=together)
+    found["prompt:three"] = Arm("prompt:three", Weights({}), system=together)
     return found
 
 

@@ -1,56 +1,130 @@
 """soupmix: one language model for many people, a LoRA soup per person, clamped by policy.
 
+    store = soupmix.Store.shipped()                          adapters on disk
+    policy = soupmix.Policy.load("acme.yaml", adapters=store)
+    grant = policy.clamp({"elementary": 1.0})                what the policy lets through, and why
+    soupmix.merge(store, grant).save_adapter("alice")        load time: a PEFT adapter, or a full model
+    engine = soupmix.Engine.load("smollm2-135m-instruct", store)
+    engine.generate(["Why do we sleep?"], [grant])           request time: a soup per row of the batch
+
+Everything that these calls give and raise is here. `soupmix.audit` and `soupmix.trust` are rooms of their own.
 Names are imported on first use, so `import soupmix` costs nothing and policies can be audited without torch.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from soupmix.version import __version__ as __version__
+from soupmix.version import __version__
 
 if TYPE_CHECKING:
-    from soupmix.base import Base
+    from soupmix import audit, trust
+    from soupmix.backends import Sampling
+    from soupmix.base import Base, TensorInfo
     from soupmix.base import resolve as resolve_base
-    from soupmix.engine import Completion, Engine, Sampling
-    from soupmix.merge import Soup, merge, verify
-    from soupmix.policy import Grant, Policy
-    from soupmix.store import Store
+    from soupmix.engine import Completion, Engine
+    from soupmix.errors import (
+        AdapterError,
+        AuditError,
+        BaseModelError,
+        FileError,
+        OutputError,
+        Overloaded,
+        PolicyError,
+        PolicyRefusal,
+        RecipeError,
+        SoupmixError,
+        TrainingError,
+        WeightError,
+    )
+    from soupmix.findings import Finding, Verdict
+    from soupmix.merge import Errors, Ingredient, ResultVerdict, Saved, Soup, Stack, merge, verify
+    from soupmix.policy import Binding, FeasibleSet, Grant, Policy, RuleRef, ScopedRule
+    from soupmix.store import Adapter, Entry, Factors, Gram, Manifest, Store
     from soupmix.weights import Weights
 
 __all__ = [
+    "Adapter",
+    "AdapterError",
+    "AuditError",
     "Base",
+    "BaseModelError",
+    "Binding",
     "Completion",
     "Engine",
+    "Entry",
+    "Errors",
+    "Factors",
+    "FeasibleSet",
+    "FileError",
+    "Finding",
+    "Gram",
     "Grant",
+    "Ingredient",
+    "Manifest",
+    "OutputError",
+    "Overloaded",
     "Policy",
+    "PolicyError",
+    "PolicyRefusal",
+    "RecipeError",
+    "ResultVerdict",
+    "RuleRef",
     "Sampling",
+    "Saved",
+    "ScopedRule",
     "Soup",
+    "SoupmixError",
+    "Stack",
     "Store",
+    "TensorInfo",
+    "TrainingError",
+    "Verdict",
+    "WeightError",
     "Weights",
+    "__version__",
+    "audit",
     "merge",
     "resolve_base",
+    "trust",
     "verify",
 ]
 
-_HOMES = {
-    "Base": ("base", "Base"),
-    "Completion": ("engine", "Completion"),
-    "Engine": ("engine", "Engine"),
-    "Grant": ("policy", "Grant"),
-    "Policy": ("policy", "Policy"),
-    "Sampling": ("engine", "Sampling"),
-    "Soup": ("merge", "Soup"),
-    "Store": ("store", "Store"),
-    "Weights": ("weights", "Weights"),
-    "resolve_base": ("base", "resolve"),
-    "verify": ("merge", "verify"),
+_ROOMS = {
+    "backends": ("Sampling",),
+    "base": ("Base", "TensorInfo"),
+    "engine": ("Completion", "Engine"),
+    "errors": (
+        "AdapterError",
+        "AuditError",
+        "BaseModelError",
+        "FileError",
+        "OutputError",
+        "Overloaded",
+        "PolicyError",
+        "PolicyRefusal",
+        "RecipeError",
+        "SoupmixError",
+        "TrainingError",
+        "WeightError",
+    ),
+    "findings": ("Finding", "Verdict"),
+    "merge": ("Errors", "Ingredient", "ResultVerdict", "Saved", "Soup", "Stack", "verify"),
+    "policy": ("Binding", "FeasibleSet", "Grant", "Policy", "RuleRef", "ScopedRule"),
+    "store": ("Adapter", "Entry", "Factors", "Gram", "Manifest", "Store"),
+    "weights": ("Weights",),
 }
+_HOMES = {name: (room, name) for room, names in _ROOMS.items() for name in names}
+_HOMES["resolve_base"] = ("base", "resolve")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "merge":
-        return importlib.import_module("soupmix.merge")  # a room that can be called, see there
+    if name in ("audit", "merge", "trust"):  # rooms; the second can be called, see there
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room, attribute = _HOMES[name]
     return getattr(importlib.import_module(f"{__name__}.{room}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

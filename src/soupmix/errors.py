@@ -20,6 +20,8 @@ A message says what was asked, what is allowed, which rule says so and what to d
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+from soupmix.public import public
+
 __all__ = [
     "AdapterError",
     "AuditError",
@@ -45,6 +47,7 @@ def _one_line(message: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
+@public
 class SoupmixError(Exception):
     """Root of the tree: a sentence for people, a `reason` code for programs, an exit code for shells."""
 
@@ -55,18 +58,21 @@ class SoupmixError(Exception):
         self.reason = reason
 
 
+@public
 class WeightError(SoupmixError, ValueError):
     """A weight or an adapter name that was asked for is not valid."""
 
     exit_code = 2
 
 
+@public
 class RecipeError(SoupmixError, ValueError):
     """A recipe, a command line or a request that makes no sense."""
 
     exit_code = 2
 
 
+@public
 class PolicyError(SoupmixError, ValueError):
     """A policy document is wrong, or the documents contradict each other."""
 
@@ -91,6 +97,7 @@ class RefusingRule(Protocol):
         """Its id in that file."""
 
 
+@public
 class PolicyRefusal(SoupmixError):
     """A valid policy says no to this request; `rules` are those that do, where rules do."""
 
@@ -101,30 +108,37 @@ class PolicyRefusal(SoupmixError):
         self.rules = tuple(rules)
 
 
+@public
 class FileError(SoupmixError, ValueError):
     """A file is missing, a link, no plain file, too large, or cannot be read."""
 
 
+@public
 class AdapterError(SoupmixError, ValueError):
     """An adapter folder or a store is damaged, hostile or unsupported."""
 
 
+@public
 class BaseModelError(SoupmixError, ValueError):
     """A base model cannot be found, read or matched."""
 
 
+@public
 class OutputError(SoupmixError, OSError):
     """Something cannot be written."""
 
 
+@public
 class TrainingError(SoupmixError, RuntimeError):
     """An adapter cannot be trained from what was given."""
 
 
+@public
 class AuditError(SoupmixError, ValueError):
     """An audit log is damaged, in use, or asked for what it does not have."""
 
 
+@public
 class Overloaded(SoupmixError):
     """Too much is asked at once, or the server is closing; `retry_after` says in how many seconds to ask again."""
 

@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass, field
 
+from soupmix.public import public
+
 __all__ = ["Finding", "Verdict"]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it should be.
 
     Attributes:
         kind: a short stable code; the check that found it says which there are.
-        subject: what it is about, such as a file or an adapter. message: one sentence.
+        subject: what it is about, such as a file or an adapter.
+        message: one sentence.
     """
 
     kind: str
@@ -19,6 +23,7 @@ class Finding:
     message: str
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a check found out; every check adds what else it knows.

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn, Self
 
 from soupmix.errors import WeightError
+from soupmix.public import public
 
 __all__ = ["MILLION", "Weights", "check_name", "decimal_text", "to_micro", "twins"]
 
@@ -104,6 +105,7 @@ def decimal_text(micro: int) -> str:
     return f"{'-' if micro < 0 else ''}{whole}{fraction}"
 
 
+@public
 class Weights(Mapping[str, int]):
     """Adapter names with weights in integer millionths; immutable, hashable, sorted by name; they hold what was
     checked, and nothing that anybody else holds."""
@@ -112,8 +114,17 @@ class Weights(Mapping[str, int]):
 
     _micro: MappingProxyType[str, int]
 
-    def __init__(self) -> None:
-        object.__setattr__(self, "_micro", MappingProxyType({}))
+    def __init__(self, given: "Mapping[str, type_of_number] | str | Sequence[str] | Weights" = ()) -> None:
+        """Weights from a mapping of numbers, from text "elementary=0.9,friendly=0.3", or from several such texts.
+
+        Every number is rounded half-even to a millionth. Whether a name exists is for the policy to say.
+
+        Raises:
+            WeightError: a bad name or number, a name given twice, text that is not `name=number`, or more than 1000
+                names (reason "too-many").
+        """
+        read = given._micro if isinstance(given, Weights) else MappingProxyType(dict(sorted(_read(given).items())))
+        object.__setattr__(self, "_micro", read)
 
     @classmethod
     def from_micro(cls, micro: Mapping[str, int]) -> Self:
@@ -138,41 +149,6 @@ class Weights(Mapping[str, int]):
         made = cls.__new__(cls)
         object.__setattr__(made, "_micro", MappingProxyType(dict(sorted(micro.items()))))
         return made
-
-    @classmethod
-    def parse(cls, source: "Mapping[str, type_of_number] | str | Sequence[str] | Weights") -> Self:
-        """Weights from a mapping of numbers, from text "elementary=0.9,friendly=0.3", or from several such texts.
-
-        Every number is rounded half-even to a millionth. Whether a name exists is for the policy to say.
-
-        Raises:
-            WeightError: a bad name or number, a name given twice, text that is not `name=number`, or more than 1000
-                names (reason "too-many").
-        """
-        if isinstance(source, Weights):
-            return source if isinstance(source, cls) else cls.from_micro(source)
-        if isinstance(source, Mapping):
-            _check_many(len(source))
-            return cls.unchecked({check_name(name): _weight(name, value) for name, value in source.items()})
-        texts = [source] if isinstance(source, str) else source
-        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-            raise WeightError(
-                f"weights are a mapping from names to numbers or text such as 'elementary=0.9', not {_shown(source)}",
-                reason="bad-weights",
-            )
-        if sum(map(len, texts)) > _LONGEST_TEXT:
-            raise WeightError(
-                f"weights are given in more than {_LONGEST_TEXT} characters; name at most {_MOST_NAMES} adapters",
-                reason="too-many",
-            )
-        micro: dict[str, int] = {}
-        for item in (item for text in texts for item in text.split(",")):
-            name, value = _split(item.strip(" "))
-            if name in micro:
-                raise WeightError(f"weight {name!r} is given twice; give every name once", reason="duplicate-name")
-            micro[name] = _weight(name, value)
-        _check_many(len(micro))
-        return cls.unchecked(micro)
 
     def nonzero(self) -> "Weights":
         """These weights without the zeros."""
@@ -213,10 +189,10 @@ class Weights(Mapping[str, int]):
         return hash(frozenset(self._micro.items()))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("weights are immutable; parse new ones instead")
+        raise AttributeError("weights are immutable; make new ones instead")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError("weights are immutable; parse new ones instead")
+        raise AttributeError("weights are immutable; make new ones instead")
 
     def __reduce__(self) -> tuple[object, tuple[dict[str, int]]]:
         return Weights.from_micro, (dict(self._micro),)
@@ -226,6 +202,32 @@ class Weights(Mapping[str, int]):
 
     def __repr__(self) -> str:
         return f"Weights({self})"
+
+
+def _read(given: "Mapping[str, type_of_number] | str | Sequence[str]") -> dict[str, int]:
+    """Names and millionths of what a caller gave."""
+    if isinstance(given, Mapping):
+        _check_many(len(given))
+        return {check_name(name): _weight(name, value) for name, value in given.items()}
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise WeightError(
+            f"weights are a mapping from names to numbers or text such as 'elementary=0.9', not {_shown(given)}",
+            reason="bad-weights",
+        )
+    if sum(map(len, texts)) > _LONGEST_TEXT:
+        raise WeightError(
+            f"weights are given in more than {_LONGEST_TEXT} characters; name at most {_MOST_NAMES} adapters",
+            reason="too-many",
+        )
+    micro: dict[str, int] = {}
+    for item in (item for text in texts for item in text.split(",")):
+        name, value = _split(item.strip(" "))
+        if name in micro:
+            raise WeightError(f"weight {name!r} is given twice; give every name once", reason="duplicate-name")
+        micro[name] = _weight(name, value)
+    _check_many(len(micro))
+    return micro
 
 
 def _check_many(count: int) -> None:

@@ -82,7 +82,7 @@ class Doors:
 
     def library(self, weights: dict[str, float]) -> None:
         policy = self._policy()
-        asked, signed = Weights.parse(weights), self.trust is not None
+        asked, signed = Weights(weights), self.trust is not None
         with AuditLog.open(self.log("library")) as log:
             try:
                 grant = policy.clamp(asked, **ATTRIBUTES)
@@ -167,7 +167,7 @@ def test_every_door_leaves_the_same_record(doors: Doors, asked: str) -> None:
     said = found["library"]
     assert said["event"] == ("grant" if asked == "granted" else "refusal")
     assert said["signed"] is (doors.trust is not None)
-    assert said["requested"] == Weights.parse(REQUESTS[asked])
+    assert said["requested"] == Weights(REQUESTS[asked])
     assert said["attributes"] == ATTRIBUTES
     if asked == "refused by a rule":
         assert (said["reason"], said["binding"]) == ("refused-by-rule", ["organisation/Example/never-plain"])

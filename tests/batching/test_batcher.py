@@ -212,7 +212,7 @@ def test_only_what_a_policy_granted_is_answered(batcher: Batcher, engine: Engine
     """Records, grants that were changed, and other things: each door of engine and batch looks."""
     record = read_record(grant(calm=0.5).to_dict())
     raised, renamed = grant(calm=0.5), grant(calm=0.5)
-    object.__setattr__(raised, "granted", Weights.parse("calm=1"))
+    object.__setattr__(raised, "granted", Weights("calm=1"))
     object.__setattr__(renamed, "policy_digest", "sha256:" + "0" * 64)
     doors: list[Callable[[Any], object]] = [
         lambda each: batcher.submit(Request((5,), each, Sampling(max_new_tokens=1)), lambda _: None),

@@ -86,7 +86,7 @@ def test_digests_name_every_input_and_every_other_file(soup: Soup, tiny_base: Ba
 def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path: Path) -> None:
     saved = soup.save_adapter(tmp_path / "a/b/out", rank=3)
     recipe = read_recipe(tmp_path / "a/b/out/soupmix_recipe.yaml")
-    assert recipe.weights == soup.grant.requested == Weights.parse("friendly=0.5,concise=0.9,expert=0.25")
+    assert recipe.weights == soup.grant.requested == Weights("friendly=0.5,concise=0.9,expert=0.25")
     assert (recipe.method, recipe.kind, recipe.rank, recipe.dtype) == ("delta", "adapter", 3, "fp32")
     assert Path(recipe.store).resolve() == three.folder.resolve()
     assert recipe.record is not None

@@ -41,6 +41,6 @@ def test_the_six_shipped_poles_and_nothing_to_remark(policy: Policy) -> None:
 )
 def test_people_meet_different_rules(policy: Policy, want: str, audience: str, granted: str, rules: list[str]) -> None:
     grant = policy.clamp(want, audience=audience)
-    assert grant.granted == Weights.parse(granted)
+    assert grant.granted == Weights(granted)
     assert [each.rule for each in grant.binding] == rules
     assert all(each.public_reason for each in grant.binding)

@@ -243,4 +243,4 @@ def test_mixtures_of_points_of_a_convex_set_are_inside(
 def test_weights_are_taken_as_by_a_clamp() -> None:
     feasible = load(FLOOR).feasible()
     asked = {name: decimal_text(100_000) for name in NAMES}
-    assert feasible.nearest(asked) == feasible.nearest(Weights.parse(asked)) == Weights.parse(asked)
+    assert feasible.nearest(asked) == feasible.nearest(Weights(asked)) == Weights(asked)

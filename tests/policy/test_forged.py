@@ -46,8 +46,8 @@ def changed(name: str, value: object) -> Grant:
 
 
 OTHERS: dict[str, Any] = {
-    "requested": Weights.parse("friendly=0.9"),
-    "granted": Weights.parse("friendly=0.500001,concise=0.2"),
+    "requested": Weights("friendly=0.9"),
+    "granted": Weights("friendly=0.500001,concise=0.2"),
     "adapter_digests": (("concise", SHELF[0].digest), ("friendly", SHELF[1].digest)),
     "binding": (),
     "policy_digest": "sha256:" + "0" * 64,
@@ -104,11 +104,11 @@ def test_what_moves_from_one_field_to_the_next_is_another_grant() -> None:
 
 
 def test_what_never_was_a_grant_is_told_so() -> None:
-    for made in ({"friendly": 1}, None, Weights.parse("friendly=1")):
+    for made in ({"friendly": 1}, None, Weights("friendly=1")):
         with pytest.raises(TypeError, match=r"nobody takes a Grant, not \w+: ask Policy.clamp"):
             check_grant(made, "nobody")
     with pytest.raises(TypeError, match=r"comes from Policy\.clamp"):
-        dataclasses.replace(full(), granted=Weights.parse("friendly=1"))
+        dataclasses.replace(full(), granted=Weights("friendly=1"))
     with pytest.raises(TypeError, match="send the request"):
         pickle.dumps(full())
 

@@ -35,7 +35,7 @@ def test_sixty_four_unknown_names_are_a_short_record_that_counts_them(server: Ru
 
 
 def test_what_is_not_cut_has_the_line_that_it_always_had() -> None:
-    asked = Weights.parse("calm=0.5")
+    asked = Weights("calm=0.5")
     made = Record.of_refusal(
         SoupmixError("no", reason="x"), person=None, requested=asked, attributes={}, policy=None, is_signed=True
     )

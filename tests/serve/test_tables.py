@@ -20,7 +20,7 @@ from soupmix.serve.tables import METADATA, open_database
 from soupmix.weights import Weights
 from tests.support.serving import MODEL, Running
 
-CALM = Draft("Ann", Weights.parse("calm=0.5"), {"audience": "adult"}, {"calm": "explicit"})
+CALM = Draft("Ann", Weights("calm=0.5"), {"audience": "adult"}, {"calm": "explicit"})
 
 
 @pytest.fixture(scope="module")

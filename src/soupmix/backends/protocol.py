@@ -10,6 +10,7 @@ from typing import Protocol
 
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.policy import Grant
+from soupmix.public import public
 
 __all__ = [
     "MOST_SEEDS",
@@ -48,6 +49,7 @@ class Limits:
     chunk: int = 512
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are chosen.
@@ -55,7 +57,8 @@ class Sampling:
     Attributes:
         max_new_tokens: at most this many tokens per answer.
         temperature: 0 is greedy; otherwise logits are divided by it.
-        top_k: only the k likeliest tokens; 0 means all. top_p: the smallest set of tokens with this much probability.
+        top_k: only the k likeliest tokens; 0 means all.
+        top_p: only the smallest set of tokens with this much probability together.
         seed: row i of a call draws from its own stream, seeded by `seed + i`.
 
     Raises:

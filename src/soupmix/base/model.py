@@ -7,18 +7,22 @@ from pathlib import Path
 from soupmix.base.companions import companions
 from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors
 from soupmix.files import digest_parts, sha256_file
+from soupmix.public import public
 
 __all__ = ["Base"]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Base:
     """A base model on this disk.
 
     Attributes:
-        name: as it was asked for. folder: a Hugging Face folder with safetensors weights and a tokenizer.
+        name: as it was asked for.
+        folder: a Hugging Face folder with safetensors weights and a tokenizer.
         digest: "sha256:<hex>" over all tensors, see `soupmix.base.tensors_digest`.
-        revision: the revision asked for, of a hub id. source: where it came from, for people and for cards.
+        revision: the revision asked for, of a hub id.
+        source: where it came from, for people and for cards.
     """
 
     name: str

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from soupmix.base.header import HeaderError, Slot, parse_header
 from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, strict_json
+from soupmix.public import public
 
 __all__ = ["INDEX", "TensorInfo", "linear_shapes", "read_tensors", "tensors_digest", "weight_files"]
 
@@ -20,6 +21,7 @@ _EMBEDDINGS = {"embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "emb
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor of a base model: shape, dtype as safetensors spells it ("BF16"), the file and the bytes it is in."""

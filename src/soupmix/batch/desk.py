@@ -176,7 +176,7 @@ class Desk:
 
     def _grant(self, ask: Ask, append: _Append | None) -> Grant:
         soup = ask.soup or SoupAsk()
-        weights = Weights.parse(soup.weights) if "weights" in soup.model_fields_set else self._defaults.weights
+        weights = Weights(soup.weights) if "weights" in soup.model_fields_set else self._defaults.weights
         attributes = {**soup.attributes, **self._defaults.attributes}
         contradicted = [each for each, value in soup.attributes.items() if attributes[each] != value]
         if contradicted:

@@ -129,7 +129,7 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
             **options: Any,
         ) -> Any:
             asking = Asking(
-                Weights.parse(weights),
+                Weights(weights),
                 parse_attributes(attributes),
                 parse_sources(sources),
                 policies,

@@ -44,7 +44,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
-    """`-w NAME=NUMBER[,...]`, repeatable; the command gets `weights: tuple[str, ...]` for `Weights.parse`."""
+    """`-w NAME=NUMBER[,...]`, repeatable; the command gets `weights: tuple[str, ...]` for `Weights`."""
     return click.option(
         "-w",
         "--weight",

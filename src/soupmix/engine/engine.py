@@ -20,6 +20,7 @@ from soupmix.merge.identity import merge_identity
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import check_grant
 from soupmix.policy.linear import check_linear
+from soupmix.public import public
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Message", "Prompt"]
@@ -28,6 +29,7 @@ Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer.
@@ -43,12 +45,15 @@ class Completion:
     finished: bool
 
 
+@public
 class Engine:
     """A transformers model in which every row of a batch has its own soup. Made by `load`; may be used from any thread.
 
     Attributes:
-        model, tokenizer: those of transformers; linear layers of the model are soup layers.
-        adapters: the loaded adapters in the order of the weights. batch: the batch that the model serves now.
+        model: that of transformers; its linear layers are soup layers.
+        tokenizer: that of transformers.
+        adapters: the loaded adapters in the order of the weights.
+        batch: the batch that the model serves now.
         base_digest: digest of the base model.
     """
 
@@ -61,8 +66,12 @@ class Engine:
         groups: dict[Paths, SoupGroup],
         base_digest: str = "",
     ) -> None:
-        self.model, self.tokenizer, self.adapters, self.base_digest = model, tokenizer, adapters, base_digest
-        self.batch, self._groups = batch, groups
+        self.model = model
+        self.tokenizer = tokenizer
+        self.adapters = adapters
+        self.batch = batch
+        self.base_digest = base_digest
+        self._groups = groups
 
     def __repr__(self) -> str:
         """Such as "<Engine of SmolLM2-135M-Instruct in bfloat16 on cpu, 2 adapters: concise, friendly>"."""
@@ -265,7 +274,9 @@ class Engine:
         """Logits of token ids without padding, a soup per row.
 
         Args:
-            ids: [rows, length] int64, on the device of the model. grants: one per row. method: as in `complete`.
+            ids: [rows, length] int64, on the device of the model.
+            grants: one per row.
+            method: as in `complete`.
 
         Returns:
             [rows, length, vocabulary] in the dtype of the model.

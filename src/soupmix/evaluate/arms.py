@@ -94,7 +94,7 @@ def measure_margins(
 
 def _margins(base: Base, store: Path, adapter: str, contrasts: list[Contrast]) -> dict[str, float]:
     engine = loaded_engine(base, store)
-    grants = {"base": Weights.parse({}), "adapter": Weights.parse({adapter: 1})}
+    grants = {"base": Weights({}), "adapter": Weights({adapter: 1})}
     return {name: round(margin(engine, open_grant(Store(store), w), contrasts), 4) for name, w in grants.items()}
 
 

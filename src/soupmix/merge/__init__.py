@@ -5,6 +5,7 @@ Names are imported on first use, so that a recipe can be read without torch.
 
 import importlib
 import sys
+from inspect import getdoc, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,12 @@ def __getattr__(name: str) -> Any:
 
 
 class _Room(ModuleType):
-    """`soupmix.merge` is this room and also the verb: `soupmix.merge(store, grant)`."""
+    # `soupmix.merge` is this room and also the verb: `soupmix.merge(store, grant)`; so `help` tells of both.
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        from soupmix.merge.soup import merge
+
+        return f"{self.__dict__['__doc__']}\n\nmerge{signature(merge)}\n\n{getdoc(merge)}"
 
     def __call__(self, store: "Store", grant: "Grant", *, method: str = "delta") -> "Soup":
         from soupmix.merge.soup import merge

@@ -15,6 +15,7 @@ from soupmix.merge.result import Errors, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack
 from soupmix.policy.grant import check_grant
+from soupmix.public import public
 from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ class SigningKeys:
         return sign_envelope(envelope, self.provenance)
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Saved:
     """A folder that was written.
 
     Attributes:
-        folder: where. identity: the merge identity.
+        folder: where.
+        identity: the merge identity.
         digests: file name -> "sha256:<hex>".
         errors: what was lost, relative to the exact deltas: "truncation" and "total" of an adapter,
             "rounding_loss" of a model.

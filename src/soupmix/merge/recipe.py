@@ -34,7 +34,7 @@ _MAX_BYTES = 1 << 20
 
 def _weights(value: Any) -> Weights:
     try:
-        return Weights.parse(value)
+        return Weights(value)
     except WeightError as error:
         raise ValueError(str(error)) from None
 

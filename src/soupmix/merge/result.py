@@ -12,6 +12,7 @@ from soupmix.base import Base
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.policy.recorded import RecordedGrant
+from soupmix.public import public
 from soupmix.store.manifest import Entry
 from soupmix.weights import MILLION
 
@@ -23,6 +24,7 @@ SHARD_SIZE = 5_000_000_000
 BASE_FILES = "base files"
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Ingredient:
     """One adapter in a soup: name, digest, licence, base as the store knows them, and its weight in millionths."""
@@ -59,6 +61,7 @@ class Export:
         return dtype if self.rank is None else f"{dtype} rank {self.rank}"
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Errors:
     """Relative errors in the Frobenius norm: |made - exact| / |exact|, per module and over all modules together."""

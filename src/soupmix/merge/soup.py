@@ -19,6 +19,7 @@ from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.linear import check_linear
 from soupmix.policy.recorded import RecordedGrant
+from soupmix.public import public
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
 from soupmix.weights import MILLION
@@ -29,6 +30,7 @@ _log = logging.getLogger("soupmix.merge")
 _SEAL: Final = object()
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Soup:
     """Adapters merged under a grant, in factored form. Made by `merge` only, so that what is saved is what was granted.
@@ -82,7 +84,9 @@ class Soup:
             rank: highest rank of a module, by truncated SVD; None is exact: the sum of the ranks of the adapters.
             dtype: of the stored factors, "fp32", "fp16" or "bf16". None is fp32 whatever the adapters have, because B
                 is stored times weight and scaling, and rounding that would add an error that the adapters do not have.
-            sign, sign_model: private keys that sign the provenance, and the folder (OpenSSF); None: nobody signs.
+            sign: file of a private key that signs the provenance; None: nobody signs.
+            sign_model: file of a private key that signs the folder (OpenSSF); None: nobody signs.
+            force: replace a folder that is empty or an earlier result.
 
         Raises:
             RecipeError: nothing was granted, so there is no adapter ("empty-soup"); a bad rank, dtype or key.
@@ -112,7 +116,9 @@ class Soup:
             dtype: "fp32", "fp16" or "bf16"; None keeps the dtype of every tensor. Summed in fp32 and rounded once; what
                 the rounding lost of the delta is in the answer's `errors["rounding_loss"]`.
             shard_size: most bytes of tensors in one file.
-            sign, sign_model: as for `save_adapter`.
+            sign: as for `save_adapter`.
+            sign_model: as for `save_adapter`.
+            force: as for `save_adapter`.
 
         Raises:
             BaseModelError: the base is not found, not the adapters' base ("wrong-base"), or does not fit.
@@ -152,7 +158,8 @@ def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
         method: "delta" (exact: sum_k w_k s_k B_k A_k) or "factor" (A and B averaged apart, arXiv 2310.11564).
 
     Raises:
-        TypeError: `grant` is no Grant. PolicyError: it is not as a policy of this process gave it ("not-granted").
+        TypeError: `grant` is no Grant.
+        PolicyError: `grant` is not as a policy of this process gave it ("not-granted").
         RecipeError: unknown method.
         PolicyRefusal: "factor" under a rule that bounds the norm (reason "norm-not-linear").
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from soupmix.public import public
+
 __all__ = ["Stack", "compress", "distance", "frobenius", "one_thread"]
 
 _THREADS = threading.Lock()
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Stack:
     """delta = (B * c) A with c = weights * scale, never formed.
 
     Attributes:
-        A: [R, in] fp32. B: [out, R] fp32.
-        weights: weight of every rank column's adapter [R] float64, in [0, 1]. scale: its scaling [R] float64.
+        A: [R, in] fp32.
+        B: [out, R] fp32.
+        weights: weight of every rank column's adapter [R] float64, in [0, 1].
+        scale: scaling of every rank column's adapter [R] float64.
     """
 
     A: Tensor

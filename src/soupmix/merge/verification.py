@@ -32,6 +32,7 @@ from soupmix.merge.result import BASE_FILES, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import mix
 from soupmix.policy.recorded import RecordedGrant, read_record
+from soupmix.public import public
 from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
 from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope
@@ -44,12 +45,15 @@ _PROSE = {"README.md", RECIPE, REPORT, DIGESTS, PROVENANCE}
 """Files whose wording belongs to a version of soupmix; another version compares the others."""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ResultVerdict(Verdict):
     """What was found out about a folder; with no findings it is as recorded.
 
     Attributes:
-        folder: which. files: how many files were checked. rebuilt: whether the merge was repeated.
+        folder: which folder.
+        files: how many files were checked.
+        rebuilt: whether the merge was repeated.
         signed: whether the provenance is signed by the key that was given; None if none was given.
         notes: what the record cannot vouch for.
     """
@@ -84,9 +88,11 @@ def verify(
     """Check a folder that `save_adapter` or `save_model` wrote.
 
     Args:
+        folder: the result.
         rebuild: also repeat the merge from the recorded recipe and grant, writing nothing, and compare every digest.
             Bytes repeat on one build of torch and one kind of processor; elsewhere the last bits may differ.
-        store, base: where the adapters and the base are now, if not where the recipe says.
+        store: where the adapters are now, if not where the recipe says.
+        base: where the base is now, if not where the recipe says.
         key: a public key file; the provenance must be signed by it.
 
     Returns:

@@ -1,7 +1,8 @@
 """What may be merged, how much, for whom: documents of three tiers, an exact clamp, and grants. No torch."""
 
 from soupmix.policy.adapters import AdapterRef
-from soupmix.policy.documents import TIERS, Document
+from soupmix.policy.assembly import ScopedRule
+from soupmix.policy.documents import TIERS, Document, RuleRef
 from soupmix.policy.feasible import FeasibleSet
 from soupmix.policy.grant import Grant
 from soupmix.policy.parsing import parse_document
@@ -19,5 +20,7 @@ __all__ = [
     "FeasibleSet",
     "Grant",
     "Policy",
+    "RuleRef",
+    "ScopedRule",
     "parse_document",
 ]

@@ -14,6 +14,7 @@ from soupmix.policy.recorded import RecordedGrant
 from soupmix.policy.rules import Approve, SourceRule, Within, applies, within
 from soupmix.policy.translate import Setting, translate
 from soupmix.projection import AnyConstraint, Matrix, Space
+from soupmix.public import public
 
 __all__ = [
     "PlacedRule",
@@ -31,6 +32,7 @@ _METRIC_DIGITS = 6
 _GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ScopedRule:
     """A rule of a policy: where it stands, and for whom it holds.

@@ -10,6 +10,7 @@ from soupmix.fields import Day, Edge, Label, Line, twice
 from soupmix.files import canonical_json
 from soupmix.policy.obligations import Obligation
 from soupmix.policy.rules import Approve, Rule, Scope
+from soupmix.public import public
 
 __all__ = ["BUILT_IN", "TIERS", "Document", "RuleRef", "Valid", "document_schema"]
 
@@ -20,13 +21,16 @@ BUILT_IN: Final = "built-in"
 """Tier and document of the default rules that hold under every policy."""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class RuleRef:
     """Where a rule stands. Equal if they are the same rule of the same document, whatever it says.
 
     Attributes:
         rank: sorts rules by tier, then by the digest of their document, then by position: never by file name.
-        tier, issuer: of the document. document: what messages call it, a file name as a rule.
+        tier: of the document.
+        issuer: of the document.
+        document: what messages call it, a file name as a rule.
         id: the rule's own, or "rules[3]".
         scope: for whom it holds, as words; "" for everybody.
         refuses: whether a request that it would change is refused instead of clamped.

@@ -7,16 +7,18 @@ from fractions import Fraction
 from soupmix.policy.adapters import check_names
 from soupmix.projection import Exact, Region, extent, sample, scaled, vertices_of
 from soupmix.projection.time_budget import time_budget
+from soupmix.public import public
 from soupmix.weights import Weights
 
 __all__ = ["Asked", "FeasibleSet"]
 
 Asked = Weights | Mapping[str, int | float | str] | str
-"""Weights, or whatever `Weights.parse` takes."""
+"""Weights, or whatever `Weights` takes."""
 
 _SECONDS = 5.0  # of a projection
 
 
+@public
 @dataclass(frozen=True, slots=True, eq=False)
 class FeasibleSet:
     """All weights that a policy lets through for requests that say of themselves what was said to `Policy.feasible`.
@@ -41,7 +43,8 @@ class FeasibleSet:
 
         Raises:
             WeightError: not weights, or an adapter that the policy does not know (reason "unknown-adapter").
-            ValueError: not as many millionths as there are names. TypeError: they are not exact numbers.
+            ValueError: not as many millionths as there are names.
+            TypeError: the millionths are not exact numbers.
         """
         if isinstance(point, Mapping | str):
             return self._region.holds(self._asked(point))
@@ -96,7 +99,8 @@ class FeasibleSet:
         seed gives the same points, and the first ones of a longer sample.
 
         Args:
-            count: how many. seed: any whole number.
+            count: how many.
+            seed: any whole number.
 
         Raises:
             PolicyRefusal: there are no whole millionths near a point (reason "no-integer-point").
@@ -104,7 +108,7 @@ class FeasibleSet:
         return tuple(self._named(each) for each in sample(self._region, count, seed))
 
     def _asked(self, weights: Asked) -> tuple[int, ...]:
-        parsed = Weights.parse(weights)
+        parsed = Weights(weights)
         check_names(parsed, self.names)
         return parsed.along(self._region.space.names)
 

@@ -20,6 +20,7 @@ from soupmix.policy.adapters import KnownAdapter
 from soupmix.policy.documents import RuleRef
 from soupmix.policy.recorded import Binding, RecordedGrant
 from soupmix.projection import Projected, Pull
+from soupmix.public import public
 from soupmix.weights import Weights, decimal_text
 
 __all__ = ["ClampResult", "Grant", "check_grant"]
@@ -30,6 +31,7 @@ _encode = JSONEncoder(
 ).encode  # says what a text holds, whatever its class shows
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, init=False)
 class Grant(RecordedGrant):

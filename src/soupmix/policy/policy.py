@@ -34,6 +34,7 @@ from soupmix.policy.term import Term
 from soupmix.policy.translate import Setting, built_in
 from soupmix.projection import Ball, box
 from soupmix.projection.time_budget import time_budget
+from soupmix.public import public
 from soupmix.weights import Weights
 
 __all__ = ["Metric", "Policy", "Sources"]
@@ -48,6 +49,7 @@ _SECONDS = 5.0  # of a clamp
 _SEAL: Final = object()
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
@@ -150,6 +152,10 @@ class Policy:
         """A policy from parsed documents, each with the name that messages use for it. Raises as `load` does.
 
         Args:
+            documents: (what messages call it, the document), outer tier first.
+            adapters: as for `load`.
+            now: as for `load`.
+            metric: as for `load`.
             expiries: until when the signed sets that documents come from may be believed, by what messages call the set.
             remarks: further notes.
         """
@@ -244,7 +250,7 @@ class Policy:
         """The feasible weights nearest to `requested` (exact, then rounded inside to whole millionths).
 
         Args:
-            requested: weights, or whatever `Weights.parse` takes.
+            requested: weights, or whatever `Weights` takes.
             sources: where the weights come from, "explicit", "stored" or "inferred": one word for all, or one by adapter
                 name. A weight whose source is not said counts as from none of the allowed sources.
             attributes: jurisdiction, audience, purpose, tenant. One that is not given counts as "every rule applies".
@@ -257,7 +263,7 @@ class Policy:
                 has ended since they were loaded ("ended"), it takes more than five seconds ("too-slow"), or the rules for
                 requests of this kind are too much to decide ("too-many-combinations", "too-costly").
         """
-        weights = Weights.parse(requested)
+        weights = Weights(requested)
         check_attributes(attributes)
         check_names(weights, self._place)
         self._term.check(self._clock())
@@ -281,7 +287,8 @@ class Policy:
         """All that `clamp` could grant to requests that say this of themselves, now.
 
         Args:
-            sources, attributes: as of `clamp`; what is not said counts as "every rule applies".
+            sources: as of `clamp`.
+            attributes: as of `clamp`; what is not said counts as "every rule applies".
 
         Raises:
             RecipeError: an attribute or source that does not exist, or a value that none can have.

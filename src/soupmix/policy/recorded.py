@@ -8,18 +8,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupmix.errors import PolicyError, WeightError
 from soupmix.fields import check_digest
+from soupmix.public import public
 from soupmix.weights import Weights, decimal_text
 
 __all__ = ["Binding", "RecordedGrant", "read_record"]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A rule that held a request back.
 
     Attributes:
         adapters: the adapters whose weight it changed, sorted.
-        rule, issuer, tier, source: which rule it is, and the name of the file it stands in.
+        rule: its id in its document.
+        issuer: of the document.
+        tier: of the document, "law", "organisation" or "user".
+        source: name of the file that the document stands in.
         limit: what it limits, in words.
         public_reason: why, as the issuer tells it, or None.
         multiplier: how hard it pulls, in units of weight with six digits: how far the nearest point would come towards
@@ -45,10 +50,12 @@ class RecordedGrant:
     """What a grant says. Of itself it is a record, which merging and generating refuse: see `Grant`.
 
     Attributes:
-        requested: as asked for. granted: what may be merged, without zeros.
+        requested: as asked for.
+        granted: what may be merged, without zeros.
         adapter_digests: (name, "sha256:...") of the granted adapters, sorted by name; also as mapping `digests`.
         binding: the rules that made the difference.
-        policy_digest: "sha256:..." of the documents. is_open: there are none, only the built-in defaults.
+        policy_digest: "sha256:..." of the documents.
+        is_open: there are no documents, only the built-in defaults.
         distance: how far granted and requested are apart, in units of weight with six digits; "0" if they are not.
         metric: what distance means, "weights" (Euclidean) or "delta" (norm of the merged delta, relative to the largest).
         scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
@@ -146,8 +153,8 @@ def read_record(record: Mapping[str, Any]) -> RecordedGrant:
     try:
         read = _Record.model_validate(dict(record))
         found = RecordedGrant(
-            requested=Weights.parse(read.requested),
-            granted=Weights.parse(read.granted).nonzero(),
+            requested=Weights(read.requested),
+            granted=Weights(read.granted).nonzero(),
             adapter_digests=tuple(sorted((name, check_digest(text)) for name, text in read.digests.items())),
             binding=tuple(Binding(**each.model_dump()) for each in read.binding),
             policy_digest=check_digest(read.policy_digest),

@@ -119,7 +119,7 @@ def draft_of(state: ServerState, ask: SoupAsk, name: str | None = None) -> Draft
             f"{len(ask.weights)} weights are given; name at most {state.settings.adapters} adapters",
             reason="too-many-adapters",
         )
-    return Draft(name, Weights.parse(ask.weights), ask.attributes, ask.sources)
+    return Draft(name, Weights(ask.weights), ask.attributes, ask.sources)
 
 
 def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None) -> tuple[str | None, Draft]:
@@ -213,7 +213,7 @@ def clamp(ask: SoupAsk, request: Request, caller: _Caller) -> ClampAnswer:
 def ranges(ask: RangesAsk, request: Request, caller: _Caller) -> RangesAnswer:
     """The most that the policy in force grants of every adapter if it alone is asked for; 0 also if that is refused."""
     state = state_of(request)
-    attributes = attributes_of(Draft(None, Weights.parse({}), ask.attributes, {}), caller)
+    attributes = attributes_of(Draft(None, Weights({}), ask.attributes, {}), caller)
     held = state.policies.current().policy
     most = {each.name: _most(held, each.name, attributes) for each in state.adapters}
     return RangesAnswer(attributes=attributes, most=most)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soupmix.store.adapter import Adapter, Factors
-    from soupmix.store.manifest import Entry, Manifest, read_manifest, shipped_root, write_manifest
+    from soupmix.store.manifest import Entry, Gram, Manifest, read_manifest, shipped_root, write_manifest
     from soupmix.store.reader import AdapterFiles, read_adapter
     from soupmix.store.store import Store
 
@@ -14,6 +14,7 @@ __all__ = [
     "AdapterFiles",
     "Entry",
     "Factors",
+    "Gram",
     "Manifest",
     "Store",
     "read_adapter",
@@ -27,6 +28,7 @@ _HOMES = {
     "AdapterFiles": "reader",
     "Entry": "manifest",
     "Factors": "adapter",
+    "Gram": "manifest",
     "Manifest": "manifest",
     "Store": "store",
     "read_adapter": "reader",

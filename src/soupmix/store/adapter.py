@@ -5,15 +5,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from soupmix.public import public
+
 __all__ = ["Adapter", "Factors"]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Factors:
     """The low-rank update of one linear layer: delta = scaling * B A.
 
     Attributes:
-        A: [rank, in]. B: [out, rank]. Both in the dtype of the file.
+        A: [rank, in] in the dtype of the file.
+        B: [out, rank] in the dtype of the file.
         scaling: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
     """
 
@@ -27,12 +31,14 @@ class Factors:
         return self.A.shape[0]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """One adapter, read and checked.
 
     Attributes:
-        name: its name in the store. digest: its identity, see `soupmix.store.manifest.Entry.digest`.
+        name: its name in the store.
+        digest: its identity, see `Entry.digest`.
         base_digest: digest of the base model it was trained on.
         modules: module path in the base model ("model.layers.0.self_attn.q_proj") -> its factors, sorted by path.
     """

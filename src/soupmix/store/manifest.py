@@ -21,6 +21,7 @@ from pydantic import (
 from soupmix.errors import AdapterError, WeightError
 from soupmix.fields import Cell, Digest, Hex, Name
 from soupmix.files import canonical_json, digest_parts, strict_json, write_file
+from soupmix.public import public
 from soupmix.sealed import read_sealed
 from soupmix.weights import twins
 
@@ -78,16 +79,26 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+@public
 class Entry(_Frozen):
     """One adapter of a store.
 
     Attributes:
-        name, dimension, pole: "elementary" is a pole of the dimension "expertise". tags: for policies.
-        rank, alpha, scaling: of the modules that no pattern in adapter_config.json names; scaling "lora" is
-            alpha / rank, "rslora" alpha / sqrt(rank).
+        name: in the store.
+        dimension: what it steers, such as "expertise".
+        pole: to which end of it, such as "elementary".
+        tags: free labels that deny rules can name.
+        rank: of the modules that no pattern in adapter_config.json names.
+        alpha: of these modules.
+        scaling: "lora" is alpha / rank, "rslora" alpha / sqrt(rank).
         target_modules: last names of the adapted layers, sorted.
-        config_sha256, tensors_sha256: hex, of the two files. base: name of the base model; base_digest: its identity.
-        licence: SPDX identifier. training: how it was made. effect: what was measured. Both are free JSON objects.
+        config_sha256: hex, of adapter_config.json.
+        tensors_sha256: hex, of adapter_model.safetensors.
+        base: name of the base model.
+        base_digest: identity of the base model.
+        licence: SPDX identifier.
+        training: how it was made, a free JSON object.
+        effect: what was measured, a free JSON object.
         delta_norm: Frobenius norm of the adapter's whole delta at weight 1.
     """
 
@@ -114,23 +125,28 @@ class Entry(_Frozen):
         return adapter_digest(self.config_sha256, self.tensors_sha256, self.base_digest)
 
 
+@public
 class Gram(_Frozen):
     """Inner products <delta_k, delta_l> of the adapters at weight 1, adapters in the order of their names.
 
     Attributes:
-        total: over all modules. modules: module path -> over that module. Each is the upper triangle, row by row,
-            [K (K + 1) / 2] numbers; in the file one line of text with ten significant digits.
+        total: over all modules: the upper triangle, row by row, [K (K + 1) / 2] numbers; in the file one line of text with
+            ten significant digits.
+        modules: module path -> the same over that module.
     """
 
     total: Triangle = ()
     modules: dict[str, Triangle] = {}
 
 
+@public
 class Manifest(_Frozen):
     """Everything a store knows without opening an adapter.
 
     Attributes:
-        schema_version: 1. adapters: by name. gram: see `Gram`.
+        schema_version: 1.
+        adapters: by name.
+        gram: inner products of their deltas.
         base_norm: Frobenius norm of the base's weights that adapters change, all modules together; None if not measured.
         total_budget: most that the weights may sum to, in millionths, as measured for this set; None if not measured.
     """

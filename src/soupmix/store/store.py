@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupmix.errors import AdapterError
+from soupmix.public import public
 from soupmix.store.adapter import Adapter
 from soupmix.store.adding import Addition, add_adapter, set_budget
 from soupmix.store.blobs import blob_path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
+@public
 class Store:
     """Adapters on disk: `manifest.json` knows them by name, `blobs/` holds them by digest; iterates over its entries.
 
@@ -98,7 +100,8 @@ class Store:
         """Read an adapter, or give the one read before.
 
         Args:
-            name: its name in this store. expected_digest: the identity somebody approved; must be the manifest's.
+            name: its name in this store.
+            expected_digest: the identity somebody approved; must be the manifest's.
 
         Raises:
             WeightError: no such adapter ("unknown-adapter").
@@ -133,8 +136,14 @@ class Store:
 
         Args:
             folder: holds adapter_config.json, adapter_model.safetensors, and perhaps README.md.
-            dimension, pole: what it steers, and to which end. base: the model it was trained on.
-            name: its name in the store; default the pole. tags, licence, training, effect: see `Entry`.
+            dimension: what it steers.
+            pole: to which end.
+            base: the model it was trained on.
+            name: its name in the store; default the pole.
+            tags: see `Entry`, also for the next three.
+            licence: SPDX identifier.
+            training: how it was made, any JSON object.
+            effect: what was measured, any JSON object.
             force: replace an adapter of that name.
 
         Raises:

@@ -39,9 +39,9 @@ def write_effects(plan: TrainingPlan, *, progress: Progress) -> None:
     """
     poles = plan.poles
     arms = [
-        Arm("base", Weights.parse({})),
-        *(Arm(pole, Weights.parse({pole: 1})) for pole in poles),
-        *(Arm(f"{pole} by prompt", Weights.parse({}), system=POLES[pole].systems[0]) for pole in poles),
+        Arm("base", Weights({})),
+        *(Arm(pole, Weights({pole: 1})) for pole in poles),
+        *(Arm(f"{pole} by prompt", Weights({}), system=POLES[pole].systems[0]) for pole in poles),
     ]
     contrasts = {pole: left_out_contrasts(plan, pole) for pole in poles}
     with tempfile.TemporaryDirectory() as scratch:
