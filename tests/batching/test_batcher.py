@@ -328,6 +328,9 @@ def test_the_engine_may_be_asked_meanwhile(batcher: Batcher, engine: Engine, gra
 def test_what_is_printed_is_one_line_that_says_what_runs(engine: Engine, grant: Granter) -> None:
     with Batcher(engine, SMALL) as batcher:
         assert repr(batcher) == "<Batcher of 5 rows x 256 tokens, method delta: 0 running, 0 waiting>"
+        pending = ask(batcher, Request((7, 8, 9), grant(), Sampling(max_new_tokens=2)))
+        made = pending.wait()[-1].completion_tokens
+        assert repr(pending.ticket) == f"<Ticket: 3 tokens of prompt, {made} of answer, waiting or ended>"
     assert repr(batcher) == "<Batcher of 5 rows x 256 tokens, closed>"
     request = Request((7,) * 200, grant(calm=1), person="ann")
     assert repr(request).startswith("Request(<200 tokens>, grant=")

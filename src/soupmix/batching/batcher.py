@@ -27,6 +27,12 @@ class Ticket:
     def __init__(self, batcher: "Batcher", answer: Answer) -> None:
         self._batcher, self._answer = batcher, answer
 
+    def __repr__(self) -> str:
+        """Such as "<Ticket: 12 tokens of prompt, 3 of answer, running>"."""
+        held = self._answer
+        state = "cancelled" if held.cancelled else "running" if held.slot >= 0 else "waiting or ended"
+        return f"<Ticket: {len(held.prompt)} tokens of prompt, {len(held.answer)} of answer, {state}>"
+
     def cancel(self) -> None:
         """End the answer before the next step, from any thread.
 
