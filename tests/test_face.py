@@ -183,3 +183,68 @@ def test_an_argument_is_described_where_others_are(package: griffe.Module) -> No
             described = {one.name for one in sections(each, griffe.DocstringSectionKind.parameters)}
             if described and isinstance(each, griffe.Function):
                 assert described == {one.name for one in each.parameters} - {"self", "cls"}, (name, each.name)
+
+
+# what they look like
+
+POLICIES = ("examples/policies/law.example.yaml", "examples/policies/organisation.example.yaml")
+
+
+@pytest.fixture(scope="module")
+def things() -> dict[str, Any]:
+    """One of each class that the shipped adapters and the example policies give."""
+    store = soupmix.Store.shipped()
+    policy = soupmix.Policy.load(*(SOURCE.parents[1] / each for each in POLICIES), adapters=store)
+    grant = policy.clamp({"elementary": 1, "friendly": 0.5}, audience="minor")
+    soup = soupmix.merge(store, grant)
+    adapter, stack = store.load("concise"), next(iter(soup.modules.values()))
+    finding = soupmix.Finding("output-changed", "README.md", "README.md is not as it was written")
+    found = [
+        store,
+        store.manifest,
+        store.manifest.gram,
+        store["concise"],
+        adapter,
+        next(iter(adapter.modules.values())),
+    ]
+    found += [policy, policy.rules[0].ref, policy.feasible(), grant, grant.binding[0], grant.granted]
+    found += [soup, stack, soup.ingredients[0], soupmix.Errors.of({"layer": (1e-5, 1.0)}), soupmix.Sampling()]
+    found += [soupmix.Base("tiny", Path("tiny"), grant.policy_digest, None, "folder:tiny"), finding]
+    found += [soupmix.Saved(Path("alice"), grant.policy_digest, {"README.md": "sha256:0"}, {})]
+    found += [soupmix.ResultVerdict(Path("alice"), 9, True, None, findings=(finding,))]
+    found += [soupmix.Completion("Yes.", 2, True), soupmix.Verdict(findings=())]
+    found += [soupmix.TensorInfo((2, 3), "BF16", Path("model.safetensors"), 0, 12)]
+    found += [getattr(soupmix, name)("it is so", reason="so") for name in ERRORS]
+    return {type(each).__name__: each for each in found} | {"ScopedRule": policy.rules[0]}
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != "Engine"])  # shown in tests/engine
+def test_a_repr_is_one_useful_line(name: str, things: dict[str, Any]) -> None:
+    shown = repr(things[name])
+    assert name in shown
+    assert len(shown) <= 160
+    assert "\n" not in shown
+    assert " at 0x" not in shown
+
+
+def test_what_reprs_say(things: dict[str, Any]) -> None:
+    digest = things["Policy"].digest[:19]
+    assert re.fullmatch(r"<Store \S+ of 6 adapters: concise, .*, unfriendly>", repr(things["Store"]))
+    documents = "law.example.yaml, organisation.example.yaml"
+    assert repr(things["Policy"]) == f"<Policy of {documents} for 6 adapters, {digest}...>"
+    asked = "elementary=1,friendly=0.5"
+    assert repr(things["Grant"]) == f"<Grant of elementary=0.9,friendly=0.5 for {asked}, under {digest}...>"
+    assert repr(things["Soup"]) == "<Soup of elementary 0.9, friendly 0.5 by delta, 210 modules>"
+    assert repr(things["Weights"]) == "Weights(elementary=0.9,friendly=0.5)"
+    assert repr(things["ResultVerdict"]).startswith("<ResultVerdict: 1 findings, first README.md is not")
+    assert repr(soupmix.Policy.open(things["Store"])).startswith("<Policy of no documents for 6 adapters, sha256:")
+    assert repr(things["PolicyRefusal"]) == "PolicyRefusal('it is so')"
+
+
+def test_weights_are_made_by_calling_them() -> None:
+    made = soupmix.Weights({"b": 1, "a": 0.5})
+    assert made == soupmix.Weights("a=0.5,b=1") == soupmix.Weights(["a=0.5", "b=1"]) == soupmix.Weights(made)
+    assert dict(made) == {"a": 500_000, "b": 1_000_000}
+    assert soupmix.Weights() == {}
+    with pytest.raises(soupmix.WeightError, match="not a plain decimal number"):
+        soupmix.Weights({"a": "lots"})

@@ -38,3 +38,7 @@ class Verdict:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
+
+    def __repr__(self) -> str:
+        found = "good" if self.ok else f"{len(self.findings)} findings, first {self.findings[0].message}"
+        return f"<{type(self).__name__}: {found}>"

@@ -26,7 +26,7 @@ from soupmix.findings import Finding, Verdict
 __all__ = ["Consistency", "Inclusion", "LogVerdict", "prove_consistency", "prove_inclusion", "verify"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LogVerdict(Verdict):
     """What was found out about a log; with no findings it is as it was written.
 

@@ -55,3 +55,6 @@ class Base:
     def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
         """Module path ("model.layers.0.self_attn.q_proj") -> (out, in) of every linear layer."""
         return linear_shapes(self.tensors())
+
+    def __repr__(self) -> str:
+        return f"<Base {self.name}, {self.digest[:19]}...>"

@@ -71,6 +71,9 @@ class Saved:
     digests: Mapping[str, str]
     errors: Mapping[str, Errors]
 
+    def __repr__(self) -> str:
+        return f"<Saved {len(self.digests)} files in {self.folder}, identity {self.identity[:19]}...>"
+
 
 def save(result: Result, modules: Mapping[str, Stack], folder: Path, keys: SigningKeys, *, force: bool) -> Saved:
     """Write everything into a new folder in one step.

@@ -14,7 +14,7 @@ from soupmix.merge.identity import merge_identity
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.public import public
 from soupmix.store.manifest import Entry
-from soupmix.weights import MILLION
+from soupmix.weights import MILLION, decimal_text
 
 __all__ = ["BASE_FILES", "SHARD_SIZE", "Errors", "Export", "Ingredient", "Result", "ingredients_of", "short"]
 
@@ -35,6 +35,9 @@ class Ingredient:
     base_name: str
     base_digest: str
     micro: int
+
+    def __repr__(self) -> str:
+        return f"<Ingredient {self.name} {decimal_text(self.micro)}, {self.digest[:19]}...>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,9 @@ class Errors:
     def to_dict(self) -> dict[str, object]:
         """For JSON, to four significant digits, which is all that such a number means."""
         return {"total": short(self.total), "modules": {name: short(value) for name, value in self.modules.items()}}
+
+    def __repr__(self) -> str:
+        return f"<Errors of {self.total:.2g} in {len(self.modules)} modules>"
 
 
 @dataclass(frozen=True, slots=True)

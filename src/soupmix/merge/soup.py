@@ -22,7 +22,7 @@ from soupmix.policy.recorded import RecordedGrant
 from soupmix.public import public
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
-from soupmix.weights import MILLION
+from soupmix.weights import MILLION, decimal_text
 
 __all__ = ["Mix", "Soup", "merge", "mix"]
 
@@ -138,6 +138,10 @@ class Soup:
         files = None if base is None else base.files_digest()
         result = Result(self.grant, self.method, self.ingredients, export, base, files, self.warnings)
         return save(result, self.modules, folder, keys, force=force)
+
+    def __repr__(self) -> str:
+        weights = ", ".join(f"{each.name} {decimal_text(each.micro)}" for each in self.ingredients) or "nothing"
+        return f"<Soup of {weights} by {self.method}, {len(self.modules)} modules>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,9 @@ class Stack:
         """B * c in float64 [out, R]."""
         return self.B.double() * self.c
 
+    def __repr__(self) -> str:
+        return f"<Stack of rank {self.rank}, {self.shape[1]} -> {self.shape[0]}>"
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:

@@ -46,7 +46,7 @@ _PROSE = {"README.md", RECIPE, REPORT, DIGESTS, PROVENANCE}
 
 
 @public
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ResultVerdict(Verdict):
     """What was found out about a folder; with no findings it is as recorded.
 

@@ -48,8 +48,11 @@ class ScopedRule:
         """Whether the rule holds for a request with these attributes."""
         return applies(self.within, attributes)
 
+    def __repr__(self) -> str:
+        return f"<ScopedRule {self.ref}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class PlacedRule(ScopedRule):
     """A rule with the constraints that it becomes.
 

@@ -60,6 +60,9 @@ class RuleRef:
     def __str__(self) -> str:
         return f"{BUILT_IN} {self.id}" if self.is_default else f"{self.document} ({self.tier}) {self.id}"
 
+    def __repr__(self) -> str:
+        return f"<RuleRef {self}>"
+
 
 class Valid(Edge):
     """Days, both inclusive, in UTC."""

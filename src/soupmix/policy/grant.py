@@ -33,7 +33,7 @@ _encode = JSONEncoder(
 
 @public
 @final
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Grant(RecordedGrant):
     """Weights that a policy let through. Made by `Policy.clamp` only.
 

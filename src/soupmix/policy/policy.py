@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final, Literal, NoReturn, final
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
@@ -345,6 +346,11 @@ class Policy:
                 projected = self._regions.region(kind).project(asked)
             found = self._remembered.keep((kind, asked), ClampResult.of(projected, self._known))
         return found
+
+    def __repr__(self) -> str:
+        documents = ", ".join(dict.fromkeys(each.ref.document for each in self.rules))
+        said = shorten(documents, 80, placeholder=" ...") or "no documents"
+        return f"<Policy of {said} for {len(self.names)} adapters, {self._digest[:19]}...>"
 
 
 @contextmanager

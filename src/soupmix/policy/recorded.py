@@ -44,6 +44,9 @@ class Binding:
         place = self.source if self.source == self.tier else f"{self.source} ({self.tier})"
         return f"{place}: {self.limit}" + (f"; {self.public_reason}" if self.public_reason else "")
 
+    def __repr__(self) -> str:
+        return f"<Binding of {', '.join(self.adapters)}: {self}>"
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedGrant:
@@ -140,6 +143,10 @@ class RecordedGrant:
             "schema": 1,
             "sources": dict(self.sources),
         }
+
+    def __repr__(self) -> str:
+        asked = f" for {self.requested}" if self.clamped else ""
+        return f"<{type(self).__name__} of {self.granted or 'nothing'}{asked}, under {self.policy_digest[:19]}...>"
 
 
 def read_record(record: Mapping[str, Any]) -> RecordedGrant:

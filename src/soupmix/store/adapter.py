@@ -30,6 +30,9 @@ class Factors:
         """Number of rank columns."""
         return self.A.shape[0]
 
+    def __repr__(self) -> str:
+        return f"<Factors of rank {self.rank}, {self.A.shape[1]} -> {self.B.shape[0]}, scaling {self.scaling:g}>"
+
 
 @public
 @dataclass(frozen=True, slots=True)
@@ -47,3 +50,6 @@ class Adapter:
     digest: str
     base_digest: str
     modules: Mapping[str, Factors]
+
+    def __repr__(self) -> str:
+        return f"<Adapter {self.name} of {len(self.modules)} modules, {self.digest[:19]}...>"

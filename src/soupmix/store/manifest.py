@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
@@ -124,6 +125,9 @@ class Entry(_Frozen):
         """Identity of the adapter, see `adapter_digest`; name, dimension and pole are not part of it."""
         return adapter_digest(self.config_sha256, self.tensors_sha256, self.base_digest)
 
+    def __repr__(self) -> str:
+        return f"<Entry {self.name}: {self.pole} of {self.dimension}, rank {self.rank}, {self.digest[:19]}...>"
+
 
 @public
 class Gram(_Frozen):
@@ -137,6 +141,9 @@ class Gram(_Frozen):
 
     total: Triangle = ()
     modules: dict[str, Triangle] = {}
+
+    def __repr__(self) -> str:
+        return f"<Gram of {len(self.modules)} modules>"
 
 
 @public
@@ -198,6 +205,10 @@ class Manifest(_Frozen):
         if triangle is not None:
             matrix[np.triu_indices(count)] = triangle
         return matrix + np.triu(matrix, 1).T
+
+    def __repr__(self) -> str:
+        names = shorten(", ".join(self.names), 80, placeholder=" ...")
+        return f"<Manifest of {len(self.adapters)} adapters: {names}>"
 
 
 def read_manifest(folder: Path) -> Manifest:

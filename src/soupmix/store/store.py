@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from soupmix.errors import AdapterError
@@ -161,3 +162,7 @@ class Store:
     def set_total_budget(self, millionths: int | None) -> None:
         """Record the most that the weights may sum to, as measured for this set."""
         self._manifest = set_budget(self.folder, millionths)
+
+    def __repr__(self) -> str:
+        names = shorten(", ".join(self.names), 80, placeholder=" ...")
+        return f"<Store {self.folder} of {len(self)} adapters: {names}>"
