@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference, idle_rules
 from soupmix.policy.spec import is_feasible
-from tests.policy.test_laws import NOW, asked, build, documents, statements
+from tests.support.policies import NOW
 from tests.support.shelf import SHELF, TODAY, digest_of
+from tests.support.strategies import asked, consistent_policy, documents, statements
 
 
 def load(*rules: dict[str, Any], scope: dict[str, Any] | None = None) -> Policy:
@@ -27,7 +28,7 @@ CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}
 def test_the_decision_agrees_with_both_policies(
     before: list[dict[str, Any]], after: list[dict[str, Any]], want: dict[str, str], said: dict[str, str]
 ) -> None:
-    old, new = build(before), build(after)
+    old, new = consistent_policy(before), consistent_policy(after)
     found = difference(old, new)
     for each in found.widenings:
         attributes, sources = dict(each.attributes), each.source or {}
@@ -43,7 +44,7 @@ def test_the_decision_agrees_with_both_policies(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(documents(), max_size=1), documents())
 def test_one_more_document_lets_nothing_through(before: list[dict[str, Any]], inner: dict[str, Any]) -> None:
-    found = difference(build(before), build([*before, inner]))
+    found = difference(consistent_policy(before), consistent_policy([*before, inner]))
     assert not found.widenings
     assert not any("too many" not in each and "whole point" not in each for each in found.undecided)
 

@@ -12,14 +12,14 @@ from soupmix.policy import policy as policy_module
 from soupmix.policy.compare import difference
 from soupmix.policy.recorded import read_record
 from soupmix.projection import norm
-from tests.policy.test_norm import Measured, measured, policy
+from tests.support.policies import Measured, measured, norm_policy
 from tests.support.shelf import NAMES, SHELF, digest_of
 
 # --- bounds on a norm
 
 
 def test_a_norm_of_nothing_grants_nothing() -> None:
-    grant = policy(measured(3), 0.0).clamp("friendly=0.5,expert=0.3")
+    grant = norm_policy(measured(3), 0.0).clamp("friendly=0.5,expert=0.3")
     assert dict(grant.granted) == {}
     assert [(each.rule, each.limit) for each in grant.binding] == [
         ("norm", "the merged delta has at most 0 of the base's norm")
@@ -36,7 +36,7 @@ def opposed(one: str, other: str) -> Measured:
 
 
 def test_a_norm_of_nothing_grants_what_has_no_norm() -> None:
-    grant = policy(opposed("friendly", "concise"), 0.0).clamp("friendly=0.5,concise=0.3,expert=0.4")
+    grant = norm_policy(opposed("friendly", "concise"), 0.0).clamp("friendly=0.5,concise=0.3,expert=0.4")
     assert grant.granted.decimals() == {"concise": "0.4", "expert": "0.4", "friendly": "0.4"}
 
 
@@ -45,7 +45,7 @@ def test_a_norm_of_nothing_grants_what_has_no_norm() -> None:
 def test_norms_far_apart_are_no_hindrance(small: float, metric: str) -> None:
     shelf = Measured(SHELF)
     shelf.gram = np.diag([small if name in ("expert", "elementary") else 1 / small for name in NAMES])
-    grant = policy(shelf, 0.001, metric).clamp("friendly=1.5,expert=0.3")
+    grant = norm_policy(shelf, 0.001, metric).clamp("friendly=1.5,expert=0.3")
     assert grant.granted["expert"] == pytest.approx(300_000, abs=1 if small < 1e-20 else 1000)
     assert grant.granted.get("friendly", 0) == pytest.approx(1e5 * small**0.5, abs=2)
 
@@ -61,14 +61,14 @@ def test_the_search_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(norm, "_at", counted)
     for seed in range(12):
-        made = policy(measured(seed), 0.004 + 0.002 * seed)
+        made = norm_policy(measured(seed), 0.004 + 0.002 * seed)
         counts.append(0)
         made.clamp({name: (seed * 7 + index * 3) % 10 / 10 for index, name in enumerate(NAMES)})
     assert sum(counts) <= 330
 
 
 def test_a_search_that_is_cut_short_grants_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = policy(measured(3), 0.01)
+    made = norm_policy(measured(3), 0.01)
     monkeypatch.setattr(norm, "_STEPS", 0)
     with pytest.raises(PolicyRefusal) as caught:
         made.clamp("elementary=1,friendly=1,concise=0.4")
@@ -79,7 +79,7 @@ def test_a_search_that_is_cut_short_grants_nothing(monkeypatch: pytest.MonkeyPat
     ("one", "other"), [("friendly", "concise"), ("friendly", "informative"), ("concise", "expert")]
 )
 def test_a_point_beyond_a_norm_is_found_where_all_weights_together_have_none(one: str, other: str) -> None:
-    tight, none = (policy(opposed(one, other), share) for share in (0.002, None))
+    tight, none = (norm_policy(opposed(one, other), share) for share in (0.002, None))
     found = difference(tight, none)
     assert found.widenings
     for each in found.widenings:
@@ -94,18 +94,18 @@ def test_a_point_beyond_a_norm_is_found_by_walking_where_the_norm_grows() -> Non
     shelf.gram = np.outer(direction, direction)
     free = {"rule": "deny", "adapter": "unfriendly"}
     half = {"rule": "bounds", "adapter": "expert", "at_most": "0.5"}
-    (found,) = difference(*(policy(shelf, share, "weights", free, half) for share in (0.012, None))).widenings
+    (found,) = difference(*(norm_policy(shelf, share, "weights", free, half) for share in (0.012, None))).widenings
     assert found.weights.decimals() == {"concise": "0.75", "friendly": "0.75"}
 
 
 def test_what_is_not_proved_is_said() -> None:
     """The box reaches a norm of 2 at most by its corners, really only 1: 1.5 lies between."""
-    loose, none = (policy(opposed("friendly", "concise"), share) for share in (0.015, None))
+    loose, none = (norm_policy(opposed("friendly", "concise"), share) for share in (0.015, None))
     found = difference(loose, none)
     assert not found.contained
     assert not found.widenings
     assert "does not prove that there is none" in found.undecided[0]
-    vast = policy(opposed("friendly", "concise"), 0.03)
+    vast = norm_policy(opposed("friendly", "concise"), 0.03)
     assert difference(vast, none).contained
 
 
@@ -115,9 +115,9 @@ def test_an_empty_rest_inside_a_norm_is_contained() -> None:
     reach = float(np.sqrt(shelf.gram[NAMES.index("expert"), NAMES.index("expert")])) / shelf.base_norm
     cap = {"rule": "bounds", "adapter": "expert", "at_most": "0.5"}
     others = [{"rule": "deny", "adapter": name} for name in NAMES if name != "expert"]
-    old, new = policy(shelf, None, "weights", cap, *others), policy(shelf, 0.4 * reach, "weights", *others)
+    old, new = norm_policy(shelf, None, "weights", cap, *others), norm_policy(shelf, 0.4 * reach, "weights", *others)
     assert difference(old, new).contained
-    assert not difference(old, policy(shelf, 0.6 * reach, "weights", *others)).contained
+    assert not difference(old, norm_policy(shelf, 0.6 * reach, "weights", *others)).contained
 
 
 # --- rules and policies

@@ -10,8 +10,7 @@ import pytest
 from soupmix.files import canonical_json
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.documents import Document
-from tests.policy.test_norm import measured, policy
-from tests.policy.test_rules import load
+from tests.support.policies import load, measured, norm_policy
 from tests.support.shelf import SHELF, Shelf, digest_of
 
 TEXT = """
@@ -80,18 +79,21 @@ def test_every_norm_counts_where_a_rule_or_the_metric_rests_on_it() -> None:
     for row, column in ((0, 0), (0, 1), (5, 5)):
         edited = measured(1)
         edited.gram[row, column] = edited.gram[column, row] = edited.gram[row, column] * 0.5
-        assert policy(shelf, 0.01).digest != policy(edited, 0.01).digest
-        assert policy(shelf, None, "delta").digest != policy(edited, None, "delta").digest
-        assert policy(shelf, None).digest == policy(edited, None).digest
+        assert norm_policy(shelf, 0.01).digest != norm_policy(edited, 0.01).digest
+        assert norm_policy(shelf, None, "delta").digest != norm_policy(edited, None, "delta").digest
+        assert norm_policy(shelf, None).digest == norm_policy(edited, None).digest
     edited = measured(1)
     edited.base_norm = 1000.0
-    assert policy(shelf, 0.01).digest != policy(edited, 0.01).digest
+    assert norm_policy(shelf, 0.01).digest != norm_policy(edited, 0.01).digest
 
 
 def test_a_metric_counts_only_where_it_is_used() -> None:
     plain, one, other = SHELF, measured(1), measured(2)
-    assert len({policy(shelf, None).digest for shelf in (plain, one, other)}) == 1
-    assert len({policy(plain, None).digest, *(policy(shelf, None, "delta").digest for shelf in (one, other))}) == 3
+    assert len({norm_policy(shelf, None).digest for shelf in (plain, one, other)}) == 1
+    assert (
+        len({norm_policy(plain, None).digest, *(norm_policy(shelf, None, "delta").digest for shelf in (one, other))})
+        == 3
+    )
 
 
 def test_of_two_bounds_on_a_norm_the_tighter_holds_and_of_equal_ones_the_outer_is_named() -> None:
@@ -107,7 +109,7 @@ def test_of_two_bounds_on_a_norm_the_tighter_holds_and_of_equal_ones_the_outer_i
     ):
         made = Policy.assemble([said("law", law), said("organisation", organisation)], shelf)
         grant = made.clamp("friendly=1,expert=1")
-        assert grant.granted == policy(shelf, 0.01).clamp("friendly=1,expert=1").granted
+        assert grant.granted == norm_policy(shelf, 0.01).clamp("friendly=1,expert=1").granted
         assert [each.rule for each in grant.binding if "norm" in each.rule] == [f"{named}-norm"]
 
 

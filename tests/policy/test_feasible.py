@@ -16,11 +16,9 @@ from soupmix.errors import PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import FeasibleSet, Policy, parse_document
 from soupmix.policy.spec import is_feasible
 from soupmix.weights import MILLION, Weights, decimal_text
-from tests.policy.test_laws import asked, build, documents, origins, statements
-from tests.policy.test_norm import measured
-from tests.policy.test_norm import policy as bounded_norm
-from tests.policy.test_rules import load, together
+from tests.support.policies import load, measured, norm_policy, together
 from tests.support.shelf import NAMES, SHELF, TODAY
+from tests.support.strategies import asked, consistent_policy, documents, origins, statements
 
 SETTINGS = settings(max_examples=80, deadline=None)
 SORTED = tuple(sorted(NAMES))
@@ -38,7 +36,7 @@ def micro(weights: Mapping[str, int]) -> list[int]:
 def test_it_contains_what_the_documents_allow(
     contents: list[dict[str, Any]], point: dict[str, int], said: dict[str, str], sources: dict[str, str]
 ) -> None:
-    feasible = build(contents).feasible(sources=sources, **said)
+    feasible = consistent_policy(contents).feasible(sources=sources, **said)
     right = is_feasible(point, contents, SHELF, today=TODAY, attributes=said, sources=sources)
     assert feasible.contains(Weights.from_micro(point)) == feasible.contains(micro(point)) == right
 
@@ -48,7 +46,7 @@ def test_it_contains_what_the_documents_allow(
 def test_the_nearest_point_is_what_a_clamp_grants(
     contents: list[dict[str, Any]], want: dict[str, str], said: dict[str, str], sources: dict[str, str]
 ) -> None:
-    policy = build(contents)
+    policy = consistent_policy(contents)
     feasible = policy.feasible(sources=sources, **said)
     found = feasible.nearest(want)
     assert found == policy.clamp(want, sources=sources, **said).granted
@@ -59,7 +57,7 @@ def test_the_nearest_point_is_what_a_clamp_grants(
 @SETTINGS
 @given(st.lists(documents(), max_size=2), statements, st.integers(0, 10**6))
 def test_random_points_are_inside(contents: list[dict[str, Any]], said: dict[str, str], seed: int) -> None:
-    policy = build(contents)
+    policy = consistent_policy(contents)
     for each in policy.feasible(**said).sample(3, seed):
         assert is_feasible(each, contents, SHELF, today=TODAY, attributes=said)
         assert policy.clamp(each, **said).granted == each
@@ -69,7 +67,7 @@ def test_random_points_are_inside(contents: list[dict[str, Any]], said: dict[str
 @given(st.lists(documents(), max_size=2), statements)
 def test_bounds_are_the_ends_of_the_vertices(contents: list[dict[str, Any]], said: dict[str, str]) -> None:
     """Two methods that have nothing in common: vertices by double description, ends by projections."""
-    feasible = build(contents).feasible(**said)
+    feasible = consistent_policy(contents).feasible(**said)
     vertices = feasible.vertices()
     assert list(vertices) == sorted(set(vertices))
     assert all(map(feasible.contains, vertices))
@@ -130,7 +128,7 @@ def test_a_vertex_is_no_mixture_of_others() -> None:
 @pytest.mark.parametrize(("seed", "metric"), [(0, "weights"), (1, "delta")])
 def test_under_a_bound_on_the_norm(seed: int, metric: str) -> None:
     shelf = measured(seed)
-    policy = bounded_norm(shelf, 0.01, metric)
+    policy = norm_policy(shelf, 0.01, metric)
     feasible = policy.feasible()
 
     def norm(point: Sequence[Any]) -> float:
@@ -234,7 +232,7 @@ def test_combinations_are_parts() -> None:
 def test_mixtures_of_points_of_a_convex_set_are_inside(
     contents: list[dict[str, Any]], want: list[dict[str, str]], said: dict[str, str]
 ) -> None:
-    feasible = build(contents).feasible(**said)
+    feasible = consistent_policy(contents).feasible(**said)
     assume("union" not in repr(feasible))
     one, other = (micro(feasible.nearest(each)) for each in want)
     assert feasible.contains([Fraction(a + 2 * b, 3) for a, b in zip(one, other, strict=True)])

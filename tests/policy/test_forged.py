@@ -20,8 +20,8 @@ from soupmix.policy import Binding, Grant, Policy
 from soupmix.policy.grant import check_grant
 from soupmix.policy.recorded import read_record
 from soupmix.weights import Weights
-from tests.policy.test_remembered import build, document
 from tests.support.draw import Draw
+from tests.support.policies import build, document
 from tests.support.shelf import SHELF
 
 CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,33 +21,10 @@ from soupmix.projection.constraints import sides_of
 from soupmix.projection.quadratic import Quadratic
 from soupmix.weights import MILLION, decimal_text
 from tests.support.claims import accepted, region_of
-from tests.support.shelf import NAMES, SHELF, Ref, Shelf, digest_of
+from tests.support.policies import Measured, measured, norm_policy
+from tests.support.shelf import NAMES, SHELF, Ref, digest_of
 
 BUDGET = 1.5
-
-
-class Measured(Shelf):
-    """A shelf that records inner products, as a store does."""
-
-    base_norm = 100.0
-    gram: np.ndarray
-
-    def inner_product(self, one: str, other: str) -> float:
-        return float(f"{self.gram[NAMES.index(one), NAMES.index(other)]:.10g}")
-
-
-def measured(seed: int, dependent: bool = False) -> Measured:
-    draw = np.random.default_rng(seed)
-    factors = draw.standard_normal((6, 2 if dependent else 8)) * draw.uniform(0.3, 3, (6, 1))
-    made = Measured(SHELF)
-    made.gram = factors @ factors.T
-    return made
-
-
-def policy(shelf: Shelf, share: float | None, metric: Any = "weights", *more: dict[str, Any]) -> Policy:
-    rules = [*more, *([{"rule": "norm", "at_most": f"{share:.6f}", "id": "norm"}] if share is not None else [])]
-    content = {"tier": "organisation", "issuer": "A", "version": "1", "rules": rules}
-    return Policy.assemble([("x.yaml", parse_document(json.dumps(content), "x.yaml"))], shelf, metric=metric)
 
 
 def vector(weights: Mapping[str, int]) -> np.ndarray:
@@ -67,7 +43,7 @@ requests = st.dictionaries(st.sampled_from(NAMES), st.integers(-200_000, 1_300_0
 @given(st.integers(0, 10**6), requests, st.floats(0.001, 0.06), st.booleans())
 def test_the_norm_holds_and_nothing_is_nearer(seed: int, want: dict[str, str], share: float, dependent: bool) -> None:
     shelf = measured(seed, dependent)
-    made = policy(shelf, share)
+    made = norm_policy(shelf, share)
     grant = made.clamp(want)
     w, v, limit = vector(grant.granted), vector(grant.requested), float(f"{share:.6f}") * shelf.base_norm
     assert np.sqrt(w @ shelf.gram @ w) <= limit * (1 + 1e-9)
@@ -112,22 +88,22 @@ def _poles() -> list[tuple[str, str]]:
 @given(st.integers(0, 10**6), requests, st.none() | st.floats(0.005, 0.06), st.booleans())
 def test_the_metric_of_the_delta(seed: int, want: dict[str, str], share: float | None, dependent: bool) -> None:
     shelf = measured(seed, dependent)
-    made = policy(shelf, share, "delta", {"rule": "exclusive", "dimension": "style"})
+    made = norm_policy(shelf, share, "delta", {"rule": "exclusive", "dimension": "style"})
     grant = made.clamp(want)
     assert accepted(region_of(made), *asked_of(grant, made))
     assert grant.metric == "delta"
-    plain = policy(shelf, share, "weights", {"rule": "exclusive", "dimension": "style"}).clamp(want)
+    plain = norm_policy(shelf, share, "weights", {"rule": "exclusive", "dimension": "style"}).clamp(want)
     v = vector(grant.requested)
     delta = lambda w: (w - v) @ shelf.gram @ (w - v)  # noqa: E731
     ridge = 7e-6 * shelf.gram.diagonal().max()
     slack = ridge * float((vector(plain.granted) - v) @ (vector(plain.granted) - v)) + 1e-4
     assert delta(vector(grant.granted)) <= delta(vector(plain.granted)) + slack
-    assert made.digest != policy(shelf, share, "weights", {"rule": "exclusive", "dimension": "style"}).digest
+    assert made.digest != norm_policy(shelf, share, "weights", {"rule": "exclusive", "dimension": "style"}).digest
 
 
 def test_without_norms_there_is_no_bound_on_a_norm() -> None:
     with pytest.raises(PolicyError, match="does not record the norms") as caught:
-        policy(SHELF, 0.1)
+        norm_policy(SHELF, 0.1)
     assert caught.value.reason == "no-norms"
     with pytest.raises(PolicyError, match="metric 'delta' needs a store") as caught:
         Policy.open(SHELF, metric="delta")
@@ -136,7 +112,7 @@ def test_without_norms_there_is_no_bound_on_a_norm() -> None:
 
 def test_what_is_inside_the_ball_stays() -> None:
     shelf = measured(3)
-    made = policy(shelf, 0.02)
+    made = norm_policy(shelf, 0.02)
     once = made.clamp("elementary=1,friendly=1")
     assert [each.rule for each in once.binding] == ["norm"] or "norm" in [each.rule for each in once.binding]
     again = made.clamp(once.granted)
@@ -147,7 +123,7 @@ def test_what_is_inside_the_ball_stays() -> None:
 def test_an_adapter_that_is_not_in_the_store_has_no_norm() -> None:
     extra = Ref("elsewhere", "style", "elsewhere", digest_of("elsewhere"))
     with pytest.raises(PolicyError, match="does not record the norms"):
-        policy(
+        norm_policy(
             measured(1),
             0.1,
             "weights",
@@ -158,7 +134,7 @@ def test_an_adapter_that_is_not_in_the_store_has_no_norm() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(-300_000, 1_500_000), min_size=6, max_size=6), st.booleans())
 def test_in_a_metric_the_rational_way_agrees(seed: int, asked: list[int], dependent: bool) -> None:
-    made = policy(
+    made = norm_policy(
         measured(seed, dependent), None, "delta", {"rule": "group", "adapters": ["expert", "concise"], "at_most": "0.4"}
     )
     region = region_of(made)
@@ -173,7 +149,7 @@ def test_in_a_metric_the_rational_way_agrees(seed: int, asked: list[int], depend
 
 
 def test_what_is_wrong_about_a_norm_is_not_certified() -> None:
-    made = policy(measured(5), 0.02)
+    made = norm_policy(measured(5), 0.02)
     (face,) = region_of(made).faces
     asked = [900_000, 0, 500_000, 0, 800_000, 0]
     found = face.project(asked, None)
@@ -191,7 +167,7 @@ def test_what_is_wrong_about_a_norm_is_not_certified() -> None:
 
 def test_a_ball_that_no_demand_fits_into_is_a_conflict() -> None:
     with pytest.raises(PolicyError, match=r"floor.*norm|norm.*floor") as caught:
-        policy(
+        norm_policy(
             measured(1), 0.0001, "weights", {"rule": "require", "adapter": "expert", "at_least": "0.9", "id": "floor"}
         )
     assert caught.value.reason == "conflict"
@@ -200,7 +176,7 @@ def test_a_ball_that_no_demand_fits_into_is_a_conflict() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_norms_are_compared_as_far_as_that_can_be_decided(seed: int) -> None:
     shelf = measured(seed)
-    loose, tight, none, vast = (policy(shelf, share) for share in (0.03, 0.02, None, 1000.0))
+    loose, tight, none, vast = (norm_policy(shelf, share) for share in (0.03, 0.02, None, 1000.0))
     assert difference(loose, tight).contained
     assert difference(none, tight).contained
     assert difference(vast, none).contained, "no weights reach so far"
@@ -217,7 +193,7 @@ def test_norms_of_other_adapters_cannot_be_compared() -> None:
     shelf = measured(1)
     fewer = Measured(shelf[:5])
     fewer.gram = shelf.gram
-    found = difference(policy(fewer, 0.02), policy(shelf, 0.02))
+    found = difference(norm_policy(fewer, 0.02), norm_policy(shelf, 0.02))
     assert not found.contained
     assert "does not record the norms" in found.undecided[0]
 

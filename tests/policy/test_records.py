@@ -8,8 +8,7 @@ import pytest
 from soupmix.errors import PolicyError
 from soupmix.policy import Policy
 from soupmix.policy.recorded import RecordedGrant, read_record
-from tests.policy.test_norm import measured, policy
-from tests.policy.test_rules import load
+from tests.support.policies import load, measured, norm_policy
 from tests.support.shelf import SHELF, digest_of
 
 RULES: list[dict[str, Any]] = [
@@ -62,7 +61,7 @@ def test_a_record_word_for_word() -> None:
 def test_what_is_open_or_measured_is_read_back_too() -> None:
     for grant in (
         Policy.open(SHELF).clamp("friendly=1.5", sources="inferred"),
-        policy(measured(4), 0.02, "delta").clamp("friendly=1,expert=0.7"),
+        norm_policy(measured(4), 0.02, "delta").clamp("friendly=1,expert=0.7"),
         load().clamp({}),
     ):
         again = read_record(grant.to_dict())

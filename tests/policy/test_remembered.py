@@ -1,7 +1,6 @@
 """What was asked before is answered from memory: by the same rules, for the same people, and without growing."""
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,23 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.errors import PolicyError, PolicyRefusal
-from soupmix.policy import Policy, parse_document
+from soupmix.policy import Policy
 from soupmix.policy import policy as policy_module
-from soupmix.policy.clock import When
 from tests.support.draw import Draw
-from tests.support.shelf import SHELF
+from tests.support.policies import NOW, build, document
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINOR: dict[str, Any] = {"scope": {"audience": ["minor"]}}
-
-
-def build(*documents: dict[str, Any], now: When = NOW) -> Policy:
-    said = [(f"{n}.yaml", parse_document(json.dumps(each), f"{n}.yaml")) for n, each in enumerate(documents)]
-    return Policy.assemble(said, SHELF, now=now)
-
-
-def document(*rules: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"tier": "organisation", "issuer": "A", "version": "1", "rules": list(rules), **more}
 
 
 def told(policy: Policy, weights: Any, attributes: dict[str, str], sources: Any) -> object:

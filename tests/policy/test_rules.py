@@ -10,18 +10,8 @@ import pytest
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.cases import read_cases, run
+from tests.support.policies import NOW, load, together
 from tests.support.shelf import SHELF, digest_of
-
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-def load(*rules: dict[str, Any], now: datetime | None = NOW, **more: Any) -> Policy:
-    content = {"tier": "organisation", "issuer": "A", "version": "1", "rules": list(rules), **more}
-    return Policy.assemble([("x.yaml", parse_document(json.dumps(content), "x.yaml"))], SHELF, now=now)
-
-
-def together(*names: str, until: str = "2027-01-01", **more: str) -> dict[str, Any]:
-    return {"adapters": list(names), "evidence": {"report": digest_of("r"), "until": until}, **more}
 
 
 def test_what_is_not_approved_together_is_refused_together() -> None:

@@ -25,7 +25,7 @@ from soupmix.policy.grant import ClampResult, check_grant
 from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.projection import Projected
 from soupmix.weights import Weights
-from tests.policy.test_remembered import build, document
+from tests.support.policies import build, document
 from tests.support.shelf import SHELF
 
 ASKED = Weights("unfriendly=1")

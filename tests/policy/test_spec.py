@@ -12,9 +12,7 @@ from soupmix.errors import PolicyError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.spec import is_feasible
 from soupmix.weights import Weights
-from tests.policy.test_laws import NOW
-from tests.policy.test_norm import measured
-from tests.policy.test_rules import together
+from tests.support.policies import NOW, measured, together
 from tests.support.shelf import NAMES, SHELF, TODAY, Shelf, digest_of
 
 near = st.sampled_from([0, 0, 0, 1, 100_000, 300_000, 300_001, 1_000_000, -1]) | st.integers(0, 700_000)

@@ -11,7 +11,7 @@ from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference
 from soupmix.policy.rules import applies
 from soupmix.projection import AnyConstraint, Ball, Choice, Constraint
-from tests.policy.test_rules import NOW, load, together
+from tests.support.policies import NOW, load, together
 from tests.support.shelf import SHELF, Shelf, digest_of
 
 NAMES = [ref.name for ref in sorted(SHELF, key=lambda ref: ref.digest)]
