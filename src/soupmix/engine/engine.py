@@ -1,6 +1,6 @@
 """Request time: one model, its adapters in memory once, and a soup per row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soupmix.backends.protocol import Sampling
+from soupmix.backends.protocol import Message, Sampling
 from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
 from soupmix.dtypes import WORDS, dtype_code, torch_dtype
 from soupmix.engine.decode import Tokens, decode
@@ -23,9 +23,8 @@ from soupmix.policy.linear import check_linear
 from soupmix.public import public
 from soupmix.store.store import Store
 
-__all__ = ["Completion", "Engine", "Message", "Prompt"]
+__all__ = ["Completion", "Engine", "Prompt"]
 
-Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
 
@@ -174,10 +173,10 @@ class Engine:
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         done: dict[int, Completion] = {}
         for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            with self.batch.serving(BatchWeights(weights[batch], method=method)):
-                tokens = self._decode([texts[i] for i in batch], batch, sampling or Sampling())
-            done.update(zip(batch, map(self._completion, tokens), strict=True))
+            rows = order[start : start + batch_size]
+            with self.batch.serving(BatchWeights(weights[rows], method=method)):
+                tokens = self._decode([texts[i] for i in rows], rows, sampling or Sampling())
+            done.update(zip(rows, map(self._completion, tokens), strict=True))
         return [done[i] for i in range(len(texts))]
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
