@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from soupmix.base import converted, resolve
+from soupmix.base import cache, resolve
 from soupmix.engine import Engine
 from soupmix.errors import BaseModelError
 
@@ -64,7 +64,7 @@ def test_conversion_has_no_standard_input(tiny_gguf: Path, tmp_path: Path, monke
         seen.update(options)
         return subprocess.CompletedProcess(command, 1, "", "no")
 
-    monkeypatch.setattr(converted.subprocess, "run", ran)
+    monkeypatch.setattr(cache.subprocess, "run", ran)
     with pytest.raises(BaseModelError):
         resolve(tiny_gguf, cache=tmp_path)
     assert seen["stdin"] == subprocess.DEVNULL
@@ -86,7 +86,7 @@ def test_what_is_converted_is_what_was_hashed(tiny_gguf: Path, tmp_path: Path, m
         seen.append((copy.read_bytes(), sorted(path.name for path in copy.parent.iterdir())))
         raise BaseModelError("enough", reason="enough")
 
-    monkeypatch.setattr(converted, "_run_converter", convert)
+    monkeypatch.setattr(cache, "_run_converter", convert)
     with pytest.raises(BaseModelError, match="enough"):
         resolve(source, cache=tmp_path / "cache")
     assert seen == [(tiny_gguf.read_bytes(), ["x.gguf"])]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soupmix.base import KNOWN, Base, KnownBase, converted, resolve
+from soupmix.base import KNOWN, Base, KnownBase, cache, resolve
 from soupmix.errors import BaseModelError, OutputError
 from tests.support.process_groups import alive, group, wait_for
 
@@ -42,7 +42,7 @@ def conversions(made: tuple[Base, Path], monkeypatch: pytest.MonkeyPatch) -> lis
             if path.name != "soupmix_base.json":
                 shutil.copy(path, folder)
 
-    monkeypatch.setattr(converted, "_run_converter", copied)
+    monkeypatch.setattr(cache, "_run_converter", copied)
     return ran
 
 

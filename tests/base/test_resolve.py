@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from soupmix.base import Base, cache_root, foreign, read_tensors, resolve, tensors_digest
+from soupmix.base import Base, cache, cache_root, read_tensors, resolve, tensors_digest
 from soupmix.errors import BaseModelError
 
 
@@ -84,7 +84,7 @@ def test_a_foreign_folder_is_hashed_once_and_again_when_touched(
     tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, hashed = _copy(tiny_base, tmp_path / "model"), []
-    monkeypatch.setattr(foreign, "tensors_digest", lambda path: hashed.append(path) or tensors_digest(path))
+    monkeypatch.setattr(cache, "tensors_digest", lambda path: hashed.append(path) or tensors_digest(path))
     first = resolve(folder, cache=tmp_path / "cache")
     assert resolve(str(folder), cache=tmp_path / "cache").digest == first.digest == tiny_base.digest
     assert len(hashed) == 1

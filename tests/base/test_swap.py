@@ -10,7 +10,7 @@ import pytest
 
 from soupmix.base import Base, resolve
 from soupmix.base.cache import MARKER, stamp
-from soupmix.base.tensors import tensors_digest
+from soupmix.base.safetensors import tensors_digest
 from soupmix.errors import BaseModelError
 from soupmix.files import sha256_file
 from soupmix.merge import merge, verify

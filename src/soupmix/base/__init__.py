@@ -2,10 +2,9 @@
 
 from soupmix.base.cache import cache_root
 from soupmix.base.loading import load_model, load_tokenizer
-from soupmix.base.model import Base
-from soupmix.base.resolver import KNOWN, KnownBase, resolve
+from soupmix.base.resolver import KNOWN, Base, KnownBase, resolve
+from soupmix.base.safetensors import TensorInfo, linear_shapes, read_tensors, tensors_digest
 from soupmix.base.template import chat_text, unasked
-from soupmix.base.tensors import TensorInfo, linear_shapes, read_tensors, tensors_digest
 
 __all__ = [
     "KNOWN",

@@ -1,21 +1,31 @@
-"""The user's cache: where it is, who may write to it now, and whether a folder in it is still what was put there."""
+"""The user's cache: base models that were converted, and digests of files that are not ours to write beside.
 
+A conversion is made once, noticed when it breaks, and made again. A digest is computed once, and remembered by path and stamps.
+"""
+
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from soupmix import locks
-from soupmix.errors import OutputError
-from soupmix.files import canonical_json, sha256_file, strict_json, write_file
+from soupmix.base.safetensors import tensors_digest, weight_files
+from soupmix.errors import BaseModelError, OutputError
+from soupmix.files import canonical_json, new_folder, sha256_file, strict_json, write_file, writing
+from soupmix.locks import locked
+from soupmix.scratch import scratch, sweep
 
-__all__ = ["MARKER", "cache_root", "locked", "read_record", "stamp", "unchanged", "write_record"]
+__all__ = ["MARKER", "cache_root", "converted", "file_sha256", "folder_digest", "stamp"]
 
 MARKER = "soupmix_base.json"
+_FORMAT = 1  # counts up when `convert` writes something else for the same source
+_QUIET = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +36,33 @@ def cache_root() -> Path:
     return Path(override).expanduser() if override else platformdirs.user_cache_path("soupmix")
 
 
+def converted(
+    name: str, source_sha256: str, find: Callable[[], Path], cache: Path, *, fresh: bool = False
+) -> tuple[Path, str]:
+    """The clean folder made from a GGUF file, and its base digest; made now if it is missing or damaged.
+
+    Args:
+        name: for people, in the folder's name. source_sha256: hex, of the GGUF file; keys the cache.
+        find: called only if the source is needed; returns its path. cache: see `soupmix.base.cache_root`.
+        fresh: believe no digest that is remembered.
+
+    Raises:
+        BaseModelError: the source is not the file it should be ("digest-mismatch") or cannot be converted.
+        OutputError: the cache cannot be written.
+    """
+    folder = cache / "bases" / f"{name}-{source_sha256[:16]}-v{_FORMAT}"
+    with _locked(cache / "locks" / f"{folder.name}.lock"):
+        digest = _usable(folder, source_sha256, fresh=fresh)
+        if digest is None:
+            _convert(find(), source_sha256, folder)
+            digest = _usable(folder, source_sha256, fresh=fresh)
+    if digest is None:
+        raise BaseModelError(f"the converted base model {folder} changes while it is read", reason="unstable-cache")
+    return folder, digest
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if missing); other processes and threads wait.
 
     Raises:
@@ -41,8 +76,113 @@ def locked(path: Path) -> Iterator[None]:
             f"cannot write to {path.parent}: {error.strerror}; name another cache folder in SOUPMIX_CACHE",
             reason="write-failed",
         ) from error
-    with locks.locked(handle):
+    with locked(handle):
         yield
+
+
+def _usable(folder: Path, source_sha256: str, *, fresh: bool) -> str | None:
+    """The recorded base digest, if the folder is what was recorded; stamps of files only touched are renewed."""
+    record = _read_record(folder / MARKER)
+    if record is None or record.get("source_sha256") != source_sha256:
+        return None
+    if not _unchanged(folder, record.get("files"), fresh=fresh):
+        return None
+    digest = tensors_digest(folder) if fresh else record.get("digest")
+    renewed = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
+    if renewed != record:
+        _write_record(folder / MARKER, renewed)
+    return digest if isinstance(digest, str) else None
+
+
+def _convert(source: Path, source_sha256: str, folder: Path) -> None:
+    _log.info("converting %s, once", source.name)
+    with _alone(source, source_sha256, folder) as copy, new_folder(folder, force=True, own=_any) as temporary:
+        _run_converter(copy, temporary)
+        files = {path.name: {"stamp": stamp(path), "sha256": sha256_file(path)} for path in temporary.iterdir()}
+        marker = {"source_sha256": source_sha256, "files": files, "digest": tensors_digest(temporary)}
+        (temporary / MARKER).write_bytes(canonical_json(marker))
+
+
+def _any(_folder: Path) -> bool:
+    """Under the name of a conversion there is nothing in the cache but conversions, whole or spoilt."""
+    return True
+
+
+@contextmanager
+def _alone(source: Path, source_sha256: str, folder: Path) -> Iterator[Path]:
+    """A copy of the source, hashed as it is copied, in a folder without anything else that could be read with it."""
+    beside = folder.with_name(f"{folder.name}.source")
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, beside.name)
+        with scratch(beside, folder=True) as made:
+            if _copy(source, made.path / source.name) != source_sha256:
+                raise BaseModelError(
+                    f"{source} is not the file it should be (sha256 differs from {source_sha256[:16]}...): install it "
+                    "again",
+                    reason="digest-mismatch",
+                )
+            yield made.path / source.name
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Hex SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    with source.open("rb") as read, target.open("xb") as written:
+        while block := read.read(1 << 20):
+            digest.update(block)
+            written.write(block)
+    return digest.hexdigest()
+
+
+def _run_converter(source: Path, folder: Path) -> None:
+    """Fill the empty `folder` from a GGUF file: bf16 safetensors, tokenizer, configs."""
+    watched, held = os.pipe()  # closed when this process ends, however it does, and then the conversion ends too
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder), str(watched)],
+            env=os.environ | _QUIET,
+            stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
+            pass_fds=(watched,),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(watched)
+        os.close(held)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise BaseModelError(
+            f"{source.name} cannot be converted: transformers says {lines[-1]!r}; use a GGUF file of a causal language "
+            "model that transformers supports, or a safetensors folder",
+            reason="conversion-failed",
+        )
+
+
+def folder_digest(folder: Path, cache: Path, *, fresh: bool = False) -> str:
+    """The base digest of a Hugging Face folder, see `tensors_digest`; computed anew if `fresh`.
+
+    Raises:
+        BaseModelError: the folder holds no readable safetensors weights.
+    """
+    return _remembered(folder, weight_files(folder), lambda: tensors_digest(folder), cache, fresh=fresh)
+
+
+def file_sha256(path: Path, cache: Path, *, fresh: bool = False) -> str:
+    """Hex SHA-256 of a large file; computed anew if `fresh`."""
+    return _remembered(path, (path,), lambda: sha256_file(path), cache, fresh=fresh)
+
+
+def _remembered(path: Path, files: Sequence[Path], compute: Callable[[], str], cache: Path, *, fresh: bool) -> str:
+    key = hashlib.sha256(str(path).encode()).hexdigest()
+    now = {"path": str(path), "files": {file.name: stamp(file) for file in files}}
+    record = None if fresh else _read_record(cache / "digests" / f"{key}.json")
+    if record is not None and {name: record.get(name) for name in now} == now and isinstance(record.get("digest"), str):
+        return str(record["digest"])
+    digest = compute()
+    _write_record(cache / "digests" / f"{key}.json", now | {"digest": digest})
+    return digest
 
 
 def stamp(path: Path) -> list[int]:
@@ -54,7 +194,7 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object that soupmix wrote, or None if it is missing or damaged."""
     try:
         value = strict_json(path.read_bytes())
@@ -63,7 +203,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def write_record(path: Path, value: Mapping[str, Any]) -> None:
+def _write_record(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object atomically; a cache that cannot be written costs time next time, not this run."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +212,7 @@ def write_record(path: Path, value: Mapping[str, Any]) -> None:
         _log.warning("cannot remember a digest: %s", error)
 
 
-def unchanged(folder: Path, files: object, *, fresh: bool = False) -> bool:
+def _unchanged(folder: Path, files: object, *, fresh: bool = False) -> bool:
     """Whether `folder` holds exactly the recorded files ({name: {"stamp", "sha256"}}), the marker aside.
 
     A file whose stamp differs but whose size does not is hashed again, and every file if `fresh`; a touched file is still

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from soupmix.base.tensors import TensorInfo
+from soupmix.base.safetensors import TensorInfo
 from soupmix.errors import BaseModelError
 from soupmix.files import strict_json
 

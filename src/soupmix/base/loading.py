@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.base.companions import check_config, companions
-from soupmix.base.tensors import INDEX, read_tensors, weight_files
+from soupmix.base.safetensors import INDEX, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 
 __all__ = ["load_model", "load_tokenizer", "plainly"]

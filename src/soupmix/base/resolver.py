@@ -1,23 +1,78 @@
-"""One name, four kinds of base model: a known name, a folder, a GGUF file, a hub id."""
+"""From one name to a base model on this disk, with the digest that says which it is.
+
+A name is one of four kinds: a known name, a folder, a GGUF file, or an id of the Hugging Face hub. Of the hub, what is in its
+cache is used, what is not is fetched, never a pickle.
+"""
 
 import importlib.metadata
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from soupmix.base.cache import cache_root
-from soupmix.base.converted import converted
-from soupmix.base.foreign import file_sha256, folder_digest
-from soupmix.base.hub import snapshot
-from soupmix.base.model import Base
+from soupmix.base.cache import cache_root, converted, file_sha256, folder_digest
+from soupmix.base.companions import companions
+from soupmix.base.safetensors import TensorInfo, linear_shapes, read_tensors, weight_files
 from soupmix.errors import BaseModelError
+from soupmix.files import digest_parts, sha256_file
+from soupmix.public import public
 
-__all__ = ["KNOWN", "KnownBase", "resolve"]
+__all__ = ["KNOWN", "Base", "KnownBase", "resolve"]
 
 _HUB_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII
 )
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+_SECONDS = 10.0  # longest wait for the hub's first answer
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on this disk.
+
+    Attributes:
+        name: as it was asked for.
+        folder: a Hugging Face folder with safetensors weights and a tokenizer.
+        digest: "sha256:<hex>" over all tensors, see `soupmix.base.tensors_digest`.
+        revision: the revision asked for, of a hub id.
+        source: where it came from, for people and for cards.
+    """
+
+    name: str
+    folder: Path
+    digest: str
+    revision: str | None
+    source: str
+
+    @property
+    def label(self) -> str:
+        """The name as it may be written into files that leave this machine: never a path."""
+        return self.name if self.source.partition(":")[0] not in {"folder", "gguf"} else self.source.partition(":")[2]
+
+    def files_digest(self) -> str:
+        """ "sha256:<hex>" over all else that is loaded: config.json, tokenizer, chat template, generation config.
+
+        It is no part of `digest`, which adapters name: their weights belong to these tensors, whatever a later version of
+        transformers writes beside them. Computed anew at every call.
+
+        Raises:
+            BaseModelError: as `soupmix.base.companions.companions` does.
+        """
+        parts = {path.name: sha256_file(path) for path in companions(self.folder)}
+        return f"sha256:{digest_parts('soupmix.base.files.v1', parts)}"
+
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Tensor name -> shape, dtype, file and byte range, sorted by name; read from the headers."""
+        return read_tensors(self.folder)
+
+    def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Module path ("model.layers.0.self_attn.q_proj") -> (out, in) of every linear layer."""
+        return linear_shapes(self.tensors())
+
+    def __repr__(self) -> str:
+        return f"<Base {self.name}, {self.digest[:19]}...>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +129,7 @@ def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False)
             "a .gguf file, or a hub id org/name@revision",
             reason="unknown-base",
         )
-    folder = snapshot(hub["id"], hub["revision"])
+    folder = _snapshot(hub["id"], hub["revision"])
     return Base(text, folder, folder_digest(folder, cache, fresh=fresh), hub["revision"], f"hub:{hub['id']}")
 
 
@@ -135,3 +190,63 @@ def _folder(name: str, path: Path, cache: Path, *, fresh: bool) -> Base:
             f"folder {name!r} holds no config.json, so it is no Hugging Face model", reason="no-config"
         )
     return Base(name, path, folder_digest(path, cache, fresh=fresh), None, f"folder:{path.name}")
+
+
+def _snapshot(repo: str, revision: str | None) -> Path:
+    """The folder of a hub model: from the hub's own cache if it is complete there, else downloaded.
+
+    Raises:
+        BaseModelError: not cached and the hub cannot be reached ("offline"), or the hub does not have it
+            ("not-on-hub").
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = repo if revision is None else f"{repo}@{revision}"
+    cached = _cached(repo, revision)
+    if cached is not None:
+        return cached
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=_WANTED, etag_timeout=_SECONDS, max_workers=4
+        )
+    except HfHubHTTPError as error:
+        raise BaseModelError(
+            f"the hub has no model {wanted!r} that you may read ({type(error).__name__}): check the name and the "
+            "revision, or log in with `hf auth login`",
+            reason="not-on-hub",
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelError(
+            f"base model {wanted!r} is not cached and the hub cannot be reached: connect to the network once, or "
+            f"run `hf download {repo}` elsewhere and give its folder",
+            reason="offline",
+        ) from error
+    if not _complete(Path(folder)):  # without a network, what is cached is given out even if files are missing
+        raise BaseModelError(
+            f"base model {wanted!r} has no complete safetensors weights in the hub's cache: connect once to complete "
+            "it, or choose a model that is published as safetensors",
+            reason="incomplete",
+        )
+    return Path(folder)
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if _complete(folder) else None
+
+
+def _complete(folder: Path) -> bool:
+    try:
+        weight_files(folder)
+    except BaseModelError as error:
+        if error.reason in {"incomplete", "no-weights"}:
+            return False
+        raise
+    return True

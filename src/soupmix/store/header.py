@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from soupmix.base.header import HeaderError, Slot, parse_header
+from soupmix.base.safetensors import HeaderError, Slot, parse_header
 from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 
