@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.errors import AdapterError, RecipeError
-from soupmix.merge.methods import factor_warnings, merge_modules
+from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.stack import Stack
 from soupmix.store.adapter import Adapter, Factors
 
@@ -154,7 +154,7 @@ def test_factor_equals_delta_for_one_adapter_at_weight_one() -> None:
     ],
 )
 def test_factor_warns_when_it_means_little(weighted: list[tuple[Adapter, float]], told: list[str]) -> None:
-    warnings = factor_warnings(weighted)
+    warnings = warnings_of(weighted, "factor")
     assert len(warnings) == len(told)
     assert all(part in warning for part, warning in zip(told, warnings, strict=True))
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from soupmix.errors import PolicyError, PolicyRefusal
+from soupmix.methods import check_linear
 from soupmix.policy import Grant, Policy, parse_document
 from soupmix.policy.compare import difference
-from soupmix.policy.linear import check_linear
 from soupmix.policy.recorded import read_record
 from soupmix.projection import active_set
 from soupmix.projection.certificate import certified

@@ -8,6 +8,7 @@ from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Ti
 from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
+from soupmix.methods import DEFAULT
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
 
@@ -25,10 +26,10 @@ class LocalBackend:
 
     Raises:
         BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
-        RecipeError: an unknown method, or `factor` with adapters of different ranks.
+        RecipeError: an unknown method, or one that needs adapters of one rank, where ranks differ.
     """
 
-    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = "delta") -> None:  # noqa: B008  # frozen
+    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = DEFAULT) -> None:  # noqa: B008  # frozen
         self._engine, self._batcher = engine, Batcher(engine, limits, method=method)
         self.limits, self.methods, self.vocabulary = limits, (method,), _vocabulary(engine)
 
@@ -41,7 +42,7 @@ class LocalBackend:
         policy: Policy | None = None,
         dtype: str | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen
-        method: str = "delta",
+        method: str = DEFAULT,
     ) -> Self:
         """Load an engine, and begin to answer. Arguments and errors are those of `Engine.load` and of the class."""
         return cls(Engine.load(base, store, policy=policy, dtype=dtype), limits, method=method)
@@ -53,7 +54,7 @@ class LocalBackend:
         self.close()
 
     def __repr__(self) -> str:
-        """Such as "<LocalBackend: <Batcher of 64 rows x 2048 tokens, method delta: 3 running, 0 waiting>>"."""
+        """Such as "<LocalBackend: <Batcher of 64 rows x 2048 tokens, method M: 3 running, 0 waiting>>"."""
         return f"<LocalBackend: {self._batcher!r}>"
 
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:

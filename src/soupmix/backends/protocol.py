@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from soupmix.errors import RecipeError, SoupmixError
+from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 from soupmix.public import public
 
@@ -106,7 +107,7 @@ class Request:
     sampling: Sampling = Sampling()  # frozen
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
-    method: str = "delta"
+    method: str = DEFAULT
     tenant: str = ""
     person: str | None = None
 

@@ -15,13 +15,13 @@ from soupmix.audit import Record
 from soupmix.backends import Backend
 from soupmix.batch.line import CHAT, Answered, Begun, Line, Result
 from soupmix.errors import RecipeError, SoupmixError
+from soupmix.methods import DEFAULT, check_linear
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
 from soupmix.openai.requests import Prompted, chat_prompted, completion_prompted, planned, requests
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.policy import Grant, Policy
-from soupmix.policy.linear import check_linear
 from soupmix.weights import Weights
 
 __all__ = ["MOST_ANSWERS", "Defaults", "Desk"]
@@ -48,7 +48,7 @@ class Defaults:
     """
 
     model: str
-    method: str = "delta"
+    method: str = DEFAULT
     attributes: Mapping[str, str] = field(default_factory=dict)
     sources: str | Mapping[str, str] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)

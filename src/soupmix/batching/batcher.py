@@ -15,6 +15,7 @@ from soupmix.batching.schedule import Plan, Scheduler
 from soupmix.engine import Engine
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
+from soupmix.methods import DEFAULT
 
 __all__ = ["Batcher", "Ticket"]
 
@@ -47,14 +48,14 @@ class Batcher:
     Args:
         engine: a loaded engine. `Engine.complete` may be called meanwhile: steps and calls take turns.
         limits: how much runs and waits at once.
-        method: how adapters are merged, "delta" or "factor".
+        method: how adapters are merged, one of `soupmix.methods.served`.
 
     Raises:
         BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
-        RecipeError: an unknown method, or `factor` with adapters of different ranks.
+        RecipeError: an unknown method, or one that needs adapters of one rank, where ranks differ.
     """
 
-    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = "delta") -> None:  # noqa: B008  # frozen
+    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = DEFAULT) -> None:  # noqa: B008  # frozen
         engine.check_method(method)
         self.limits, self.engine, self.method = limits, engine, method
         self._runner = Runner(engine, limits.rows, limits.length, method)
@@ -73,7 +74,7 @@ class Batcher:
         self.close()
 
     def __repr__(self) -> str:
-        """Such as "<Batcher of 64 rows x 2048 tokens, method delta: 3 running, 0 waiting>"."""
+        """Such as "<Batcher of 64 rows x 2048 tokens, method M: 3 running, 0 waiting>"."""
         now, limits = self.state(), self.limits
         how = f"method {self.method}: {now.running} running, {now.waiting} waiting" if self.alive else "closed"
         return f"<Batcher of {limits.rows} rows x {limits.length} tokens, {how}>"

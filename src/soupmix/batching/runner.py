@@ -25,7 +25,7 @@ class Runner:
 
     Args:
         engine: whose model and soup layers compute. rows, length: size of the KV cache, `Limits.rows` x `Limits.length` tokens.
-        method: how adapters are merged, "delta" or "factor".
+        method: how adapters are merged, one of `soupmix.methods.served`.
 
     Raises:
         BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").

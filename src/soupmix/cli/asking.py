@@ -21,8 +21,8 @@ from soupmix.cli.options import (
     weight_option,
 )
 from soupmix.errors import SoupmixError
+from soupmix.methods import DEFAULT, check_linear
 from soupmix.policy import AdapterRef, Grant, Policy
-from soupmix.policy.linear import check_linear
 from soupmix.weights import Weights
 
 __all__ = ["Asking", "asking_options"]
@@ -97,7 +97,7 @@ class Asking:
         with self.refusals():
             return load_policy(self.policies, adapters, self.trust, metric=metric)
 
-    def clamp(self, policy: Policy, method: str = "delta") -> Grant:
+    def clamp(self, policy: Policy, method: str = DEFAULT) -> Grant:
         """What the policy grants to be merged by a method. That it does so is not recorded yet."""
         with self.refusals(policy):
             grant = policy.clamp(self.weights, sources=self.sources, **self.attributes)

@@ -25,7 +25,7 @@ from soupmix.cli.options import (
     print_json,
 )
 from soupmix.cli.stopping import exit_code
-from soupmix.policy.linear import check_linear
+from soupmix.methods import check_linear
 
 if TYPE_CHECKING:
     from soupmix.base import Base

@@ -12,6 +12,7 @@ from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option, read_adapters
 from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
+from soupmix.methods import DEFAULT, METHODS
 from soupmix.replacing import check_folder
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["command"]
 @asking_options()
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
-@click.option("--method", type=click.Choice(["delta", "factor"]), help="How to merge; delta (exact) if not given.")
+@click.option("--method", type=click.Choice(list(METHODS)), help=f"How to merge; {DEFAULT} (exact) if not given.")
 @click.option("--rank", type=int, help="Highest rank of the adapter; exact if not given.")
 @click.option(
     "--dtype",

@@ -9,6 +9,7 @@ import click
 
 from soupmix.dtypes import WORDS
 from soupmix.errors import RecipeError
+from soupmix.methods import DEFAULT, served
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def base_option(text: str = "Base model.") -> Callable[[_Command], _Command]:
 
 def method_option(command: _Command) -> _Command:
     """`--method NAME`; the command gets `method: str`, how a soup is merged."""
-    return click.option("--method", type=click.Choice(["delta", "factor"]), default="delta", show_default=True)(command)
+    return click.option("--method", type=click.Choice(served()), default=DEFAULT, show_default=True)(command)
 
 
 def metric_option(command: _Command) -> _Command:

@@ -7,6 +7,5 @@ it is the oracle that the tests hold the running batch to. That one serves reque
 
 from soupmix.backends.protocol import Sampling
 from soupmix.engine.engine import Completion, Engine, Prompt
-from soupmix.engine.rows import METHODS
 
-__all__ = ["METHODS", "Completion", "Engine", "Prompt", "Sampling"]
+__all__ = ["Completion", "Engine", "Prompt", "Sampling"]

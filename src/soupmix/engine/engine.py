@@ -13,13 +13,13 @@ from soupmix.backends.protocol import Message, Sampling
 from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
 from soupmix.dtypes import WORDS, dtype_code, torch_dtype
 from soupmix.engine.decode import Tokens, decode
-from soupmix.engine.layers import Paths, SoupGroup, check_factor, insert
-from soupmix.engine.rows import METHODS, ActiveBatch, BatchWeights, LoadedAdapters
+from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
+from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
+from soupmix.methods import DEFAULT, check_linear, served
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import check_grant
-from soupmix.policy.linear import check_linear
 from soupmix.public import public
 from soupmix.store.store import Store
 
@@ -137,7 +137,7 @@ class Engine:
         return cls(model, tokenizer, loaded, batch, insert(model, adapters, batch, fused=fused), found.digest)
 
     def generate(
-        self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = "delta", **sampling: Any
+        self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = DEFAULT, **sampling: Any
     ) -> list[str]:
         """The texts of `complete`, whose arguments and errors these are; `sampling` are the fields of `Sampling`."""
         return [c.text for c in self.complete(prompts, grants, sampling=Sampling(**sampling), method=method)]
@@ -148,7 +148,7 @@ class Engine:
         grants: Sequence[Grant],
         *,
         sampling: Sampling | None = None,
-        method: str = "delta",
+        method: str = DEFAULT,
         batch_size: int = 64,
     ) -> list[Completion]:
         """Answer every prompt with the soup of its own grant, in one left-padded batch per `batch_size` rows.
@@ -157,7 +157,7 @@ class Engine:
             prompts: texts, or conversations as lists of {"role", "content"}; a last message of the assistant is continued.
             grants: one per prompt; a grant of nothing is the bare base.
             sampling: how tokens are chosen, and how many at most; None: greedily, 256.
-            method: how adapters are merged, "delta" (exact sum of deltas) or "factor" (A and B averaged, arXiv 2310.11564).
+            method: how adapters are merged, one of `soupmix.methods.served`; the exact sum of deltas if not given.
             batch_size: rows that are computed at once; prompts of similar length are put together.
 
         Returns:
@@ -190,7 +190,7 @@ class Engine:
             TypeError: a grant is none at all.
             PolicyError: a grant is not as a policy of this process gave it (reason "not-granted"), or is of another policy than
                 the one that the engine was loaded under ("other-policy").
-            PolicyRefusal: `factor` under a rule that bounds the norm ("norm-not-linear").
+            PolicyRefusal: a method that is not linear under a rule that bounds the norm ("norm-not-linear").
             AdapterError: a grant is for an adapter that is not loaded, or for other content of it ("digest-mismatch").
         """
         self.check_method(method)
@@ -210,10 +210,9 @@ class Engine:
 
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown ("method"), or not defined for these adapters ("ranks-differ")."""
-        if method not in METHODS:
-            raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(METHODS)}", reason="method")
-        if method == "factor":
-            check_factor(self._groups)
+        if method not in served():
+            raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(served())}", reason="method")
+        check_ranks(self._groups, method)
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
         """The identity of what is computed under a grant; see `soupmix.merge.identity`.
@@ -269,7 +268,7 @@ class Engine:
         text = self.tokenizer.decode(list(tokens.ids), skip_special_tokens=True).strip()
         return Completion(text, len(tokens.ids), tokens.finished)
 
-    def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = "delta") -> Tensor:
+    def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = DEFAULT) -> Tensor:
         """Logits of token ids without padding, a soup per row.
 
         Args:

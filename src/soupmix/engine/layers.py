@@ -13,12 +13,13 @@ from torch import Tensor, nn
 import soupmix_kernels
 from soupmix.engine.rows import ActiveBatch
 from soupmix.errors import BaseModelError, RecipeError
+from soupmix.methods import DEFAULT, request_op
 from soupmix.store.adapter import Adapter
 from soupmix_kernels import Part, Pool
 from soupmix_kernels.checks import FLOATS
 from soupmix_kernels.rows_apart import whole
 
-__all__ = ["BaseLinear", "Paths", "SoupGroup", "SoupLinear", "check_factor", "insert"]
+__all__ = ["BaseLinear", "Paths", "SoupGroup", "SoupLinear", "check_ranks", "insert"]
 
 _SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -113,8 +114,7 @@ class SoupGroup:
         y = self._base(flat)
         if self.pool is not None and self._batch.has_soup:
             coefficients = self._batch.coefficients(self._key, self.pool, len(flat))
-            factor = self._batch.method == "factor"
-            add = soupmix_kernels.soup_linear_factor_ if factor else soupmix_kernels.soup_linear_
+            add = getattr(soupmix_kernels, request_op(self._batch.method).op)
             add(y, flat, self.pool, coefficients)
         return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self._base.widths, -1))
 
@@ -159,17 +159,18 @@ def insert(model: nn.Module, adapters: Sequence[Adapter], batch: ActiveBatch, *,
     return made
 
 
-def check_factor(groups: dict[Paths, SoupGroup]) -> None:
-    """Check that `factor` is defined here: in every layer all adapters have the same rank, and no scaling is negative.
+def check_ranks(groups: dict[Paths, SoupGroup], method: str) -> None:
+    """Check that a method is defined here: if it needs that, all adapters of a layer have one rank and no negative scaling.
 
     Raises:
         RecipeError: it is not defined in some layer (reason "ranks-differ").
     """
+    why = request_op(method).one_rank
     for paths, group in groups.items():
-        if group.pool is not None and not group.pool.rank:
+        if why is not None and group.pool is not None and not group.pool.rank:
             raise RecipeError(
-                f"method 'factor' averages A and B themselves, so every adapter needs the same rank and a scaling that "
-                f"is not negative, which is not so in '{paths[0]}'; use method 'delta'",
+                f"method '{method}' {why}, so every adapter needs the same rank and a scaling that "
+                f"is not negative, which is not so in '{paths[0]}'; use method '{DEFAULT}'",
                 reason="ranks-differ",
             )
 

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from soupmix.errors import AdapterError, PolicyError
+from soupmix.methods import DEFAULT, request_op
 from soupmix.policy import Grant, Policy
 from soupmix.store.adapter import Adapter
 from soupmix.weights import MILLION, twins
 from soupmix_kernels import Coefficients, Pool, RowCoefficients
 
-__all__ = ["METHODS", "ActiveBatch", "BatchWeights", "LoadedAdapters"]
-
-METHODS = ("delta", "factor")
+__all__ = ["ActiveBatch", "BatchWeights", "LoadedAdapters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +90,14 @@ class BatchWeights:
             bit for bit.
         people: index of the person of every row [rows] int64; None: person i has row i.
         kept: indices of the rows whose logits are computed [kept] int64; None: all. The output layer gets only these rows.
-        method: how the adapters of a row are merged, "delta" or "factor".
+        method: how the adapters of a row are merged, one of `soupmix.methods.served`.
 
     Attributes:
         has_soup: whether any person has a weight other than 0.
     """
 
     def __init__(
-        self, weights: Tensor, people: Tensor | None = None, *, kept: Tensor | None = None, method: str = "delta"
+        self, weights: Tensor, people: Tensor | None = None, *, kept: Tensor | None = None, method: str = DEFAULT
     ) -> None:
         self.method = method
         served = (weights != 0).any(1)
@@ -127,7 +126,7 @@ class BatchWeights:
         if (key, rows) not in self._of_rows:
             if key not in self._coefficients:
                 self._coefficients[key] = pool.coefficients(
-                    self._weights, *bounds, "factor" if self.method == "factor" else "delta"
+                    self._weights, *bounds, request_op(self.method).coefficients
                 )
             people = self._rows if rows >= len(self._rows) else self._kept
             self._of_rows[key, rows] = RowCoefficients(
@@ -164,7 +163,7 @@ class ActiveBatch:
 
     @property
     def method(self) -> str:
-        """How the adapters of a row are merged: "delta" or "factor"."""
+        """How the adapters of a row are merged, one of `soupmix.methods.served`."""
         return self._batch.method
 
     @property

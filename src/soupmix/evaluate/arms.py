@@ -11,6 +11,7 @@ from soupmix.evaluate.effect import Contrast, answer_prompts, margin, perplexity
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, workers
 from soupmix.files import digest_parts, write_file
+from soupmix.methods import DEFAULT
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
 from soupmix.weights import Weights
@@ -23,13 +24,13 @@ class Arm:
     """One way to answer: a soup by a method, or a system prompt, or neither (the bare base).
 
     Attributes:
-        name: unique among the arms that are measured together. weights: of the soup. method: "delta" or "factor".
+        name: unique among the arms that are measured together. weights: of the soup. method: name of the merge method.
         system: system prompt, "" for none.
     """
 
     name: str
     weights: Weights
-    method: str = "delta"
+    method: str = DEFAULT
     system: str = ""
 
 

@@ -12,6 +12,7 @@ from soupmix.base import chat_text
 from soupmix.engine import Completion, Engine, Sampling
 from soupmix.evaluate.metrics import Measures, measure, on_topic
 from soupmix.evaluate.promptset import Prompt, conversation, neutral_paragraphs
+from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 
 __all__ = [
@@ -91,7 +92,7 @@ def answer_prompts(
     grant: Grant,
     prompts: Sequence[Prompt],
     *,
-    method: str = "delta",
+    method: str = DEFAULT,
     system: str = "",
     seed: int = 1234,
 ) -> list[MeasuredAnswer]:
@@ -130,7 +131,7 @@ def summary(found: Sequence[MeasuredAnswer]) -> dict[str, dict[str, float]]:
     }
 
 
-def perplexity(engine: Engine, grant: Grant, *, method: str = "delta") -> float:
+def perplexity(engine: Engine, grant: Grant, *, method: str = DEFAULT) -> float:
     """Perplexity of neutral prose under a grant: exp of the mean negative log-likelihood per token."""
     total, count = 0.0, 0
     for paragraph in neutral_paragraphs():
@@ -141,7 +142,7 @@ def perplexity(engine: Engine, grant: Grant, *, method: str = "delta") -> float:
 
 
 def margin(
-    engine: Engine, grant: Grant, contrasts: Sequence[Contrast], *, method: str = "delta", most: int = 96
+    engine: Engine, grant: Grant, contrasts: Sequence[Contrast], *, method: str = DEFAULT, most: int = 96
 ) -> float:
     """Teacher-forced margin: mean over contrasts of log p(chosen) - log p(rejected), each per token, in nats.
 

@@ -9,6 +9,8 @@ from inspect import getdoc, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from soupmix.methods import DEFAULT
+
 if TYPE_CHECKING:
     from soupmix.merge.export import Saved
     from soupmix.merge.identity import merge_identity
@@ -65,7 +67,7 @@ class _Room(ModuleType):
 
         return f"{self.__dict__['__doc__']}\n\nmerge{signature(merge)}\n\n{getdoc(merge)}"
 
-    def __call__(self, store: "Store", grant: "Grant", *, method: str = "delta") -> "Soup":
+    def __call__(self, store: "Store", grant: "Grant", *, method: str = DEFAULT) -> "Soup":
         from soupmix.merge.soup import merge
 
         return merge(store, grant, method=method)

@@ -1,16 +1,12 @@
 """The model card of a result: what was asked for, what was granted and why, how it was made, what it lost."""
 
 from soupmix.merge.result import Result
+from soupmix.methods import METHODS
 from soupmix.version import __version__
 from soupmix.weights import decimal_text
 
 __all__ = ["card"]
 
-_METHODS = {
-    "delta": "`delta`: the exact weighted sum of the adapters' deltas.",
-    "factor": "`factor`: A and B averaged separately, as the code of Personalized Soups (arXiv 2310.11564) does."
-    " Cross terms remain.",
-}
 _LOSSES = {
     "truncation": "cutting the rank lost",
     "total": "rank and stored dtype together lost",
@@ -82,7 +78,7 @@ def _reasons(result: Result) -> list[str]:
 
 def _making(result: Result) -> str:
     export = result.export
-    lines = [f"- method {_METHODS[result.method]}", f"- dtype {export.dtype or 'of the base'}"]
+    lines = [f"- method {METHODS[result.method].card}", f"- dtype {export.dtype or 'of the base'}"]
     if export.kind == "adapter":
         lines.append(
             f"- rank {export.rank if export.rank is not None else 'exact: the sum of the ranks of the adapters'}"

@@ -23,7 +23,7 @@ def merge_identity(
         base_digest: digest of the base model.
         weights: (adapter digest, granted weight in millionths), such as `Grant.weighted`. What comes twice counts as its
             sum, which is what is computed; zeros are dropped, as they change nothing.
-        method: "delta" or "factor". dtype: of the arithmetic's result, such as "BF16".
+        method: name of the method. dtype: of the arithmetic's result, such as "BF16".
         policy_digest: of the policy that granted the weights.
         tenant_salt: keeps tenants apart in a shared cache, and digests of small weight sets from being guessed.
 

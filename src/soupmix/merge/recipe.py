@@ -5,7 +5,7 @@
     weights: {elementary: 0.9, friendly: 0.3}
     policies: [eu.yaml, acme.yaml]   # outer tier first
     attributes: {audience: minor}
-    method: delta                    # or factor
+    method: delta                    # or another of soupmix.methods
     as: adapter                      # or model
     rank: 16                         # of an adapter; left out: exact
     dtype: fp32                      # fp32, fp16, bf16
@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
 from soupmix.merge.result import SHARD_SIZE, Export
+from soupmix.methods import DEFAULT, METHODS, one_of
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
 
@@ -58,6 +59,12 @@ def _base(value: Any, info: ValidationInfo) -> Any:
     return path if spelled or (isinstance(path, str) and Path(path).exists()) else value
 
 
+def _method(value: Any) -> Any:
+    if not isinstance(value, str) or value not in METHODS:
+        raise ValueError(f"Input should be {one_of(map(repr, METHODS))}")
+    return value
+
+
 class Recipe(BaseModel):
     """What to merge, under which policies, and how to write it. Paths are resolved.
 
@@ -74,7 +81,7 @@ class Recipe(BaseModel):
     policies: tuple[Annotated[str, BeforeValidator(_path)], ...] = ()
     attributes: dict[str, str] = {}
     sources: str | dict[str, str] = {}
-    method: Literal["delta", "factor"] = "delta"
+    method: Annotated[str, BeforeValidator(_method)] = DEFAULT
     kind: Literal["adapter", "model"] = Field(default="adapter", alias="as")
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None
     dtype: Word | None = None

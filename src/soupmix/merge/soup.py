@@ -12,12 +12,12 @@ from soupmix.dtypes import dtype_code
 from soupmix.errors import RecipeError
 from soupmix.merge.export import Saved, SigningKeys, save
 from soupmix.merge.identity import merge_identity
-from soupmix.merge.methods import check_method, factor_warnings, merge_modules
+from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import SHARD_SIZE, Export, Ingredient, Result, ingredients_of
 from soupmix.merge.stack import Stack
+from soupmix.methods import DEFAULT, check_linear
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
-from soupmix.policy.linear import check_linear
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.public import public
 from soupmix.store.manifest import shipped_root
@@ -37,7 +37,7 @@ class Soup:
 
     Attributes:
         grant: what was allowed.
-        method: "delta" or "factor".
+        method: name of the method.
         ingredients: the adapters with a weight, sorted by name; an adapter of weight zero is none.
         modules: module path -> merged update, sorted by path; empty for an empty grant.
         warnings: why the result may mean little, one sentence each.
@@ -153,19 +153,19 @@ class Mix:
     warnings: tuple[str, ...]
 
 
-def merge(store: Store, grant: Grant, *, method: str = "delta") -> Soup:
+def merge(store: Store, grant: Grant, *, method: str = DEFAULT) -> Soup:
     """Merge the adapters of a store by the granted weights.
 
     Args:
         store: its adapters must have the digests that the grant was given for.
         grant: from `Policy.clamp`; nothing else is accepted.
-        method: "delta" (exact: sum_k w_k s_k B_k A_k) or "factor" (A and B averaged apart, arXiv 2310.11564).
+        method: name of one in `soupmix.methods`; the exact sum of deltas if not given.
 
     Raises:
         TypeError: `grant` is no Grant.
         PolicyError: `grant` is not as a policy of this process gave it ("not-granted").
         RecipeError: unknown method.
-        PolicyRefusal: "factor" under a rule that bounds the norm (reason "norm-not-linear").
+        PolicyRefusal: a method that is not linear under a rule that bounds the norm (reason "norm-not-linear").
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     check_grant(grant, "merge")
@@ -180,12 +180,11 @@ def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
 
     Raises as `merge` does, of the weights and adapters that are named.
     """
-    check_method(method)
     check_linear(method, said.norm_rule)
     adapters = {name: store.load(name, said.digests[name]) for name, micro in said.granted.items() if micro > 0}
     used = ingredients_of(store, said)
     weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
-    warnings = factor_warnings(weighted) if method == "factor" else ()
+    warnings = warnings_of(weighted, method)
     for warning in warnings:
         _log.warning("%s", warning)
     return Mix(used, merge_modules(weighted, method), warnings)

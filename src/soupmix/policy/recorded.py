@@ -65,7 +65,7 @@ class RecordedGrant:
         sources: (adapter or "*", source) pairs the request stated, sorted.
         obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
         norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then only methods whose merge is the
-            weighted sum of deltas may use the grant, see `soupmix.policy.linear`.
+            weighted sum of deltas may use the grant.
     """
 
     requested: Weights

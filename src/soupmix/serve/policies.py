@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from soupmix.errors import Overloaded, PolicyError
+from soupmix.methods import DEFAULT, find_method
 from soupmix.policy import Policy
-from soupmix.policy.linear import LINEAR
 
 __all__ = ["InForce", "Policies", "Reload"]
 
@@ -44,7 +44,7 @@ class Policies:
     A request reads it once and goes on under its grant, whatever is loaded meanwhile.
     """
 
-    def __init__(self, load: Callable[[], InForce], *, audited: bool, method: str = "delta") -> None:
+    def __init__(self, load: Callable[[], InForce], *, audited: bool, method: str = DEFAULT) -> None:
         """Load the first policy. Raises `PolicyError` as `reload` does.
 
         Args:
@@ -94,10 +94,10 @@ class Policies:
                 reason="not-audited",
             )
         for rule in new.policy.norm_rules:
-            if self._method not in LINEAR:
+            if not find_method(self._method).is_linear:
                 raise PolicyError(
                     f"{rule.ref} bounds the norm of the merged delta, and this server merges by {self._method}, which no such "
-                    f"rule can bound; start it with --method {LINEAR[0]}, or leave the rule out",
+                    f"rule can bound; start it with --method {DEFAULT}, or leave the rule out",
                     reason="norm-not-linear",
                 )
         return new

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from soupmix.audit import AuditLog, Signer
 from soupmix.backends import Backend
 from soupmix.errors import RecipeError
+from soupmix.methods import DEFAULT
 from soupmix.openai.requests import shared_prefix
 from soupmix.policy import Policy
 from soupmix.policy.clock import Reading
@@ -39,7 +40,7 @@ class Settings:
     """Limits of a server, and how it behaves.
 
     Attributes:
-        model: name under which the base model is asked for. method: how adapters are merged, "delta" or "factor".
+        model: name under which the base model is asked for. method: how adapters are merged, one of `soupmix.methods.served`.
         no_auth: nobody needs a key; only for a server that listens on this machine alone.
         body: most bytes of a request. bodies: of all that are being read, half of them for one tenant.
         answers: most answers of one request (n times prompts).
@@ -53,7 +54,7 @@ class Settings:
     """
 
     model: str
-    method: str = "delta"
+    method: str = DEFAULT
     no_auth: bool = False
     body: int = 1 << 20
     bodies: int = 64 << 20
