@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from soupmix.backends import Delta, Limits, Message, Request, State, Token, Vocabulary
-from soupmix.errors import Overloaded
+from soupmix.errors import Overloaded, RecipeError
 from soupmix.files import digest_parts
 from soupmix.policy import Grant
+from soupmix.policy.grant import check_grant
 
 __all__ = ["EchoBackend"]
 
@@ -48,6 +49,13 @@ class EchoBackend:
             raise Overloaded("the server is closing; ask again in a moment", reason="draining", retry_after=5.0)
 
     def submit(self, request: Request, sink: Callable[[Delta], None]) -> "_Echo":
+        check_grant(request.grant, "the echo")
+        if not request.prompt:
+            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
+        if len(request.prompt) + request.sampling.max_new_tokens > self.limits.length:
+            raise RecipeError("prompt and answer do not fit", reason="too-long")
+        if request.method not in self.methods:
+            raise RecipeError(f"method '{request.method}' is not one of the echo's", reason="method")
         self.check_room()
         self._answers.append(_Echo(request, sink))
         self._answers[-1].start()

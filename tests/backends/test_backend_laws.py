@@ -1,0 +1,127 @@
+"""What every backend must do, whatever computes behind it: the embedded engine and the double that says prompts back."""
+
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from soupmix.backends import Backend, Delta, Limits, Request, Sampling
+from soupmix.backends.local import LocalBackend
+from soupmix.base import Base
+from soupmix.engine import Engine
+from soupmix.errors import Overloaded, PolicyError, RecipeError
+from soupmix.policy import Grant
+from soupmix.policy.recorded import read_record
+from soupmix.store import Store
+from tests.support.echo_backend import EchoBackend
+
+Granter = Callable[..., Grant]
+Opener = Callable[[], AbstractContextManager[Backend]]
+LIMITS = Limits(rows=4, length=64, waiting=8)
+TALK = [{"role": "user", "content": "why?"}]
+
+
+@pytest.fixture(scope="module", params=["local", "echo"])
+def opened(request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store) -> Opener:
+    if request.param == "echo":
+        return lambda: EchoBackend(LIMITS)
+    engine = Engine.load(tiny_base, pico_store)
+    return lambda: LocalBackend(engine, LIMITS)
+
+
+@pytest.fixture(scope="module")
+def backend(opened: Opener) -> Iterator[Backend]:
+    with opened() as made:
+        yield made
+
+
+def told(backend: Backend, request: Request) -> list[Delta]:
+    heard: queue.Queue[Delta] = queue.Queue()
+    backend.submit(request, heard.put)
+    found = [heard.get(timeout=60)]
+    while found[-1].finish is None:
+        found.append(heard.get(timeout=60))
+    return found
+
+
+def test_tokens_are_of_the_vocabulary(backend: Backend) -> None:
+    for said in ("", "once upon a time", "naïve 😀", TALK):
+        tokens = backend.tokens(said)
+        assert all(0 <= token < backend.vocabulary.size for token in tokens)
+        if isinstance(said, str):
+            assert len(said) <= len(tokens) * backend.vocabulary.longest
+
+
+def test_an_answer_that_has_begun_stands_behind_its_conversation(backend: Backend) -> None:
+    before = backend.tokens(TALK)
+    after = backend.tokens([*TALK, {"role": "assistant", "content": "as"}])
+    assert after[: len(before)] == before
+    assert len(after) > len(before)
+
+
+def test_an_answer_is_told_to_its_end_and_counted(backend: Backend, grant: Granter) -> None:
+    prompt, most = backend.tokens("once upon"), 5
+    for logprobs in (None, 0):
+        before = backend.state().generated_tokens
+        deltas = told(backend, Request(prompt, grant(calm=0.5), Sampling(max_new_tokens=most), logprobs=logprobs))
+        assert [each.finish for each in deltas[:-1]] == [None] * (len(deltas) - 1)
+        last = deltas[-1]
+        assert (last.finish, last.error) in (("length", None), ("stop", None))
+        assert last.prompt_tokens == len(prompt)
+        assert last.completion_tokens <= most
+        assert (last.completion_tokens == most) == (last.finish == "length")
+        counts = [each.completion_tokens for each in deltas]
+        assert counts == sorted(counts)
+        assert sum(len(each.tokens) for each in deltas) == (0 if logprobs is None else last.completion_tokens)
+        assert backend.state().generated_tokens >= before + last.completion_tokens
+    assert "".join(each.text for each in deltas)
+
+
+def test_an_identity_is_of_a_grant_and_a_tenant(backend: Backend, grant: Granter) -> None:
+    made = [backend.identity(grant(calm=weight), "delta", tenant) for weight in (0, 0.5) for tenant in ("", "acme")]
+    assert len({*made}) == 4
+    assert made[0] == backend.identity(grant(), "delta")
+
+
+def test_what_cannot_be_answered_is_refused_before_anything_is_told(backend: Backend, grant: Granter) -> None:
+    good = Request(backend.tokens("once"), grant(calm=0.5), Sampling(max_new_tokens=5))
+    read: Any = read_record(grant(calm=0.5).to_dict())
+    for bad, error, reason in (
+        (replace(good, prompt=()), RecipeError, "empty-prompt"),
+        (replace(good, sampling=Sampling(max_new_tokens=LIMITS.length)), RecipeError, "too-long"),
+        (replace(good, method="none"), RecipeError, "method"),
+        (replace(good, grant=read), PolicyError, "not-granted"),
+    ):
+        heard: list[Delta] = []
+        with pytest.raises(error) as caught:
+            backend.submit(bad, heard.append)
+        assert (caught.value.reason, heard) == (reason, [])
+
+
+def test_a_cancelled_answer_ends(backend: Backend, grant: Granter) -> None:
+    heard: queue.Queue[Delta] = queue.Queue()
+    ticket = backend.submit(Request(backend.tokens("once"), grant(), Sampling(max_new_tokens=40)), heard.put)
+    ticket.cancel()
+    while (delta := heard.get(timeout=60)).finish is None:
+        pass
+    assert delta.finish in ("cancelled", "stop", "length")
+    ticket.cancel()
+
+
+def test_a_backend_that_is_closed_takes_nothing_and_says_so(opened: Opener, grant: Granter) -> None:
+    with opened() as backend:
+        request = Request(backend.tokens("once"), grant(), Sampling(max_new_tokens=3))
+        backend.check_room()
+        assert backend.state().alive
+        heard: queue.Queue[Delta] = queue.Queue()
+        backend.submit(request, heard.put)
+        backend.close(drain=60)
+        assert [*heard.queue][-1].finish in ("stop", "length"), "what ran was let end"
+        assert not backend.state().alive
+        for act in (backend.check_room, lambda: backend.submit(request, heard.put)):
+            with pytest.raises(Overloaded) as caught:
+                act()
+            assert caught.value.reason == "draining"
