@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from soupmix.findings import Finding, Verdict
     from soupmix.merge import Errors, Ingredient, ResultVerdict, Saved, Soup, Stack, merge, verify
     from soupmix.policy import Binding, FeasibleSet, Grant, Policy, RuleRef, ScopedRule
-    from soupmix.store import Adapter, Entry, Factors, Gram, Manifest, Store
+    from soupmix.store import Adapter, Factors, Gram, Manifest, ManifestEntry, Store
     from soupmix.weights import Weights
 
 __all__ = [
@@ -51,7 +51,6 @@ __all__ = [
     "Binding",
     "Completion",
     "Engine",
-    "Entry",
     "Errors",
     "Factors",
     "FeasibleSet",
@@ -61,6 +60,7 @@ __all__ = [
     "Grant",
     "Ingredient",
     "Manifest",
+    "ManifestEntry",
     "OutputError",
     "Overloaded",
     "Policy",
@@ -110,7 +110,7 @@ _ROOMS = {
     "findings": ("Finding", "Verdict"),
     "merge": ("Errors", "Ingredient", "ResultVerdict", "Saved", "Soup", "Stack", "verify"),
     "policy": ("Binding", "FeasibleSet", "Grant", "Policy", "RuleRef", "ScopedRule"),
-    "store": ("Adapter", "Entry", "Factors", "Gram", "Manifest", "Store"),
+    "store": ("Adapter", "Factors", "Gram", "Manifest", "ManifestEntry", "Store"),
     "weights": ("Weights",),
 }
 _HOMES = {name: (room, name) for room, names in _ROOMS.items() for name in names}

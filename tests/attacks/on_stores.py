@@ -9,7 +9,7 @@ from typing import Any
 from soupmix.errors import AdapterError, PolicyError
 from soupmix.files import canonical_json, sha256_file
 from soupmix.policy.inventory import check_inventory, inventory
-from soupmix.store import Entry, Manifest, Store, write_manifest
+from soupmix.store import Manifest, ManifestEntry, Store, write_manifest
 from soupmix.store.blobs import BLOBS, blob_path
 from soupmix.store.manifest import MANIFEST, Gram
 from tests.attacks.attack import Attack
@@ -27,7 +27,7 @@ def store(where: Path) -> Path:
         folder = adapter(
             where / name, tensors=encode({key: item(shape, value) for key, (_, shape, _) in sound().items()})
         )
-        entries[name] = Entry(
+        entries[name] = ManifestEntry(
             name=name, dimension="style", pole=name, rank=2, alpha=4.0, scaling="lora", target_modules=("q_proj",),
             config_sha256=sha256_file(folder / CONFIG), tensors_sha256=sha256_file(folder / TENSORS),
             base="tiny", base_digest=_BASE, licence="apache-2.0", delta_norm=1.0,

@@ -11,7 +11,7 @@ from soupmix.cli import cli
 from soupmix.cli.options import parse_attributes
 from soupmix.errors import AdapterError, PolicyError, PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.policy.recorded import read_record
-from soupmix.store import Entry, Manifest, write_manifest
+from soupmix.store import Manifest, ManifestEntry, write_manifest
 
 HEX = "a" * 64
 
@@ -19,7 +19,7 @@ HEX = "a" * 64
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     entries = {
-        name: Entry(
+        name: ManifestEntry(
             name=name, dimension=dimension, pole=name, rank=8, alpha=16, scaling="lora", target_modules=("q_proj",),
             config_sha256=HEX, tensors_sha256=f"{index}" * 64, base="tiny", base_digest=f"sha256:{HEX}", licence="MIT",
             delta_norm=1.0,

@@ -14,8 +14,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from soupmix.errors import AdapterError
-from soupmix.store.config import parse_config
-from soupmix.store.patterns import PatternTable, check_pattern
+from soupmix.store.config import PatternTable, check_pattern, parse_config
 
 MINIMAL: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 MODULES = [

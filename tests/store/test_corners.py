@@ -17,7 +17,7 @@ from soupmix.base import Base
 from soupmix.errors import AdapterError, BaseModelError
 from soupmix.store import Store, blobs, read_adapter, shipped_root
 from soupmix.store.config import parse_config
-from soupmix.store.norms import base_norm
+from soupmix.store.gram import base_norm
 
 Handmade = Callable[..., Path]
 

@@ -12,7 +12,7 @@ from soupmix.base import Base
 from soupmix.errors import BaseModelError
 from soupmix.policy import Policy, parse_document
 from soupmix.store import Store, read_manifest
-from soupmix.store.norms import base_norm
+from soupmix.store.gram import base_norm
 
 
 def weights_of(base: Base) -> Mapping[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base
-from soupmix.store import Adapter, Entry, Store, read_adapter
+from soupmix.store import Adapter, ManifestEntry, Store, read_adapter
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -120,5 +120,5 @@ def test_the_config_that_peft_writes_is_wholly_known(tiny_adapter: Callable[...,
 
 
 def test_entries_are_values() -> None:
-    assert Entry.model_config["frozen"]
+    assert ManifestEntry.model_config["frozen"]
     assert Adapter.__dataclass_params__.frozen

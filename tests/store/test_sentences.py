@@ -11,8 +11,7 @@ import torch
 
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
-from soupmix.store.config import parse_config
-from soupmix.store.patterns import PatternTable
+from soupmix.store.config import PatternTable, parse_config
 
 MINIMAL: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 GRAMMAR = "uses more than names, '.', simple classes and single quantifiers; list the modules by name instead"

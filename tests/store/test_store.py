@@ -30,7 +30,7 @@ def _refuse_manifest(*_: Any) -> None:
 
 def test_listing_needs_no_torch(stored: Store) -> None:
     code = (
-        "import sys; from soupmix.store.manifest import read_manifest; from soupmix.store import Entry, shipped_root; "
+        "import sys; from soupmix.store.manifest import read_manifest; from soupmix.store import ManifestEntry, shipped_root; "
         "print([e.digest for e in read_manifest(sys.argv[1])], 'torch' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code, stored.folder], capture_output=True, text=True, check=True)

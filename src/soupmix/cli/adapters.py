@@ -9,7 +9,7 @@ import click
 from soupmix.cli.options import PATH, base_option, json_option, open_store, read_adapters, store_option
 
 if TYPE_CHECKING:
-    from soupmix.store import Entry, Manifest
+    from soupmix.store import Manifest, ManifestEntry
 
 __all__ = ["command"]
 
@@ -133,7 +133,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _summary(entry: "Entry") -> dict[str, Any]:
+def _summary(entry: "ManifestEntry") -> dict[str, Any]:
     fields = {"name", "dimension", "pole", "tags", "rank", "alpha", "scaling", "base", "licence", "delta_norm"}
     return {**entry.model_dump(mode="json", include=fields), "digest": entry.digest}
 

@@ -13,7 +13,7 @@ from soupmix.errors import BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.public import public
-from soupmix.store.manifest import Entry
+from soupmix.store.manifest import ManifestEntry
 from soupmix.weights import MILLION, decimal_text
 
 __all__ = ["BASE_FILES", "SHARD_SIZE", "Errors", "Export", "Ingredient", "Result", "ingredients_of", "short"]
@@ -159,7 +159,7 @@ class Result:
                 )
 
 
-def ingredients_of(entries: Iterable[Entry], grant: RecordedGrant) -> tuple[Ingredient, ...]:
+def ingredients_of(entries: Iterable[ManifestEntry], grant: RecordedGrant) -> tuple[Ingredient, ...]:
     """What a grant takes from a store, sorted by name, from the manifest alone.
 
     Weights are held to [0, 1], as the kernels do: whoever made the grant, none is more than 1. A weight of zero takes nothing.

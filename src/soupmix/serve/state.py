@@ -22,7 +22,7 @@ from soupmix.serve.profiles import Profiles
 from soupmix.serve.refusals import Refusals
 from soupmix.serve.shares import Bodies, Shares
 from soupmix.serve.tables import open_database
-from soupmix.store.manifest import Entry
+from soupmix.store.manifest import ManifestEntry
 
 if TYPE_CHECKING:
     from soupmix.trust import SignedSource
@@ -86,7 +86,7 @@ class ServerConfig:
 
     settings: Settings
     backend: Callable[[], AbstractContextManager[Backend]]
-    adapters: Iterable[Entry]
+    adapters: Iterable[ManifestEntry]
     database: str
     policies: Callable[[], Sequence[Path]] = tuple
     trust: "Mapping[str, SignedSource]" = field(default_factory=dict)
@@ -107,7 +107,7 @@ class ServerState:
 
     settings: Settings
     backend: Backend
-    adapters: tuple[Entry, ...]
+    adapters: tuple[ManifestEntry, ...]
     policies: Policies
     profiles: Profiles
     keys: ApiKeys

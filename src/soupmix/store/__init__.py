@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soupmix.store.adapter import Adapter, Factors
-    from soupmix.store.manifest import Entry, Gram, Manifest, read_manifest, shipped_root, write_manifest
+    from soupmix.store.manifest import Gram, Manifest, ManifestEntry, read_manifest, shipped_root, write_manifest
     from soupmix.store.reader import AdapterFiles, read_adapter
     from soupmix.store.store import Store
 
 __all__ = [
     "Adapter",
     "AdapterFiles",
-    "Entry",
     "Factors",
     "Gram",
     "Manifest",
+    "ManifestEntry",
     "Store",
     "read_adapter",
     "read_manifest",
@@ -26,7 +26,7 @@ __all__ = [
 _HOMES = {
     "Adapter": "adapter",
     "AdapterFiles": "reader",
-    "Entry": "manifest",
+    "ManifestEntry": "manifest",
     "Factors": "adapter",
     "Gram": "manifest",
     "Manifest": "manifest",

@@ -41,7 +41,7 @@ class Adapter:
 
     Attributes:
         name: its name in the store.
-        digest: its identity, see `Entry.digest`.
+        digest: its identity, see `ManifestEntry.digest`.
         base_digest: digest of the base model it was trained on.
         modules: module path in the base model ("model.layers.0.self_attn.q_proj") -> its factors, sorted by path.
     """

@@ -12,24 +12,22 @@ from soupmix.base import Base
 from soupmix.errors import AdapterError, OutputError
 from soupmix.sealed import read_sealed
 from soupmix.store.adapter import Factors
-from soupmix.store.blobs import exclusive, write_blob
-from soupmix.store.gram import grams
-from soupmix.store.loading import load_entry
-from soupmix.store.manifest import Entry, Manifest, manifest_if_any, write_manifest
-from soupmix.store.norms import base_norm
+from soupmix.store.blobs import exclusive, load_entry, write_blob
+from soupmix.store.gram import base_norm, grams
+from soupmix.store.manifest import Manifest, ManifestEntry, manifest_if_any, write_manifest
 from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
 from soupmix.weights import check_name
 
 __all__ = ["Addition", "add_adapter", "set_budget"]
 
-Model = TypeVar("Model", Entry, Manifest)
+Model = TypeVar("Model", ManifestEntry, Manifest)
 _CARD = "README.md"
 _MAX_CARD = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What the caller says about a new adapter; the fields are those of `Entry`."""
+    """What the caller says about a new adapter; the fields are those of `ManifestEntry`."""
 
     name: str
     dimension: str
@@ -84,7 +82,7 @@ def _check_place(store: Path, manifest: Manifest, name: str, base: Base, *, forc
         raise OutputError(f"store {store} has an adapter {name!r} already; pass --force to replace it", reason="exists")
 
 
-def _check_new(store: Path, manifest: Manifest, entry: Entry) -> None:
+def _check_new(store: Path, manifest: Manifest, entry: ManifestEntry) -> None:
     """A second name for one adapter would go round every rule that names it, and weights of both would add up."""
     for other in manifest:
         if other.digest == entry.digest and other.name != entry.name:
@@ -94,7 +92,7 @@ def _check_new(store: Path, manifest: Manifest, entry: Entry) -> None:
             )
 
 
-def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factors], base: Base) -> Entry:
+def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factors], base: Base) -> ManifestEntry:
     settings = files.settings()
     fields = {name: getattr(addition, name) for name in Addition.__slots__} | {
         "rank": settings.rank,
@@ -107,7 +105,7 @@ def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factor
         "base_digest": base.digest,
         "delta_norm": float(f"{math.sqrt(max(0.0, grams([factors]).total[0])):.10g}"),
     }
-    return _valid(Entry, fields)
+    return _valid(ManifestEntry, fields)
 
 
 def _valid(kind: type[Model], fields: Mapping[str, Any]) -> Model:
@@ -118,7 +116,9 @@ def _valid(kind: type[Model], fields: Mapping[str, Any]) -> Model:
         raise AdapterError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", reason="bad-entry") from None
 
 
-def _with_entry(store: Path, manifest: Manifest, entry: Entry, factors: Mapping[str, Factors], base: Base) -> Manifest:
+def _with_entry(
+    store: Path, manifest: Manifest, entry: ManifestEntry, factors: Mapping[str, Factors], base: Base
+) -> Manifest:
     adapters = dict(manifest.adapters) | {entry.name: entry}
     loaded = [factors if name == entry.name else load_entry(store, adapters[name]).modules for name in sorted(adapters)]
     gram = grams(loaded)

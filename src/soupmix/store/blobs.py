@@ -1,4 +1,4 @@
-"""The files of a store's adapters, in folders named by digest: a name never becomes a path. No torch here."""
+"""The files of a store's adapters, in folders named by digest: a name never becomes a path. Read back, the digest goes first."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,11 @@ from soupmix.files import new_folder
 from soupmix.locks import locked_folder
 from soupmix.replacing import plain_names
 from soupmix.scratch import remove, sweep
-from soupmix.store.manifest import manifest_if_any
+from soupmix.store.adapter import Adapter
+from soupmix.store.manifest import ManifestEntry, manifest_if_any
+from soupmix.store.reader import CONFIG, TENSORS, open_adapter
 
-__all__ = ["BLOBS", "blob_path", "exclusive", "write_blob"]
+__all__ = ["BLOBS", "blob_path", "exclusive", "load_entry", "write_blob"]
 
 BLOBS = "blobs"
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -32,6 +34,24 @@ def write_blob(store: Path, digest: str, contents: Mapping[str, bytes]) -> None:
     with new_folder(blob_path(store, digest), force=True, own=_is_blob) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
+
+
+def load_entry(store: Path, entry: ManifestEntry) -> Adapter:
+    """Read the adapter of an entry from its store.
+
+    Raises:
+        AdapterError: a file is not the one of the manifest ("digest-mismatch"), or is refused by the reader.
+    """
+    with open_adapter(blob_path(store, entry.digest)) as files:
+        found = {CONFIG: files.config_sha256, TENSORS: files.tensors.sha256}
+        for file, sha256 in {CONFIG: entry.config_sha256, TENSORS: entry.tensors_sha256}.items():
+            if found[file] != sha256:
+                raise AdapterError(
+                    f"adapter {entry.name!r}: {file} in {store} is not the file in the manifest "
+                    f"(sha256 {found[file][:16]}..., not {sha256[:16]}...); restore it, or add the adapter again",
+                    reason="digest-mismatch",
+                )
+        return Adapter(entry.name, entry.digest, entry.base_digest, files.factors())
 
 
 def _is_blob(folder: Path) -> bool:

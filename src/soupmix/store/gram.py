@@ -1,14 +1,22 @@
-"""Inner products of LoRA deltas from r x r products: a delta [out, in] is never formed."""
+"""How large adapters are: inner products of their deltas, and the norm of the base weights that they change.
 
-from collections.abc import Mapping, Sequence
+Inner products come from r x r products: a delta [out, in] is never formed. A bound on the norm of a soup is relative to that of
+the base.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from soupmix.base import Base, TensorInfo
+from soupmix.dtypes import TORCH, torch_dtype
+from soupmix.errors import BaseModelError
 from soupmix.store.adapter import Factors
 from soupmix.store.manifest import Gram
 
-__all__ = ["gram_of_module", "grams"]
+__all__ = ["base_norm", "gram_of_module", "grams"]
 
 
 def gram_of_module(factors: Sequence[Factors | None]) -> Tensor:
@@ -42,6 +50,28 @@ def grams(adapters: Sequence[Mapping[str, Factors]]) -> Gram:
     return Gram(total=_rounded(total[upper[0], upper[1]]), modules=modules)
 
 
+def base_norm(base: Base, modules: Iterable[str]) -> float:
+    """Frobenius norm of the weights of these modules together, to ten digits.
+
+    Raises:
+        BaseModelError: a weight is stored in a dtype without a norm (reason "dtype"), or its file was cut short.
+    """
+    tensors = base.tensors()
+    square = math.fsum(_square(f"{module}.weight", tensors[f"{module}.weight"]) for module in modules)
+    return float(f"{math.sqrt(square):.10g}")
+
+
 def _rounded(values: Tensor) -> tuple[float, ...]:
     # Ten digits are the same on machines whose float64 products differ in the last bits.
     return tuple(float(f"{value:.10g}") for value in values.tolist())
+
+
+def _square(name: str, info: TensorInfo) -> float:
+    if info.dtype not in TORCH:
+        raise BaseModelError(f"weight {name} of the base is stored as {info.dtype}, which has no norm", reason="dtype")
+    with info.file.open("rb") as file:
+        file.seek(info.start)
+        data = bytearray(file.read(info.end - info.start))
+    if len(data) < info.end - info.start:
+        raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
+    return float(torch.frombuffer(data, dtype=torch_dtype(info.dtype)).double().square().sum())

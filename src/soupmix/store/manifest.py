@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MANIFEST",
-    "Entry",
     "Manifest",
+    "ManifestEntry",
     "adapter_digest",
     "find_entry",
     "manifest_if_any",
@@ -81,7 +81,7 @@ class _Frozen(BaseModel):
 
 
 @public
-class Entry(_Frozen):
+class ManifestEntry(_Frozen):
     """One adapter of a store.
 
     Attributes:
@@ -126,7 +126,7 @@ class Entry(_Frozen):
         return adapter_digest(self.config_sha256, self.tensors_sha256, self.base_digest)
 
     def __repr__(self) -> str:
-        return f"<Entry {self.name}: {self.pole} of {self.dimension}, rank {self.rank}, {self.digest[:19]}...>"
+        return f"<ManifestEntry {self.name}: {self.pole} of {self.dimension}, rank {self.rank}, {self.digest[:19]}...>"
 
 
 @public
@@ -159,7 +159,7 @@ class Manifest(_Frozen):
     """
 
     schema_version: Literal[1] = 1
-    adapters: dict[Name, Entry] = {}
+    adapters: dict[Name, ManifestEntry] = {}
     total_budget: Annotated[int, Field(ge=0)] | None = None
     base_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     gram: Gram = Gram()
@@ -187,7 +187,7 @@ class Manifest(_Frozen):
     def __len__(self) -> int:
         return len(self.adapters)
 
-    def __iter__(self) -> Iterator[Entry]:  # type: ignore[override]  # entries are what a manifest is made of
+    def __iter__(self) -> Iterator[ManifestEntry]:  # type: ignore[override]  # entries are what a manifest is made of
         return iter([self.adapters[name] for name in self.names])
 
     def inner_product(self, one: str, other: str) -> float:
@@ -245,7 +245,7 @@ def manifest_if_any(folder: Path) -> Manifest | None:
         raise
 
 
-def find_entry(manifest: Manifest, name: str) -> Entry:
+def find_entry(manifest: Manifest, name: str) -> ManifestEntry:
     """The entry of that name.
 
     Raises:

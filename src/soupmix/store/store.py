@@ -9,9 +9,8 @@ from soupmix.errors import AdapterError
 from soupmix.public import public
 from soupmix.store.adapter import Adapter
 from soupmix.store.adding import Addition, add_adapter, set_budget
-from soupmix.store.blobs import blob_path
-from soupmix.store.loading import load_entry
-from soupmix.store.manifest import Entry, Manifest, find_entry, manifest_if_any, read_manifest, shipped_root
+from soupmix.store.blobs import blob_path, load_entry
+from soupmix.store.manifest import Manifest, ManifestEntry, find_entry, manifest_if_any, read_manifest, shipped_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,13 +79,13 @@ class Store:
     def __len__(self) -> int:
         return len(self._manifest)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ManifestEntry]:
         return iter(self._manifest)
 
     def __contains__(self, name: object) -> bool:
         return name in self._manifest.adapters
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> ManifestEntry:
         return find_entry(self._manifest, name)
 
     def path(self, name: str) -> Path:
@@ -132,7 +131,7 @@ class Store:
         training: dict[str, Any] | None = None,
         effect: dict[str, Any] | None = None,
         force: bool = False,
-    ) -> Entry:
+    ) -> ManifestEntry:
         """Check a PEFT LoRA folder against its base and copy it into the store, which is changed as a whole or not.
 
         Args:
@@ -141,7 +140,7 @@ class Store:
             pole: to which end.
             base: the model it was trained on.
             name: its name in the store; default the pole.
-            tags: see `Entry`, also for the next three.
+            tags: see `ManifestEntry`, also for the next three.
             licence: SPDX identifier.
             training: how it was made, any JSON object.
             effect: what was measured, any JSON object.
