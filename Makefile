@@ -12,7 +12,7 @@ OLDEST_TRITON := triton==3.6.0
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check bench adapters clean
+.PHONY: run test test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -69,6 +69,12 @@ check: .venv/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the pages that are made from the code
+docs: .venv/dev.done
+	$(BIN)/python -m tests.support.api > docs/api.md
+	$(BIN)/python -m tests.attacks.every > docs/attacks.md
+	SOUPMIX_UPDATE=1 $(BIN)/pytest -q tests/cli/test_main.py
 
 bench: .venv/dev.done
 	$(BIN)/python benchmarks/row_leaks.py
