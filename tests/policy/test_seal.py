@@ -13,6 +13,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -203,3 +204,16 @@ def test_whoever_says_that_it_returns_a_grant_asks_a_policy() -> None:
     del giving[f"{Policy.clamp.__module__}.Policy.clamp"]
     assert [name for name, each in giving.items() if ".clamp(" not in inspect.getsource(each)] == []
     assert giving
+
+
+@pytest.mark.parametrize(
+    ("name", "users"),
+    [
+        ("_granted", ["policy/grant.py", "policy/policy.py"]),
+        ("read_record", ["merge/verification.py", "policy/recorded.py"]),
+    ],
+)
+def test_what_makes_grants_and_reads_records_has_one_user(name: str, users: list[str]) -> None:
+    root = Path(soupmix.__path__[0])
+    found = [path for path in sorted(root.rglob("*.py")) if re.search(rf"\b{name}\b", path.read_text("utf-8"))]
+    assert [path.relative_to(root).as_posix() for path in found] == users

@@ -44,7 +44,7 @@ class SigningKeys:
             load_model_key(sign_model) if sign_model is not None else None,
         )
 
-    def seal(self, envelope: Envelope) -> Envelope:
+    def signed(self, envelope: Envelope) -> Envelope:
         """The envelope, signed if there is a key for it."""
         if self.provenance is None:
             return envelope
@@ -120,7 +120,7 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     sink.write(REPORT, canonical_json({name: error.to_dict() for name, error in result.errors.items()}))
     sink.write("README.md", card(result))
     sink.write(DIGESTS, canonical_json({"inputs": result.inputs, "outputs": dict(sink.digests)}))
-    sink.write(PROVENANCE, keys.seal(provenance(result, sink.digests)).to_bytes())
+    sink.write(PROVENANCE, keys.signed(provenance(result, sink.digests)).to_bytes())
     return result
 
 

@@ -1,4 +1,4 @@
-"""What travels inside a result: the recipe that made it, and what that recipe met when it was carried out."""
+"""The recipe inside a result, with a record of what came of it, and the names of the files beside it."""
 
 import os
 from dataclasses import replace

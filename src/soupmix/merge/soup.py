@@ -176,9 +176,10 @@ def merge(store: Store, grant: Grant, *, method: str = DEFAULT) -> Soup:
 
 
 def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
-    """The tensors that a grant or the record of one speaks of: the second is for repeating a finished merge.
+    """The tensors of a merge: of a grant, which `merge` has checked, or of the record of one, to repeat a finished merge.
 
-    Raises as `merge` does, of the weights and adapters that are named.
+    Raises:
+        RecipeError, PolicyRefusal, AdapterError: as `merge` does.
     """
     check_linear(method, said.norm_rule)
     adapters = {name: store.load(name, said.digests[name]) for name, micro in said.granted.items() if micro > 0}

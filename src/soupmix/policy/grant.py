@@ -146,16 +146,34 @@ def _binding(pull: Pull, known: Sequence[KnownAdapter]) -> Binding:
     )
 
 
-def _granted(result: ClampResult, **said: Any) -> Grant:
-    """The grant of a clamp: for `Policy.clamp`, and nobody else. said: the other fields of a grant."""
+def _granted(
+    result: ClampResult,
+    *,
+    requested: Weights,
+    policy_digest: str,
+    scope: tuple[tuple[str, str], ...],
+    is_open: bool,
+    metric: str,
+    sources: tuple[tuple[str, str], ...],
+    obligations: tuple[str, ...],
+    norm_rule: str | None,
+) -> Grant:
+    """The grant of a clamp, for `Policy.clamp` and nobody else."""
     grant = object.__new__(Grant)
     RecordedGrant.__init__(
         grant,
-        granted=result.granted.copy(),  # nobody holds what is remembered
-        adapter_digests=result.adapter_digests,
-        binding=result.binding,
-        distance=result.distance,
-        **said,
+        requested,
+        result.granted.copy(),  # nobody holds what is remembered
+        result.adapter_digests,
+        result.binding,
+        policy_digest,
+        scope,
+        is_open,
+        result.distance,
+        metric,
+        sources,
+        obligations,
+        norm_rule,
     )
     object.__setattr__(grant, "_tag", _tag_of(grant, result._seal))
     return grant
