@@ -98,7 +98,11 @@ def answer_prompts(
 ) -> list[MeasuredAnswer]:
     """Answer every prompt under one grant: temperature 0.7, at most 256 tokens, perhaps a system prompt; in prompt order.
 
-    The random stream belongs to the prompt, so that grants are compared under the same luck.
+    The random numbers of an answer depend on the seed and on the place of its prompt among `prompts`, not on the grant: grants
+    are compared under the same luck.
+
+    Args:
+        method: how the soup is merged, "delta" or "factor". system: system prompt, "" for none.
     """
     made = engine.complete(
         [conversation(p.text, system) for p in prompts],

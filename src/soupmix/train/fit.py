@@ -95,7 +95,25 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Training
     lora = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
     )
-    shared = {
+    shared = _settings(recipe, scratch)
+    if recipe.method == "dpo":
+        config = DPOConfig(
+            **shared,
+            beta=recipe.beta,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[1.0, recipe.sft_weight],
+            precompute_ref_log_probs=True,
+        )
+        rows = Dataset.from_list([_dpo_row(pair) for pair in pairs])
+        return DPOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
+    config = SFTConfig(**shared, max_length=None)
+    rows = Dataset.from_list([_sft_row(tokenizer, pair, recipe.response_tokens) for pair in pairs])
+    return SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
+
+
+def _settings(recipe: TrainingRecipe, scratch: str) -> dict[str, Any]:
+    """What both methods tell their trainer."""
+    return {
         "output_dir": scratch,
         "per_device_train_batch_size": recipe.batch,
         "num_train_epochs": recipe.epochs,
@@ -115,19 +133,6 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Training
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
-    if recipe.method == "dpo":
-        config = DPOConfig(
-            **shared,
-            beta=recipe.beta,
-            loss_type=["sigmoid", "sft"],
-            loss_weights=[1.0, recipe.sft_weight],
-            precompute_ref_log_probs=True,
-        )
-        rows = Dataset.from_list([_dpo_row(pair) for pair in pairs])
-        return DPOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
-    config = SFTConfig(**shared, max_length=None)
-    rows = Dataset.from_list([_sft_row(tokenizer, pair, recipe.response_tokens) for pair in pairs])
-    return SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
 
 
 def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:

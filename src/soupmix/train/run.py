@@ -67,11 +67,15 @@ class TrainingPlan:
 def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
     """Train every pole of the plan; return pole -> folder of its adapter.
 
+    What an earlier run with the same settings has finished is taken as it is.
+
     Args:
-        progress: called with (stage, done, total) whenever a piece of work is finished.
+        progress: called with ("sampling" or "training", done, total).
 
     Raises:
-        TrainingError: a pole has too few usable pairs.
+        TrainingError: a pole has too few usable pairs (reason "few-pairs"), or a worker process was ended from outside
+            ("worker-lost").
+        OutputError: a folder cannot be written, or holds something else than an earlier adapter.
     """
     plan.samples.mkdir(parents=True, exist_ok=True)
     names = sorted({name for pole in plan.poles for name in _pools(pole)})
