@@ -38,6 +38,21 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     assert left == {}, "these import one another, or what does: " + ", ".join(sorted(left))
 
 
+def test_tests_share_code_through_tests_support_alone() -> None:
+    """No test imports another, and none changes where Python looks for modules, save for the one that runs changed kernels."""
+    found = []
+    for path in sorted(ROOT.glob("tests/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            parts = {part for name in [*names, *module] for part in name.split(".")}
+            if any(part.startswith("test_") or part == "conftest" for part in parts):
+                found.append(f"{path}: imports a test")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.path.insert", "sys.path.append"):
+                found.append(f"{path}: changes sys.path")
+    assert found == [f"{ROOT / 'tests/kernels/interpreted/mutants.py'}: changes sys.path"]
+
+
 def test_user_input_is_never_checked_by_assert() -> None:
     found = [str(path) for path in SOURCES if re.search(r"^\s*assert ", path.read_text("utf-8"), re.MULTILINE)]
     assert found == []

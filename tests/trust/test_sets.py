@@ -17,7 +17,7 @@ from soupmix.errors import OutputError, PolicyError
 from soupmix.trust import Lifetimes, RoleKeys, SignedSource, create, publish, read_set, renew, rotate, step
 
 if TYPE_CHECKING:
-    from tests.trust.conftest import Shop
+    from tests.support.signed_sets import Shop
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from soupmix.trust import load_signed
 from soupmix.trust.layout import INVENTORY
 
 if TYPE_CHECKING:
-    from tests.trust.conftest import Shop
+    from tests.support.signed_sets import Shop
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from soupmix.cli.options import DEFAULT_BASE, json_option
+from soupmix.cli.options import DEFAULT_BASE, json_option, print_facts
 from soupmix.version import __version__
 
 __all__ = ["command"]
@@ -25,9 +25,7 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        for key, value in facts.items():
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            click.echo(f"{key:<10} {text}")
+        print_facts(facts)
     if facts["adapters"].startswith("damaged") or facts["base"].startswith("missing"):
         raise SystemExit(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.cli.options import json_option, read_adapters
+from soupmix.cli.options import PATH, json_option, read_adapters
 from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
 from soupmix.methods import DEFAULT, METHODS
@@ -25,7 +25,7 @@ __all__ = ["command"]
 
 
 @click.command("merge")
-@click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=PATH)
 @asking_options()
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
@@ -39,13 +39,13 @@ __all__ = ["command"]
 @click.option(
     "--sign",
     metavar="KEY.pem",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Private key that signs the provenance; unsigned if not given.",
 )
 @click.option(
     "--sign-model",
     metavar="KEY.pem",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="ECDSA P-256 private key for model.sig, which OpenSSF's model_signing verifies.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be granted; OUT is not needed.")

@@ -1,7 +1,7 @@
 """Options that several commands share, and what their texts mean."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,7 @@ __all__ = [
     "parse_attributes",
     "parse_sources",
     "policy_option",
+    "print_facts",
     "print_json",
     "read_adapters",
     "source_option",
@@ -163,6 +164,13 @@ def json_option(command: _Command) -> _Command:
 def print_json(facts: object) -> None:
     """What `--json` prints: indented, keys sorted."""
     click.echo(json.dumps(facts, indent=2, sort_keys=True))
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """One fact a line: its name, and its value or, of a mapping, all its names and values."""
+    for key, value in facts.items():
+        text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
+        click.echo(f"{key:<10} {text}")
 
 
 def open_store(store: Path | None) -> "Store":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soupmix.cli.documents import inventory_file, set_files
-from soupmix.cli.options import PATH, json_option, key_option, print_json
+from soupmix.cli.options import PATH, json_option, key_option, print_facts, print_json
 from soupmix.trust.layout import INVENTORY
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def show(folder: Path, as_json: bool) -> None:
     """Show what a signed set in FOLDER says of itself; `verify` is what to believe."""
     from soupmix.trust import describe
 
-    _print(describe(folder), as_json)
+    _show(describe(folder), as_json=as_json)
 
 
 @command.command("verify")
@@ -157,7 +157,8 @@ def verify(folder: Path, root: Path, floor: int, as_json: bool) -> None:
 
     found = read_set(SignedSource.pinned(folder, root, floor=floor))
     facts = {"version": found.version, "versions": dict(found.versions), "expires": found.expires.isoformat()}
-    _print({**facts, "root": found.root, "files": {name: len(data) for name, data in found.files.items()}}, as_json)
+    files = {name: len(data) for name, data in found.files.items()}
+    _show({**facts, "root": found.root, "files": files}, as_json=as_json)
 
 
 @command.command("sign-model")
@@ -190,10 +191,8 @@ def _lifetimes(texts: tuple[str, ...]) -> "Lifetimes":
     return Lifetimes(**given)
 
 
-def _print(facts: dict[str, Any], as_json: bool) -> None:
+def _show(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
-        return
-    for key, value in facts.items():
-        text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{key:<10} {text}")
+    else:
+        print_facts(facts)

@@ -1,22 +1,19 @@
 """`soupmix verify`: is a merged folder what its own record says it is?"""
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from soupmix.cli.options import json_option, store_option
+from soupmix.cli.options import PATH, json_option, print_json, store_option
 
 __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--no-rebuild", is_flag=True, help="Only check the digests of the files; do not repeat the merge.")
-@click.option(
-    "--key", metavar="PUB.pem", type=click.Path(path_type=Path), help="Public key that must have signed the provenance."
-)
+@click.option("--key", metavar="PUB.pem", type=PATH, help="Public key that must have signed the provenance.")
 @store_option
 @click.option("--base", metavar="NAME", help="Where the base model is now, if not where the recipe says.")
 @json_option
@@ -31,7 +28,7 @@ def command(
 
     verdict = verify(folder, rebuild=not no_rebuild, store=store, base=base, key=key)
     if as_json:
-        click.echo(json.dumps(verdict.to_dict(), indent=2, sort_keys=True))
+        print_json(verdict.to_dict())
     elif verdict.ok:
         repeated = "the repeated merge gives the same bytes" if verdict.rebuilt else "the merge was not repeated"
         signed = f"signed by {key}" if verdict.signed else "no signature was asked for"
