@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from securesystemslib.signer import CryptoSigner, Signature
@@ -15,14 +14,12 @@ from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, Ta
 
 from soupmix.errors import PolicyError
 from soupmix.trust import RoleKeys, SignedSource, publish, read_set, renew, rotate
-
-if TYPE_CHECKING:
-    from tests.support.signed_sets import Shop
+from tests.support.signed_sets import Shop
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 
 
-def refused(shop: "Shop", reason: str, **options: object) -> str:
+def refused(shop: Shop, reason: str, **options: object) -> str:
     with pytest.raises(PolicyError) as caught:
         shop.read(**options)
     assert caught.value.reason == reason, str(caught.value)
@@ -56,7 +53,7 @@ def evil_targets(signer: CryptoSigner, name: str = "law.yaml", data: bytes = b"x
     return made
 
 
-def test_the_happy_path(shop: "Shop") -> None:
+def test_the_happy_path(shop: Shop) -> None:
     found = shop.read()
     assert dict(found.files) == shop.files
     assert found.version == 2
@@ -67,7 +64,7 @@ def test_the_happy_path(shop: "Shop") -> None:
         found.files["law.yaml"] = b""  # type: ignore[index]
 
 
-def test_rollback(shop: "Shop") -> None:
+def test_rollback(shop: Shop) -> None:
     old, state = shop.copy(), shop.fresh()
     shop.publish({"law.yaml": b"newer"})
     assert shop.read(state=state).version == 3
@@ -75,7 +72,7 @@ def test_rollback(shop: "Shop") -> None:
     assert shop.read(state=state).version == 3
 
 
-def test_rollback_of_what_the_set_holds_with_the_online_key(shop: "Shop") -> None:
+def test_rollback_of_what_the_set_holds_with_the_online_key(shop: Shop) -> None:
     """A newer timestamp and snapshot that point to older targets."""
     state, old = shop.fresh(), shop.copy()
     shop.publish({"law.yaml": b"newer"})
@@ -84,7 +81,7 @@ def test_rollback_of_what_the_set_holds_with_the_online_key(shop: "Shop") -> Non
     refused(shop, "rollback", folder=old, state=state)
 
 
-def test_freeze(shop: "Shop") -> None:
+def test_freeze(shop: Shop) -> None:
     state = shop.fresh()
     shop.read(state=state)
     later = NOW + timedelta(days=7, seconds=1)
@@ -93,7 +90,7 @@ def test_freeze(shop: "Shop") -> None:
     assert shop.read(state=state, now=later).version == 2
 
 
-def test_an_expired_root(shop: "Shop") -> None:
+def test_an_expired_root(shop: Shop) -> None:
     later = NOW + timedelta(days=366)
     with pytest.raises(PolicyError) as caught:
         shop.publish(shop.files, now=later)
@@ -104,7 +101,7 @@ def test_an_expired_root(shop: "Shop") -> None:
 
 
 @pytest.mark.parametrize("role", ["snapshot", "targets"])
-def test_mix_and_match(shop: "Shop", role: str) -> None:
+def test_mix_and_match(shop: Shop, role: str) -> None:
     shop.publish({"law.yaml": shop.files["law.yaml"].replace(b"0.5", b"0.1")})
     folder = shop.copy()
     old, new = (folder / f"metadata/{version}.{role}.json" for version in (2, 3))
@@ -113,7 +110,7 @@ def test_mix_and_match(shop: "Shop", role: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["timestamp", "2.snapshot", "2.targets"])
-def test_wrong_key(shop: "Shop", name: str) -> None:
+def test_wrong_key(shop: Shop, name: str) -> None:
     folder = shop.copy()
     path = folder / f"metadata/{name}.json"
     document = load(path)
@@ -122,13 +119,13 @@ def test_wrong_key(shop: "Shop", name: str) -> None:
     refused(shop, "wrong-key" if name == "timestamp" else "mix-and-match", folder=folder)
 
 
-def test_targets_by_a_stranger_who_stole_the_online_key(shop: "Shop") -> None:
+def test_targets_by_a_stranger_who_stole_the_online_key(shop: Shop) -> None:
     folder = shop.copy()
     forge(folder, evil_targets(CryptoSigner.generate_ed25519()), shop.keys.online)
     refused(shop, "wrong-key", folder=folder)
 
 
-def test_a_signature_that_names_a_known_key_is_still_a_strangers(shop: "Shop") -> None:
+def test_a_signature_that_names_a_known_key_is_still_a_strangers(shop: Shop) -> None:
     folder = shop.copy()
     document = load(folder / "metadata/timestamp.json")
     forged = document.sign(CryptoSigner.generate_ed25519())
@@ -138,7 +135,7 @@ def test_a_signature_that_names_a_known_key_is_still_a_strangers(shop: "Shop") -
     refused(shop, "wrong-key", folder=folder)
 
 
-def test_unsigned(shop: "Shop") -> None:
+def test_unsigned(shop: Shop) -> None:
     folder = shop.copy()
     path = folder / "metadata/timestamp.json"
     content = json.loads(path.read_bytes())
@@ -147,7 +144,7 @@ def test_unsigned(shop: "Shop") -> None:
 
 
 @pytest.mark.parametrize("stolen", ["online", "targets"])
-def test_revoked_key(shop: "Shop", new_keys: Callable[[], RoleKeys], stolen: str) -> None:
+def test_revoked_key(shop: Shop, new_keys: Callable[[], RoleKeys], stolen: str) -> None:
     state, before = shop.fresh(), shop.keys
     shop.read(state=state)
     after = new_keys()
@@ -162,7 +159,7 @@ def test_revoked_key(shop: "Shop", new_keys: Callable[[], RoleKeys], stolen: str
     refused(shop, "revoked-key", folder=folder)
 
 
-def test_a_root_by_one_of_three(shop: "Shop") -> None:
+def test_a_root_by_one_of_three(shop: Shop) -> None:
     folder = shop.copy()
     root = load(folder / "metadata/1.root.json")
     root.signed.version = 2
@@ -172,7 +169,7 @@ def test_a_root_by_one_of_three(shop: "Shop") -> None:
     refused(shop, "threshold", folder=folder)
 
 
-def strangers_root(shop: "Shop", folder: Path) -> None:
+def strangers_root(shop: Shop, folder: Path) -> None:
     """Version 2, rightly signed by itself; it names the genuine daily keys too."""
     strangers = [CryptoSigner.generate_ed25519() for _ in range(2)]
     root = Root(version=2, expires=NOW + timedelta(days=5), consistent_snapshot=True)
@@ -191,13 +188,13 @@ def strangers_root(shop: "Shop", folder: Path) -> None:
     document.to_file(str(folder / "metadata/2.root.json"))
 
 
-def test_a_root_by_strangers(shop: "Shop") -> None:
+def test_a_root_by_strangers(shop: Shop) -> None:
     folder = shop.copy()
     strangers_root(shop, folder)
     refused(shop, "wrong-key", folder=folder)
 
 
-def test_a_strangers_root_in_the_publishers_folder_is_not_built_upon(shop: "Shop") -> None:
+def test_a_strangers_root_in_the_publishers_folder_is_not_built_upon(shop: Shop) -> None:
     strangers_root(shop, shop.folder)
     before = sorted(path.name for path in shop.folder.rglob("*"))
     for act in (
@@ -211,7 +208,7 @@ def test_a_strangers_root_in_the_publishers_folder_is_not_built_upon(shop: "Shop
     assert before == sorted(path.name for path in shop.folder.rglob("*"))
 
 
-def test_a_skipped_root(shop: "Shop") -> None:
+def test_a_skipped_root(shop: Shop) -> None:
     """Root version 3, rightly signed, served as version 2."""
     rotate(shop.folder, signers=shop.roots[:2], now=NOW)
     rotate(shop.folder, signers=shop.roots[:2], now=NOW)
@@ -220,7 +217,7 @@ def test_a_skipped_root(shop: "Shop") -> None:
     refused(shop, "mix-and-match", folder=folder)
 
 
-def test_tampered_target(shop: "Shop") -> None:
+def test_tampered_target(shop: Shop) -> None:
     folder = shop.copy()
     (path,) = (folder / "targets").iterdir()
     path.write_bytes(path.read_bytes().replace(b"0.5", b"1.0"))
@@ -231,7 +228,7 @@ def test_tampered_target(shop: "Shop") -> None:
 @pytest.mark.parametrize(
     "pattern", ["targets/*", "metadata/timestamp.json", "metadata/2.snapshot.json", "metadata/2.root.json"]
 )
-def test_endless_data(shop: "Shop", pattern: str, size: int) -> None:
+def test_endless_data(shop: Shop, pattern: str, size: int) -> None:
     """A file that is longer than signed, or than any may be; the last size is a hole that no disk could hold."""
     rotate(shop.folder, signers=shop.roots[:2], now=NOW)
     folder = shop.copy()
@@ -247,7 +244,7 @@ def test_endless_data(shop: "Shop", pattern: str, size: int) -> None:
 @pytest.mark.parametrize(
     "name", ["../../evil", "../../evil.yaml", "/etc/evil.yaml", "a/b.yaml", "Law.yaml", "law.txt", ".yaml"]
 )
-def test_names_that_leave_the_folder(shop: "Shop", name: str, tmp_path: Path) -> None:
+def test_names_that_leave_the_folder(shop: Shop, name: str, tmp_path: Path) -> None:
     folder = shop.copy()
     forge(folder, evil_targets(shop.keys.targets, name), shop.keys.online)
     (folder / "evil").write_bytes(b"x")
@@ -259,7 +256,7 @@ def test_names_that_leave_the_folder(shop: "Shop", name: str, tmp_path: Path) ->
     assert caught.value.reason == "bad-name"
 
 
-def test_delegated_targets_are_not_followed(shop: "Shop") -> None:
+def test_delegated_targets_are_not_followed(shop: Shop) -> None:
     folder = shop.copy()
     targets = evil_targets(shop.keys.targets)
     targets.signed.delegations = Delegations({}, {})
@@ -268,7 +265,7 @@ def test_delegated_targets_are_not_followed(shop: "Shop") -> None:
     refused(shop, "delegation", folder=folder)
 
 
-def test_too_many_files(shop: "Shop") -> None:
+def test_too_many_files(shop: Shop) -> None:
     folder = shop.copy()
     targets = evil_targets(shop.keys.targets)
     one = targets.signed.targets["law.yaml"]
@@ -279,20 +276,20 @@ def test_too_many_files(shop: "Shop") -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, "\0", '{"signed": {}, "signatures": []}', "\ud800"])
-def test_damaged(shop: "Shop", text: str) -> None:
+def test_damaged(shop: Shop, text: str) -> None:
     folder = shop.copy()
     (folder / "metadata/timestamp.json").write_bytes(text.encode("utf-8", "surrogatepass")[:16_000])
     refused(shop, "damaged", folder=folder)
 
 
-def test_another_role_in_its_place(shop: "Shop") -> None:
+def test_another_role_in_its_place(shop: Shop) -> None:
     folder = shop.copy()
     (folder / "metadata/timestamp.json").write_bytes((folder / "metadata/2.snapshot.json").read_bytes())
     refused(shop, "damaged", folder=folder)
 
 
 @pytest.mark.parametrize("name", ["metadata/timestamp.json", "metadata/2.targets.json", "targets/*"])
-def test_missing(shop: "Shop", name: str) -> None:
+def test_missing(shop: Shop, name: str) -> None:
     folder = shop.copy()
     (path,) = folder.glob(name)
     path.unlink()
@@ -300,7 +297,7 @@ def test_missing(shop: "Shop", name: str) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/zero"), os.mkfifo, Path.mkdir])
-def test_links_pipes_and_folders_are_not_read(shop: "Shop", make: Callable[[Path], None]) -> None:
+def test_links_pipes_and_folders_are_not_read(shop: Shop, make: Callable[[Path], None]) -> None:
     folder = shop.copy()
     path = folder / "metadata/timestamp.json"
     path.unlink()
@@ -308,7 +305,7 @@ def test_links_pipes_and_folders_are_not_read(shop: "Shop", make: Callable[[Path
     refused(shop, "unreadable", folder=folder)
 
 
-def test_a_wiped_state_forgets_and_the_floor_does_not(shop: "Shop") -> None:
+def test_a_wiped_state_forgets_and_the_floor_does_not(shop: Shop) -> None:
     old = shop.copy()
     shop.publish({"law.yaml": b"newer"})
     assert shop.read(folder=old).version == 2  # this is why there is a floor
@@ -316,7 +313,7 @@ def test_a_wiped_state_forgets_and_the_floor_does_not(shop: "Shop") -> None:
     assert shop.read(floor=3).version == 3
 
 
-def test_a_pinned_root_that_is_none(shop: "Shop", make_shop: "Callable[[str], Shop]") -> None:
+def test_a_pinned_root_that_is_none(shop: Shop, make_shop: "Callable[[str], Shop]") -> None:
     for root in (
         b"",
         b"{}",
@@ -332,14 +329,14 @@ def test_a_pinned_root_that_is_none(shop: "Shop", make_shop: "Callable[[str], Sh
     assert caught.value.reason == "wrong-key"
 
 
-def test_a_stolen_targets_key_is_not_enough(shop: "Shop") -> None:
+def test_a_stolen_targets_key_is_not_enough(shop: Shop) -> None:
     """Without the online key nobody is shown what it signed."""
     folder = shop.copy()
     forge(folder, evil_targets(shop.keys.targets), CryptoSigner.generate_ed25519())
     refused(shop, "wrong-key", folder=folder)
 
 
-def test_what_lies_in_the_folder_is_never_signed_by_renewing(shop: "Shop", new_keys: Callable[[], RoleKeys]) -> None:
+def test_what_lies_in_the_folder_is_never_signed_by_renewing(shop: Shop, new_keys: Callable[[], RoleKeys]) -> None:
     """An attacker who can write to the publisher's folder gets no signature for what is put there."""
     (shop.folder / "metadata/2.targets.json").write_bytes(evil_targets(CryptoSigner.generate_ed25519()).to_bytes())
     for act in (

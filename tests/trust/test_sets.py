@@ -8,21 +8,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from securesystemslib.signer import CryptoSigner
 
 from soupmix.errors import OutputError, PolicyError
 from soupmix.trust import Lifetimes, RoleKeys, SignedSource, create, publish, read_set, renew, rotate, step
-
-if TYPE_CHECKING:
-    from tests.support.signed_sets import Shop
+from tests.support.signed_sets import Shop
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 
 
-def test_a_set_is_what_was_published_last(shop: "Shop") -> None:
+def test_a_set_is_what_was_published_last(shop: Shop) -> None:
     state = shop.fresh()
     shop.publish({"a.yaml": b"1", "b.json": b"2"})
     assert dict(shop.read(state=state).files) == {"a.yaml": b"1", "b.json": b"2"}
@@ -32,7 +29,7 @@ def test_a_set_is_what_was_published_last(shop: "Shop") -> None:
 
 
 def test_rotation_is_followed_by_an_old_reader_and_by_one_pinned_to_the_first_root(
-    shop: "Shop", new_keys: Callable[[], RoleKeys]
+    shop: Shop, new_keys: Callable[[], RoleKeys]
 ) -> None:
     state = shop.fresh()
     shop.read(state=state)
@@ -56,7 +53,7 @@ def test_rotation_is_followed_by_an_old_reader_and_by_one_pinned_to_the_first_ro
     assert caught.value.reason == "wrong-key"
 
 
-def test_the_threshold_holds_for_writers_too(shop: "Shop", new_keys: Callable[[], RoleKeys], tmp_path: Path) -> None:
+def test_the_threshold_holds_for_writers_too(shop: Shop, new_keys: Callable[[], RoleKeys], tmp_path: Path) -> None:
     names = sorted(path.name for path in shop.folder.rglob("*"))
     two = [signer.public_key for signer in shop.roots[:2]]
     stranger = CryptoSigner.generate_ed25519()
@@ -87,7 +84,7 @@ def test_the_threshold_holds_for_writers_too(shop: "Shop", new_keys: Callable[[]
     assert not (tmp_path / "x").exists()
 
 
-def test_limits_of_a_set(shop: "Shop", tmp_path: Path) -> None:
+def test_limits_of_a_set(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="at most 1048576") as caught:
         shop.publish({"a.yaml": bytes((1 << 20) + 1)})
     assert caught.value.reason == "too-large"
@@ -105,7 +102,7 @@ def test_limits_of_a_set(shop: "Shop", tmp_path: Path) -> None:
     assert refused.value.reason == "exists"
 
 
-def test_a_killed_publisher_leaves_the_old_set_or_the_new_one(shop: "Shop", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_publisher_leaves_the_old_set_or_the_new_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped before every single write in turn; an old reader and a fresh one always read a whole set."""
     write, state, new = step.write_file, shop.fresh(), {"law.yaml": b"newer", "more.json": b"{}"}
     for stop in range(20):
@@ -132,7 +129,7 @@ def test_a_killed_publisher_leaves_the_old_set_or_the_new_one(shop: "Shop", monk
 
 
 def test_a_rotation_killed_on_the_way_refuses_and_is_repaired_by_publishing(
-    shop: "Shop", new_keys: Callable[[], RoleKeys], monkeypatch: pytest.MonkeyPatch
+    shop: Shop, new_keys: Callable[[], RoleKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, state = step.write_file, shop.fresh()
     shop.read(state=state)
@@ -166,7 +163,7 @@ for _ in range(20):
 """
 
 
-def test_two_processes_read_while_a_third_publishes(shop: "Shop") -> None:
+def test_two_processes_read_while_a_third_publishes(shop: Shop) -> None:
     state, root = shop.fresh(), shop.folder / "metadata/1.root.json"
     words = [sys.executable, "-c", READ, str(shop.folder), str(root), str(state), NOW.isoformat()]
     readers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -182,7 +179,7 @@ def test_two_processes_read_while_a_third_publishes(shop: "Shop") -> None:
 
 
 @pytest.mark.parametrize("act", ["read", "publish", "renew", "rotate"])
-def test_one_at_a_time(shop: "Shop", act: str) -> None:
+def test_one_at_a_time(shop: Shop, act: str) -> None:
     """Whoever holds the folder makes the others wait: readers on their state, writers on the repository."""
     state = shop.fresh()
     shop.read(state=state)
@@ -203,7 +200,7 @@ def test_one_at_a_time(shop: "Shop", act: str) -> None:
 
 
 def test_what_was_seen_is_remembered_where_it_is_said(
-    shop: "Shop", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOUPMIX_STATE", str(tmp_path / "state"))
     found = read_set(SignedSource(shop.folder, shop.root), now=NOW)
@@ -215,13 +212,13 @@ def test_what_was_seen_is_remembered_where_it_is_said(
         read_set(SignedSource(shop.folder, shop.root), now=NOW)
 
 
-def test_the_time_that_is_given_is_the_time_that_counts(shop: "Shop") -> None:
+def test_the_time_that_is_given_is_the_time_that_counts(shop: Shop) -> None:
     assert shop.read(now=NOW + timedelta(days=6)).version == 2
     for days in (-400, 0):  # the past is no reason to refuse
         assert shop.read(now=NOW + timedelta(days=days)).version == 2
 
 
-def test_nobody_needs_the_network(shop: "Shop", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_needs_the_network(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     def no(*_: object, **__: object) -> None:
@@ -231,7 +228,7 @@ def test_nobody_needs_the_network(shop: "Shop", monkeypatch: pytest.MonkeyPatch)
     assert shop.read().version == 2
 
 
-def test_an_unwritable_folder_is_one_sentence(shop: "Shop") -> None:
+def test_an_unwritable_folder_is_one_sentence(shop: Shop) -> None:
     (shop.folder / "metadata/3.targets.json").mkdir()
     with pytest.raises(OutputError, match=r"3\.targets\.json is a folder, and only a regular file is replaced"):
         shop.publish(shop.files)

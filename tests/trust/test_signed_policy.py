@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,9 +15,7 @@ from soupmix.policy import Policy
 from soupmix.policy.inventory import inventory
 from soupmix.trust import load_signed
 from soupmix.trust.layout import INVENTORY
-
-if TYPE_CHECKING:
-    from tests.support.signed_sets import Shop
+from tests.support.signed_sets import Shop
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 
@@ -55,7 +52,7 @@ def two(make_shop: "Callable[[str], Shop]") -> "tuple[Shop, Shop]":
     return law, organisation
 
 
-def signed(law: "Shop", organisation: "Shop", **options: object) -> Policy:
+def signed(law: Shop, organisation: Shop, **options: object) -> Policy:
     options = {"adapters": ADAPTERS, "now": NOW, **options}
     return load_signed(law=law.source(), organisation=organisation.source(), **options).policy  # type: ignore[arg-type]
 
