@@ -150,7 +150,7 @@ def note_line(checkpoint: Checkpoint) -> bytes:
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a folder that is a symbolic link, which whoever may change it could lead anywhere.
+    """Refuse a folder that is a symbolic link: whoever can change the link could lead it anywhere.
 
     Raises:
         AuditError: it is one (reason "symlink").
