@@ -70,6 +70,15 @@ def test_what_is_open_or_measured_is_read_back_too() -> None:
     assert Policy.open(SHELF).clamp("friendly=1", sources="inferred").to_dict()["sources"] == {"*": "inferred"}
 
 
+def test_what_was_granted_by_digest_and_what_kept_it_near() -> None:
+    shelf = measured(4)
+    for made, metric in ((norm_policy(shelf, 0.02, "delta"), "delta"), (Policy.open(SHELF), "weights")):
+        grant = made.clamp("friendly=0.01,expert=0.02")
+        assert made.metric == grant.metric == metric
+        assert grant.weighted == tuple((grant.digests[name], micro) for name, micro in grant.granted.items())
+        assert {digest for digest, _ in grant.weighted} == set(grant.digests.values()) != set()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
