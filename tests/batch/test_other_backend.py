@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from soupmix.backends import Limits
+from soupmix.errors import SoupmixError
 from tests.support.batch_shop import Shop, chat, mixed, plain
 from tests.support.echo_backend import EchoBackend
 
@@ -22,6 +25,23 @@ def test_a_batch_needs_nothing_but_the_protocol(shop: Shop, tmp_path: Path) -> N
     assert first["choices"][0]["message"]["content"] == "user: hi\n"
     assert first["soup"]["granted"] == {"calm": "0.5"}
     assert [each["text"] for each in second["choices"]] == ["once", "twice"]
+
+
+class StoppedShop(Shop):
+    def backend(self, limits: Limits) -> EchoBackend:  # type: ignore[override]
+        made = EchoBackend(limits)
+        made.close()
+        return made
+
+
+def test_a_backend_that_stopped_before_a_line_was_taken_is_said_as_at_any_other_time(
+    shop: Shop, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps(chat(0)) + "\n")
+    with pytest.raises(SoupmixError, match="start the batch again") as caught:
+        StoppedShop(shop.engine, shop.policy).work(source, tmp_path / "out.jsonl")
+    assert caught.value.reason == "stopped"
 
 
 def test_every_line_gets_its_status_whoever_answers(shop: Shop, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.support.serving import MODEL, POLICY, Running, running
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: Store) -> Callable[..., ServerConfig]:
-    """A config of a server in a folder of its own, under `POLICY`; settings and fields by name."""
+    """A config of a server in a folder of its own, under `POLICY`; settings, fields, limits and store by name."""
 
     def make(**given: Any) -> ServerConfig:
         home = tmp_path_factory.mktemp("home")
@@ -26,12 +26,11 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store
         names = Settings.__dataclass_fields__.keys() & given.keys()
         settings = Settings(model=MODEL, **{"patience": 10.0, "drain": 5.0} | {name: given.pop(name) for name in names})
         limits = given.pop("limits", Limits(rows=8, length=256, waiting=32))
+        store = given.pop("store", pico_store)
         made = ServerConfig(
             settings=settings,
-            backend=lambda: LocalBackend.open(
-                tiny_base, pico_store, dtype="fp32", limits=limits, method=settings.method
-            ),
-            adapters=pico_store,
+            backend=lambda: LocalBackend.open(tiny_base, store, dtype="fp32", limits=limits, method=settings.method),
+            adapters=store,
             database=str(home / "serve.db"),
             policies=lambda: (policy,),
             audit=home / "audit",

@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 
 from soupmix.backends import Backend, Delta, Ticket
 from soupmix.batch.line import Answered, Begun, Line, Result
-from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
+from soupmix.errors import Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.openai.forms import AnswerSoFar
 
 __all__ = ["in_order", "waiting_room"]
@@ -113,7 +113,11 @@ class _Flow:
         row = _Row(begun, tuple(AnswerSoFar() for _ in range(count)), count)
         self._rows[number] = row
         for place, request in enumerate(begun.requests):
-            row.tickets.append(self._backend.submit(request, self._sink(number, place)))
+            try:
+                row.tickets.append(self._backend.submit(request, self._sink(number, place)))
+            except Overloaded:
+                self._check_alive()  # a backend that has stopped takes nothing, either; that is what is to be said then
+                raise
 
     def _sink(self, number: int, place: int) -> Callable[[Delta], None]:
         return lambda delta: self._inbox.put((number, place, delta))
