@@ -102,7 +102,7 @@ def answer_prompts(
     are compared under the same luck.
 
     Args:
-        method: how the soup is merged, "delta" or "factor". system: system prompt, "" for none.
+        method: how the soup is merged, one of `soupmix.methods.served`. system: system prompt, "" for none.
     """
     made = engine.complete(
         [conversation(p.text, system) for p in prompts],
