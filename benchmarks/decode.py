@@ -49,9 +49,9 @@ def variants(people: int, dtype: str) -> tuple[dict[str, tuple[Any, Callable[[in
 
     from soupmix import Engine, Policy, Store
     from soupmix.base import resolve
+    from soupmix.engine import Sampling
     from soupmix.engine.decode import decode
     from soupmix.engine.rows import BatchWeights
-    from soupmix.engine.sampling import Sampling
 
     base, store = resolve("smollm2-135m-instruct"), Store.shipped()
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
