@@ -136,6 +136,17 @@ def test_a_manifest_of_two_bases_is_refused(stored: Store, handmade: Handmade, t
     assert caught.value.reason == "bad-manifest"
 
 
+def test_a_manifest_that_names_one_adapter_twice_is_refused(stored: Store) -> None:
+    (name,) = stored.names
+    path = stored.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content["adapters"]["twin"] = content["adapters"][name] | {"name": "twin"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(AdapterError, match="are one adapter; a store holds each once, under one name") as caught:
+        Store(stored.folder)
+    assert caught.value.reason == "bad-manifest"
+
+
 def test_a_base_that_is_cut_short_while_it_is_read(tiny_base: Base, tmp_path: Path) -> None:
     name = "model.layers.0.self_attn.q_proj"
     info = tiny_base.tensors()[f"{name}.weight"]

@@ -1,0 +1,49 @@
+"""What the objects of a policy look like at a prompt: one useful line."""
+
+import pytest
+
+from soupmix.errors import RecipeError, WeightError
+from soupmix.policy import Policy
+from soupmix.weights import Weights
+from tests.support.policies import load
+from tests.support.shelf import SHELF, digest_of
+
+CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}
+
+
+def test_one_line_each() -> None:
+    policy = load(CAP)
+    (rule,) = policy.rules
+    grant = policy.clamp("friendly=1")
+    (binding,) = grant.binding
+    assert policy.metric == "weights"
+    assert repr(policy) == f"<Policy of x.yaml for 6 adapters, {policy.digest[:19]}...>"
+    assert repr(Policy.open(SHELF)).startswith("<Policy of no documents for 6 adapters, sha256:")
+    assert repr(rule) == "<ScopedRule x.yaml (organisation) cap>"
+    assert repr(rule.ref) == "<RuleRef x.yaml (organisation) cap>"
+    assert repr(binding) == "<Binding of friendly: x.yaml (organisation): at most 0.5>"
+    assert repr(grant) == f"<Grant of friendly=0.5 for friendly=1, under {policy.digest[:19]}...>"
+
+
+def test_what_a_merge_identity_is_made_of() -> None:
+    grant = load(CAP).clamp("friendly=1,concise=0.25")
+    assert grant.weighted == ((digest_of("concise"), 250_000), (digest_of("friendly"), 500_000))
+
+
+def test_rules_hold_for_those_in_their_scope() -> None:
+    scoped, plain = load({**CAP, "scope": {"audience": ["minor"]}}, {**CAP, "id": "all"}).rules
+    assert [scoped.applies(said) for said in ({}, {"audience": "minor"}, {"audience": "adult"})] == [True, True, False]
+    assert plain.applies({"audience": "adult"})
+
+
+def test_a_request_is_checked_without_granting_anything() -> None:
+    policy = load({**CAP, "mode": "refuse"})
+    policy.check(Weights("friendly=1"), sources={"friendly": "stored"}, audience="minor")
+    with pytest.raises(WeightError, match="unknown adapter 'nobody'"):
+        policy.check(Weights("nobody=1"))
+    with pytest.raises(WeightError, match="unknown adapter 'nobody'"):
+        policy.check(Weights("friendly=1"), sources={"nobody": "stored"})
+    with pytest.raises(RecipeError, match="unknown source 'guessed'"):
+        policy.check(Weights("friendly=1"), sources="guessed")
+    with pytest.raises(RecipeError, match="unknown attribute 'age'"):
+        policy.check(Weights("friendly=1"), age="9")
