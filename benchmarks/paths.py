@@ -179,7 +179,7 @@ def _short(file: str) -> str:
     return str(Path(file).relative_to(Path(root).parent))
 
 
-def house() -> dict[str, Any]:
+def whole() -> dict[str, Any]:
     """Number of files, their lines, and circles of imports."""
     import grimp
 
@@ -215,7 +215,7 @@ def main() -> None:
         made = walk(options.way)
         Path("way.json").write_text(json.dumps(made))
         return
-    found = {"house": house(), **{name: _apart(name) for name in WAYS}}
+    found = {"whole": whole(), **{name: _apart(name) for name in WAYS}}
     print(json.dumps(found, indent=2) if options.json else _table(found))
 
 
@@ -233,7 +233,7 @@ def _apart(name: str) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Any]) -> str:
-    whole = found["house"]
+    whole = found["whole"]
     sizes = ", ".join(str(len(each)) for each in whole["circles"]) or "none"
     lines = ["| way | files | rooms | functions | imported |", "|---|---|---|---|---|"]
     for name in WAYS:

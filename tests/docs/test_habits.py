@@ -92,7 +92,7 @@ MEASURED = {
 MEASURED |= {"roofline.md", "row_leaks.md", "serve_bench.md", "sweep.md"}
 
 
-def test_the_map_is_of_this_house() -> None:
+def test_the_map_shows_what_is_there() -> None:
     table = text_of("CONTRIBUTING.md").partition("## Map")[2].partition("Three ways")[0]
     source, kernels = ROOT / "src/soupmix", ROOT / "kernels/soupmix_kernels"
     files = [*source.glob("*.py"), *source.glob("*/*.py"), *kernels.glob("*.py")]

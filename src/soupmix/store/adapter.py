@@ -1,4 +1,4 @@
-"""What the rest of the house knows about an adapter: its manifest entry, and its factors in memory."""
+"""What other rooms know about an adapter: its manifest entry, and its factors in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
