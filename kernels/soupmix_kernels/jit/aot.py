@@ -30,7 +30,7 @@ from soupmix_kernels.checks import FLOATS
 from soupmix_kernels.jit import tiles
 from soupmix_kernels.jit.tiles import Tile
 
-__all__ = ["TARGETS", "Configuration", "Figures", "Row", "compile_for", "configurations", "main", "table"]
+__all__ = ["TARGETS", "CompiledRow", "Configuration", "Figures", "compile_for", "configurations", "main", "table"]
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942")
 _SAMPLES: Mapping[str, Sequence[int]] = {
@@ -85,7 +85,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CompiledRow:
     """One line of the table."""
 
     configuration: Configuration
@@ -234,7 +234,7 @@ def _accesses() -> dict[tuple[str, int], str]:
     }
 
 
-def table(targets: Iterable[str] = TARGETS, workers: int = 2) -> list[Row]:
+def table(targets: Iterable[str] = TARGETS, workers: int = 2) -> list[CompiledRow]:
     """Compile every configuration for every target anew, in `workers` processes; sorted.
 
     Raises:
@@ -246,7 +246,7 @@ def table(targets: Iterable[str] = TARGETS, workers: int = 2) -> list[Row]:
         ProcessPoolExecutor(workers, get_context("spawn"), _compile_into, (cache,)) as pool,
     ):
         figures = pool.map(compile_for, *zip(*jobs, strict=True))
-        return [Row(*job, each) for job, each in zip(jobs, figures, strict=True)]
+        return [CompiledRow(*job, each) for job, each in zip(jobs, figures, strict=True)]
 
 
 def _compile_into(cache: str) -> None:
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{text}\n")
 
 
-def _write(path: Path, rows: Iterable[Row]) -> None:
+def _write(path: Path, rows: Iterable[CompiledRow]) -> None:
     versions: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
     versions[version("triton")] = {row.name: asdict(row.figures) for row in rows}
     parts = []

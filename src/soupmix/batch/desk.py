@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from soupmix.audit import Record
 from soupmix.backends import Backend
-from soupmix.batch.line import CHAT, Answered, Begun, Line, Result
+from soupmix.batch.line import CHAT, Answered, Begun, Line, LineResult
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.methods import DEFAULT, check_linear
 from soupmix.openai.answers import SoupAnswer
@@ -117,7 +117,7 @@ class Desk:
         )
         return Begun(line, ask, grant, merge, tuple(asked))
 
-    def record(self, result: Result, batch: str) -> dict[str, Any]:
+    def record(self, result: LineResult, batch: str) -> dict[str, Any]:
         """The output line of a result.
 
         Args:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from soupmix.batch.inputs import InputFile
 from soupmix.batch.journal import Journal
-from soupmix.batch.line import Answered, Begun, Line, Result
+from soupmix.batch.line import Answered, Begun, Line, LineResult
 from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.files import compact_json, strict_json
 from soupmix.openai.forms import AnswerSoFar
@@ -21,7 +21,7 @@ __all__ = ["check_held"]
 _OF_THE_ENGINE: Final = ("not-finite", "step-failed")
 """Why a line that the policy grants may have no answer."""
 
-_Record = Callable[[Result], Mapping[str, Any]]
+_Record = Callable[[LineResult], Mapping[str, Any]]
 
 
 def check_held(source: InputFile, journal: Journal, preview: Callable[[Line], Begun], record: _Record) -> None:
@@ -53,12 +53,12 @@ def _expected(line: Line, held: Any, preview: Callable[[Line], Begun], record: _
     try:
         begun = preview(line)
     except (WeightError, RecipeError, PolicyRefusal) as error:
-        return _plain(record(Result(line, error)))
+        return _plain(record(LineResult(line, error)))
     said = held["error"]
     if said is not None and said["code"] in _OF_THE_ENGINE:
-        return _plain(record(Result(line, SoupmixError(said["message"], reason=said["code"]))))
+        return _plain(record(LineResult(line, SoupmixError(said["message"], reason=said["code"]))))
     empty = tuple(AnswerSoFar() for _ in begun.requests)
-    expected, body = _plain(record(Result(line, Answered(begun, empty)))), held["response"]["body"]
+    expected, body = _plain(record(LineResult(line, Answered(begun, empty)))), held["response"]["body"]
     return _filled(expected, body["choices"], body["usage"])
 
 

@@ -10,7 +10,7 @@ from soupmix.openai.forms import AnswerSoFar
 from soupmix.openai.wire import Ask
 from soupmix.policy import Grant
 
-__all__ = ["CHAT", "COMPLETIONS", "Answered", "Begun", "Line", "Result", "bounded_lines"]
+__all__ = ["CHAT", "COMPLETIONS", "Answered", "Begun", "Line", "LineResult", "bounded_lines"]
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -58,7 +58,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class LineResult:
     """What became of a line: its answers, or why there are none."""
 
     line: Line

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from soupmix.backends import Backend, Delta, Ticket
-from soupmix.batch.line import Answered, Begun, Line, Result
+from soupmix.batch.line import Answered, Begun, Line, LineResult
 from soupmix.errors import Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.openai.forms import AnswerSoFar
 
@@ -24,7 +24,7 @@ def waiting_room(rows: int, answers: int) -> int:
 
 def in_order(
     lines: Iterator[Line], begin: Callable[[Line], Begun], backend: Backend, *, stopping: Callable[[], bool]
-) -> Iterator[Result]:
+) -> Iterator[LineResult]:
     """Answer lines as rows become free, and give their results in order.
 
     Args:
@@ -67,7 +67,7 @@ class _Flow:
         self._begin, self._backend = begin, backend
         self._inbox: SimpleQueue[tuple[int, int, Delta]] = SimpleQueue()
         self._rows: dict[int, _Row] = {}
-        self._results: dict[int, Result] = {}
+        self._results: dict[int, LineResult] = {}
         self._places: deque[int] = deque()  # numbers of the lines whose results were not given yet, in order
 
     @property
@@ -89,11 +89,11 @@ class _Flow:
         except (WeightError, RecipeError, PolicyRefusal) as error:
             if error.reason == "ended":
                 raise
-            self._results[line.number] = Result(line, error)
+            self._results[line.number] = LineResult(line, error)
         else:
             self._submit(begun)
 
-    def ready(self) -> Iterator[Result]:
+    def ready(self) -> Iterator[LineResult]:
         """Results that are next in order."""
         while self._places and self._places[0] in self._results:
             yield self._results.pop(self._places.popleft())
@@ -135,7 +135,7 @@ class _Flow:
             row.left -= 1
             if row.left == 0:
                 del self._rows[number]
-                self._results[number] = Result(row.begun.line, Answered(row.begun, row.answers))
+                self._results[number] = LineResult(row.begun.line, Answered(row.begun, row.answers))
 
     def _fail(self, row: _Row, error: SoupmixError) -> None:
         if error.reason == "stopped":
@@ -143,7 +143,7 @@ class _Flow:
         for ticket in row.tickets:
             ticket.cancel()
         del self._rows[row.begun.line.number]
-        self._results[row.begun.line.number] = Result(row.begun.line, error)
+        self._results[row.begun.line.number] = LineResult(row.begun.line, error)
 
     def _check_alive(self) -> None:
         if not self._backend.state().alive:

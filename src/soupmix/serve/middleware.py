@@ -16,7 +16,7 @@ from soupmix.openai.errors import HttpError
 from soupmix.serve.auth import recognise
 from soupmix.serve.logs import LOGGER, tell
 from soupmix.serve.responses import error_response, refusal_response
-from soupmix.serve.shares import Part
+from soupmix.serve.shares import BodyShare
 from soupmix.serve.state import OPEN_PATHS, ServerState
 from soupmix.serve.strict import READ
 
@@ -56,8 +56,8 @@ class IncomingBody:
                 reason="bad-framing",
             )
 
-    async def body(self, part: Part) -> bytes:
-        """All of it. Raises `HttpError` (413, it is too large; 408, it takes too long), or as `Part.take` does."""
+    async def body(self, part: BodyShare) -> bytes:
+        """All of it. Raises `HttpError` (413, it is too large; 408, it takes too long), or as `BodyShare.take` does."""
         parts, size = [], 0
         declared = self._headers.get("content-length", "0")
         if declared.isdecimal() and int(declared[:20]) > self._most:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from soupmix.errors import Overloaded
 
-__all__ = ["Bodies", "Part", "Shares"]
+__all__ = ["Bodies", "BodyShare", "Shares"]
 
 
 class Shares:
@@ -56,9 +56,9 @@ class Bodies:
         return self._of.total()
 
     @contextmanager
-    def part(self, tenant: str) -> Iterator["Part"]:
+    def part(self, tenant: str) -> Iterator["BodyShare"]:
         """What one request of a tenant holds; given back at the end, if not before."""
-        part = Part(self, tenant)
+        part = BodyShare(self, tenant)
         try:
             yield part
         finally:
@@ -78,7 +78,7 @@ class Bodies:
             del self._of[tenant]
 
 
-class Part:
+class BodyShare:
     """What one request holds of a budget."""
 
     def __init__(self, bodies: Bodies, tenant: str) -> None:

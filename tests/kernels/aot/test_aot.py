@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from soupmix_kernels.jit import aot, tiles
-from soupmix_kernels.jit.aot import Configuration, Row
+from soupmix_kernels.jit.aot import CompiledRow, Configuration
 
 COMMITTED = Path(__file__).parents[3] / "kernels" / "aot.json"
 KIB = 1024
@@ -42,13 +42,13 @@ def targets(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def rows(targets: tuple[str, ...]) -> list[Row]:
+def rows(targets: tuple[str, ...]) -> list[CompiledRow]:
     """All configurations on these targets, compiled anew."""
     return aot.table(targets)
 
 
 def test_registers_and_shared_memory_are_those_of_the_committed_table(
-    rows: list[Row], targets: tuple[str, ...]
+    rows: list[CompiledRow], targets: tuple[str, ...]
 ) -> None:
     committed = json.loads(COMMITTED.read_text())
     if version("triton") not in committed:
@@ -62,7 +62,9 @@ def _target(name: str) -> str:
     return next(target for target in aot.TARGETS if target in name.split())
 
 
-def test_every_kernel_and_every_choice_of_tiles_is_among_them(rows: list[Row], targets: tuple[str, ...]) -> None:
+def test_every_kernel_and_every_choice_of_tiles_is_among_them(
+    rows: list[CompiledRow], targets: tuple[str, ...]
+) -> None:
     launched = set(re.findall(r"\b([a-z_]+)_kernel\b", Path(tiles.__file__).with_name("launch.py").read_text()))
     assert {row.configuration.kernel for row in rows} == launched
     assert len(rows) == len({row.name for row in rows}) == len(aot.configurations()) * len(targets)
@@ -70,35 +72,35 @@ def test_every_kernel_and_every_choice_of_tiles_is_among_them(rows: list[Row], t
     assert {row.configuration.kernel for row in loose} == launched
 
 
-def test_nothing_spills(rows: list[Row]) -> None:
+def test_nothing_spills(rows: list[CompiledRow]) -> None:
     assert [row.name for row in rows if row.figures.spilled] == []
 
 
-def test_shared_memory_fits(rows: list[Row]) -> None:
+def test_shared_memory_fits(rows: list[CompiledRow]) -> None:
     assert [row.name for row in rows if row.figures.shared > SHARED[row.target]] == []
 
 
-def test_every_dot_runs_on_matrix_units(rows: list[Row]) -> None:
+def test_every_dot_runs_on_matrix_units(rows: list[CompiledRow]) -> None:
     dots = [row for row in rows if row.configuration.kernel != "coefficients"]
     assert [
         row.name for row in dots if not any(re.match(MATRIX[row.target], name) for name in row.figures.matrix)
     ] == []
 
 
-def test_large_tensors_are_read_16_bytes_at_a_time(rows: list[Row]) -> None:
+def test_large_tensors_are_read_16_bytes_at_a_time(rows: list[CompiledRow]) -> None:
     aligned = [row for row in rows if row.configuration.aligned]
     found = {(row.name, of): _width(row, of) for row in aligned for of in LARGE.get(row.configuration.kernel, ())}
     assert {key: width for key, width in found.items() if width is not None} == {}
 
 
-def test_nothing_but_columns_of_odd_ranks_is_read_in_less_than_a_word(rows: list[Row]) -> None:
+def test_nothing_but_columns_of_odd_ranks_is_read_in_less_than_a_word(rows: list[CompiledRow]) -> None:
     aligned = [row for row in rows if row.configuration.aligned]
     narrow = {(row.configuration.kernel, of) for row in aligned for of, width in row.figures.loads.items() if width < 4}
     assert narrow == {("expand_factor", "b")}
     assert all(row.configuration.tile["UNIT"] == 1 for row in aligned if row.figures.loads.get("b", 16) < 4)
 
 
-def _width(row: Row, of: str) -> int | None:
+def _width(row: CompiledRow, of: str) -> int | None:
     """How many bytes a load of this tensor moves where that is not what it should be, else None.
 
     In `factor` a load cannot be wider than what the ranks of adapters side by side are a multiple of. On CUDA, Triton 3.9 names
