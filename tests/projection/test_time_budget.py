@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from soupmix.errors import PolicyRefusal
@@ -8,6 +10,7 @@ from soupmix.projection.time_budget import check_time, time_budget
 def test_a_budget_holds_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "thread_time", lambda: clock[0])
     with time_budget(2.0):
         with time_budget(1.0):
             clock[0] = 1.5
@@ -18,3 +21,19 @@ def test_a_budget_holds_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(PolicyRefusal):
             check_time()
     check_time()
+
+
+def test_waiting_spends_nothing() -> None:
+    with time_budget(0.05):
+        time.sleep(0.2)  # as a thread does whose turn does not come
+        check_time()
+
+
+def test_computing_spends_it() -> None:
+    with time_budget(0.05):
+        end = time.thread_time() + 0.1
+        while time.thread_time() < end:
+            pass
+        with pytest.raises(PolicyRefusal) as caught:
+            check_time()
+    assert caught.value.reason == "too-slow"
