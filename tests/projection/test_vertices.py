@@ -130,6 +130,15 @@ def test_an_end_without_whole_points_is_refused() -> None:
     assert caught.value.reason == "no-integer-point"
 
 
+def test_an_end_is_looked_for_behind_one_without_whole_points() -> None:
+    """a + b + c = 5 and b + d = c + d = 2 make a + 2 b = 5: a reaches 4, but a whole point only at 3."""
+    sums: list[Half] = [((1, 1, 1, 0), 5), ((0, 1, 0, 1), 2), ((0, 0, 1, 1), 2)]
+    equal = [*sums, *[(tuple(-coef for coef in coefs), -high) for coefs, high in sums]]
+    halves = [*box(4, 5, 5, 5), *equal]
+    assert max(each[0] for each in wholes(halves)) == 3
+    assert extent(region_of(halves), 0) == (1, 3)
+
+
 M = 1_000_000
 
 
