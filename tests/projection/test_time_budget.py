@@ -23,10 +23,13 @@ def test_a_budget_holds_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
     check_time()
 
 
-def test_waiting_spends_nothing() -> None:
-    with time_budget(0.05):
-        time.sleep(0.2)  # as a thread does whose turn does not come
+def test_waiting_spends_nothing_for_a_while() -> None:
+    with time_budget(0.2):
+        time.sleep(0.3)  # as a thread does whose turn does not come
         check_time()
+        time.sleep(0.7)
+        with pytest.raises(PolicyRefusal):
+            check_time()
 
 
 def test_computing_spends_it() -> None:

@@ -56,7 +56,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as stop:
-        click.echo("soupmix: interrupted; nothing was left half-written", err=True)
+        wrong = stop.__cause__ if isinstance(stop.__cause__, SoupmixError | OSError) else None
+        click.echo(f"soupmix: interrupted; {wrong or 'nothing was left half-written'}", err=True)
         sys.exit(exit_code(stop))
     except SoupmixError as error:
         click.echo(f"soupmix: {error}", err=True)
