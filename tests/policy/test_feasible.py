@@ -149,6 +149,36 @@ def test_under_a_bound_on_the_norm(seed: int, metric: str) -> None:
         assert not feasible.contains(corner)
 
 
+def test_an_end_that_a_ball_cuts_is_found_where_no_group_overlaps() -> None:
+    """The positions before the end round alike, so that one rounding of each would find nothing. The end by hand: the first
+    weight helps the second and ends at its bound of 0.4, the third only costs norm; what is left is a quadratic equation.
+    """
+    shelf = measured(0)
+    shelf.gram = np.eye(6)
+    shelf.gram[:3, :3] = [
+        [0.041337, -0.235707, 0.057075],
+        [-0.235707, 5.773238, 0.821186],
+        [0.057075, 0.821186, 0.495674],
+    ]
+    caps = zip(NAMES, ("0.4", "0.2", "0.4", "0", "0", "0"), strict=True)
+    rules = [{"rule": "bounds", "adapter": name, "at_most": cap} for name, cap in caps]
+    policy = norm_policy(shelf, 0.003, "weights", *rules)
+    feasible, name = policy.feasible(), NAMES[1]
+    end = max(np.roots([5.773238, -2 * 0.4 * 0.235707, 0.041337 * 0.4**2 - 0.3**2])) * MILLION
+    assert end - 12 <= feasible.most(name) <= end
+    assert policy.clamp({NAMES[0]: 0.4, name: 0.2}).granted[name] <= feasible.most(name)
+    assert feasible.bounds()[name] == (0, feasible.most(name))
+
+
+def test_a_refusal_names_what_there_is_to_widen(monkeypatch: pytest.MonkeyPatch) -> None:
+    round_one = norm_policy(measured(0), 0.003).feasible()
+    monkeypatch.setattr("soupmix.projection.faces.Face.round", lambda *_: None)
+    for refused in (lambda: round_one.most(NAMES[0]), lambda: round_one.nearest({NAMES[0]: 1})):
+        with pytest.raises(PolicyRefusal, match=r"; widen (?!one of).*norm") as caught:
+            refused()
+        assert caught.value.reason == "no-integer-point"
+
+
 def test_what_is_said_of_a_request_says_which_set() -> None:
     minors = {"rule": "bounds", "adapter": "friendly", "at_most": "0.3", "scope": {"audience": ["minor"]}}
     chosen = {"rule": "source", "adapter": "expert", "allow": ["explicit"]}

@@ -27,8 +27,7 @@ def extent(region: Region, index: int) -> tuple[int, int]:
     least, most = ([each for each in found if each is not None] for found in ends)
     if not least or not most:
         raise PolicyRefusal(
-            f"the rules leave no whole millionths of {region.space.names[index]} at an end of its range; widen one of the "
-            "overlapping groups",
+            f"the rules leave no whole millionths of {region.space.names[index]} at an end of its range; {region.advice}",
             reason="no-integer-point",
         )
     return min(least), max(most)
@@ -77,8 +76,9 @@ class _Along:
 
     def _whole(self, weight: int) -> bool:
         cut = self._cut(weight)
-        found = cut.project([0] * self._size, None)
-        return found is not None and cut.round(found) is not None
+        origin = [0] * self._size
+        found = cut.project(origin, None)
+        return found is not None and cut.whole(origin, found, None) is not None
 
     def _cut(self, weight: int) -> Face:
         """The part of the face where the weight is this."""

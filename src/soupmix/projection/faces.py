@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 
 from soupmix.errors import PolicyError
 from soupmix.projection.active_set import minimise
@@ -15,6 +16,7 @@ from soupmix.projection.time_budget import check_time
 
 __all__ = ["Face", "resolve"]
 
+_STEPS = 12
 _MOST = 512
 _MOST_MET = 1 << 15
 
@@ -51,6 +53,24 @@ class Face:
         """The nearest point in whole millionths beside a solution, or None."""
         granted = round_inside(solution, self.rows)
         return None if granted is None or (self.ball is not None and not self.holds(granted)) else granted
+
+    def whole(self, requested: Sequence[int], solution: Solution, metric: Matrix | None) -> tuple[int, ...] | None:
+        """A point in whole millionths beside `solution`, which is the nearest point to `requested`; None if none was found.
+
+        Rounding may leave the ball by a hair: then the nearest point of a smaller ball is rounded.
+        """
+        weights, step = self.round(solution), 0
+        while weights is None and self.ball is not None and step < _STEPS:
+            inner = Face(self.rows, _smaller(self.ball, step), self.forest)
+            again, step = inner.project(requested, metric), step + 1
+            weights = None if again is None else self.round(again)
+        return weights
+
+
+def _smaller(ball: Ellipsoid, step: int) -> Ellipsoid:
+    """A ball with a smaller radius: less by an eighth of what a millionth of the longest delta adds, doubled at every step."""
+    longest = max((row[index] for index, row in enumerate(ball.gram)), default=0)
+    return Ellipsoid(ball.gram, max(isqrt(ball.limit) - ((isqrt(longest) + 1) << step) // 8, 0) ** 2)
 
 
 @dataclass(frozen=True, slots=True)

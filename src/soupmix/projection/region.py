@@ -21,7 +21,6 @@ from soupmix.projection.time_budget import check_time
 
 __all__ = ["Projected", "Pull", "Region", "Space", "minimal_conflict"]
 
-_STEPS = 12
 _MOST_COST: Final = (
     20_000  # bounds to look at, on all faces together: about half a second on one core, see docs/policy.md
 )
@@ -108,6 +107,12 @@ class Region:
         """How many rows it takes in memory."""
         return sum(len(face.rows) for face in self.faces)
 
+    @property
+    def advice(self) -> str:
+        """What to do where no whole point is found."""
+        overlapping = "" if all(face.forest is not None for face in self.faces) else "one of the overlapping groups"
+        return "widen " + " or ".join(filter(None, [overlapping, str(self.ball.rule) if self.ball else ""]))
+
     def holds(self, weights: Sequence[int], scale: int = 1) -> bool:
         """Whether weights / scale, in millionths, are a point of the set."""
         return any(face.holds(weights, scale) for face in self.faces)
@@ -119,28 +124,20 @@ class Region:
 
         Raises:
             PolicyRefusal: the result could not be certified (reason "uncertified"), or no integer point lies beside
-                the projection (reason "no-integer-point"; possible only where groups overlap without nesting).
+                the projection (reason "no-integer-point"; possible only where groups overlap or a norm is bounded).
         """
         metric = self.space.metric
         solution, face = nearest(self.faces, requested, metric)
-        weights = self._rounded(face, requested, solution)
+        weights = face.whole(requested, solution, metric)
+        if weights is None:
+            raise PolicyRefusal(
+                f"the rules leave no weights in whole millionths near this request; {self.advice}",
+                reason="no-integer-point",
+            )
         if weights == tuple(requested):
             return Projected(weights, 0, ())
         distance = isqrt(form(metric, away(requested, solution)) // (solution.scale**2 * unit(metric)))
         return Projected(weights, distance, self._pulls(face, requested, weights, solution))
-
-    def _rounded(self, face: Face, requested: Sequence[int], solution: Solution) -> tuple[int, ...]:
-        weights, step = face.round(solution), 0
-        while weights is None and face.ball is not None and step < _STEPS:  # rounding may leave the ball by a hair
-            inner = Face(face.rows, _smaller(face.ball, step), face.forest)
-            again, step = inner.project(requested, self.space.metric), step + 1
-            weights = None if again is None else face.round(again)
-        if weights is None:
-            raise PolicyRefusal(
-                "the rules leave no weights in whole millionths near this request; widen one of the overlapping groups",
-                reason="no-integer-point",
-            )
-        return weights
 
     def _pulls(
         self, face: Face, requested: Sequence[int], weights: Sequence[int], solution: Solution
@@ -177,12 +174,6 @@ def _nearest(value: int, scale: int) -> int:
     """round(value / scale), half to even."""
     whole, rest = divmod(value, scale)
     return whole + (2 * rest > scale or (2 * rest == scale and whole % 2))
-
-
-def _smaller(ball: Ellipsoid, step: int) -> Ellipsoid:
-    """A ball with a smaller radius: less by an eighth of what a millionth of the longest delta adds, doubled at every step."""
-    longest = max((row[index] for index, row in enumerate(ball.gram)), default=0)
-    return Ellipsoid(ball.gram, max(isqrt(ball.limit) - ((isqrt(longest) + 1) << step) // 8, 0) ** 2)
 
 
 def _assembled(constraints: Sequence[AnyConstraint], space: Space) -> Region:
