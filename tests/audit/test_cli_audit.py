@@ -55,7 +55,7 @@ def test_refusals_are_recorded_by_their_reason(run: Run, shop: Path, folder: Pat
     code, out, _ = run("clamp", *audit, "-w", "calm=1.5", "--strict")
     assert (code, out.split()[:4]) == (3, ["no", "policy", "is", "applied:"])
     assert run("clamp", *audit, "-w", "clam=1")[0] == 2
-    assert run("merge", *audit, "-w", "clam=1", "out")[0] == 2
+    assert run("merge", *audit, "-w", "clam=1", folder.with_name("out"))[0] == 2
     assert run("clamp", *audit, "-w", "calm=1", "--policy", "gone.yaml")[0] == 1
     found = entries(folder)
     assert [entry["event"] for entry in found] == ["refusal"] * 4
