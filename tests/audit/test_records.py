@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.audit.checkpoints import Checkpoint
-from soupmix.audit.records import Chain, Record, seal, time_text
+from soupmix.audit.records import Chain, Record, line_of, time_text
 from soupmix.errors import AuditError
 from soupmix.files import compact_json
 from soupmix.policy import Policy
@@ -50,7 +50,7 @@ def test_one_record_is_one_canonical_line_and_is_read_back(entry: Record, who: s
     assert (reading.last, reading.tree.root()) == (writing.last, writing.tree.root())
 
 
-GOOD = seal(Record("grant").encoded(), previous=Chain(ORIGIN).last, sequence=0, time="t", who=None)
+GOOD = line_of(Record("grant").encoded(), previous=Chain(ORIGIN).last, sequence=0, time="t", who=None)
 BAD = {
     "no JSON": (b"x", "bad-record"),
     "not UTF-8": (b"\xff", "bad-record"),

@@ -50,7 +50,7 @@ class Receipt:
     digest: str
 
 
-class _Ticket:
+class _Waiting:
     """An append that waits: what to write, then what came of it."""
 
     __slots__ = ("data", "failure", "person", "receipt")
@@ -59,10 +59,6 @@ class _Ticket:
         self.data, self.person = record.encoded(), record.person
         self.receipt: Receipt | None = None
         self.failure: SoupmixError | None = None
-
-    @property
-    def settled(self) -> bool:
-        return self.receipt is not None or self.failure is not None
 
     def outcome(self) -> Receipt:
         if self.receipt is not None:
@@ -93,7 +89,7 @@ class AuditLog:
         self._chain = self._noted.chain() if self._noted else Chain(self.origin)
         for _ in walk(folder, self._chain):
             pass
-        self._turns, self._sound, self._closed = Turns[_Ticket](), True, False
+        self._turns, self._sound, self._closed = Turns[_Waiting](), True, False
 
     @classmethod
     def open(
@@ -147,9 +143,9 @@ class AuditLog:
             AuditError: the log is closed ("closed"), or an earlier failure left unknown what the disk has and the log must
                 be opened anew ("broken").
         """
-        ticket = _Ticket(record)
-        self._turns.share(ticket, self._commit)
-        return ticket.outcome()
+        waiting = _Waiting(record)
+        self._turns.share(waiting, self._commit)
+        return waiting.outcome()
 
     def checkpoint(self) -> Checkpoint:
         """Write down where the log stands, signed if there is a signer; give it to somebody who is not you."""
@@ -164,7 +160,7 @@ class AuditLog:
         with self._alone():
             if not self._people.known(person):
                 return False
-            self._record([_Ticket(Record("erasure", person=person))])
+            self._record([_Waiting(Record("erasure", person=person))])
             self._people.erase(person)
             return True
 
@@ -187,27 +183,27 @@ class AuditLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _commit(self, batch: Sequence[_Ticket]) -> None:
-        """Write a batch; every ticket gets its receipt or the reason why not."""
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
+        """Write a batch; every waiting gets its receipt or the reason why not."""
         try:
             with self._careful():
                 receipts = self._record(batch)
         except SoupmixError as error:
-            for ticket in batch:
-                ticket.failure = error
+            for waiting in batch:
+                waiting.failure = error
         else:
-            for ticket, receipt in zip(batch, receipts, strict=True):
-                ticket.receipt = receipt
+            for waiting, receipt in zip(batch, receipts, strict=True):
+                waiting.receipt = receipt
 
-    def _record(self, batch: Sequence[_Ticket]) -> list[Receipt]:
+    def _record(self, batch: Sequence[_Waiting]) -> list[Receipt]:
         noted = self._noted.size if self._noted else 0
         if self.size - noted >= self._every:
             self._note()
         chain, now = self._chain.copy(), time_text(self._clock())
-        names = self._people.names(ticket.person for ticket in batch)
+        names = self._people.names(waiting.person for waiting in batch)
         lines, receipts = [], []
-        for ticket, name in zip(batch, names, strict=True):
-            lines.append(chain.add(ticket.data, now, name) + b"\n")
+        for waiting, name in zip(batch, names, strict=True):
+            lines.append(chain.add(waiting.data, now, name) + b"\n")
             receipts.append(Receipt(chain.tree.size - 1, chain.last.hex()))
         self._segments.append(b"".join(lines), self.size)
         self._chain = chain

@@ -15,7 +15,7 @@ from soupmix.errors import AuditError, PolicyRefusal, RefusingRule, SoupmixError
 from soupmix.files import compact_json
 from soupmix.weights import Weights
 
-__all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "seal", "time_text"]
+__all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "line_of", "time_text"]
 
 EVENTS: Final = ("erasure", "grant", "refusal")
 """What can happen to a request: it was granted, it was refused, or a person's key was ordered to be destroyed."""
@@ -175,7 +175,7 @@ def time_text(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seal(entry: bytes, *, previous: bytes, sequence: int, time: str, who: str | None) -> bytes:
+def line_of(entry: bytes, *, previous: bytes, sequence: int, time: str, who: str | None) -> bytes:
     """The line of an encoded entry, without the newline. The same bytes as `compact_json` of all of it."""
     name = "null" if who is None else f'"{who}"'
     tail = f',"previous":"{previous.hex()}","schema":1,"sequence":{sequence},"time":"{time}","who":{name}}}'
@@ -202,8 +202,8 @@ class Chain:
         return made
 
     def add(self, entry: bytes, time: str, who: str | None) -> bytes:
-        """Seal an entry as the next line, and stand behind it."""
-        line = seal(entry, previous=self.last, sequence=self.tree.size, time=time, who=who)
+        """Write an entry as the next line, and stand behind it."""
+        line = line_of(entry, previous=self.last, sequence=self.tree.size, time=time, who=who)
         self._pass(line)
         return line
 

@@ -22,9 +22,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-__all__ = ["CPU_SECONDS", "LONGEST", "MEMORY", "WALL_SECONDS"]
+__all__ = ["CPU_SECONDS", "LONGEST", "MEMORY"]
 
-CPU_SECONDS, WALL_SECONDS = 2.0, 60.0
+CPU_SECONDS, _WALL_SECONDS = 2.0, 60.0
 MEMORY = 512 << 20
 LONGEST = 8 << 20
 """Most characters of a rendered conversation."""
@@ -112,7 +112,7 @@ def _main(asked: TextIO, told: TextIO) -> None:
         resource.setrlimit(kind, (most, most))
     template, special = None, {}
     for line in asked:
-        _limit_time((CPU_SECONDS, WALL_SECONDS))
+        _limit_time((CPU_SECONDS, _WALL_SECONDS))
         said = json.loads(line)
         if template is None:
             template, special = _compiled(said["template"]), said["special"]

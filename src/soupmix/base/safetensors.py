@@ -15,7 +15,7 @@ from soupmix.public import public
 __all__ = [
     "INDEX",
     "HeaderError",
-    "Slot",
+    "StoredTensor",
     "TensorInfo",
     "linear_shapes",
     "parse_header",
@@ -42,7 +42,7 @@ class HeaderError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class StoredTensor:
     """One tensor of a file: its dtype ("F32", "BF16", ...), shape, and byte range [start, end) in the file."""
 
     dtype: str
@@ -51,7 +51,7 @@ class Slot:
     end: int
 
 
-def parse_header(file: BinaryIO, size: int, *, max_header: int, max_tensors: int) -> Mapping[str, Slot]:
+def parse_header(file: BinaryIO, size: int, *, max_header: int, max_tensors: int) -> Mapping[str, StoredTensor]:
     """Read and check the header of an open safetensors file.
 
     Stricter than the format: the header must start with `{`, and neither duplicate keys nor unknown fields pass.
@@ -74,9 +74,9 @@ def parse_header(file: BinaryIO, size: int, *, max_header: int, max_tensors: int
     found = _table(file.read(length))
     if len(found) > max_tensors:
         raise HeaderError(f"lists {len(found)} tensors, at most {max_tensors} are allowed", "too-many-tensors")
-    slots = {name: _slot(name, item, 8 + length) for name, item in found.items()}
-    _check_ranges(slots, 8 + length, size)
-    return slots
+    tensors = {name: _tensor(name, item, 8 + length) for name, item in found.items()}
+    _check_ranges(tensors, 8 + length, size)
+    return tensors
 
 
 def _table(raw: bytes) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _table(raw: bytes) -> dict[str, Any]:
     return dict(table)
 
 
-def _slot(name: str, item: object, data: int) -> Slot:
+def _tensor(name: str, item: object, data: int) -> StoredTensor:
     if not isinstance(item, dict) or set(item) != {"dtype", "shape", "data_offsets"}:
         raise HeaderError(
             f"describes tensor {name[:80]!a} with other fields than dtype, shape, data_offsets", "bad-header"
@@ -106,7 +106,7 @@ def _slot(name: str, item: object, data: int) -> Slot:
         )
     if offsets[1] - offsets[0] != math.prod(shape) * BITS[dtype] // 8:
         raise HeaderError(f"gives tensor {name[:80]!a} a byte range that does not fit its shape", "bad-offsets")
-    return Slot(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+    return StoredTensor(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
 def _naturals(value: object, most: int) -> bool:
@@ -117,12 +117,12 @@ def _naturals(value: object, most: int) -> bool:
     )
 
 
-def _check_ranges(slots: Mapping[str, Slot], start: int, size: int) -> None:
+def _check_ranges(tensors: Mapping[str, StoredTensor], start: int, size: int) -> None:
     at = start
-    for slot in sorted(slots.values(), key=lambda slot: (slot.start, slot.end)):
-        if slot.start != at:
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.end)):
+        if tensor.start != at:
             raise HeaderError("has tensors that overlap or leave a gap", "bad-offsets")
-        at = slot.end
+        at = tensor.end
     if at != size:
         missing = "is truncated" if at > size else "has bytes behind its last tensor"
         raise HeaderError(missing, "truncated" if at > size else "bad-offsets")
@@ -185,14 +185,14 @@ def read_tensors(folder: Path) -> Mapping[str, TensorInfo]:
     """
     found: dict[str, TensorInfo] = {}
     for path in weight_files(folder):
-        for name, slot in _slots(path).items():
+        for name, tensor in _tensors(path).items():
             if name in found:
                 raise BaseModelError(f"base model {folder} holds tensor {name!r} twice", reason="duplicate-tensor")
-            found[name] = TensorInfo(slot.shape, slot.dtype, path, slot.start, slot.end)
+            found[name] = TensorInfo(tensor.shape, tensor.dtype, path, tensor.start, tensor.end)
     return dict(sorted(found.items()))
 
 
-def _slots(path: Path) -> Mapping[str, Slot]:
+def _tensors(path: Path) -> Mapping[str, StoredTensor]:
     try:
         with path.open("rb") as file:
             return parse_header(file, path.stat().st_size, max_header=_MAX_HEADER, max_tensors=_MAX_TENSORS)

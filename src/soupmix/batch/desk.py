@@ -19,7 +19,7 @@ from soupmix.methods import DEFAULT, check_linear
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
-from soupmix.openai.requests import Prompted, chat_prompted, completion_prompted, planned, requests
+from soupmix.openai.requests import Prompted, chat_prompted, completion_prompted, fitting, requests
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.weights import Weights
@@ -98,7 +98,7 @@ class Desk:
             raise line.error
         ask, prompted = self._read(line)
         length, tokens = self._backend.limits.length, self._defaults.max_tokens
-        plans = planned(ask, prompted, length=length, tokens=tokens, answers=MOST_ANSWERS)
+        fitted = fitting(ask, prompted, length=length, tokens=tokens, answers=MOST_ANSWERS)
         grant = self._grant(ask, append)
         salt = grant.attributes.get("tenant", "")
         merge = self._backend.identity(grant, self._defaults.method, salt)
@@ -106,7 +106,7 @@ class Desk:
             append(Record.of_grant(grant, person=ask.user or self._who, is_signed=self._signed, merge=merge))
         asked = requests(
             ask,
-            plans,
+            fitted,
             grant,
             logprobs=prompted.logprobs,
             method=self._defaults.method,

@@ -51,7 +51,7 @@ def in_order(
 
 
 @dataclass(slots=True)
-class _Row:
+class _Running:
     """A line that is being answered."""
 
     begun: Begun
@@ -66,20 +66,23 @@ class _Flow:
     def __init__(self, begin: Callable[[Line], Begun], backend: Backend) -> None:
         self._begin, self._backend = begin, backend
         self._inbox: SimpleQueue[tuple[int, int, Delta]] = SimpleQueue()
-        self._rows: dict[int, _Row] = {}
+        self._running: dict[int, _Running] = {}
         self._results: dict[int, LineResult] = {}
         self._places: deque[int] = deque()  # numbers of the lines whose results were not given yet, in order
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being answered."""
-        return not self._rows
+        return not self._running
 
     @property
     def has_room(self) -> bool:
         """Whether to start another line: rows wait for it, and not too much waits for the first one."""
         rows = self._backend.limits.rows
-        return sum(row.left for row in self._rows.values()) < _AHEAD * rows and len(self._places) < _WINDOW * rows
+        return (
+            sum(running.left for running in self._running.values()) < _AHEAD * rows
+            and len(self._places) < _WINDOW * rows
+        )
 
     def start(self, line: Line) -> None:
         """Begin to answer a line, or know at once why not."""
@@ -100,7 +103,7 @@ class _Flow:
 
     def wait(self) -> None:
         """Take in what the engine says, once it says something or some time has passed."""
-        if self._rows:
+        if self._running:
             try:
                 self._take(*self._inbox.get(timeout=_PATIENCE))
             except Empty:
@@ -110,11 +113,11 @@ class _Flow:
 
     def _submit(self, begun: Begun) -> None:
         number, count = begun.line.number, len(begun.requests)
-        row = _Row(begun, tuple(AnswerSoFar() for _ in range(count)), count)
-        self._rows[number] = row
+        running = _Running(begun, tuple(AnswerSoFar() for _ in range(count)), count)
+        self._running[number] = running
         for place, request in enumerate(begun.requests):
             try:
-                row.tickets.append(self._backend.submit(request, self._sink(number, place)))
+                running.tickets.append(self._backend.submit(request, self._sink(number, place)))
             except Overloaded:
                 self._check_alive()  # a backend that has stopped takes nothing, either; that is what is to be said then
                 raise
@@ -123,27 +126,27 @@ class _Flow:
         return lambda delta: self._inbox.put((number, place, delta))
 
     def _take(self, number: int, place: int, delta: Delta) -> None:
-        row = self._rows.get(number)
-        if row is None:  # another answer of the line has failed
+        running = self._running.get(number)
+        if running is None:  # another answer of the line has failed
             return
-        row.answers[place].add(delta)
+        running.answers[place].add(delta)
         if delta.finish == "cancelled":
             raise _stopped()
         if delta.error is not None:
-            self._fail(row, delta.error)
+            self._fail(running, delta.error)
         elif delta.finish is not None:
-            row.left -= 1
-            if row.left == 0:
-                del self._rows[number]
-                self._results[number] = LineResult(row.begun.line, Answered(row.begun, row.answers))
+            running.left -= 1
+            if running.left == 0:
+                del self._running[number]
+                self._results[number] = LineResult(running.begun.line, Answered(running.begun, running.answers))
 
-    def _fail(self, row: _Row, error: SoupmixError) -> None:
+    def _fail(self, running: _Running, error: SoupmixError) -> None:
         if error.reason == "stopped":
             raise _stopped() from error
-        for ticket in row.tickets:
+        for ticket in running.tickets:
             ticket.cancel()
-        del self._rows[row.begun.line.number]
-        self._results[row.begun.line.number] = LineResult(row.begun.line, error)
+        del self._running[running.begun.line.number]
+        self._results[running.begun.line.number] = LineResult(running.begun.line, error)
 
     def _check_alive(self) -> None:
         if not self._backend.state().alive:

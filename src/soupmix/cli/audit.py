@@ -94,7 +94,10 @@ def checkpoint(folder: Path, sign: Path | None, last: bool, as_json: bool) -> No
             note = log.checkpoint()
     if not note.signatures:
         click.echo("soupmix: note: this checkpoint is not signed; anybody could have made it", err=True)
-    click.echo(json.dumps({"note": note.text(), "size": note.size}, indent=2) if as_json else note.text(), nl=as_json)
+    if as_json:
+        print_json({"note": note.text(), "size": note.size})
+    else:
+        click.echo(note.text(), nl=False)
 
 
 @command.command("erase")

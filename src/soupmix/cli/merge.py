@@ -1,6 +1,5 @@
 """`soupmix merge`: adapters and a person's weights, through the policy, into a PEFT adapter or a full model."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.cli.options import PATH, json_option, read_adapters
+from soupmix.cli.options import PATH, json_option, print_json, read_adapters
 from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
 from soupmix.methods import DEFAULT, METHODS
@@ -93,7 +92,7 @@ def command(
     if dry_run or out is None:
         asking.granted(grant)
         click.echo(grant.explain(), err=True)
-        click.echo(json.dumps(grant.to_dict(), indent=2, sort_keys=True) if as_json else grant.granted)
+        _tell(grant.to_dict() if as_json else str(grant.granted))
         return
     base = _base(recipe, adapters)
     asking.granted(grant, merge=_identity(recipe, grant, adapters, base))
@@ -103,7 +102,14 @@ def command(
         click.echo("soupmix: note: the provenance is not signed (see --sign)", err=True)
     for warning in soup.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
-    click.echo(json.dumps(_summary(soup, saved), indent=2, sort_keys=True) if as_json else _text(saved))
+    _tell(_summary(soup, saved) if as_json else _text(saved))
+
+
+def _tell(said: Mapping[str, Any] | str) -> None:
+    if isinstance(said, str):
+        click.echo(said)
+    else:
+        print_json(said)
 
 
 def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | None]:

@@ -15,13 +15,13 @@ from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack, compress, distance, one_thread
 from soupmix.merge.tensors import DTYPES, Spec, header, raw
 
-__all__ = ["WEIGHTS", "AdapterErrors", "write_adapter"]
+__all__ = ["WEIGHTS", "AdapterLosses", "write_adapter"]
 
 WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterErrors:
+class AdapterLosses:
     """What an exported adapter lost of the exact deltas: by cutting the rank, and in all (rounding included)."""
 
     truncation: Errors
@@ -30,7 +30,7 @@ class AdapterErrors:
 
 def write_adapter(
     sink: Sink, modules: Mapping[str, Stack], *, rank: int | None, dtype: str, base_name: str
-) -> AdapterErrors:
+) -> AdapterLosses:
     """Write `adapter_model.safetensors` and `adapter_config.json` so that PEFT's delta is B A of every module.
 
     Args:
@@ -56,7 +56,7 @@ def write_adapter(
     _write_tensors(sink, stored, dtype)
     ranks = {path: stored[f"base_model.model.{path}.lora_A.weight"].shape[0] for path in sorted(modules)}
     sink.write("adapter_config.json", _config(ranks, base_name))
-    return AdapterErrors(Errors.of({path: (lost, norm) for path, (lost, norm) in truncated.items()}), Errors.of(errors))
+    return AdapterLosses(Errors.of({path: (lost, norm) for path, (lost, norm) in truncated.items()}), Errors.of(errors))
 
 
 def _factors(stack: Stack, rank: int | None) -> tuple[Tensor, Tensor, float, float]:

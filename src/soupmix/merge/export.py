@@ -11,7 +11,7 @@ from soupmix.merge.card import card
 from soupmix.merge.model import write_model
 from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
-from soupmix.merge.result import Errors, Result
+from soupmix.merge.result import ADAPTER_DTYPE, Errors, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack
 from soupmix.policy.grant import check_grant
@@ -129,5 +129,7 @@ def _tensors(result: Result, modules: Mapping[str, Stack], sink: Sink) -> Mappin
     if result.base is not None:
         lost = write_model(sink, result.base, modules, dtype=export.dtype, shard_size=export.shard_size)
         return {"rounding_loss": lost}
-    errors = write_adapter(sink, modules, rank=export.rank, dtype=export.dtype or "F32", base_name=result.base_name)
+    errors = write_adapter(
+        sink, modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE, base_name=result.base_name
+    )
     return {"truncation": errors.truncation, "total": errors.total}

@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
-from soupmix.merge.result import SHARD_SIZE, Export
+from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export
 from soupmix.methods import DEFAULT, METHODS, one_of
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
@@ -98,7 +98,7 @@ class Recipe(BaseModel):
 
     def export(self) -> Export:
         """How the result is written: what the recipe leaves out is as `Soup.save_adapter` and `Soup.save_model` have it."""
-        unsaid = "F32" if self.kind == "adapter" else None
+        unsaid = ADAPTER_DTYPE if self.kind == "adapter" else None
         dtype = unsaid if self.dtype is None else dtype_code(self.dtype)
         size = self.shard_size or SHARD_SIZE
         return Export(self.kind, self.store, self.base, rank=self.rank, dtype=dtype, shard_size=size)

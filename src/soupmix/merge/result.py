@@ -6,7 +6,7 @@ All of it but `errors` is known before a tensor is read, and so is its name, the
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from soupmix.base import Base
 from soupmix.errors import BaseModelError, RecipeError
@@ -16,8 +16,19 @@ from soupmix.public import public
 from soupmix.store.manifest import ManifestEntry
 from soupmix.weights import MILLION, decimal_text
 
-__all__ = ["BASE_FILES", "SHARD_SIZE", "Errors", "Export", "Ingredient", "Result", "ingredients_of", "short"]
+__all__ = [
+    "ADAPTER_DTYPE",
+    "BASE_FILES",
+    "SHARD_SIZE",
+    "Errors",
+    "Export",
+    "Ingredient",
+    "Result",
+    "ingredients_of",
+    "short",
+]
 
+ADAPTER_DTYPE: Final = "F32"  # of an adapter's factors where none is said
 SHARD_SIZE = 5_000_000_000
 """Default for the most bytes of tensors in one file of a model."""
 

@@ -13,7 +13,7 @@ from soupmix.errors import RecipeError
 from soupmix.merge.export import Saved, SigningKeys, save
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import merge_modules, warnings_of
-from soupmix.merge.result import SHARD_SIZE, Export, Ingredient, Result, ingredients_of
+from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
 from soupmix.merge.stack import Stack
 from soupmix.methods import DEFAULT, check_linear
 from soupmix.policy import Grant
@@ -92,7 +92,7 @@ class Soup:
             RecipeError: nothing was granted, so there is no adapter ("empty-soup"); a bad rank, dtype or key.
             OutputError: the folder exists, the disk refuses, or a value overflows the dtype.
         """
-        code, keys = "F32" if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
+        code, keys = ADAPTER_DTYPE if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
         return self._save(Path(folder), Export("adapter", self.store, None, rank=rank, dtype=code), None, keys, force)
 
     def save_model(

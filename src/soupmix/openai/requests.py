@@ -9,7 +9,7 @@ from soupmix.errors import RecipeError
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from soupmix.policy import Grant
 
-__all__ = ["Planned", "Prompted", "chat_prompted", "completion_prompted", "planned", "requests", "shared_prefix"]
+__all__ = ["Fitting", "Prompted", "chat_prompted", "completion_prompted", "fitting", "requests", "shared_prefix"]
 
 _TOKENS = 16  # of a plain completion whose length is not said, as OpenAI has it
 
@@ -117,14 +117,14 @@ def _completion_tokens(backend: Backend, ask: CompletionAsk) -> list[tuple[int, 
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class Fitting:
     """An answer that fits: token ids of its prompt, and how many tokens it may have."""
 
     prompt: tuple[int, ...]
     room: int
 
 
-def planned(ask: Ask, prompted: Prompted, *, length: int, tokens: int, answers: int) -> list[Planned]:
+def fitting(ask: Ask, prompted: Prompted, *, length: int, tokens: int, answers: int) -> list[Fitting]:
     """The answers that are asked for, prompt after prompt.
 
     Args:
@@ -142,13 +142,13 @@ def planned(ask: Ask, prompted: Prompted, *, length: int, tokens: int, answers: 
         )
     rooms = [_room(prompt, prompted.most, length, tokens) for prompt in prompted.prompts]
     return [
-        Planned(prompt, room) for prompt, room in zip(prompted.prompts, rooms, strict=True) for _ in range(ask.n or 1)
+        Fitting(prompt, room) for prompt, room in zip(prompted.prompts, rooms, strict=True) for _ in range(ask.n or 1)
     ]
 
 
 def requests(
     ask: Ask,
-    plans: Sequence[Planned],
+    fitted: Sequence[Fitting],
     grant: Grant,
     *,
     logprobs: int | None,
@@ -182,7 +182,7 @@ def requests(
             tenant=salt,
             person=person,
         )
-        for number, each in enumerate(plans)
+        for number, each in enumerate(fitted)
     ]
 
 

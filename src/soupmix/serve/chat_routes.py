@@ -22,7 +22,7 @@ from soupmix.errors import SoupmixError
 from soupmix.openai.answers import ChatAnswer, CompletionAnswer, SoupAnswer
 from soupmix.openai.errors import HttpError, error_body, status_of
 from soupmix.openai.forms import AnswerSoFar, ChatForm, CompletionForm, Form, usage
-from soupmix.openai.requests import Planned, Prompted, chat_prompted, completion_prompted, planned, requests
+from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion_prompted, fitting, requests
 from soupmix.openai.wire import Ask, ChatAsk, CompletionAsk
 from soupmix.serve.auth import authenticate, state_of
 from soupmix.serve.grants import grant_for, sharer
@@ -62,10 +62,12 @@ async def _answer(
 ) -> Response:
     """Answer a request. Raises `SoupmixError` before anything is sent; later failures are an event of the stream."""
     settings = state.settings
-    plans = planned(ask, prompted, length=state.backend.limits.length, tokens=settings.tokens, answers=settings.answers)
+    fitted = fitting(
+        ask, prompted, length=state.backend.limits.length, tokens=settings.tokens, answers=settings.answers
+    )
     with ExitStack() as stack:
-        stack.enter_context(state.shares.held(caller.tenant, len(plans)))
-        granted, asked = await run_in_threadpool(_prepare, state, caller, ask, plans, prompted.logprobs)
+        stack.enter_context(state.shares.held(caller.tenant, len(fitted)))
+        granted, asked = await run_in_threadpool(_prepare, state, caller, ask, fitted, prompted.logprobs)
         answers = PendingAnswers(state.backend, state.metrics, asked, settings.deltas)
         stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
@@ -80,14 +82,14 @@ async def _answer(
 
 
 def _prepare(
-    state: ServerState, caller: Caller, ask: Ask, plans: Sequence[Planned], logprobs: int | None
+    state: ServerState, caller: Caller, ask: Ask, fitted: Sequence[Fitting], logprobs: int | None
 ) -> tuple[SoupAnswer, list[Request]]:
     granted = grant_for(state, caller, ask.model, ask.soup, ask.user)
     seed = secrets.randbelow(2**61) if ask.seed is None else ask.seed
     person = sharer(caller, granted.person)
     return granted.answer, requests(
         ask,
-        plans,
+        fitted,
         granted.grant,
         logprobs=logprobs,
         method=state.settings.method,

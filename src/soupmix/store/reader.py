@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from soupmix.base.safetensors import HeaderError, Slot, parse_header
+from soupmix.base.safetensors import HeaderError, StoredTensor, parse_header
 from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 from soupmix.sealed import Sealed, read_sealed, sealed
@@ -21,11 +21,8 @@ __all__ = [
     "CONFIG",
     "TENSORS",
     "AdapterFiles",
-    "FactorShapes",
-    "factor_shapes",
     "open_adapter",
     "read_adapter",
-    "tensor_key",
 ]
 
 CONFIG = "adapter_config.json"
@@ -42,7 +39,7 @@ _EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.", r
 
 
 @dataclass(frozen=True, slots=True)
-class FactorShapes:
+class _FactorShapes:
     """Shapes of one module's factors: rank, in and out features."""
 
     rank: int
@@ -77,12 +74,12 @@ class AdapterFiles:
 
         Raises:
             AdapterError: reason "rank", "not-targeted", "wrong-base", "missing-module", "not-finite", or those of
-                `parse_config` and `factor_shapes`.
+                `parse_config`.
         """
         where = str(self.folder / TENSORS)
         settings = self.settings()
         with self.tensors.open() as file:
-            found = factor_shapes(file, self.tensors.size, where)
+            found = _factor_shapes(file, self.tensors.size, where)
         layout = settings.layout(found)
         _check_ranks(found, layout, where)
         _check_targets(found, settings, shapes, where)
@@ -134,7 +131,7 @@ def _entries(folder: Path) -> list[Path]:
         raise AdapterError(f"adapter folder {folder} cannot be read: {error.strerror}", reason="unreadable") from None
 
 
-def _check_ranks(found: Mapping[str, FactorShapes], layout: Mapping[str, tuple[int, float]], where: str) -> None:
+def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[int, float]], where: str) -> None:
     for module, shape in found.items():
         if shape.rank != layout[module][0]:
             raise AdapterError(
@@ -143,7 +140,7 @@ def _check_ranks(found: Mapping[str, FactorShapes], layout: Mapping[str, tuple[i
 
 
 def _check_targets(
-    found: Mapping[str, FactorShapes],
+    found: Mapping[str, _FactorShapes],
     settings: LoraSettings,
     shapes: Mapping[str, tuple[int, int]] | None,
     where: str,
@@ -155,7 +152,7 @@ def _check_targets(
             raise AdapterError(f"{where} has no factors for {module}, which {CONFIG} targets", reason="missing-module")
 
 
-def _check_shapes(found: Mapping[str, FactorShapes], shapes: Mapping[str, tuple[int, int]], where: str) -> None:
+def _check_shapes(found: Mapping[str, _FactorShapes], shapes: Mapping[str, tuple[int, int]], where: str) -> None:
     for module, shape in found.items():
         if module not in shapes:
             raise AdapterError(f"{where} adapts {module}, which the base model does not have", reason="wrong-base")
@@ -183,17 +180,17 @@ def _load(content: Sealed, layout: Mapping[str, tuple[int, float]], where: str) 
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{where} holds NaN or infinity in {key}", reason="not-finite")
     return {
-        module: Factors(tensors[tensor_key(module, "A")], tensors[tensor_key(module, "B")], scaling)
+        module: Factors(tensors[_tensor_key(module, "A")], tensors[_tensor_key(module, "B")], scaling)
         for module, (_, scaling) in layout.items()
     }
 
 
-def tensor_key(module: str, side: str) -> str:
+def _tensor_key(module: str, side: str) -> str:
     """The name PEFT gives factor "A" or "B" of a module of a causal language model."""
     return f"{_PREFIX}{module}.lora_{side}.weight"
 
 
-def factor_shapes(file: BinaryIO, size: int, where: str) -> Mapping[str, FactorShapes]:
+def _factor_shapes(file: BinaryIO, size: int, where: str) -> Mapping[str, _FactorShapes]:
     """Module path -> shapes of its factors, sorted by path, from a PEFT LoRA file's header.
 
     Args:
@@ -207,7 +204,7 @@ def factor_shapes(file: BinaryIO, size: int, where: str) -> Mapping[str, FactorS
         slots = parse_header(file, size, max_header=_MAX_HEADER, max_tensors=_MOST_FACTORS)
     except HeaderError as error:
         raise AdapterError(f"{where} {error}", reason=error.reason) from None
-    sides: dict[str, dict[str, Slot]] = {}
+    sides: dict[str, dict[str, StoredTensor]] = {}
     for key, slot in slots.items():
         module, side = _split(key, where)
         if slot.dtype not in WORDS:
@@ -238,7 +235,7 @@ def _split(key: str, where: str) -> tuple[str, str]:
     return match["module"], match["side"]
 
 
-def _pair(module: str, pair: Mapping[str, Slot], where: str) -> FactorShapes:
+def _pair(module: str, pair: Mapping[str, StoredTensor], where: str) -> _FactorShapes:
     for side in "AB":
         if side not in pair:
             raise AdapterError(f"{where} has no lora_{side} for {module}", reason="missing-factor")
@@ -248,4 +245,4 @@ def _pair(module: str, pair: Mapping[str, Slot], where: str) -> FactorShapes:
             f"{where} has factors of {module} that do not fit: A {list(a)} must be [rank, in], B {list(b)} [out, rank]",
             reason="shape",
         )
-    return FactorShapes(rank=a[0], inputs=a[1], outputs=b[0])
+    return _FactorShapes(rank=a[0], inputs=a[1], outputs=b[0])

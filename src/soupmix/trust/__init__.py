@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from soupmix.errors import SoupmixError
 
 if TYPE_CHECKING:
-    from soupmix.trust.chain import describe
     from soupmix.trust.dsse import Envelope, signed_resources
     from soupmix.trust.keys import generate_key, read_private, read_public, sign_envelope, verify_envelope
+    from soupmix.trust.metadata import describe
     from soupmix.trust.openssf import load_model_key, sign_folder, sign_model
     from soupmix.trust.sets import SignedSet, SignedSource, read_set
     from soupmix.trust.signed import SignedPolicy, load_signed
@@ -51,7 +51,7 @@ _HOMES = {
     "SignedSet": "sets",
     "SignedSource": "sets",
     "create": "writing",
-    "describe": "chain",
+    "describe": "metadata",
     "generate_key": "keys",
     "load_model_key": "openssf",
     "load_signed": "signed",

@@ -27,7 +27,7 @@ from soupmix.errors import FileError, PolicyError
 from soupmix.sealed import read_sealed
 from soupmix.trust.layout import LARGEST_FILE, LARGEST_METADATA, METADATA, TARGETS
 
-__all__ = ["METADATA_URL", "TARGETS_URL", "FolderFetcher", "refusal"]
+__all__ = ["METADATA_URL", "TARGETS_URL", "FolderFetcher", "policy_error"]
 
 METADATA_URL: Final = f"folder:///{METADATA}/"
 TARGETS_URL: Final = f"folder:///{TARGETS}/"
@@ -80,10 +80,10 @@ class FolderFetcher(FetcherInterface):
         return iter((self.data,))
 
 
-def refusal(
+def policy_error(
     error: RepositoryError | DownloadError, fetcher: FolderFetcher, folder: Path, roots: Sequence[Root]
 ) -> PolicyError:
-    """The refusal to raise.
+    """The error to raise.
 
     Args:
         error: what TUF raised. fetcher: knows the file it was about.

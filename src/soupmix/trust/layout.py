@@ -11,7 +11,6 @@ __all__ = [
     "LARGEST_FILE",
     "LARGEST_METADATA",
     "METADATA",
-    "MOST_FILES",
     "TARGETS",
     "check_count",
     "check_name",
@@ -22,7 +21,7 @@ TARGETS: Final = "targets"
 
 LARGEST_FILE: Final = 1 << 20
 LARGEST_METADATA: Final = 512_000
-MOST_FILES: Final = 64
+_MOST_FILES: Final = 64
 
 DOCUMENT: Final = ".yaml"
 """Files that end like this are policy documents; every other file of a set is data."""
@@ -54,5 +53,5 @@ def check_count(count: int) -> None:
     Raises:
         PolicyError: too many ("too-large").
     """
-    if count > MOST_FILES:
-        raise PolicyError(f"a signed set holds at most {MOST_FILES} files, this one has {count}", reason="too-large")
+    if count > _MOST_FILES:
+        raise PolicyError(f"a signed set holds at most {_MOST_FILES} files, this one has {count}", reason="too-large")

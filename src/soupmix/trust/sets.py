@@ -16,10 +16,10 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from soupmix.errors import OutputError, PolicyError
 from soupmix.locks import locked_folder
-from soupmix.trust.fetching import METADATA_URL, TARGETS_URL, FolderFetcher, refusal
+from soupmix.trust.fetching import METADATA_URL, TARGETS_URL, FolderFetcher, policy_error
 from soupmix.trust.layout import LARGEST_FILE, LARGEST_METADATA, check_count, check_name
 
-__all__ = ["SignedSet", "SignedSource", "read_set", "state_root"]
+__all__ = ["SignedSet", "SignedSource", "read_set"]
 
 _CONFIG: Final = UpdaterConfig(
     max_root_rotations=256,
@@ -83,7 +83,7 @@ class SignedSet:
     root: str
 
 
-def state_root() -> Path:
+def _state_root() -> Path:
     """Where versions that were seen are remembered: $SOUPMIX_STATE, else the platform's folder for a user's state."""
     override = os.environ.get("SOUPMIX_STATE")
     return Path(override).expanduser() if override else platformdirs.user_state_path("soupmix")
@@ -102,7 +102,7 @@ def read_set(source: SignedSource, *, now: datetime | None = None) -> SignedSet:
         OutputError: the state cannot be written.
     """
     digest = sha256(source.root).hexdigest()
-    state = source.state if source.state is not None else state_root() / "trust" / digest
+    state = source.state if source.state is not None else _state_root() / "trust" / digest
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked_folder(state):
@@ -144,7 +144,7 @@ class _Reader:
             self._check(targets)
             files = {name: self._file(target) for name, target in sorted(targets.targets.items())}
         except (RepositoryError, DownloadError) as error:
-            raise refusal(error, self._fetcher, self._source.folder, self._roots()) from error
+            raise policy_error(error, self._fetcher, self._source.folder, self._roots()) from error
         roles = {
             role.type: role for role in (self._trusted.root, self._trusted.timestamp, self._trusted.snapshot, targets)
         }

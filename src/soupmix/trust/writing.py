@@ -19,8 +19,8 @@ from tuf.api.metadata import Metadata, Root, TargetFile
 from soupmix.errors import PolicyError
 from soupmix.files import new_folder
 from soupmix.locks import locked_folder
-from soupmix.trust.chain import check_root, newest, read_chain
 from soupmix.trust.layout import LARGEST_FILE, METADATA, TARGETS, check_count, check_name
+from soupmix.trust.metadata import check_root, newest, read_metadata
 from soupmix.trust.step import Lifetimes, RoleKeys, Step
 
 __all__ = ["create", "publish", "renew", "rotate"]
@@ -85,13 +85,13 @@ def publish(
     _check_files(files)
     with _locked(folder):
         _check_keys(newest(folder), keys, step.now)
-        versions = read_chain(folder, verified=False)
+        metadata = read_metadata(folder, verified=False)
         content = {}
         for name, data in sorted(files.items()):
             content[name] = TargetFile.from_data(name, data, ["sha256"])
             step.files[f"{TARGETS}/{content[name].hashes['sha256']}.{name}"] = data
-        version = versions.targets.signed.version + 1
-        step.snapshot(step.targets(content, version, keys.targets), version, versions.next_online, keys.online)
+        version = metadata.targets.signed.version + 1
+        step.snapshot(step.targets(content, version, keys.targets), version, metadata.next_online, keys.online)
         step.write(folder)
     return version
 
@@ -103,9 +103,9 @@ def renew(
     folder = Path(folder)
     step = Step(days or Lifetimes(), now or datetime.now(UTC))
     with _locked(folder):
-        chain = read_chain(folder)
-        _check_key(chain.root.signed, online, _ONLINE)
-        step.snapshot(chain.targets_bytes, chain.targets.signed.version, chain.next_online, online)
+        metadata = read_metadata(folder)
+        _check_key(metadata.root.signed, online, _ONLINE)
+        step.snapshot(metadata.targets_bytes, metadata.targets.signed.version, metadata.next_online, online)
         step.write(folder)
 
 
@@ -134,18 +134,18 @@ def rotate(
     folder = Path(folder)
     step = Step(days or Lifetimes(), now or datetime.now(UTC))
     with _locked(folder):
-        chain = read_chain(folder)
-        root = copy.deepcopy(chain.root)
+        metadata = read_metadata(folder)
+        root = copy.deepcopy(metadata.root)
         root.signed.version += 1
         root.signed.expires = step.days.until("root", step.now)
         _change_root_keys(root.signed, add, remove)
         if keys is not None:
             _set_keys(root.signed, keys)
-            version = chain.targets.signed.version + 1
-            signed = step.targets(chain.targets.signed.targets, version, keys.targets)
-            step.snapshot(signed, version, chain.next_online, keys.online)
+            version = metadata.targets.signed.version + 1
+            signed = step.targets(metadata.targets.signed.targets, version, keys.targets)
+            step.snapshot(signed, version, metadata.next_online, keys.online)
         _set_threshold(root.signed, root.signed.roles["root"].threshold if threshold is None else threshold)
-        data = _signed_root(root, signers, chain.root.signed)
+        data = _signed_root(root, signers, metadata.root.signed)
         timestamp = step.files.pop(f"{METADATA}/timestamp.json", None)
         step.files[f"{METADATA}/{root.signed.version}.root.json"] = data
         if timestamp is not None:

@@ -11,7 +11,7 @@ from soupmix.errors import PolicyError
 from soupmix.sealed import read_sealed
 from soupmix.trust.layout import LARGEST_METADATA, METADATA
 
-__all__ = ["SetMetadata", "check_root", "describe", "newest", "read_chain"]
+__all__ = ["SetMetadata", "check_root", "describe", "newest", "read_metadata"]
 
 _T = TypeVar("_T", Root, Snapshot, Targets, Timestamp)
 
@@ -33,7 +33,7 @@ class SetMetadata:
 
 
 def newest(folder: Path) -> Root:
-    """The newest root, after following the chain of signatures from the oldest.
+    """The newest root, after following the signatures from the oldest.
 
     Raises:
         PolicyError: there is none ("missing"), one is damaged, or one is not signed by the one before ("threshold").
@@ -41,7 +41,7 @@ def newest(folder: Path) -> Root:
     return _follow(folder).signed
 
 
-def read_chain(folder: Path, *, verified: bool = True) -> SetMetadata:
+def read_metadata(folder: Path, *, verified: bool = True) -> SetMetadata:
     """Read everything, and check that the newest root's keys signed it; with `verified` False only its form.
 
     Raises:
@@ -119,18 +119,18 @@ def describe(folder: str | Path) -> dict[str, Any]:
     """What a repository says of itself: versions, expiries, how many keys, files. Believed by nobody; see `read_set`.
 
     Raises:
-        PolicyError: as `read_chain`.
+        PolicyError: as `read_metadata`.
     """
-    chain = read_chain(Path(folder))
+    metadata = read_metadata(Path(folder))
     roles = {
         document.signed.type: document.signed
-        for document in (chain.root, chain.targets, chain.snapshot, chain.timestamp)
+        for document in (metadata.root, metadata.targets, metadata.snapshot, metadata.timestamp)
     }
     facts: dict[str, Any] = {
-        name: {"version": role.version, "expires": f"{role.expires:%Y-%m-%d}", **_keys(chain.root.signed, name)}
+        name: {"version": role.version, "expires": f"{role.expires:%Y-%m-%d}", **_keys(metadata.root.signed, name)}
         for name, role in roles.items()
     }
-    return {**facts, "files": {name: target.length for name, target in sorted(chain.targets.signed.targets.items())}}
+    return {**facts, "files": {name: target.length for name, target in sorted(metadata.targets.signed.targets.items())}}
 
 
 def _keys(root: Root, role: str) -> dict[str, Any]:
