@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from soupmix.cli import cli
 from soupmix.cli.options import parse_attributes
 from soupmix.errors import RecipeError, WeightError
 from soupmix.policy import Policy
@@ -40,6 +41,14 @@ def _says(name: str, tries: str, reason: str, **attributes: Any) -> Attack:
 
 def _types(name: str, tries: str, reason: str, *texts: str) -> Attack:
     return Attack(name, tries, lambda where: parse_attributes(texts), RecipeError, reason)
+
+
+def _types_into_a_clamp(name: str, tries: str, reason: str, text: str) -> Attack:
+    def run(where: Path) -> None:
+        words = ["clamp", "-w", "friendly=1", "--attribute", text, "--store", str(store(where))]
+        cli(words, standalone_mode=False)
+
+    return Attack(name, tries, run, RecipeError, reason)
 
 
 def _nested(depth: int) -> Callable[[], list[Any]]:
@@ -110,6 +119,8 @@ ATTACKS = (
     _says("attribute-list", "an unhashable value", "bad-attribute", audience=["minor"]),
     _says("attribute-none", "count as not said", "bad-attribute", audience=None),
     _says("attribute-of-ten-megabytes", "fill the log", "bad-attribute", audience="a" * 10_000_000),
+    _types_into_a_clamp("attribute-sources", "count as the source of weights", "unknown-attribute", "sources=explicit"),
+    _types_into_a_clamp("attribute-self", "an error nobody thought of", "unknown-attribute", "self=x"),
     _types("attribute-twice", "one of them is checked", "duplicate-attribute", "audience=minor", "audience=adult"),
     _types("attribute-without-value", "half an attribute", "bad-attribute", "audience"),
 )

@@ -174,6 +174,14 @@ def test_answers_are_those_of_the_engine(shop: Shop, tmp_path: Path) -> None:
         assert answer["soup"]["explanation"] == grant.explain()
 
 
+@pytest.mark.parametrize("name", ["sources", "self", "requested", "weights", "attributes"])
+def test_no_attribute_is_taken_for_an_argument(shop: Shop, tmp_path: Path, name: str) -> None:
+    odd = {"weights": {"calm": 0.4}, "attributes": {name: "explicit"}}
+    found = answered(shop, tmp_path, chat(0, max_tokens=1), chat(1, soup=odd), chat(2, max_tokens=1))
+    assert [each["response"]["status_code"] for each in found] == [200, 400, 200]
+    assert found[1]["error"]["code"] == "unknown-attribute"
+
+
 def test_a_line_may_bring_its_own_seed(shop: Shop, tmp_path: Path) -> None:
     hot = {"temperature": 2.0, "top_k": 0, "max_tokens": 12}
     lines = [chat(0, seed=2, **hot), chat(1, **hot), chat(2, **hot), chat(3, seed=2, **hot)]

@@ -148,6 +148,7 @@ def test_killed_between_the_last_two_steps_it_only_has_to_tidy_up(
         (["--column", "speed=x"], 2, "TARGET=COLUMN"),
         (["--base", "nowhere"], 1, "no base model"),
         (["--attribute", "shoe=44"], 2, "shoe"),
+        (["--attribute", "sources=explicit"], 2, "unknown attribute 'sources'"),
         (["--policy", "absent.yaml"], 1, "absent.yaml"),
         (["--who", "me"], 2, "--audit"),
         (["--method", "magic"], 2, "magic"),

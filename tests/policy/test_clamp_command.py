@@ -91,6 +91,9 @@ def test_bad_input(store: Path, acme: Path, tmp_path: Path) -> None:
     assert "nan" in failed(run("-w", "friendly=nan", *options), WeightError, 2)
     assert "given twice" in failed(run("-w", "friendly=1", "-w", "friendly=1", *options), WeightError, 2)
     assert "known are" in failed(run("-w", "friendly=1", "--attribute", "age=3", *options), RecipeError, 2)
+    for name in ("sources", "self", "requested", "weights", "attributes"):
+        said = failed(run("-w", "friendly=1", "--attribute", f"{name}=explicit", *options), RecipeError, 2)
+        assert f"unknown attribute '{name}'; known are" in said
     assert "KEY=VALUE" in failed(run("-w", "friendly=1", "--attribute", "age", *options), RecipeError, 2)
     missing = run("-w", "friendly=1", "--policy", tmp_path / "no.yaml", "--store", store)
     assert "cannot read policy" in failed(missing, PolicyError, 1)

@@ -3,13 +3,14 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
-from soupmix.policy import Binding, Grant, Policy, parse_document
+from soupmix.policy import Binding, Grant, Policy, cases, parse_document
 from soupmix.policy.documents import RuleRef
 from soupmix.policy.recorded import read_record
 from soupmix.projection import Constraint, Region, Space
@@ -298,6 +299,19 @@ def test_bad_attributes(attributes: dict[str, Any], reason: str, words: str) -> 
     with pytest.raises(RecipeError, match=words) as caught:
         Policy.open(SHELF).clamp("friendly=1", **attributes)
     assert caught.value.reason == reason
+
+
+def test_no_attribute_is_taken_for_an_argument(tmp_path: Path) -> None:
+    policy = Policy.open(SHELF)
+    for name in ("self", "requested", "weights", "attributes"):
+        for ask in (partial(policy.clamp, "friendly=1"), partial(policy.check, Weights("friendly=1")), policy.feasible):
+            with pytest.raises(RecipeError) as caught:
+                ask(**{name: "explicit"})
+            assert caught.value.reason == "unknown-attribute"
+    case = {"name": "odd", "weights": {"friendly": "1"}, "attributes": {"sources": "explicit"}}
+    path = tmp_path / "cases.yaml"
+    path.write_text(json.dumps({"cases": [{**case, "expect": {"refused": "unknown-attribute"}}]}))
+    assert cases.run(policy, cases.read_cases(path)).results[0].failures == ()
 
 
 def test_a_grant_comes_from_a_policy_only() -> None:

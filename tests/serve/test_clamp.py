@@ -1,5 +1,7 @@
 """`/v1/clamp`: what an answer would be granted, without one."""
 
+import pytest
+
 from tests.support.serving import MODEL, Running
 
 LOUD = {"weights": {"loud": 0.9, "calm": "0.3"}}
@@ -36,6 +38,24 @@ def test_a_clamp_refuses_as_an_answer_would(server: Running) -> None:
         assert http.post("/v1/clamp", json={"weights": {}, "colour": 1}).status_code == 400
     with server.http(None) as http:
         assert http.post("/v1/clamp", json=LOUD).status_code == 401
+
+
+@pytest.mark.parametrize("name", ["sources", "self", "requested", "weights", "attributes"])
+def test_no_attribute_is_taken_for_an_argument(server: Running, name: str) -> None:
+    odd = {"attributes": {name: "explicit"}}
+    audit = server.state.audit
+    assert audit is not None
+    with server.http() as http:
+        before = audit.size
+        for path, body in {
+            "/v1/clamp": odd,
+            "/v1/ranges": odd,
+            "/v1/soups": {**odd, "weights": {"calm": 0.1}},
+            "/v1/chat/completions": {**ASKED, "soup": odd},
+        }.items():
+            answer = http.post(path, json=body)
+            assert (path, answer.status_code, answer.json()["error"]["code"]) == (path, 400, "unknown-attribute")
+    assert audit.size == before + 1  # the refusal of the answer
 
 
 def test_a_clamp_leaves_no_record(server: Running) -> None:

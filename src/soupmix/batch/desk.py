@@ -188,7 +188,7 @@ class Desk:
             raise RecipeError("the sources of weights are given for the whole batch", reason="bad-source")
         sources = self._defaults.sources or soup.sources
         try:
-            grant = self._policy.clamp(weights, sources=sources, **attributes)
+            grant = self._policy._grant(weights, attributes, sources)
             check_linear(self._defaults.method, grant.norm_rule)
         except SoupmixError as error:
             if append is not None:

@@ -100,7 +100,7 @@ class Asking:
     def clamp(self, policy: Policy, method: str = DEFAULT) -> Grant:
         """What the policy grants to be merged by a method. That it does so is not recorded yet."""
         with self.refusals(policy):
-            grant = policy.clamp(self.weights, sources=self.sources, **self.attributes)
+            grant = policy._grant(self.weights, self.attributes, self.sources)
             check_linear(method, grant.norm_rule)
             return grant
 

@@ -110,7 +110,7 @@ def command(
         if not rule.within:  # it holds for every line
             check_linear(method, str(rule.ref))
     stated, said, name = asking.attributes, asking.sources, model or found.label
-    policy.check(asking.weights, sources=said, **stated)
+    policy._check(asking.weights, stated, said)
     defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
     check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files))
     file = open_input(source, out, Columns.parse(columns, limit=line_bytes, model=name))

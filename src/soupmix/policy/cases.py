@@ -90,7 +90,7 @@ def run(policy: Policy, cases: Sequence[Case]) -> TestReport:
 
 def _failures(policy: Policy, case: Case, bound: set[tuple[str, str]]) -> list[str]:
     try:
-        grant = policy.clamp(Weights.from_micro(case.weights), sources=case.sources, **case.attributes)
+        grant = policy._grant(Weights.from_micro(case.weights), case.attributes, case.sources)
     except PolicyRefusal as refusal:
         bound |= {(each.source, each.rule) for each in refusal.rules}
         return [] if case.expect.refused == refusal.reason else [f"refused ({refusal.reason}): {refusal}"]

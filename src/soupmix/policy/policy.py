@@ -264,6 +264,10 @@ class Policy:
                 has ended since they were loaded ("ended"), it takes more than five seconds ("too-slow"), or the rules for
                 requests of this kind are too much to decide ("too-many-combinations", "too-costly").
         """
+        return self._grant(requested, attributes, sources)
+
+    def _grant(self, requested: Asked, attributes: Mapping[str, str], sources: Sources = {}) -> Grant:  # noqa: B006
+        """`clamp` for attributes from outside: as keywords, one called `sources` would be taken for the argument."""
         weights = Weights(requested)
         check_attributes(attributes)
         check_names(weights, self._place)
@@ -284,7 +288,7 @@ class Policy:
             norm_rule=None if ball is None else str(ball.rule),
         )
 
-    def feasible(self, *, sources: Sources = {}, **attributes: str) -> FeasibleSet:  # noqa: B006  # never changed
+    def feasible(self, /, *, sources: Sources = {}, **attributes: str) -> FeasibleSet:  # noqa: B006  # never changed
         """All that `clamp` could grant to requests that say this of themselves, now.
 
         Args:
@@ -323,6 +327,10 @@ class Policy:
             WeightError: a name that the policy does not know.
             RecipeError: an attribute or source that does not exist, or a value that none can have.
         """
+        self._check(weights, attributes, sources)
+
+    def _check(self, weights: Weights, attributes: Mapping[str, str], sources: Sources) -> None:
+        """`check` for attributes from outside, see `_grant`."""
         check_attributes(attributes)
         check_names(weights, self._place)
         self._by_coordinate(sources)

@@ -75,7 +75,7 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
     for key, value in attributes.items():
         if key not in ATTRIBUTES:
             raise RecipeError(
-                f"unknown attribute {key!r}; known are {', '.join(ATTRIBUTES)}", reason="unknown-attribute"
+                f"unknown attribute {key!r:.80}; known are {', '.join(ATTRIBUTES)}", reason="unknown-attribute"
             )
         try:
             check_value(value)

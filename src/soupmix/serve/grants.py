@@ -99,7 +99,7 @@ def preview(state: ServerState, caller: Caller, draft: Draft, profile: str | Non
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
     disclosure = Disclosure(held.policy, caller.attributes)
     try:
-        grant = held.policy.clamp(draft.weights, sources=draft.sources, **attributes_of(draft, caller))
+        grant = held.policy._grant(draft.weights, attributes_of(draft, caller), draft.sources)
     except PolicyRefusal as error:
         raise disclosure.refusal(error) from None
     salt = state.keys.salt(caller.tenant)
@@ -221,7 +221,7 @@ def ranges(ask: RangesAsk, request: Request, caller: _Caller) -> RangesAnswer:
 
 def _most(policy: Policy, name: str, attributes: dict[str, str]) -> str:
     try:
-        return policy.clamp({name: 1}, **attributes).granted.decimals().get(name, "0")
+        return policy._grant({name: 1}, attributes).granted.decimals().get(name, "0")
     except PolicyRefusal as refusal:
         if status_of(refusal) == 503:  # it says nothing about the adapter
             raise
