@@ -12,7 +12,7 @@ from soupmix.policy import policy as policy_module
 from soupmix.policy.compare import difference
 from soupmix.policy.recorded import read_record
 from soupmix.projection import norm
-from tests.support.policies import Measured, measured, norm_policy
+from tests.support.policies import NOW, Measured, document, measured, norm_policy, together
 from tests.support.shelf import NAMES, SHELF, digest_of
 
 # --- bounds on a norm
@@ -170,3 +170,26 @@ def test_a_record_that_is_no_object_is_damaged() -> None:
     with pytest.raises(PolicyError, match="damaged grant record: it is no JSON object") as caught:
         read_record([])  # type: ignore[arg-type]
     assert caught.value.reason == "bad-record"
+
+
+@pytest.mark.parametrize("metric", ["weights", "delta"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [],
+        [{"rule": "combinations", "allow": [together("concise", "friendly", at_most="0.5")]}],
+        [{"rule": "combinations", "allow": [together("concise", at_most="0.5"), together("friendly", at_most="0.2")]}],
+        [{"rule": "combinations", "allow": [together("friendly", at_most="0.5")]}, {"rule": "norm", "at_most": "0.1"}],
+        [{"rule": "norm", "at_most": "0"}],
+    ],
+)
+def test_a_policy_without_any_adapter_grants_nothing_and_can_be_asked(rules: list[dict[str, Any]], metric: Any) -> None:
+    nobody = Measured([])
+    policy = Policy.assemble(
+        [("x.yaml", parse_document(json.dumps(document(*rules)), "x.yaml"))], nobody, now=NOW, metric=metric
+    )
+    assert policy.clamp({}).granted == {}
+    feasible = policy.feasible()
+    assert feasible.bounds() == {}
+    assert feasible.vertices() == ((),)
+    assert feasible.sample(2, 0) == ({}, {})

@@ -19,6 +19,8 @@ def active_in_floats(target: Quadratic, sides: Sequence[Side]) -> tuple[list[int
     negative; None if floats do not get there.
     """
     size = len(target.pull)
+    if not size:
+        return [], []
     normals, bounds = np.zeros((len(sides), size)), np.array([side.bound / 1e6 for side in sides])
     for index, side in enumerate(sides):
         for coordinate, coef in side.normal:

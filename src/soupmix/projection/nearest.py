@@ -75,7 +75,7 @@ def _shrinks(metric: Matrix | None) -> int:
     """No squared Euclidean distance counts less than so many times itself in a metric (Gershgorin); 0 proves nothing."""
     if metric is None:
         return 1
-    return max(0, min(2 * row[index] - sum(map(abs, row)) for index, row in enumerate(metric)))
+    return max(0, min((2 * row[index] - sum(map(abs, row)) for index, row in enumerate(metric)), default=0))
 
 
 def _beyond(face: Face, requested: Sequence[int], metric: Matrix | None, distance: Fraction) -> bool:

@@ -31,7 +31,7 @@ def form(matrix: Matrix | None, vector: Sequence[int]) -> int:
 
 def unit(metric: Matrix | None) -> int:
     """The most that one squared millionth of distance counts in a metric."""
-    return 1 if metric is None else max(row[index] for index, row in enumerate(metric))
+    return 1 if metric is None else max((row[index] for index, row in enumerate(metric)), default=1)
 
 
 @dataclass(frozen=True)
