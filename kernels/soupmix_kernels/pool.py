@@ -1,8 +1,8 @@
 """The stacked factors of K adapters, and the coefficients of people over their rank columns."""
 
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from soupmix_kernels import cpu
 from soupmix_kernels import ops as _ops  # noqa: F401  # registers torch.ops.soupmix
 from soupmix_kernels.checks import check_pool, check_pool_dtype
 from soupmix_kernels.rows_apart import WIDE, has_tiles, inner_step
+from soupmix_kernels.sealing import sealed
 
 __all__ = ["Coefficients", "Part", "Pool", "coefficients"]
 
@@ -21,7 +22,9 @@ _MULTIPLE = 16  # of the columns of a slice, so that every row of B starts on 16
 Method = Literal["delta", "factor"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@sealed
+@final
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Coefficients:
     """One number per person and rank column: clamped weight times scaling. Made by `coefficients` only.
 
@@ -35,11 +38,12 @@ class Coefficients:
 
     values: Tensor
     rejected: Tensor
-    seal: InitVar[object] = None
 
-    def __post_init__(self, seal: object) -> None:
-        if seal is not _SEAL:
+    def __init__(self, values: Tensor, rejected: Tensor, seal: object = None) -> None:
+        if seal is not _SEAL:  # before anything is set: who catches the error has changed nothing
             raise TypeError("Coefficients come from soupmix_kernels.coefficients, which clamps the weights")
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "rejected", rejected)
 
     def __repr__(self) -> str:
         """Such as "Coefficients(3 people, 32 columns, on cpu)"; values are not read, which on a GPU would wait for it."""

@@ -1,6 +1,7 @@
 """What Python code calls: the ops with pools and coefficients instead of loose tensors."""
 
 from dataclasses import InitVar, dataclass, field
+from typing import final
 
 import torch
 from torch import Tensor
@@ -9,10 +10,13 @@ from soupmix_kernels import cpu
 from soupmix_kernels.checks import check_rows
 from soupmix_kernels.ops import backend_for
 from soupmix_kernels.pool import Coefficients, Pool
+from soupmix_kernels.sealing import sealed
 
 __all__ = ["RowCoefficients", "merge", "merge_", "soup_linear_", "soup_linear_factor_"]
 
 
+@sealed
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class RowCoefficients:
     """The coefficients of every row of a step, made once for all layers whose pools have the same columns.
@@ -39,7 +43,7 @@ class RowCoefficients:
     gathered: cpu.CpuRows | None = field(init=False)
 
     def __post_init__(self, coefficients: Coefficients) -> None:
-        if not isinstance(coefficients, Coefficients):
+        if type(coefficients) is not Coefficients:
             raise TypeError(
                 f"row coefficients take Coefficients, not {type(coefficients).__name__}: weights become coefficients by "
                 "clamping"
@@ -100,8 +104,9 @@ def soup_linear_(y: Tensor, x: Tensor, pool: Pool, c: RowCoefficients) -> Tensor
         y. A row depends on its own x, y and person only. Finite rows stay finite whatever other rows hold.
 
     Raises:
-        TypeError, ValueError: dtypes or shapes do not fit.
+        TypeError: `c` is no `RowCoefficients`. TypeError, ValueError: dtypes or shapes do not fit.
     """
+    _check_rows_of(c)
     if c.gathered is None or torch.compiler.is_compiling():
         torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, c.values, c.rows, pool.widths)
     else:
@@ -115,6 +120,7 @@ def soup_linear_factor_(y: Tensor, x: Tensor, pool: Pool, c: RowCoefficients) ->
     Arguments and errors as in `soup_linear_`; also ValueError where the pool has no common rank.
     """
     pool.check_factor()
+    _check_rows_of(c)
     if c.gathered is None or torch.compiler.is_compiling():
         torch.ops.soupmix.soup_linear_factor_(y, x, pool.A, pool.B, c.values, c.rows, pool.widths, pool.rank)
     else:
@@ -128,8 +134,13 @@ def _add(y: Tensor, x: Tensor, pool: Pool, c: RowCoefficients, rank: int) -> Non
     cpu.add_soup(y, x, pool.factors_for(x.shape[0]), c.gathered, rank)
 
 
+def _check_rows_of(c: RowCoefficients) -> None:
+    if type(c) is not RowCoefficients:
+        raise TypeError(f"the kernels take RowCoefficients, not {type(c).__name__}: they are made of Coefficients")
+
+
 def _values(c: Coefficients) -> Tensor:
-    if not isinstance(c, Coefficients):
+    if type(c) is not Coefficients:
         raise TypeError(
             f"the kernels take Coefficients, not {type(c).__name__}: weights become coefficients by clamping"
         )
