@@ -74,7 +74,9 @@ def test_combinations_and_sources() -> None:
     assert set(found.weights) == {"elementary", "friendly"}
     inferred = load({"rule": "source", "allow": ["explicit", "stored", "inferred"]})
     explicit = load({"rule": "source", "allow": ["explicit", "stored"]})
-    assert [each.source for each in difference(explicit, inferred).widenings] == ["", "inferred"]
+    assert [each.source for each in difference(explicit, inferred).widenings] == ["inferred"]
+    assert [each.source for each in difference(inferred, load()).widenings] == [""], "a source must still be said"
+    assert difference(load(), inferred).contained
     assert difference(inferred, explicit).contained
 
 

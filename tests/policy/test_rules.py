@@ -85,6 +85,13 @@ def test_sources() -> None:
         policy.clamp(want, sources="guessed")
 
 
+def test_a_rule_that_allows_every_source_asks_that_one_is_said() -> None:
+    policy = load({"rule": "source", "adapter": "friendly", "allow": ["explicit", "stored", "inferred"]})
+    assert policy.clamp("friendly=1").granted.decimals() == {}
+    assert policy.clamp("friendly=1", sources="inferred").granted.decimals() == {"friendly": "1"}
+    assert not any("no known adapter" in note for note in policy.notes)
+
+
 def test_evidence_asks_for_a_report_that_counts() -> None:
     def listed(until: str | None) -> dict[str, Any]:
         report = {"evidence": {"report": digest_of("r"), "until": until}} if until else {}

@@ -96,7 +96,13 @@ def without(*names: str) -> list[str]:
                 for name in ("informative", "concise")
             ],
         ),
-        ({"rule": "source", "allow": ["inferred", "stored", "explicit"]}, []),
+        (
+            {"rule": "source", "adapter": "friendly", "allow": ["inferred", "stored", "explicit"]},
+            [
+                "+friendly <= 0: a weight that is not inferred or stored or explicit is 0@ "
+                "unless inferred or stored or explicit"
+            ],
+        ),
         (
             {"rule": "exclusive", "adapters": ["friendly", "expert"]},
             [f"{[(without('expert'), None), (without('friendly'), None)]}: only one of expert, friendly at a time@"],

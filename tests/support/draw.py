@@ -51,7 +51,7 @@ class Draw:
             {"rule": "budget", "at_most": self._number(2_000_000)},
             {"rule": "exclusive", "adapters": self._some(2)},
             {"rule": "exclusive", "dimension": r.choice(["length", "style"])},
-            {"rule": "source", **r.choice([{}, *SELECTORS]), "allow": r.sample(SOURCES, r.randint(0, 2))},
+            {"rule": "source", **r.choice([{}, *SELECTORS]), "allow": r.sample(SOURCES, r.randint(0, 3))},
             {"rule": "evidence", **r.choice(SELECTORS)},
             {
                 "rule": "approve",

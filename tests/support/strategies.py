@@ -50,7 +50,7 @@ def _together(supports: list[tuple[list[str], str, str | None]]) -> dict[str, An
 
 untils = st.sampled_from(["2026-11-24", "2027-06-30", "2027-06-30", "2026-11-23"])
 supports = st.tuples(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), untils, st.none() | fractions)
-sourced = st.lists(st.sampled_from(["explicit", "stored", "inferred"]), max_size=2, unique=True)
+sourced = st.lists(st.sampled_from(["explicit", "stored", "inferred"]), max_size=3, unique=True)
 unions = st.one_of(
     st.sampled_from([{"dimension": "length"}, {"dimension": "style"}]).map(lambda g: {"rule": "exclusive", **g}),
     st.lists(st.sampled_from(NAMES), min_size=2, unique=True).map(

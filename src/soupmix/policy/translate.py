@@ -7,7 +7,6 @@ from datetime import date
 from soupmix.policy.adapters import KnownAdapter
 from soupmix.policy.documents import BUILT_IN, RuleRef
 from soupmix.policy.rules import (
-    SOURCES,
     Approve,
     Bounds,
     Budget,
@@ -89,8 +88,6 @@ def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[AnyConstraint]
         case Fix():
             return [*_fix(rule, ref, known)]
         case SourceRule():
-            if set(rule.allow) == set(SOURCES):
-                return []
             text = f"a weight that is not {' or '.join(rule.allow) or 'allowed from any source'} is 0{ref.scope}"
             return [*_none_of(_selected(rule, known), ref, known, text)]
         case Evidence():
