@@ -89,7 +89,7 @@ class RefusingRule(Protocol):
         """Who made its document."""
 
     @property
-    def source(self) -> str:
+    def document(self) -> str:
         """Name of the file that it stands in."""
 
     @property

@@ -101,21 +101,21 @@ class Simulation:
         """What a forward pass does: write these tokens, read everything before them."""
         slot, whole = self._slots[job.slot], (*job.prompt, *job.answer)
         assert whole[start : start + len(tokens)] == tokens
-        slot.update((start + number, (job.identity, job.merge, token)) for number, token in enumerate(tokens))
+        slot.update((start + number, (job.owner, job.merge, token)) for number, token in enumerate(tokens))
         for position in range(start + len(tokens)):
             who, merge, token = slot.get(position, ("", "", -1))
             shared = merge == job.merge and whole[: position + 1] == OPENING[: position + 1]
-            if token != whole[position] or not (who == job.identity or shared):
+            if token != whole[position] or not (who == job.owner or shared):
                 raise Foreign(f"{job} reads {slot.get(position)} at {position} instead of {whole[position]}")
         if start == job.cached:
             self._check_told(job)
-        self._computed.setdefault(job.identity, set()).add(whole[: start + len(tokens)])
+        self._computed.setdefault(job.owner, set()).add(whole[: start + len(tokens)])
         self.seen["rows"] += 1
         self.seen["went on from a prefix"] += start == job.cached > 0
 
     def _check_told(self, job: Job) -> None:
         """What is told of the cache is what this person was computed before, or what everybody may share, no more."""
-        own = self._computed.get(job.identity, set())
+        own = self._computed.get(job.owner, set())
         most = max((_alike(each, job.prompt) for each in own), default=0)
         if job.cached > max(most, job.common):
             raise Foreign(f"{job} is told of {job.cached} tokens, and only {most} were its own")
@@ -130,7 +130,7 @@ class Simulation:
             self._scheduler.leave(job)
             self.seen["answers"] += 1
             self._talks[self._draw.randrange(len(self._talks))] = (
-                job.identity.split(",")[0],
+                job.owner.split(",")[0],
                 [*job.prompt, *job.answer][:60],
             )
 

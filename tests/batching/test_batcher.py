@@ -57,7 +57,7 @@ def test_every_answer_is_that_of_its_person_alone(batcher: Batcher, engine: Engi
     prompts = [WORDS[number % 5] for number in range(40)]
     lengths = [1 + 5 * number % 29 for number in range(40)]
     requests = [
-        Request(engine.tokens(p), g, Sampling(max_new_tokens=n))
+        Request(engine.chat_tokens(p), g, Sampling(max_new_tokens=n))
         for p, g, n in zip(prompts, grants, lengths, strict=True)
     ]
     alone = [
@@ -73,7 +73,7 @@ def test_long_and_short_rows_side_by_side(engine: Engine, grant: Granter) -> Non
     grants, few = people(grant, 6, seed=5), Sampling(max_new_tokens=12)
     prompts = [WORDS[1] * (150 if number % 3 == 1 else 1) for number in range(6)]
     with Batcher(engine, Limits(rows=6, length=512, chunk=100)) as batcher:
-        found = answer(batcher, [Request(engine.tokens(p), g, few) for p, g in zip(prompts, grants, strict=True)])
+        found = answer(batcher, [Request(engine.chat_tokens(p), g, few) for p, g in zip(prompts, grants, strict=True)])
     alone = [engine.complete([p], [g], sampling=few)[0].text for p, g in zip(prompts, grants, strict=True)]
     assert [text.strip() for text in found] == alone
 
@@ -82,7 +82,7 @@ def test_the_first_token_has_the_probability_that_the_whole_model_gives_it(
     batcher: Batcher, engine: Engine, grant: Granter
 ) -> None:
     who = grant(calm=0.7, loud=0.2)
-    prompt = engine.tokens(WORDS[2])
+    prompt = engine.chat_tokens(WORDS[2])
     (delta, *_) = ask(batcher, Request(prompt, who, Sampling(max_new_tokens=1), logprobs=4)).wait()
     expected = torch.log_softmax(engine.logits(torch.tensor([prompt]), [who])[0, -1], -1)
     (token,) = delta.tokens
@@ -98,7 +98,7 @@ def test_sampling_is_that_of_the_engine(batcher: Batcher, engine: Engine, grant:
         Sampling(max_new_tokens=12, temperature=t, top_k=k, seed=s)
         for t, k, s in [(1.5, 40, 1), (0.7, 5, 2), (0, 40, 3)] * 2
     ]
-    requests = [Request(engine.tokens(WORDS[0]), g, s) for g, s in zip(grants, heat, strict=True)]
+    requests = [Request(engine.chat_tokens(WORDS[0]), g, s) for g, s in zip(grants, heat, strict=True)]
     alone = [engine.complete([WORDS[0]], [g], sampling=s)[0].text for g, s in zip(grants, heat, strict=True)]
     assert [text.strip() for text in answer(batcher, requests)] == alone
 
@@ -106,19 +106,20 @@ def test_sampling_is_that_of_the_engine(batcher: Batcher, engine: Engine, grant:
 def test_factor_is_that_of_the_engine(engine: Engine, grant: Granter) -> None:
     grants = people(grant, 4, seed=3)
     with Batcher(engine, SMALL, method="factor") as batcher:
-        requests = [Request(engine.tokens(WORDS[0]), g, Sampling(max_new_tokens=12), method="factor") for g in grants]
+        prompt, some = engine.chat_tokens(WORDS[0]), Sampling(max_new_tokens=12)
+        requests = [Request(prompt, g, some, method=m) for g, m in zip(grants, [None, "factor"] * 2, strict=True)]
         alone = engine.complete([WORDS[0]] * 4, grants, sampling=Sampling(max_new_tokens=12), method="factor")
         assert [text.strip() for text in answer(batcher, requests)] == [each.text for each in alone]
 
 
 def test_a_batch_merges_by_one_method(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     with pytest.raises(RecipeError, match="'factor' is asked for, and this batch merges by 'delta'") as caught:
-        ask(batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=4), method="factor"))
+        ask(batcher, Request(engine.chat_tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=4), method="factor"))
     assert caught.value.reason == "method"
 
 
 def test_a_prefix_is_computed_once_for_one_merge_and_one_person(engine: Engine, grant: Granter) -> None:
-    prompt, few = engine.tokens(WORDS[2]), Sampling(max_new_tokens=2)
+    prompt, few = engine.chat_tokens(WORDS[2]), Sampling(max_new_tokens=2)
     asked = [
         (grant(calm=0.5), "acme", "ann", False),
         (grant(calm=0.5), "acme", "ann", True),
@@ -137,7 +138,7 @@ def test_a_prefix_is_computed_once_for_one_merge_and_one_person(engine: Engine, 
 
 
 def test_what_the_operator_declares_is_computed_once_for_everybody_of_one_merge(engine: Engine, grant: Granter) -> None:
-    opening = engine.tokens([{"role": "system", "content": "be kind"}, {"role": "user", "content": "x"}])[:8]
+    opening = engine.chat_tokens([{"role": "system", "content": "be kind"}, {"role": "user", "content": "x"}])[:8]
     few, who = Sampling(max_new_tokens=12), grant(calm=0.5)
     with Batcher(engine, SMALL) as batcher:
         batcher.share(opening[:3])
@@ -156,7 +157,7 @@ def test_what_the_operator_declares_is_computed_once_for_everybody_of_one_merge(
 def test_weights_change_between_turns(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     talk = [{"role": "user", "content": WORDS[0]}]
     for who in (grant(calm=1), grant(calm=1), grant(loud=1), grant(), grant(calm=1)):
-        (text,) = answer(batcher, [Request(engine.tokens(talk), who, Sampling(max_new_tokens=10), person="ann")])
+        (text,) = answer(batcher, [Request(engine.chat_tokens(talk), who, Sampling(max_new_tokens=10), person="ann")])
         assert text.strip() == engine.complete([talk], [who], sampling=Sampling(max_new_tokens=10))[0].text
         talk += [{"role": "assistant", "content": text}, {"role": "user", "content": "and?"}]
     assert batcher.state().cached_prompts >= 1, "the second turn goes on from the first"
@@ -164,8 +165,8 @@ def test_weights_change_between_turns(batcher: Batcher, engine: Engine, grant: G
 
 def test_a_cancelled_answer_leaves_and_disturbs_nobody(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     long = Sampling(max_new_tokens=150)
-    doomed = [ask(batcher, Request(engine.tokens(WORDS[n % 5]), grant(calm=1), long)) for n in range(12)]
-    stays = ask(batcher, Request(engine.tokens(WORDS[1]), grant(loud=1), Sampling(max_new_tokens=20)))
+    doomed = [ask(batcher, Request(engine.chat_tokens(WORDS[n % 5]), grant(calm=1), long)) for n in range(12)]
+    stays = ask(batcher, Request(engine.chat_tokens(WORDS[1]), grant(loud=1), Sampling(max_new_tokens=20)))
     for each in doomed:
         each.ticket.cancel()
     assert {each.wait()[-1].finish for each in doomed} <= {"cancelled", "stop"}
@@ -175,10 +176,10 @@ def test_a_cancelled_answer_leaves_and_disturbs_nobody(batcher: Batcher, engine:
 
 
 def test_a_stop_text_ends_an_answer_and_is_never_shown(batcher: Batcher, engine: Engine, grant: Granter) -> None:
-    whole = answer(batcher, [Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40))])[0]
+    whole = answer(batcher, [Request(engine.chat_tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40))])[0]
     stop = whole[len(whole) // 2 :][:3]
     deltas = ask(
-        batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40), stop=(stop, "nope"))
+        batcher, Request(engine.chat_tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=40), stop=(stop, "nope"))
     ).wait()
     assert "".join(delta.text for delta in deltas) == whole[: whole.index(stop)]
     assert deltas[-1].finish == "stop"
@@ -233,7 +234,7 @@ def test_only_what_a_policy_granted_is_answered(batcher: Batcher, engine: Engine
 
 
 def test_a_full_queue_says_when_to_ask_again(engine: Engine, grant: Granter) -> None:
-    request = Request(engine.tokens(WORDS[0]), grant(), Sampling(max_new_tokens=100))
+    request = Request(engine.chat_tokens(WORDS[0]), grant(), Sampling(max_new_tokens=100))
     with Batcher(engine, Limits(rows=1, length=256, waiting=2)) as batcher:
         pending = [ask(batcher, request)]
         with pytest.raises(Overloaded) as caught:  # noqa: PT012  # an answer may end, and leave a place, at any moment
@@ -247,7 +248,7 @@ def test_a_full_queue_says_when_to_ask_again(engine: Engine, grant: Granter) -> 
 
 def test_closing_lets_answers_end_and_takes_no_new_ones(engine: Engine, grant: Granter) -> None:
     batcher = Batcher(engine, SMALL)
-    request = Request(engine.tokens(WORDS[0]), grant(), Sampling(max_new_tokens=8))
+    request = Request(engine.chat_tokens(WORDS[0]), grant(), Sampling(max_new_tokens=8))
     pending = [ask(batcher, request) for _ in range(12)]
     batcher.close(drain=60)
     assert {each.wait()[-1].finish for each in pending} <= {"stop", "length"}
@@ -263,7 +264,7 @@ def test_a_step_that_fails_ends_its_answers_and_nothing_more(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no memory left")
 
-    request = Request(engine.tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=8))
+    request = Request(engine.chat_tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=8))
     with Batcher(engine, SMALL) as batcher:
         with monkeypatch.context() as patch:
             patch.setattr(engine.model, "forward", broken)
@@ -287,7 +288,9 @@ def test_a_row_that_is_not_finite_ends_alone(engine: Engine, grant: Granter, mon
     monkeypatch.setattr(engine.model, "forward", first_row_is_nan)
     few = Sampling(max_new_tokens=8)
     with Batcher(engine, SMALL) as batcher:
-        pending = [ask(batcher, Request(engine.tokens(WORDS[1]), who, few)) for who in (grant(calm=1), grant(loud=1))]
+        pending = [
+            ask(batcher, Request(engine.chat_tokens(WORDS[1]), who, few)) for who in (grant(calm=1), grant(loud=1))
+        ]
         ends = [each.wait()[-1] for each in pending]
     assert ends[0].finish == "error"
     assert ends[0].error is not None
@@ -301,7 +304,7 @@ def test_poison_in_the_cache_is_gone_with_its_answer(
     values = engine.model.get_submodule("model.layers.0.self_attn.v_proj")
     honest = values.forward
     nine, who = Sampling(max_new_tokens=9), grant(calm=1)
-    long, short = (Request(engine.tokens(words), who, nine) for words in (WORDS[2], WORDS[1]))
+    long, short = (Request(engine.chat_tokens(words), who, nine) for words in (WORDS[2], WORDS[1]))
     with Batcher(engine, SMALL) as batcher:
         with monkeypatch.context() as patch:
             patch.setattr(values, "forward", lambda x: honest(x) * (torch.nan if x.shape[1] <= SMALL.rows else 1))
@@ -315,7 +318,7 @@ def test_poison_in_the_cache_is_gone_with_its_answer(
 def test_the_engine_may_be_asked_meanwhile(batcher: Batcher, engine: Engine, grant: Granter) -> None:
     few = Sampling(max_new_tokens=20)
     expected = engine.complete([WORDS[0]], [grant(loud=1)], sampling=few)
-    pending = [ask(batcher, Request(engine.tokens(WORDS[0]), grant(calm=1), few)) for _ in range(6)]
+    pending = [ask(batcher, Request(engine.chat_tokens(WORDS[0]), grant(calm=1), few)) for _ in range(6)]
     found = []
     thread = threading.Thread(target=lambda: found.extend(engine.complete([WORDS[0]], [grant(loud=1)], sampling=few)))
     thread.start()
@@ -330,7 +333,7 @@ def test_what_is_printed_is_one_line_that_says_what_runs(engine: Engine, grant: 
         assert repr(batcher) == "<Batcher of 5 rows x 256 tokens, method delta: 0 running, 0 waiting>"
         pending = ask(batcher, Request((7, 8, 9), grant(), Sampling(max_new_tokens=2)))
         made = pending.wait()[-1].completion_tokens
-        assert repr(pending.ticket) == f"<Ticket: 3 tokens of prompt, {made} of answer, waiting or ended>"
+        assert repr(pending.ticket) == f"<Submission: 3 tokens of prompt, {made} of answer, waiting or ended>"
     assert repr(batcher) == "<Batcher of 5 rows x 256 tokens, closed>"
     request = Request((7,) * 200, grant(calm=1), person="ann")
     assert repr(request).startswith("Request(<200 tokens>, grant=")

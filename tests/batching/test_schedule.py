@@ -16,9 +16,9 @@ def test_no_row_reads_what_is_not_its_own() -> None:
     assert seen["went on from a prefix"] > 200
 
 
-@pytest.mark.parametrize("forgotten", ["identity", "merge"])
+@pytest.mark.parametrize("forgotten", ["owner", "merge"])
 def test_the_simulation_sees_a_prefix_of_somebody_else(forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`identity` keeps persons apart, `merge` what only those of one tenant and soup may share."""
+    """`owner` keeps persons apart, `merge` what only those of one tenant and soup may share."""
     honest = Scheduler._longest
 
     def careless(self: Scheduler[Job], job: Job) -> tuple[int, int]:
@@ -87,15 +87,15 @@ def test_prompts_are_taken_in_the_order_in_which_they_came() -> None:
 
 def test_the_slot_that_was_left_longest_ago_is_taken_first() -> None:
     scheduler = Scheduler[Job](Limits(rows=2, length=100))
-    for identity in ("a", "b"):
-        job = Job(identity, (1, 2, 3))
+    for owner in ("a", "b"):
+        job = Job(owner, (1, 2, 3))
         scheduler.add(job)
         scheduler.computed(scheduler.plan())
         scheduler.leave(job)
-    for identity, cached in (("c", 0), ("b", 2), ("a", 0)):
-        job = Job(identity, (1, 2, 3))
+    for owner, cached in (("c", 0), ("b", 2), ("a", 0)):
+        job = Job(owner, (1, 2, 3))
         scheduler.add(job)
         scheduler.plan()
-        assert job.cached == cached, identity
+        assert job.cached == cached, owner
         scheduler.computed(scheduler.plan())
         scheduler.leave(job)

@@ -296,7 +296,7 @@ def test_bindings_come_outer_tier_first_and_a_norm_is_in_its_own_words() -> None
     cap = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5"}
     policy = Policy.assemble([said("law", cap), said("organisation", cap), said("user", cap)], SHELF, now=NOW)
     grant = policy.clamp("friendly=0.7")
-    assert [(each.tier, each.issuer, each.source, each.multiplier) for each in grant.binding] == [
+    assert [(each.tier, each.issuer, each.document, each.multiplier) for each in grant.binding] == [
         (tier, tier.upper(), f"{tier}.yaml", "0.2") for tier in ("law", "organisation", "user")
     ]
     assert grant.distance == "0.2"

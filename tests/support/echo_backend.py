@@ -54,7 +54,7 @@ class EchoBackend:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
         if len(request.prompt) + request.sampling.max_new_tokens > self.limits.length:
             raise RecipeError("prompt and answer do not fit", reason="too-long")
-        if request.method not in self.methods:
+        if request.method not in {None, *self.methods}:
             raise RecipeError(f"method '{request.method}' is not one of the echo's", reason="method")
         self.check_room()
         self._answers.append(_Echo(request, sink))

@@ -59,7 +59,7 @@ class LocalBackend:
 
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
         """See `Backend.tokens`."""
-        return self._engine.plain_tokens(said) if isinstance(said, str) else self._engine.tokens(said)
+        return self._engine.plain_tokens(said) if isinstance(said, str) else self._engine.chat_tokens(said)
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
         """See `Backend.identity`."""

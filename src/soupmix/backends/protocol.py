@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from soupmix.errors import RecipeError, SoupmixError
-from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 from soupmix.public import public
 
@@ -97,7 +96,7 @@ class Request:
         sampling: how tokens are chosen, and how many at most.
         stop: texts before which the answer ends.
         logprobs: how many of the likeliest tokens are told beside each chosen one; None: no log probabilities.
-        method: how adapters are merged, one of `Backend.methods`.
+        method: how adapters are merged, one of `Backend.methods`; None: as the first of them.
         tenant: keys and values computed for one tenant are never used for another.
         person: nor those of one person for another. None: those of this request are not used again.
     """
@@ -107,7 +106,7 @@ class Request:
     sampling: Sampling = Sampling()  # frozen
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
-    method: str = DEFAULT
+    method: str | None = None
     tenant: str = ""
     person: str | None = None
 
@@ -212,7 +211,7 @@ class Backend(Protocol):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """How adapters can be merged here; every request names one of these."""
+        """How adapters can be merged here; the first is for requests that name none."""
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -6,6 +6,6 @@ leaves attention to transformers: it serves models with attention that slots ref
 hold every answer of this loop to it.
 """
 
-from soupmix.batching.batcher import Batcher, Ticket
+from soupmix.batching.batcher import Batcher, Submission
 
-__all__ = ["Batcher", "Ticket"]
+__all__ = ["Batcher", "Submission"]

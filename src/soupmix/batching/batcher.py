@@ -17,22 +17,22 @@ from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT
 
-__all__ = ["Batcher", "Ticket"]
+__all__ = ["Batcher", "Submission"]
 
 _log = logging.getLogger(__name__)
 
 
-class Ticket:
+class Submission:
     """A request that was accepted; made by `Batcher.submit`."""
 
     def __init__(self, batcher: "Batcher", answer: Answer) -> None:
         self._batcher, self._answer = batcher, answer
 
     def __repr__(self) -> str:
-        """Such as "<Ticket: 12 tokens of prompt, 3 of answer, running>"."""
+        """Such as "<Submission: 12 tokens of prompt, 3 of answer, running>"."""
         held = self._answer
         state = "cancelled" if held.cancelled else "running" if held.slot >= 0 else "waiting or ended"
-        return f"<Ticket: {len(held.prompt)} tokens of prompt, {len(held.answer)} of answer, {state}>"
+        return f"<Submission: {len(held.prompt)} tokens of prompt, {len(held.answer)} of answer, {state}>"
 
     def cancel(self) -> None:
         """End the answer before the next step, from any thread.
@@ -92,7 +92,7 @@ class Batcher:
         with self._changed:
             self._shared = (*self._shared, prefix)
 
-    def submit(self, request: Request, sink: Callable[[Delta], None]) -> Ticket:
+    def submit(self, request: Request, sink: Callable[[Delta], None]) -> Submission:
         """Queue a request, from any thread.
 
         Args:
@@ -109,7 +109,7 @@ class Batcher:
             self._check_room()
             self._scheduler.add(answer)
             self._changed.notify()
-        return Ticket(self, answer)
+        return Submission(self, answer)
 
     def check_room(self) -> None:
         """Raise `Overloaded` if `submit` would do so now; for callers to whom preparing a request costs something."""
@@ -142,14 +142,14 @@ class Batcher:
                 f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
                 reason="too-long",
             )
-        if request.method != self.method:
+        if request.method not in {None, self.method}:
             raise RecipeError(
                 f"method '{request.method}' is asked for, and this batch merges by '{self.method}'", reason="method"
             )
         merge = self.engine.identity(request.grant, self.method, request.tenant)
         person = f"request {next(self._anonymous)}" if request.person is None else f"person {request.person}"
         return Answer(
-            identity=f"{merge} {person}",
+            owner=f"{merge} {person}",
             merge=merge,
             common=self._common(request.prompt),
             prompt=request.prompt,

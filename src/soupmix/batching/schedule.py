@@ -22,7 +22,7 @@ class Job:
     """One answer that waits or runs.
 
     Attributes:
-        identity: of person and merge together; jobs of one identity take over each other's keys and values.
+        owner: person and merge together; jobs of one owner take over each other's keys and values.
         prompt: token ids. answer: token ids so far, without the one that ends it.
         computed: how many tokens of prompt and answer have keys and values in the slot.
         cached: how many of these were taken over. slot: where it runs; -1 while it waits.
@@ -32,7 +32,7 @@ class Job:
             of the prompt.
     """
 
-    identity: str
+    owner: str
     prompt: tuple[int, ...]
     answer: list[int] = field(default_factory=list)
     computed: int = 0
@@ -83,7 +83,7 @@ class Plan(Generic[J]):
 class _Held:
     """Whose keys and values a free slot still holds."""
 
-    identity: str = ""
+    owner: str = ""
     tokens: tuple[int, ...] = ()
     used: int = 0  # the step in which an answer ended here
     merge: str = ""
@@ -124,7 +124,7 @@ class Scheduler(Generic[J]):
         if job.slot < 0:
             self.waiting.remove(job)
             return
-        self._held[job.slot] = _Held(job.identity, job.tokens, self._clock, job.merge) if keep else _Held()
+        self._held[job.slot] = _Held(job.owner, job.tokens, self._clock, job.merge) if keep else _Held()
         self._jobs[job.slot] = None
         job.slot = -1
 
@@ -153,7 +153,7 @@ class Scheduler(Generic[J]):
             job = self.waiting.popleft()
             source, shared = self._longest(job)
             held = self._held[source]
-            own = source in free and held.identity == job.identity
+            own = source in free and held.owner == job.owner
             in_place = own and 2 * shared >= len(held.tokens)  # else most of it may still be of use to another job
             slot = source if in_place else self._emptiest(free, source)
             if shared and slot != source:
@@ -177,7 +177,7 @@ class Scheduler(Generic[J]):
 
 def _shared(held: Job | _Held, job: Job) -> int:
     """How many tokens a job may take over from a slot or from a running job."""
-    if held.identity == job.identity:
+    if held.owner == job.owner:
         pairs = zip(held.tokens, job.prompt[:-1], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     if job.common and held.merge == job.merge and held.tokens[: job.common] == job.prompt[: job.common]:

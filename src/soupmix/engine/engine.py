@@ -230,7 +230,7 @@ class Engine:
             tenant_salt=tenant,
         )
 
-    def tokens(self, prompt: Prompt) -> tuple[int, ...]:
+    def chat_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt or conversation, with the chat template, as `complete` reads it.
 
         Raises:

@@ -1,6 +1,6 @@
 """What may be merged, how much, for whom: documents of three tiers, an exact clamp, and grants. No torch.
 
-spec         what is feasible under which documents, on a screen: begin here
+spec         what is feasible under which documents, exact and slow: begin here
 documents    a document, its rules in their places, its JSON Schema; parsed by `parsing`, its parts in `rules`, `obligations`
 adapters     the adapters that a policy knows, from a store or from approvals; `inventory`: what a signed set says
 translate    from rules to constraints of `soupmix.projection`; `assembly` does it for all documents
@@ -8,7 +8,7 @@ kinds        requests to which the same constraints apply, and their feasible se
 policy       `Policy`: load, clamp, feasible; `feasible` is the set, `grant` what a clamp gives, `recorded` what is kept of it
 term         how long a policy holds, by the `clock`; its identity is in `digest`
 compare      whether one policy lets through more than another; `cases` are tests that authors of policies write
-linear       for which merge methods a bound on the norm can hold; `recent` is a bounded memory
+recent       a bounded memory
 """
 
 from soupmix.policy.adapters import AdapterRef

@@ -173,7 +173,7 @@ def _exponent(value: Fraction) -> int:
 
 def internal_reasons(rules: Iterable[ScopedRule], grant: RecordedGrant) -> dict[str, str]:
     """Internal reasons of the rules that bound, by "document rule"; several where two documents have one name."""
-    bound = {(each.tier, each.issuer, each.source, each.rule) for each in grant.binding}
+    bound = {(each.tier, each.issuer, each.document, each.rule) for each in grant.binding}
     found: dict[str, list[str]] = {}
     for ref in [each.ref for each in rules]:
         if (ref.tier, ref.issuer, ref.document, ref.id) in bound and ref.internal_reason:

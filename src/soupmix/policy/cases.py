@@ -92,11 +92,11 @@ def _failures(policy: Policy, case: Case, bound: set[tuple[str, str]]) -> list[s
     try:
         grant = policy._grant(Weights.from_micro(case.weights), case.attributes, case.sources)
     except PolicyRefusal as refusal:
-        bound |= {(each.source, each.rule) for each in refusal.rules}
+        bound |= {(each.document, each.rule) for each in refusal.rules}
         return [] if case.expect.refused == refusal.reason else [f"refused ({refusal.reason}): {refusal}"]
     except SoupmixError as error:
         return [] if case.expect.refused == error.reason else [f"not a request ({error.reason}): {error}"]
-    bound |= {(each.source, each.rule) for each in grant.binding}
+    bound |= {(each.document, each.rule) for each in grant.binding}
     return list(_differences(case.expect, grant))
 
 

@@ -182,7 +182,7 @@ def _granted(
 def _seal_of(said: ClampResult | Grant) -> bytes:
     """The part of a tag that all grants of one clamp share: computed once, when it is clamped."""
     rules = [
-        (b.adapters, b.rule, b.issuer, b.tier, b.source, b.limit, b.public_reason, b.multiplier) for b in said.binding
+        (b.adapters, b.rule, b.issuer, b.tier, b.document, b.limit, b.public_reason, b.multiplier) for b in said.binding
     ]
     return _keyed(b"outcome", b"", (said.granted.pairs(), said.adapter_digests, rules, said.distance))
 

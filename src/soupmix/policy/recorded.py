@@ -24,7 +24,7 @@ class Binding:
         rule: its id in its document.
         issuer: of the document.
         tier: of the document, "law", "organisation" or "user".
-        source: name of the file that the document stands in.
+        document: name of the file that it stands in.
         limit: what it limits, in words.
         public_reason: why, as the issuer tells it, or None.
         multiplier: how hard it pulls, in units of weight with six digits: how far the nearest point would come towards
@@ -35,13 +35,13 @@ class Binding:
     rule: str
     issuer: str
     tier: str
-    source: str
+    document: str
     limit: str
     public_reason: str | None
     multiplier: str = "0"
 
     def __str__(self) -> str:
-        place = self.source if self.source == self.tier else f"{self.source} ({self.tier})"
+        place = self.document if self.document == self.tier else f"{self.document} ({self.tier})"
         return f"{place}: {self.limit}" + (f"; {self.public_reason}" if self.public_reason else "")
 
     def __repr__(self) -> str:
@@ -130,7 +130,7 @@ class RecordedGrant:
         norm = {} if self.norm_rule is None else {"norm_rule": self.norm_rule}
         return norm | {
             "attributes": self.attributes,
-            "binding": [{**asdict(each), "adapters": list(each.adapters)} for each in self.binding],
+            "binding": [_recorded(each) for each in self.binding],
             "clamped": self.clamped,
             "digests": self.digests,
             "distance": self.distance,
@@ -184,6 +184,12 @@ def read_record(record: Mapping[str, Any]) -> RecordedGrant:
     return found
 
 
+def _recorded(binding: Binding) -> dict[str, Any]:
+    """A record calls the document its source."""
+    said = asdict(binding)
+    return {"source": said.pop("document"), **said, "adapters": list(binding.adapters)}
+
+
 class _RecordedBinding(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -191,7 +197,7 @@ class _RecordedBinding(BaseModel):
     rule: str
     issuer: str
     tier: str
-    source: str
+    document: str = Field(alias="source")
     limit: str
     public_reason: str | None
     multiplier: str

@@ -48,7 +48,7 @@ class Disclosure:
 
     def _limit(self, binding: Binding) -> str:
         """What a rule limits, in words."""
-        text, names = binding.limit, (binding.tier, binding.issuer, binding.source, binding.rule)
+        text, names = binding.limit, (binding.tier, binding.issuer, binding.document, binding.rule)
         for rule in self._policy.rules:
             ref = rule.ref
             if ref.scope and (ref.tier, ref.issuer, ref.document, ref.id) == names:
@@ -59,7 +59,7 @@ class Disclosure:
         """A refusal in these words."""
         refusing = {(rule.ref.document, rule.ref.id) for rule in self._policy.rules if rule.ref.refuses}
         first = next(
-            (each for each in error.rules if isinstance(each, Binding) and (each.source, each.rule) in refusing), None
+            (each for each in error.rules if isinstance(each, Binding) and (each.document, each.rule) in refusing), None
         )
         if first is None or error.reason != "refused-by-rule":
             return error

@@ -36,7 +36,7 @@ class Metrics:
             "http_request_seconds", "Seconds from a request to the end of its answer", "route"
         )
         self.first_token = self._histogram("time_to_first_token_seconds", "Seconds from the queue to the first text")
-        self.between_tokens = self._histogram("inter_token_seconds", "Seconds between two pieces of an answer")
+        self.between_tokens = self._histogram("inter_token_seconds", "Seconds between two deltas of an answer")
         self.answers = self._counter("answers", "Answers by how they ended", "finish")
         self.grants = self._counter("grants", "Grants by outcome: full, clamped, refused", "outcome")
         self.slow_readers = self._counter("slow_readers", "Requests given up because nobody read their answers")
