@@ -1,9 +1,11 @@
 """What every backend must do, whatever computes behind it: the embedded engine and the double that says prompts back."""
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +47,28 @@ def told(backend: Backend, request: Request) -> list[Delta]:
     while found[-1].finish is None:
         found.append(heard.get(timeout=60))
     return found
+
+
+def test_a_backend_that_cannot_be_made_leaves_no_thread(
+    tiny_base: Base, pico_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, before = Engine.load(tiny_base, pico_store), threading.active_count()
+    monkeypatch.setattr(engine.tokenizer, "get_vocab", dict)
+    with pytest.raises(ValueError, match="empty"):
+        LocalBackend(engine, LIMITS)
+    assert threading.active_count() == before
+
+
+def test_a_vocabulary_may_be_that_of_the_text_part_of_a_model(
+    tiny_base: Base, pico_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(tiny_base, pico_store)
+    config = engine.model.config
+    nested = {name: value for name, value in vars(config).items() if name != "vocab_size"}
+    nested["get_text_config"] = lambda *_, **__: config
+    monkeypatch.setattr(engine.model, "config", SimpleNamespace(**nested))
+    with LocalBackend(engine, LIMITS) as backend:
+        assert backend.vocabulary.size == config.vocab_size
 
 
 def test_tokens_are_of_the_vocabulary(backend: Backend) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +22,14 @@ Start = Callable[..., AbstractContextManager[Running]]
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 200}
 CALM = {"soup": {"weights": {"calm": 0.8}}}
 STRICT = POLICY.replace("rules:\n", "rules:\n- {id: less-calm, rule: bounds, adapter: calm, at_most: '0.1'}\n")
+
+
+def test_adapters_that_can_be_gone_through_once_only_are_refused(
+    config: Callable[..., ServerConfig], pico_store: Store
+) -> None:
+    made = config()
+    with pytest.raises(TypeError, match="Collection"):
+        replace(made, adapters=iter(pico_store))
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ class LocalBackend:
     """
 
     def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = DEFAULT) -> None:  # noqa: B008  # frozen
-        self._engine, self._batcher = engine, Batcher(engine, limits, method=method)
         self.limits, self.methods, self.vocabulary = limits, (method,), _vocabulary(engine)
+        self._engine, self._batcher = engine, Batcher(engine, limits, method=method)  # last: it starts a thread
 
     @classmethod
     def open(
@@ -90,4 +90,4 @@ def _vocabulary(engine: Engine) -> Vocabulary:
     added = engine.tokenizer.added_tokens_decoder.values()
     special = tuple(str(token.content) for token in added if token.special and re.search(r"\W", token.content))
     longest = max(map(len, engine.tokenizer.get_vocab()))
-    return Vocabulary(int(engine.model.config.vocab_size), longest, special)
+    return Vocabulary(int(engine.model.config.get_text_config().vocab_size), longest, special)

@@ -1,7 +1,7 @@
 """What a server is made from, and what it holds while it runs: what is wrong is refused at the start in one sentence."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,7 @@ class ServerConfig:
 
     Attributes:
         backend: opens whoever answers, once everything else is known to be right.
-        adapters: those that the backend holds; a store, or its entries. database: a file, or a URL.
+        adapters: those that the backend holds; a store, or its entries; read at every reload. database: a file, or a URL.
         policies: says at every load which documents there are; of the user's tier if there are signed sets.
         trust: signed sets by tier.
         metric: see `Policy.load`.
@@ -86,7 +86,7 @@ class ServerConfig:
 
     settings: Settings
     backend: Callable[[], AbstractContextManager[Backend]]
-    adapters: Iterable[ManifestEntry]
+    adapters: Collection[ManifestEntry]
     database: str
     policies: Callable[[], Sequence[Path]] = tuple
     trust: "Mapping[str, SignedSource]" = field(default_factory=dict)
@@ -94,6 +94,10 @@ class ServerConfig:
     audit: Path | None = None
     signer: Signer | None = None
     shared: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.adapters, Collection):
+            raise TypeError("`adapters` are gone through at every reload: a Collection, not an iterator")
 
 
 @dataclass(frozen=True, slots=True)
