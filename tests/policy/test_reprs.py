@@ -1,11 +1,14 @@
 """What the objects of a policy look like at a prompt: one useful line."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from soupmix.errors import RecipeError, WeightError
+from soupmix.errors import PolicyError, RecipeError, WeightError
 from soupmix.policy import Policy
 from soupmix.weights import Weights
-from tests.support.policies import load
+from tests.support.policies import load, measured, norm_policy
 from tests.support.shelf import SHELF, digest_of
 
 CAP = {"rule": "bounds", "adapter": "friendly", "at_most": "0.5", "id": "cap"}
@@ -47,3 +50,26 @@ def test_a_request_is_checked_without_granting_anything() -> None:
         policy.check(Weights("friendly=1"), sources="guessed")
     with pytest.raises(RecipeError, match="unknown attribute 'age'"):
         policy.check(Weights("friendly=1"), age="9")
+
+
+@pytest.mark.parametrize(
+    "asked", ["friendly=1", {"friendly": 1}, {"friendly": float("nan")}, "friendly", "nobody=1", 3]
+)
+def test_a_check_takes_and_refuses_what_a_clamp_does(asked: Any) -> None:
+    def outcome(door: Callable[[Any], object]) -> tuple[type, str] | None:
+        try:
+            door(asked)
+        except (WeightError, TypeError) as error:
+            return type(error), str(error)
+        return None
+
+    policy = load(CAP)
+    assert outcome(policy.check) == outcome(policy.clamp)
+
+
+@pytest.mark.parametrize("metric", ["foo", "", None, "Delta"])
+def test_a_metric_that_does_not_exist_is_refused(metric: Any) -> None:
+    for door in (lambda: Policy.open(SHELF, metric=metric), lambda: norm_policy(measured(0), 0.1, metric)):
+        with pytest.raises(PolicyError, match="known are weights, delta") as caught:
+            door()
+        assert caught.value.reason == "metric"

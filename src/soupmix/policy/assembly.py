@@ -28,6 +28,7 @@ __all__ = [
     "unproved",
 ]
 
+_METRICS = ("weights", "delta")
 _METRIC_DIGITS = 6
 _GRAM_DIGITS = 40  # of the largest inner product; all are recorded to ten, and numbers further apart overflow floats
 
@@ -127,8 +128,11 @@ def measured(known: Sequence[KnownAdapter], adapters: Iterable[AdapterRef], metr
     """The space of these adapters with the inner products that the store records.
 
     Raises:
-        PolicyError: the metric "delta" was asked for, and the store does not record them, or not of all (reason "no-norms").
+        PolicyError: the metric "delta" was asked for, and the store does not record them, or not of all (reason "no-norms"); a
+            metric that does not exist ("metric").
     """
+    if metric not in _METRICS:
+        raise PolicyError(f"unknown metric {metric!r:.80}; known are {', '.join(_METRICS)}", reason="metric")
     names = tuple(adapter.name for adapter in known)
     product, norm = getattr(adapters, "inner_product", None), getattr(adapters, "base_norm", None)
     if product is None or not all(adapter.available for adapter in known):

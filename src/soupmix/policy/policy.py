@@ -125,7 +125,7 @@ class Policy:
 
         Raises:
             PolicyError: a document is unreadable, wrong or outside its validity window, the tiers are out of order,
-                or no weights satisfy all rules (naming a minimal set of conflicting ones).
+                or no weights satisfy all rules (naming a minimal set of conflicting ones); there is no such metric ("metric").
         """
         if not paths:
             raise PolicyError(
@@ -136,7 +136,7 @@ class Policy:
 
     @classmethod
     def open(cls, adapters: Iterable[AdapterRef], *, metric: Metric = "weights") -> "Policy":
-        """No documents: nothing but the built-in defaults applies, and every grant says so."""
+        """No documents: nothing but the built-in defaults applies, and every grant says so. Raises as `load` does."""
         return cls.assemble((), adapters, metric=metric)
 
     @classmethod
@@ -320,17 +320,18 @@ class Policy:
         """Internal reasons of the rules that bound, by "document rule": for the issuers' own people, never for an answer."""
         return internal_reasons(self._regions.rules, grant)
 
-    def check(self, weights: Weights, /, *, sources: Sources = {}, **attributes: str) -> None:  # noqa: B006  # never changed
+    def check(self, requested: Asked, /, *, sources: Sources = {}, **attributes: str) -> None:  # noqa: B006  # never changed
         """Whether a request could be asked at all, whatever would be granted; arguments and errors as of `clamp`.
 
         Raises:
-            WeightError: a name that the policy does not know.
+            WeightError: a bad number, or a name that the policy does not know.
             RecipeError: an attribute or source that does not exist, or a value that none can have.
         """
-        self._check(weights, attributes, sources)
+        self._check(requested, attributes, sources)
 
-    def _check(self, weights: Weights, attributes: Mapping[str, str], sources: Sources) -> None:
+    def _check(self, requested: Asked, attributes: Mapping[str, str], sources: Sources) -> None:
         """`check` for attributes from outside, see `_grant`."""
+        weights = Weights(requested)
         check_attributes(attributes)
         check_names(weights, self._place)
         self._by_coordinate(sources)
