@@ -4,6 +4,7 @@ Every way is tried for one goal: `unfriendly=1` under the digest of a policy tha
 merge, engine and batch ask. Private names are no wall, as docs/threats.md says.
 """
 
+import contextlib
 import copy
 import dataclasses
 import importlib
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 import soupmix
-from soupmix.errors import PolicyError
+from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import ClampResult, check_grant
 from soupmix.policy.recorded import RecordedGrant, read_record
@@ -30,7 +31,7 @@ from tests.support.policies import build, document
 from tests.support.shelf import SHELF
 
 ASKED = Weights("unfriendly=1")
-REFUSED = (AttributeError, PolicyError, TypeError)
+REFUSED = (AttributeError, PolicyError, PolicyRefusal, TypeError)
 
 
 def strict() -> Policy:
@@ -123,6 +124,43 @@ def policy_from_state() -> object:
     return made.clamp(ASKED)
 
 
+def policy_begun_anew() -> object:
+    """A strict policy after a constructor that failed."""
+    made, other = strict(), lax()
+    said = [getattr(other, each.name) for each in dataclasses.fields(Policy)]
+    said[[each.name for each in dataclasses.fields(Policy)].index("_digest")] = made.digest
+    for few in range(len(said), 0, -1):
+        with contextlib.suppress(TypeError):
+            made.__init__(*said[:few])  # type: ignore[misc]
+    return asked_of(made)
+
+
+def policy_with_other_bounds() -> object:
+    """A strict policy after changes of all that its rules show, asked of a kind of request that nobody asked before."""
+    never = {"rule": "bounds", "adapter": "unfriendly", "at_most": "0", "id": "never"}
+    made = build(document(never, {**never, "id": "minors", "scope": {"audience": ["minor"]}}))
+    for constraint in [each for rule in made.rules for each in getattr(rule, "constraints", ())]:
+        object.__setattr__(constraint, "bound", 5_000_000)
+    return asked_of(made, audience="adult")
+
+
+def policy_that_refuses_no_more() -> object:
+    rule = {"rule": "bounds", "adapter": "unfriendly", "at_most": "0", "id": "never", "mode": "refuse"}
+    made = build(document(rule))
+    for each in made.rules:
+        object.__setattr__(each.ref, "refuses", False)
+    made.clamp(ASKED)
+    raise AssertionError("a rule that refuses was heeded no more")
+
+
+def asked_of(made: Policy, **attributes: str) -> Grant:
+    """What a policy grants, where that is anything."""
+    given = made.clamp(ASKED, **attributes)
+    if not given.granted:
+        raise PolicyError("nothing was granted", reason="not-granted")
+    return given
+
+
 WAYS: dict[str, Callable[[], object]] = {
     "constructor": lambda: Grant(**greedy()),
     "constructor with a seal": lambda: Grant(**greedy(), seal=lax().clamp(ASKED)._tag),
@@ -151,6 +189,9 @@ WAYS: dict[str, Callable[[], object]] = {
     "policy: copy, then changed": lambda: object.__setattr__(copy.copy(lax()), "digest", strict().digest),
     "policy: subclass": policy_subclass,
     "policy: __setstate__": policy_from_state,
+    "policy: a constructor that fails": policy_begun_anew,
+    "policy: constraints of its rules": policy_with_other_bounds,
+    "policy: a rule's reference": policy_that_refuses_no_more,
     "policy: pickle": lambda: pickle.loads(pickle.dumps(lax())),
     "policy: __reduce_ex__": lambda: lax().__reduce_ex__(2),
 }  # fmt: skip
@@ -210,6 +251,7 @@ def test_whoever_says_that_it_returns_a_grant_asks_a_policy() -> None:
 @pytest.mark.parametrize(
     ("name", "users"),
     [
+        ("_by_maker", ["policy/policy.py", "sealing.py"]),
         ("_granted", ["policy/grant.py", "policy/policy.py"]),
         ("read_record", ["merge/verification.py", "policy/recorded.py"]),
     ],

@@ -1,7 +1,7 @@
 """What a policy is assembled from: rules in their places, evidence, measures of a store."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
 from itertools import pairwise
@@ -53,20 +53,27 @@ class ScopedRule:
         return f"<ScopedRule {self.ref}>"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class PlacedRule(ScopedRule):
-    """A rule with the constraints that it becomes.
+@dataclass(frozen=True, slots=True)
+class PlacedRule:
+    """A rule with the constraints that it becomes, which clamping reads.
 
     Attributes:
+        ref, within: as of `ScopedRule`.
         exempt: sources of weights; a weight that comes from one of these is free of the constraints of this rule.
     """
 
+    ref: RuleRef
+    within: Within
     constraints: tuple[AnyConstraint, ...]
     exempt: tuple[str, ...] = ()
 
     def of(self, kind: type[AnyConstraint]) -> bool:
         """Whether any of its constraints is of this kind."""
         return any(isinstance(each, kind) for each in self.constraints)
+
+    def shown(self) -> ScopedRule:
+        """What others may see of the rule: a copy, with nothing in it that clamping reads."""
+        return ScopedRule(replace(self.ref), self.within)
 
 
 def check_order(documents: Sequence[tuple[str, Document]]) -> None:
@@ -175,7 +182,7 @@ def _exponent(value: Fraction) -> int:
     return len(str(value.numerator)) - len(str(value.denominator))
 
 
-def internal_reasons(rules: Iterable[ScopedRule], grant: RecordedGrant) -> dict[str, str]:
+def internal_reasons(rules: Iterable[PlacedRule], grant: RecordedGrant) -> dict[str, str]:
     """Internal reasons of the rules that bound, by "document rule"; several where two documents have one name."""
     bound = {(each.tier, each.issuer, each.document, each.rule) for each in grant.binding}
     found: dict[str, list[str]] = {}

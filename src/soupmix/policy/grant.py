@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from hmac import compare_digest
 from json import JSONEncoder
-from typing import Any, Final, NoReturn, cast, final
+from typing import Any, Final, cast, final
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.adapters import KnownAdapter
@@ -21,6 +21,7 @@ from soupmix.policy.documents import RuleRef
 from soupmix.policy.recorded import Binding, RecordedGrant
 from soupmix.projection import Projected, Pull
 from soupmix.public import public
+from soupmix.sealing import sealed
 from soupmix.weights import Weights, decimal_text
 
 __all__ = ["ClampResult", "Grant", "check_grant"]
@@ -32,6 +33,10 @@ _encode = JSONEncoder(
 
 
 @public
+@sealed(
+    "a Grant comes from Policy.clamp, and has no subclasses; without a policy, use Policy.open(adapters).clamp(weights)",
+    "a grant does not leave its process: send the request, and let Policy.clamp grant it there; to keep it, use to_dict",
+)
 @final
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Grant(RecordedGrant):
@@ -41,27 +46,6 @@ class Grant(RecordedGrant):
     """
 
     _tag: bytes = field(init=False, repr=False, compare=False)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        raise TypeError("a Grant comes from Policy.clamp; without a policy, use Policy.open(adapters).clamp(weights)")
-
-    def __init_subclass__(cls) -> NoReturn:
-        raise TypeError("a Grant has no kinds: whoever takes one takes what Policy.clamp gave")
-
-    def __copy__(self) -> "Grant":
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Grant":
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a grant does not leave its process: send the request, and let Policy.clamp grant it there; "
-            "to keep what it says, use to_dict"
-        )
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise TypeError("a grant is made by Policy.clamp, not from the state of another")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Final, Literal, NoReturn, final
+from typing import Literal, cast, final
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
 from soupmix.policy.adapters import AdapterRef, KnownAdapter, check_names, know
@@ -36,6 +36,7 @@ from soupmix.policy.translate import Setting, built_in
 from soupmix.projection import Ball, box
 from soupmix.projection.time_budget import time_budget
 from soupmix.public import public
+from soupmix.sealing import _by_maker, sealed
 from soupmix.weights import Weights
 
 __all__ = ["Metric", "Policy", "Sources"]
@@ -47,12 +48,15 @@ Sources = str | Mapping[str, str]
 
 _REMEMBERED, _OBLIGED = 4096, 256
 _SECONDS = 5.0  # of a clamp
-_SEAL: Final = object()
 
 
 @public
+@sealed(
+    "a Policy comes from Policy.load, Policy.open or Policy.assemble, which read what it says, and has no subclasses",
+    "a policy does not leave its process: load its documents there",
+)
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Policy:
     """What may be mixed, how much, for whom. Made by `load`, `open` or `assemble` only, from what the documents say; immutable,
     and safe to share between threads.
@@ -72,33 +76,11 @@ class Policy:
     _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
     _term: Term = field(repr=False)
     _clock: Clock = field(repr=False)
-    seal: InitVar[object] = None
+    _shown: tuple[ScopedRule, ...] = field(repr=False)
     # What every request needs, ready.
-    _place: dict[str, int] = field(repr=False, init=False)
-    _obliged: Recent[object, tuple[str, ...]] = field(repr=False, init=False, default_factory=lambda: Recent(_OBLIGED))
-    _remembered: Recent[object, ClampResult] = field(
-        repr=False, init=False, default_factory=lambda: Recent(_REMEMBERED)
-    )
-
-    def __post_init__(self, seal: object) -> None:
-        if seal is not _SEAL:
-            raise TypeError("a Policy comes from Policy.load, Policy.open or Policy.assemble, which read what it says")
-        object.__setattr__(self, "_place", {name: index for index, name in enumerate(self._regions.space.names)})
-
-    def __init_subclass__(cls) -> NoReturn:
-        raise TypeError("a Policy has no kinds: what it grants rests on its documents alone")
-
-    def __copy__(self) -> "Policy":
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a policy does not leave its process: load its documents there")
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise TypeError("a policy is made from documents, not from the state of another")
+    _place: dict[str, int] = field(repr=False)
+    _obliged: Recent[object, tuple[str, ...]] = field(repr=False)
+    _remembered: Recent[object, ClampResult] = field(repr=False)
 
     @classmethod
     def load(
@@ -172,7 +154,8 @@ class Policy:
         distance = space if metric == "delta" else None
         digest, former = digests_of(said, known, adapters, budget, distance, regions.kinds.constraints)
         regions.check()
-        return cls(
+        made = _by_maker(
+            Policy,
             former_digest=former,
             notes=(*notes, *remarks),
             _digest=digest,
@@ -183,8 +166,12 @@ class Policy:
             _duties=duties(said),
             _term=term,
             _clock=reading.clock,
-            seal=_SEAL,
+            _shown=tuple(rule.shown() for rule in rules),
+            _place={name: index for index, name in enumerate(space.names)},
+            _obliged=Recent(_OBLIGED),
+            _remembered=Recent(_REMEMBERED),
         )
+        return cast(Policy, made)
 
     @property
     def digest(self) -> str:
@@ -223,13 +210,13 @@ class Policy:
 
     @property
     def rules(self) -> tuple[ScopedRule, ...]:
-        """All rules of all documents, in order."""
-        return self._regions.rules
+        """All rules of all documents, in order: copies, which no clamp reads."""
+        return self._shown
 
     @property
     def norm_rules(self) -> tuple[ScopedRule, ...]:
         """The rules that bound the norm of the merged delta, of whomever."""
-        return tuple(rule for rule in self._regions.rules if rule.of(Ball))
+        return tuple(shown for shown, rule in zip(self._shown, self._regions.rules, strict=True) if rule.of(Ball))
 
     def bounds(self) -> dict[str, tuple[int, int]]:
         """Least and most of every adapter's weight in millionths by the rules on that adapter alone which hold in every scope.
