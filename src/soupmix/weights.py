@@ -122,7 +122,10 @@ class Weights(Mapping[str, int]):
         Raises:
             WeightError: a bad name or number, a name given twice, text that is not `name=number`, or more than 1000
                 names (reason "too-many").
+            TypeError: these weights were made before.
         """
+        if hasattr(self, "_micro"):
+            raise TypeError("weights are immutable; make new ones instead")
         read = given._micro if isinstance(given, Weights) else MappingProxyType(dict(sorted(_read(given).items())))
         object.__setattr__(self, "_micro", read)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def test_a_store_gives_back_what_was_added(folder: Path, tiny_base: Base, tmp_pa
     assert (adapter.name, adapter.digest, adapter.base_digest) == ("friendly", entry.digest, tiny_base.digest)
     expected = read_adapter(folder)
     assert list(adapter.modules) == list(expected)
+    assert not isinstance(adapter.modules, MutableMapping)  # the store keeps it
     for module, factors in adapter.modules.items():
         assert torch.equal(factors.A, expected[module].A)
         assert torch.equal(factors.B, expected[module].B)

@@ -197,3 +197,11 @@ def test_no_weights() -> None:
 def test_an_integer_too_long_for_python_to_print() -> None:
     with pytest.raises(WeightError, match="a huge integer is beyond"):
         Weights({"a": 10**5000})
+
+
+@pytest.mark.parametrize("made", [Weights("a=0.5"), Weights.from_micro({"a": 1}), Weights("a=0.5").copy()])
+def test_a_constructor_does_not_change_weights(made: Weights) -> None:
+    before = dict(made)
+    with pytest.raises(TypeError, match="immutable"):
+        made.__init__("b=0.5")  # type: ignore[misc]
+    assert dict(made) == before

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from soupmix.errors import AdapterError, OutputError
 from soupmix.files import new_folder
@@ -51,7 +52,7 @@ def load_entry(store: Path, entry: ManifestEntry) -> Adapter:
                     f"(sha256 {found[file][:16]}..., not {sha256[:16]}...); restore it, or add the adapter again",
                     reason="digest-mismatch",
                 )
-        return Adapter(entry.name, entry.digest, entry.base_digest, files.factors())
+        return Adapter(entry.name, entry.digest, entry.base_digest, MappingProxyType(dict(files.factors())))
 
 
 def _is_blob(folder: Path) -> bool:
