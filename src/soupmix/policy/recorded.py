@@ -186,8 +186,8 @@ def read_record(record: Mapping[str, Any]) -> RecordedGrant:
 
 def _recorded(binding: Binding) -> dict[str, Any]:
     """A record calls the document its source."""
-    said = asdict(binding)
-    return {"source": said.pop("document"), **said, "adapters": list(binding.adapters)}
+    said = {"source" if name == "document" else name: value for name, value in asdict(binding).items()}
+    return said | {"adapters": list(binding.adapters)}
 
 
 class _RecordedBinding(BaseModel):
