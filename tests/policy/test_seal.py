@@ -251,7 +251,7 @@ def test_whoever_says_that_it_returns_a_grant_asks_a_policy() -> None:
 @pytest.mark.parametrize(
     ("name", "users"),
     [
-        ("_by_maker", ["policy/policy.py", "sealing.py"]),
+        ("_by_maker", ["merge/soup.py", "policy/policy.py", "sealing.py"]),
         ("_granted", ["policy/grant.py", "policy/policy.py"]),
         ("read_record", ["merge/verification.py", "policy/recorded.py"]),
     ],

@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import cast, final
 
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
@@ -20,6 +21,7 @@ from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.public import public
+from soupmix.sealing import _by_maker, sealed
 from soupmix.store.manifest import shipped_root
 from soupmix.store.store import Store
 from soupmix.weights import MILLION, decimal_text
@@ -27,11 +29,15 @@ from soupmix.weights import MILLION, decimal_text
 __all__ = ["Mix", "Soup", "merge", "mix"]
 
 _log = logging.getLogger("soupmix.merge")
-_SEAL: Final = object()
 
 
 @public
-@dataclass(frozen=True, slots=True)
+@sealed(
+    "a Soup comes from soupmix.merge, which merges what was granted, and has no subclasses",
+    "a soup does not leave its process: save it, or merge it there",
+)
+@final
+@dataclass(frozen=True, slots=True, init=False)
 class Soup:
     """Adapters merged under a grant, in factored form. Made by `merge` only, so that what is saved is what was granted.
 
@@ -50,11 +56,6 @@ class Soup:
     modules: Mapping[str, Stack]
     warnings: tuple[str, ...]
     store: str
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        if seal is not _SEAL:
-            raise TypeError("a Soup comes from soupmix.merge, which merges what was granted")
 
     def identity(self, *, base_digest: str, dtype: str, tenant_salt: str = "") -> str:
         """The merge identity of this soup on a base in a dtype; see `soupmix.merge.identity`."""
@@ -172,7 +173,16 @@ def merge(store: Store, grant: Grant, *, method: str = DEFAULT) -> Soup:
     made = mix(store, grant, method)
     shipped = store.folder.resolve() == shipped_root().resolve()
     reference = "shipped" if shipped else str(store.folder)
-    return Soup(grant, method, made.ingredients, made.modules, made.warnings, reference, seal=_SEAL)
+    soup = _by_maker(
+        Soup,
+        grant=grant,
+        method=method,
+        ingredients=made.ingredients,
+        modules=MappingProxyType(dict(made.modules)),
+        warnings=made.warnings,
+        store=reference,
+    )
+    return cast(Soup, soup)
 
 
 def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
