@@ -163,11 +163,11 @@ def _scale(h: Tensor, rows: CpuRows) -> None:
 
 def _mix(h: Tensor, mine: Tensor, R: int, rank: int) -> None:
     """h_k <- c_k sum_l c_l h_l over the blocks of `rank` columns of every slice, in place; padding becomes zero."""
-    whole = R // rank * rank
-    blocks, own = (t.view(h.shape[0], -1, R)[..., :whole].unflatten(-1, (-1, rank)) for t in (h, mine))
+    end = R // rank * rank
+    blocks, own = (t.view(h.shape[0], -1, R)[..., :end].unflatten(-1, (-1, rank)) for t in (h, mine))
     shared = torch.where(own != 0, blocks * own, 0).sum(-2, keepdim=True)
     blocks.copy_(torch.where(own != 0, shared * own, 0))
-    h.view(h.shape[0], -1, R)[..., whole:] = 0
+    h.view(h.shape[0], -1, R)[..., end:] = 0
 
 
 def _expand(y: Tensor, h: Tensor, held: FactorViews) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from soupmix.audit import Record
 from soupmix.cli.auditing import Recorder, audit_option
@@ -22,7 +22,7 @@ from soupmix.cli.options import (
 )
 from soupmix.errors import SoupmixError
 from soupmix.methods import DEFAULT, check_linear
-from soupmix.policy import AdapterRef, Grant, Policy
+from soupmix.policy import AdapterRef, Grant, Metric, Policy
 from soupmix.weights import Weights
 
 __all__ = ["Asking", "asking_options"]
@@ -92,7 +92,7 @@ class Asking:
             self.refused(error, policy)
             raise
 
-    def policy(self, adapters: Iterable[AdapterRef], *, metric: Literal["weights", "delta"] = "weights") -> Policy:
+    def policy(self, adapters: Iterable[AdapterRef], *, metric: Metric = "weights") -> Policy:
         """The policy over these adapters; see `load_policy`."""
         with self.refusals():
             return load_policy(self.policies, adapters, self.trust, metric=metric)

@@ -1,12 +1,11 @@
 """`soupmix clamp`: what a policy makes of a person's weights, and why; nothing is merged."""
 
-from typing import Literal
-
 import click
 
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import json_option, metric_option, print_json, read_adapters
 from soupmix.errors import PolicyRefusal
+from soupmix.policy import Metric
 
 __all__ = ["command"]
 
@@ -20,7 +19,7 @@ __all__ = ["command"]
 def command(
     asking: Asking,
     as_json: bool,
-    metric: Literal["weights", "delta"],
+    metric: Metric,
     internal: bool,
     strict: bool,
 ) -> None:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from soupmix.errors import PolicyError, RecipeError
-from soupmix.policy import TIERS, AdapterRef, Policy, parse_document
+from soupmix.policy import TIERS, AdapterRef, Metric, Policy, parse_document
 from soupmix.policy.parsing import read_text
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def load_policy(
     adapters: Iterable[AdapterRef],
     trust: Sequence[str] = (),
     *,
-    metric: Literal["weights", "delta"] = "weights",
+    metric: Metric = "weights",
 ) -> Policy:
     """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
     if not policies and not trust:
@@ -87,7 +87,7 @@ def _signed(
     policies: Sequence[Path],
     adapters: Iterable[AdapterRef],
     trust: Sequence[str],
-    metric: Literal["weights", "delta"],
+    metric: Metric,
 ) -> Policy:
     from soupmix.trust import load_signed
 

@@ -125,7 +125,7 @@ def method_option(command: _Command) -> _Command:
 
 
 def metric_option(command: _Command) -> _Command:
-    """`--metric NAME`; the command gets `metric: Literal["weights", "delta"]` for `Policy`."""
+    """`--metric NAME`; the command gets `metric: Metric` for `Policy`."""
     return click.option(
         "--metric",
         type=click.Choice(["weights", "delta"]),

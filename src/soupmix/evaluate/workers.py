@@ -1,7 +1,6 @@
 """Worker processes of one thread each: the result does not depend on how many there are, and two train faster than one
 process with two threads. What a worker loads it keeps."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -58,7 +57,6 @@ def loaded_engine(base: Base, store: Path | None) -> Engine:
 
 
 def _one_thread() -> None:
-    os.environ["GOMP_SPINCOUNT"] = "0"
     import torch
 
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from soupmix.policy.feasible import FeasibleSet
 from soupmix.policy.grant import Grant
 from soupmix.policy.parsing import parse_document
 from soupmix.policy.policy import Policy
-from soupmix.policy.recorded import Binding
+from soupmix.policy.recorded import Binding, Metric
 from soupmix.policy.rules import ATTRIBUTES, SOURCES
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Document",
     "FeasibleSet",
     "Grant",
+    "Metric",
     "Policy",
     "RuleRef",
     "ScopedRule",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Literal, cast, final
+from typing import cast, final
 
 from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
 from soupmix.policy.adapters import AdapterRef, KnownAdapter, check_names, know
@@ -29,7 +29,7 @@ from soupmix.policy.kinds import Regions
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.parsing import parse_document, read_text
 from soupmix.policy.recent import Recent
-from soupmix.policy.recorded import RecordedGrant
+from soupmix.policy.recorded import Metric, RecordedGrant
 from soupmix.policy.rules import SOURCES, Approve, Within, applies, check_attributes
 from soupmix.policy.term import Term
 from soupmix.policy.translate import Setting, built_in
@@ -39,9 +39,7 @@ from soupmix.public import public
 from soupmix.sealing import _by_maker, sealed
 from soupmix.weights import Weights
 
-__all__ = ["Metric", "Policy", "Sources"]
-
-Metric = Literal["weights", "delta"]
+__all__ = ["Policy", "Sources"]
 
 Sources = str | Mapping[str, str]
 """Where weights come from: one word for all of them, or one by adapter name."""

@@ -11,7 +11,10 @@ from soupmix.fields import check_digest
 from soupmix.public import public
 from soupmix.weights import Weights, decimal_text
 
-__all__ = ["Binding", "RecordedGrant", "read_record"]
+__all__ = ["Binding", "Metric", "RecordedGrant", "read_record"]
+
+Metric = Literal["weights", "delta"]
+"""What a clamp keeps small: the change of the weights, or of the merged delta."""
 
 
 @public
@@ -212,7 +215,7 @@ class _Record(BaseModel):
     digests: dict[str, str]
     distance: str
     granted: dict[str, str]
-    metric: Literal["weights", "delta"]
+    metric: Metric
     norm_rule: str | None = None
     obligations: tuple[str, ...]
     open: bool

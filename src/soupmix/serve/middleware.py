@@ -56,7 +56,7 @@ class IncomingBody:
                 reason="bad-framing",
             )
 
-    async def body(self, part: BodyShare) -> bytes:
+    async def body(self, share: BodyShare) -> bytes:
         """All of it. Raises `HttpError` (413, it is too large; 408, it takes too long), or as `BodyShare.take` does."""
         parts, size = [], 0
         declared = self._headers.get("content-length", "0")
@@ -69,7 +69,7 @@ class IncomingBody:
                     size += len(parts[-1])
                     if size > self._most:
                         raise self._too_large()
-                    part.take(len(parts[-1]))
+                    share.take(len(parts[-1]))
                     if self.whole:
                         return b"".join(parts)
         except TimeoutError:
@@ -152,9 +152,9 @@ class RequestGate:
             await incoming.skip()
             await self._app(scope, incoming.replay(b""), out)
             return
-        with self._state.bodies.part(caller.tenant) as part:
-            scope[READ] = part.give_back
-            await self._app(scope, incoming.replay(await incoming.body(part)), out)
+        with self._state.bodies.share(caller.tenant) as share:
+            scope[READ] = share.give_back
+            await self._app(scope, incoming.replay(await incoming.body(share)), out)
 
     def _count(self, scope: Scope, name: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", _UNKNOWN)

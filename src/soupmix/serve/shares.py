@@ -56,13 +56,13 @@ class Bodies:
         return self._of.total()
 
     @contextmanager
-    def part(self, tenant: str) -> Iterator["BodyShare"]:
+    def share(self, tenant: str) -> Iterator["BodyShare"]:
         """What one request of a tenant holds; given back at the end, if not before."""
-        part = BodyShare(self, tenant)
+        share = BodyShare(self, tenant)
         try:
-            yield part
+            yield share
         finally:
-            part.give_back()
+            share.give_back()
 
     def _take(self, tenant: str, size: int) -> None:
         if self.held + size > self._most or self._of[tenant] + size > self._most // 2:

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from soupmix.audit import AuditLog, Signer
 from soupmix.backends import Backend
 from soupmix.errors import RecipeError
 from soupmix.methods import DEFAULT
 from soupmix.openai.requests import shared_prefix
-from soupmix.policy import Policy
+from soupmix.policy import Metric, Policy
 from soupmix.policy.clock import Reading
 from soupmix.serve.keys import ApiKeys
 from soupmix.serve.metrics import Metrics
@@ -90,7 +90,7 @@ class ServerConfig:
     database: str
     policies: Callable[[], Sequence[Path]] = tuple
     trust: "Mapping[str, SignedSource]" = field(default_factory=dict)
-    metric: Literal["weights", "delta"] = "weights"
+    metric: Metric = "weights"
     audit: Path | None = None
     signer: Signer | None = None
     shared: tuple[Path, ...] = ()

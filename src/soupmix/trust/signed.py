@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from soupmix.errors import PolicyError
-from soupmix.policy import AdapterRef, Document, Policy, parse_document
+from soupmix.policy import AdapterRef, Document, Metric, Policy, parse_document
 from soupmix.policy.clock import Reading, When
 from soupmix.policy.inventory import check_inventory
 from soupmix.policy.parsing import read_text
@@ -44,7 +44,7 @@ def load_signed(
     user: Iterable[str | Path] = (),
     adapters: Iterable[AdapterRef] = (),
     now: When = None,
-    metric: Literal["weights", "delta"] = "weights",
+    metric: Metric = "weights",
 ) -> SignedPolicy:
     """Read the signed sets of the outer tiers and the user's own documents, and intersect them.
 
