@@ -1,7 +1,7 @@
 """The feasible set that a policy hands out, against the clamp, the specification and a linear program."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -226,6 +226,25 @@ def test_what_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("soupmix.policy.feasible._SECONDS", -1.0)
     with pytest.raises(PolicyRefusal) as caught:
         feasible.nearest(dict.fromkeys(NAMES, 1))
+    assert caught.value.reason == "too-slow"
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        FeasibleSet.bounds,
+        lambda feasible: feasible.most("expert"),
+        FeasibleSet.vertices,
+        lambda feasible: feasible.sample(3, 0),
+    ],
+)
+def test_every_question_has_a_time_budget(
+    monkeypatch: pytest.MonkeyPatch, door: Callable[[FeasibleSet], object]
+) -> None:
+    feasible = norm_policy(measured(0), 0.01).feasible()
+    monkeypatch.setattr("soupmix.policy.feasible._SECONDS", -1.0)
+    with pytest.raises(PolicyRefusal) as caught:
+        door(feasible)
     assert caught.value.reason == "too-slow"
 
 

@@ -15,7 +15,7 @@ __all__ = ["Asked", "FeasibleSet"]
 Asked = Weights | Mapping[str, int | float | str] | str
 """Weights, or whatever `Weights` takes."""
 
-_SECONDS = 5.0  # of a projection
+_SECONDS = 5.0  # of a projection, an extent, all vertices, a point of a sample
 
 
 @public
@@ -67,18 +67,22 @@ class FeasibleSet:
         return self._named(found)
 
     def bounds(self) -> dict[str, tuple[int, int]]:
-        """Least and most of every weight in millionths, the other weights being whatever that takes; see `extent` for how exact.
+        """Least and most of every weight in millionths, the other weights being whatever that takes.
+
+        Both are attained by a whole point of the set. They are the exact ends where groups nest or are disjoint; where groups
+        overlap, or a norm is bounded, an end may be up to 12 millionths off.
 
         Raises:
-            PolicyRefusal: no whole millionths were found near an end (reason "no-integer-point").
+            PolicyRefusal: no whole millionths were found near an end (reason "no-integer-point"), or a weight takes more than
+                five seconds ("too-slow").
         """
         place = {name: index for index, name in enumerate(self._region.space.names)}
-        return {name: extent(self._region, place[name]) for name in self.names}
+        return {name: self._extent(place[name]) for name in self.names}
 
     def most(self, name: str) -> int:
-        """The most that a weight can be in millionths; see `bounds`. Raises WeightError for an unknown adapter."""
+        """The most that a weight can be in millionths. Raises as `bounds` does, and WeightError for an unknown adapter."""
         check_names([name], self.names)
-        return extent(self._region, self._region.space.names.index(name))[1]
+        return self._extent(self._region.space.names.index(name))[1]
 
     def vertices(self) -> tuple[tuple[Exact, ...], ...]:
         """The extreme points of every convex part, in exact millionths in the order of `names`, each once, sorted.
@@ -87,10 +91,13 @@ class FeasibleSet:
         infinitely many: then a vertex of the other bounds that is beyond it is replaced by the nearest whole point of the set.
 
         Raises:
-            PolicyRefusal: a convex part has more than 2,048 (reason "too-many-vertices").
+            PolicyRefusal: a convex part has more than 2,048 (reason "too-many-vertices"), it takes more than five seconds
+                ("too-slow"), or no whole millionths are near where a norm is bounded ("no-integer-point").
         """
         order = [self._region.space.names.index(name) for name in self.names]
-        return tuple(sorted(tuple(each[index] for index in order) for each in vertices_of(self._region)))
+        with time_budget(_SECONDS):
+            found = vertices_of(self._region)
+        return tuple(sorted(tuple(each[index] for index in order) for each in found))
 
     def sample(self, count: int, seed: int) -> tuple[Weights, ...]:
         """Random points of the set, without zeros.
@@ -103,9 +110,15 @@ class FeasibleSet:
             seed: any whole number.
 
         Raises:
-            PolicyRefusal: there are no whole millionths near a point (reason "no-integer-point").
+            PolicyRefusal: there are no whole millionths near a point (reason "no-integer-point"), or it takes more than five
+                seconds a point ("too-slow").
         """
-        return tuple(self._named(each) for each in sample(self._region, count, seed))
+        with time_budget(_SECONDS * max(count, 1)):
+            return tuple(self._named(each) for each in sample(self._region, count, seed))
+
+    def _extent(self, index: int) -> tuple[int, int]:
+        with time_budget(_SECONDS):
+            return extent(self._region, index)
 
     def _asked(self, weights: Asked) -> tuple[int, ...]:
         parsed = Weights(weights)

@@ -12,6 +12,7 @@ from random import Random
 
 from soupmix.projection.faces import Face
 from soupmix.projection.region import Region
+from soupmix.projection.time_budget import check_time
 from soupmix.weights import MILLION
 
 __all__ = ["sample"]
@@ -37,6 +38,7 @@ def _walk(face: Face, size: int, draw: Random) -> Iterator[list[float]]:
     steps = 10 * _STEPS * size
     while True:
         for _ in range(steps):
+            check_time()
             one, other = (pool[int(draw.random() * len(pool))] for _ in range(2))
             direction = list(map(sub, one, other))
             low, high = _chord(face, here, direction)
