@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from hmac import compare_digest
 from json import JSONEncoder
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.adapters import KnownAdapter
@@ -46,6 +46,10 @@ class Grant(RecordedGrant):
     """
 
     _tag: bytes = field(init=False, repr=False, compare=False)
+
+    if TYPE_CHECKING:  # `sealed` replaces the constructor of a record, which type checkers and docs/api.md do not see
+
+        def __init__(self, *_: object, **__: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
