@@ -218,6 +218,14 @@ def test_a_grant_for_another_adapter_of_the_same_name_is_refused(
     assert caught.value.reason == "digest-mismatch"
 
 
+def test_adapters_of_two_bases_are_not_merged(three: Store, grant: Callable[..., Grant]) -> None:
+    granted = grant(three, friendly=0.5, concise=0.25)
+    three._loaded["friendly"] = replace(three.load("friendly"), base_digest="sha256:" + "0" * 64)
+    with pytest.raises(AdapterError, match="trained on different base models") as caught:
+        merge(three, granted)
+    assert caught.value.reason == "base-mismatch"
+
+
 def test_factor_warns_in_the_soup_the_log_the_recipe_and_the_card(
     make_store: Callable[..., Store],
     grant: Callable[..., Grant],

@@ -3,14 +3,14 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast, final
 
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
-from soupmix.errors import RecipeError
+from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.export import Saved, SigningKeys, save
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import merge_modules, warnings_of
@@ -193,7 +193,14 @@ def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
     """
     check_linear(method, said.norm_rule)
     adapters = {name: store.load(name, said.digests[name]) for name, micro in said.granted.items() if micro > 0}
-    used = ingredients_of(store, said)
+    bases = {adapter.base_digest for adapter in adapters.values()}
+    if len(bases) > 1:
+        raise AdapterError(
+            f"adapters {', '.join(sorted(adapters))} were trained on different base models ({', '.join(sorted(bases))}); they "
+            "cannot be merged",
+            reason="base-mismatch",
+        )
+    used = tuple(replace(item, digest=adapters[item.name].digest) for item in ingredients_of(store, said))
     weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
     warnings = warnings_of(weighted, method)
     for warning in warnings:
