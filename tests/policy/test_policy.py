@@ -325,7 +325,7 @@ def test_a_grant_comes_from_a_policy_only() -> None:
     assert copy.deepcopy(grant) is copy.copy(grant) is grant
     with pytest.raises(TypeError, match="send the request"):
         pickle.dumps(grant)
-    with pytest.raises(TypeError, match=r"made by Policy.clamp"):
+    with pytest.raises(TypeError, match=r"a Grant comes from Policy.clamp"):
         object.__new__(Grant).__setstate__([Weights()] * 12)
 
 
