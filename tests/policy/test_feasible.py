@@ -173,6 +173,7 @@ def test_an_end_that_a_ball_cuts_is_found_where_no_group_overlaps() -> None:
 def test_a_refusal_names_what_there_is_to_widen(monkeypatch: pytest.MonkeyPatch) -> None:
     round_one = norm_policy(measured(0), 0.003).feasible()
     monkeypatch.setattr("soupmix.projection.faces.Face.round", lambda *_: None)
+    monkeypatch.setattr("soupmix.policy.feasible._SECONDS", 600)  # every smaller ball is tried, which takes seconds
     for refused in (lambda: round_one.most(NAMES[0]), lambda: round_one.nearest({NAMES[0]: 1})):
         with pytest.raises(PolicyRefusal, match=r"; widen (?!one of).*norm") as caught:
             refused()
