@@ -70,6 +70,13 @@ def use(folder: Path, cache: Path) -> str:
     return chat_text(load_tokenizer(folder), _TALK)
 
 
+def _swapped_before_norms(where: Path) -> None:
+    found = resolve(base(where / "base"), cache=where / "cache")
+    larger = {name: item(shape, 1000.0) for name, (_, shape, _) in _tensors().items()}
+    (where / "base" / "model.safetensors").write_bytes(encode(larger))
+    found.weight_squares()
+
+
 def _base(
     name: str, tries: str, reason: str, spoil: Callable[[Path], object], error: type[SoupmixError] = BaseModelError
 ) -> Attack:
@@ -192,6 +199,13 @@ ATTACKS = (
     _base("base-tokenizer-deep", "overflow the stack", "cannot-load", _written("tokenizer.json", b"[" * 500_000)),
     _base("only-pickles", "run code on reading", "pickle", _only_pickles),
     _base("shard-elsewhere", "read files elsewhere", "bad-index", _shard_elsewhere),
+    Attack(
+        "weights-swapped-before-norms",
+        "norms of larger weights, which loosen a bound, remembered for an honest base",
+        _swapped_before_norms,
+        BaseModelError,
+        "changed",
+    ),
     _template("template-loops", "never come back", _MANY),
     _template("template-power", "one endless operation", "{{ 9 ** (9 ** (9 ** 9)) }}"),
     _template(

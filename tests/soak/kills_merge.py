@@ -21,14 +21,12 @@ from typing import Any
 
 import torch
 
-from soupmix.base import Base
+from soupmix.base import Base, tensors_digest
 from soupmix.merge import Soup, merge, verify
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.adapter_folder import SHAPES, adapter, encode, item, sound
 from tests.support.folders import Snapshot, debris, snapshot
-
-_DIGEST = "sha256:" + "0" * 64
 
 
 def _base(where: Path) -> Base:
@@ -36,7 +34,7 @@ def _base(where: Path) -> Base:
     (where / "base").mkdir()
     weights = {f"{module}.weight": item(list(shape)) for module, shape in SHAPES.items()}
     (where / "base" / "model.safetensors").write_bytes(encode(weights))
-    return Base("tiny", where / "base", _DIGEST, None, "test")
+    return Base("tiny", where / "base", tensors_digest(where / "base"), None, "test", where / "cache")
 
 
 def killed(work: Callable[[], object], after: float) -> bool:

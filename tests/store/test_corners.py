@@ -1,6 +1,8 @@
 """Corners of the store: what is missing, what is cut short, what another library refuses."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,18 +149,17 @@ def test_a_manifest_that_names_one_adapter_twice_is_refused(stored: Store) -> No
     assert caught.value.reason == "bad-manifest"
 
 
-def test_a_base_that_is_cut_short_while_it_is_read(tiny_base: Base, tmp_path: Path) -> None:
+def test_a_base_that_is_cut_short_while_it_is_read(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "model.layers.0.self_attn.q_proj"
     info = tiny_base.tensors()[f"{name}.weight"]
-    (tmp_path / "config.json").write_text("{}")
-    cut = replace(info, file=tmp_path / "model.safetensors")
-    cut.file.write_bytes(info.file.read_bytes()[: info.end - 1])
-
-    class Cut(Base):
-        def tensors(self) -> Any:
-            return {f"{name}.weight": cut}
-
-    base = Cut(tiny_base.label, tmp_path, tiny_base.digest, None, "test")
+    shutil.copytree(tiny_base.folder, tmp_path / "base")
+    cut = replace(info, file=tmp_path / "base" / "model.safetensors")
+    os.truncate(cut.file, info.end - 1)
+    monkeypatch.setattr(Base, "tensors", lambda self: {f"{name}.weight": cut})
+    monkeypatch.setattr("soupmix.base.safetensors.read_tensors", lambda folder: {f"{name}.weight": cut})
+    base = Base(tiny_base.label, tmp_path / "base", tiny_base.digest, None, "test", tmp_path / "cache")
     with pytest.raises(BaseModelError, match=r"model\.safetensors was cut short while it was read") as caught:
         base_norm(base, [name])
     assert caught.value.reason == "truncated"

@@ -1,7 +1,10 @@
 """Gram matrices from r x r products against dense float64 deltas."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupmix.base import Base
-from soupmix.store import Factors, Store
-from soupmix.store.gram import gram_of_module, grams
+from soupmix.base import Base, cache
+from soupmix.base.squares import measured
+from soupmix.store import Factors, Store, adding
+from soupmix.store.gram import gram_of, inner_product, norm_of, pairs_of, products
+from soupmix.store.manifest import Gram
 
 
 def _factors(rank: int, seed: int, scaling: float, dtype: torch.dtype = torch.float32) -> Factors:
@@ -26,40 +31,53 @@ def _dense(factors: Factors | None, shape: tuple[int, int] = (5, 7)) -> torch.Te
     return factors.scaling * (factors.B.double() @ factors.A.double())
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(
-        st.none()
-        | st.builds(
-            _factors,
-            st.integers(1, 9),
-            st.integers(0, 1000),
-            st.floats(0.01, 30),
-            st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
-        ),
-        max_size=5,
-    )
+_FACTORS = st.builds(
+    _factors,
+    st.integers(1, 9),
+    st.integers(0, 1000),
+    st.floats(0.01, 30),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )
-def test_a_module_s_gram_is_the_inner_products_of_its_deltas(factors: list[Factors | None]) -> None:
-    deltas = [_dense(item) for item in factors]
-    expected = torch.tensor([[float((a * b).sum()) for b in deltas] for a in deltas], dtype=torch.float64)
-    gram = gram_of_module(factors)
-    scale = max([1.0, *(float(delta.square().sum()) for delta in deltas)])
-    torch.testing.assert_close(gram, expected.reshape(gram.shape), rtol=1e-12, atol=1e-12 * scale)
-    assert torch.equal(gram, gram.T)
+
+
+@settings(deadline=None, max_examples=60)
+@given(_FACTORS, _FACTORS)
+def test_an_inner_product_is_that_of_the_dense_deltas(one: Factors, other: Factors) -> None:
+    deltas = _dense(one), _dense(other)
+    scale = float(deltas[0].norm() * deltas[1].norm())
+    expected = float((deltas[0] * deltas[1]).sum())
+    assert inner_product(one, other) == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale)
+
+
+def test_a_delta_of_zero_has_no_norm_however_it_is_scaled() -> None:
+    empty = Factors(torch.ones(2, 7), torch.zeros(5, 2), 1e300)
+    assert norm_of({"up": empty}) == 0.0
+
+
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "zeta": {"rank": 2, "seed": 1},
+    "alpha": {"rank": 5, "seed": 2, "rslora": True, "targets": ["q_proj", "up_proj"]},
+    "mid": {"rank": 3, "seed": 3, "rank_pattern": {"q_proj": 6}, "dtype": torch.bfloat16},
+    "none": {"rank": 2, "seed": 4, "scale": 0.0, "targets": ["down_proj"]},
+}
 
 
 @pytest.fixture(scope="module")
-def store(tiny_base: Base, tiny_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("gram"), create=True)
-    cases = {
-        "zeta": {"rank": 2, "seed": 1},
-        "alpha": {"rank": 5, "seed": 2, "rslora": True, "targets": ["q_proj", "up_proj"]},
-        "mid": {"rank": 3, "seed": 3, "rank_pattern": {"q_proj": 6}, "dtype": torch.bfloat16},
-    }
-    for name, case in cases.items():
-        store.add(tiny_adapter(**case), name=name, dimension="d", pole=name, base=tiny_base)
-    return Store(store.folder)
+def folders(tiny_adapter: Callable[..., Path]) -> Mapping[str, Path]:
+    return {name: tiny_adapter(**case) for name, case in CASES.items()}
+
+
+def _store(folder: Path, order: Sequence[tuple[str, Path]], base: Base) -> Store:
+    store = Store(folder, create=True)
+    for name, adapter in order:
+        store.add(adapter, name=name, dimension="d", pole=name, base=base, force=True)
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(folders: Mapping[str, Path], tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    adapters = [(name, folders[name]) for name in ("zeta", "alpha", "mid")]
+    return Store(_store(tmp_path_factory.mktemp("gram"), adapters, tiny_base).folder)
 
 
 def _dense_gram(adapters: list[Mapping[str, Factors]], module: str) -> np.ndarray:
@@ -92,6 +110,42 @@ def test_the_gram_gives_the_norm_of_any_merge(store: Store) -> None:
     assert np.isclose(weights @ store.gram @ weights, squares, rtol=1e-8)
 
 
+def test_a_manifest_does_not_tell_in_which_order_it_grew(
+    folders: Mapping[str, Path], tiny_base: Base, tmp_path: Path
+) -> None:
+    """What is taken over from the manifest before is what computing everything again would give, byte for byte."""
+    orders = list(permutations(folders.items()))[::5]
+    made = [_store(tmp_path / str(number), order, tiny_base) for number, order in enumerate(orders)]
+    assert len({(store.folder / "manifest.json").read_bytes() for store in made}) == 1
+
+
+def test_a_replaced_adapter_leaves_nothing_behind(folders: Mapping[str, Path], tiny_base: Base, tmp_path: Path) -> None:
+    others = [("zeta", folders["none"]), ("alpha", folders["alpha"]), ("zeta", folders["mid"])]
+    replaced = _store(tmp_path / "replaced", others, tiny_base)
+    anew = _store(tmp_path / "anew", others[1:], tiny_base)
+    assert (replaced.folder / "manifest.json").read_bytes() == (anew.folder / "manifest.json").read_bytes()
+    assert not replaced.gram_of("model.layers.0.mlp.down_proj")[0].any()
+
+
+def test_the_pairs_of_a_manifest_are_all_of_its_numbers(store: Store) -> None:
+    manifest = store.manifest
+    assert gram_of(manifest.names, manifest.gram.modules, pairs_of(manifest.names, manifest.gram)) == manifest.gram
+
+
+def test_adding_multiplies_the_new_adapter_with_each_and_reads_the_base_once(
+    folders: Mapping[str, Path], tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiplied, read = [], []
+    base = replace(tiny_base, cache=tmp_path / "cache")
+    monkeypatch.setattr(adding, "products", lambda *two: multiplied.append(two) or products(*two))
+    monkeypatch.setattr(cache, "measured", lambda folder: read.append(folder) or measured(folder))
+    for count, item in enumerate(folders.items(), start=1):
+        multiplied.clear()
+        _store(tmp_path / "store", [item], base)
+        assert len(multiplied) == count
+    assert read == [base.folder]
+
+
 def test_no_adapters_have_an_empty_gram(tmp_path: Path) -> None:
-    assert grams([]).total == ()
+    assert gram_of([], [], {}) == Gram(total=(), modules={})
     assert Store(tmp_path, create=True).gram.shape == (0, 0)

@@ -6,14 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from soupmix.base import Base
+from soupmix.base import Base, resolve
 from soupmix.errors import AdapterError, OutputError, WeightError
 from soupmix.store import Store, adding, read_manifest, shipped_root, write_manifest
 
@@ -72,6 +72,14 @@ def test_a_name_that_could_touch_the_file_system_is_refused(
     assert not (tmp_path / "s").exists()
 
 
+def _another(base: Base, where: Path) -> Base:
+    """The same layers with other weights."""
+    shutil.copytree(base.folder, where / "another")
+    weights = {name: each / 2 for name, each in load_file(base.folder / "model.safetensors").items()}
+    save_file(weights, where / "another" / "model.safetensors", metadata={"format": "pt"})
+    return resolve(where / "another", cache=where / "cache")
+
+
 def test_an_identity_is_the_files_and_the_base_not_the_name(
     handmade: Handmade, q_proj: Callable[..., Any], tiny_base: Base, tmp_path: Path
 ) -> None:
@@ -82,7 +90,7 @@ def test_an_identity_is_the_files_and_the_base_not_the_name(
     first = digest(handmade())
     assert digest(handmade(), name="other", dimension="e", tags=("t",)) == first
     others = [
-        digest(handmade(), base=replace(tiny_base, digest="sha256:" + "1" * 64)),
+        digest(handmade(), base=_another(tiny_base, tmp_path)),
         digest(handmade(lora_alpha=5)),
         digest(handmade(q_proj(seed=6))),
     ]
@@ -119,8 +127,8 @@ def test_one_adapter_has_one_name(stored: Store, handmade: Handmade, tiny_base: 
     assert stored.names == ("expert",)
 
 
-def test_one_store_holds_one_base(stored: Store, handmade: Handmade, tiny_base: Base) -> None:
-    other = replace(tiny_base, digest="sha256:" + "2" * 64)
+def test_one_store_holds_one_base(stored: Store, handmade: Handmade, tiny_base: Base, tmp_path: Path) -> None:
+    other = _another(tiny_base, tmp_path)
     with pytest.raises(AdapterError, match="use another store") as caught:
         stored.add(handmade(), dimension="d", pole="p", base=other)
     assert caught.value.reason == "wrong-base"

@@ -1,11 +1,14 @@
-"""The user's cache: base models that were converted, and digests of files that are not ours to write beside.
+"""The user's cache: base models that were converted, and what is known of files that are not ours to write beside.
 
-A conversion is made once, noticed when it breaks, and made again. A digest is computed once, and remembered by path and stamps.
+A conversion is made once, noticed when it breaks, and made again. A digest is computed once, and remembered by path and stamps;
+how large the weights are, by digest.
 """
 
 import hashlib
 import logging
+import math
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +19,13 @@ from typing import Any
 import platformdirs
 
 from soupmix.base.safetensors import tensors_digest, weight_files
+from soupmix.base.squares import Measured, measured, with_norm
 from soupmix.errors import BaseModelError, OutputError
 from soupmix.files import canonical_json, new_folder, sha256_file, strict_json, write_file, writing
 from soupmix.locks import locked
 from soupmix.scratch import scratch, sweep
 
-__all__ = ["MARKER", "cache_root", "converted", "file_sha256", "folder_digest", "stamp"]
+__all__ = ["MARKER", "cache_root", "converted", "file_sha256", "folder_digest", "stamp", "weight_squares"]
 
 MARKER = "soupmix_base.json"
 _FORMAT = 1  # counts up when `convert` writes something else for the same source
@@ -160,13 +164,60 @@ def _run_converter(source: Path, folder: Path) -> None:
         )
 
 
-def folder_digest(folder: Path, cache: Path, *, fresh: bool = False) -> str:
+def folder_digest(folder: Path, cache: Path, *, fresh: bool = False, squares: bool = False) -> str:
     """The base digest of a Hugging Face folder, see `tensors_digest`; computed anew if `fresh`.
+
+    Args:
+        folder: of the model. cache: see `cache_root`.
+        squares: where the weights must be read, also remember what `weight_squares` gives.
 
     Raises:
         BaseModelError: the folder holds no readable safetensors weights.
     """
-    return _remembered(folder, weight_files(folder), lambda: tensors_digest(folder), cache, fresh=fresh)
+
+    def compute() -> str:
+        return _measured(folder, cache).digest if squares else tensors_digest(folder)
+
+    return _remembered(folder, weight_files(folder), compute, cache, fresh=fresh)
+
+
+def weight_squares(folder: Path, digest: str, cache: Path) -> Mapping[str, float]:
+    """Tensor name -> the sum of its squares, of the base with this digest; all weights are read if it is not remembered.
+
+    A record that somebody else can write is not believed: what a policy allows of a norm is relative to these numbers.
+
+    Raises:
+        BaseModelError: the folder does not hold that base any longer ("changed"), or cannot be read.
+    """
+    record = _read_record(_squares_path(cache, digest), private=True) or {}
+    found: Any = record.get("squares")
+    if record.get("digest") == digest and _are_squares(found, folder):
+        return {name: math.nan if value is None else float(value) for name, value in found.items()}
+    made = _measured(folder, cache)
+    if made.digest != digest:
+        raise BaseModelError(
+            f"base model {folder} is no longer {digest[:23]}... but {made.digest[:23]}...: name it again",
+            reason="changed",
+        )
+    return made.squares
+
+
+def _measured(folder: Path, cache: Path) -> Measured:
+    made = measured(folder)
+    finite = {name: value if math.isfinite(value) else None for name, value in made.squares.items()}
+    _write_record(_squares_path(cache, made.digest), {"digest": made.digest, "squares": finite})
+    return made
+
+
+def _squares_path(cache: Path, digest: str) -> Path:
+    return cache / "squares" / f"{digest.removeprefix('sha256:')}.json"
+
+
+def _are_squares(found: Any, folder: Path) -> bool:
+    """Whether a record names every tensor that has a norm, each with a number or, where it is not finite, None."""
+    if not isinstance(found, dict) or found.keys() != with_norm(folder):
+        return False
+    return all(value is None or (type(value) in (int, float) and value >= 0) for value in found.values())
 
 
 def file_sha256(path: Path, cache: Path, *, fresh: bool = False) -> str:
@@ -194,13 +245,19 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """A JSON object that soupmix wrote, or None if it is missing or damaged."""
+def _read_record(path: Path, *, private: bool = False) -> dict[str, Any] | None:
+    """A JSON object that soupmix wrote, or None if it is missing, damaged, or `private` and in the hands of others."""
     try:
-        value = strict_json(path.read_bytes())
+        with path.open("rb") as file:
+            value = None if private and not _is_ours(os.fstat(file.fileno())) else strict_json(file.read())
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether nobody but this user, and root, can have written a file."""
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _write_record(path: Path, value: Mapping[str, Any]) -> None:

@@ -7,11 +7,11 @@ cache is used, what is not is fetched, never a pickle.
 import importlib.metadata
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from soupmix.base.cache import cache_root, converted, file_sha256, folder_digest
+from soupmix.base.cache import cache_root, converted, file_sha256, folder_digest, weight_squares
 from soupmix.base.companions import companions
 from soupmix.base.safetensors import TensorInfo, linear_shapes, read_tensors, weight_files
 from soupmix.errors import BaseModelError
@@ -38,6 +38,7 @@ class Base:
         digest: "sha256:<hex>" over all tensors, see `soupmix.base.tensors_digest`.
         revision: the revision asked for, of a hub id.
         source: where it came from, for people and for cards.
+        cache: folder in which is remembered what is computed once for a base; None for `cache_root()`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Base:
     digest: str
     revision: str | None
     source: str
+    cache: Path | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
@@ -66,6 +68,16 @@ class Base:
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Tensor name -> shape, dtype, file and byte range, sorted by name; read from the headers."""
         return read_tensors(self.folder)
+
+    def weight_squares(self) -> Mapping[str, float]:
+        """Tensor name -> the sum of its squares, in float64, of every tensor whose dtype has a norm.
+
+        Read from all weights once, and remembered by digest.
+
+        Raises:
+            BaseModelError: the folder no longer holds the base of this digest ("changed"), or cannot be read.
+        """
+        return weight_squares(self.folder, self.digest, cache_root() if self.cache is None else self.cache)
 
     def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
         """Module path ("model.layers.0.self_attn.q_proj") -> (out, in) of every linear layer."""
@@ -101,7 +113,7 @@ KNOWN = MappingProxyType(
 )
 
 
-def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False) -> Base:
+def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False, squares: bool = False) -> Base:
     """Find a base model; convert it to a clean safetensors folder first where that is needed.
 
     Args:
@@ -110,16 +122,21 @@ def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False)
         cache: folder for converted models and digests; default `cache_root()`.
         fresh: read every byte again instead of believing a digest that is remembered with the size, times and inode of
             its file.
+        squares: `Base.weight_squares` will be asked: where the digest has to be computed, find them in the same pass.
 
     Raises:
         BaseModelError: nothing of that name, or what is there cannot be read, converted or fetched.
         OutputError: the cache cannot be written.
     """
     cache = cache_root() if cache is None else Path(cache)
+    return replace(_resolved(name, cache, fresh=fresh, squares=squares), cache=cache)
+
+
+def _resolved(name: str | Path, cache: Path, *, fresh: bool, squares: bool) -> Base:
     text = str(name)
     if text in KNOWN and not isinstance(name, Path):
         return _known(text, KNOWN[text], cache, fresh=fresh)
-    local = _local(text, cache, fresh=fresh)
+    local = _local(text, cache, fresh=fresh, squares=squares)
     if local is not None:
         return local
     hub = None if isinstance(name, Path) or text.lower().endswith(".gguf") else _HUB_ID.fullmatch(text)
@@ -130,16 +147,17 @@ def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False)
             reason="unknown-base",
         )
     folder = _snapshot(hub["id"], hub["revision"])
-    return Base(text, folder, folder_digest(folder, cache, fresh=fresh), hub["revision"], f"hub:{hub['id']}")
+    digest = folder_digest(folder, cache, fresh=fresh, squares=squares)
+    return Base(text, folder, digest, hub["revision"], f"hub:{hub['id']}")
 
 
-def _local(name: str, cache: Path, *, fresh: bool) -> Base | None:
+def _local(name: str, cache: Path, *, fresh: bool, squares: bool) -> Base | None:
     """The folder or GGUF file of that path, or None if nothing is there."""
     found = _probe(name)
     if found is None:
         return None
     if found.is_dir():
-        return _folder(name, found, cache, fresh=fresh)
+        return _folder(name, found, cache, fresh=fresh, squares=squares)
     if found.is_file() and found.suffix.lower() == ".gguf":
         return _gguf(name, found, cache, fresh=fresh)
     raise BaseModelError(f"base model {name!r} is neither a folder nor a .gguf file", reason="unsupported")
@@ -184,12 +202,13 @@ def _gguf(name: str, path: Path, cache: Path, *, fresh: bool) -> Base:
     return Base(name, folder, digest, None, f"gguf:{path.name}")
 
 
-def _folder(name: str, path: Path, cache: Path, *, fresh: bool) -> Base:
+def _folder(name: str, path: Path, cache: Path, *, fresh: bool, squares: bool) -> Base:
     if not (path / "config.json").is_file():
         raise BaseModelError(
             f"folder {name!r} holds no config.json, so it is no Hugging Face model", reason="no-config"
         )
-    return Base(name, path, folder_digest(path, cache, fresh=fresh), None, f"folder:{path.name}")
+    digest = folder_digest(path, cache, fresh=fresh, squares=squares)
+    return Base(name, path, digest, None, f"folder:{path.name}")
 
 
 def _snapshot(repo: str, revision: str | None) -> Path:

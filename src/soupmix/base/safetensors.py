@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ __all__ = [
 _SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _MAX_HEADER = 100 << 20
+_BLOCK = 4 << 20  # bytes; a multiple of the size of every number
 _MAX_TENSORS = 1_000_000
 _EMBEDDINGS = {"embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "tok_embeddings"}
 _MAX_DIMENSIONS = 8  # the product of a hundred thousand numbers takes minutes
@@ -212,32 +214,49 @@ def linear_shapes(tensors: Mapping[str, TensorInfo]) -> Mapping[str, tuple[int, 
     return shapes
 
 
-def tensors_digest(folder: Path) -> str:
+Beside = Callable[[str, TensorInfo, memoryview], Callable[[], None]]
+"""Begins something with a block of a tensor while it is hashed; what it returns waits for the end of it."""
+
+
+def tensors_digest(folder: Path, beside: Beside | None = None) -> str:
     """Identity of a base model: "sha256:<hex>" over every tensor's name, dtype, shape and bytes.
 
     Independent of sharding, of the order inside the files and of config.json (whose defaults change with the
     version of transformers that wrote it).
+
+    Args:
+        folder: of Hugging Face's form.
+        beside: what else is done with the very bytes that are hashed, block by block.
     """
     parts: dict[str, str] = {}
     by_file: dict[Path, list[tuple[str, TensorInfo]]] = {}
     for name, info in read_tensors(folder).items():
         by_file.setdefault(info.file, []).append((name, info))
+    buffer = bytearray(_BLOCK)
     for path, items in by_file.items():
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             for name, info in items:
-                shape = "x".join(map(str, info.shape))
-                parts[name] = f"{info.dtype} {shape} {_range_sha256(file, info.start, info.end, path)}"
+                digest = hashlib.sha256()
+                for block in _blocks(file, info, buffer):
+                    finish = None if beside is None else beside(name, info, block)
+                    digest.update(block)
+                    if finish is not None:
+                        finish()
+                parts[name] = f"{info.dtype} {'x'.join(map(str, info.shape))} {digest.hexdigest()}"
     return f"sha256:{digest_parts('soupmix.base.v1', parts)}"
 
 
-def _range_sha256(file: BinaryIO, start: int, end: int, path: Path) -> str:
-    digest = hashlib.sha256()
-    file.seek(start)
-    left = end - start
+def _blocks(file: FileIO, info: TensorInfo, buffer: bytearray) -> Iterator[memoryview]:
+    """The bytes of a tensor in blocks as long as the buffer, which holds one at a time."""
+    file.seek(info.start)
+    left = info.end - info.start
     while left:
-        block = file.read(min(left, 1 << 20))
-        if not block:
-            raise BaseModelError(f"base model file {path} was cut short while it was read", reason="truncated")
-        digest.update(block)
+        block = memoryview(buffer)[: min(left, len(buffer))]
+        filled = 0
+        while filled < len(block):
+            count = file.readinto(block[filled:])
+            if not count:
+                raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
+            filled += count
+        yield block
         left -= len(block)
-    return digest.hexdigest()

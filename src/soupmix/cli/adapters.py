@@ -87,7 +87,7 @@ def add(
         folder,
         dimension=dimension,
         pole=pole,
-        base=resolve(base),
+        base=resolve(base, squares=True),
         name=name,
         tags=tags,
         licence=licence,

@@ -1,8 +1,8 @@
 """Changing a store: one writer at a time, and a change is there as a whole or not at all."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from soupmix.errors import AdapterError, OutputError
 from soupmix.sealed import read_sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.blobs import exclusive, load_entry, write_blob
-from soupmix.store.gram import base_norm, grams
+from soupmix.store.gram import base_norm, gram_of, norm_of, pairs_of, products
 from soupmix.store.manifest import Manifest, ManifestEntry, manifest_if_any, write_manifest
 from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
 from soupmix.weights import check_name
@@ -103,7 +103,7 @@ def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factor
         "tensors_sha256": files.tensors.sha256,
         "base": base.label,
         "base_digest": base.digest,
-        "delta_norm": float(f"{math.sqrt(max(0.0, grams([factors]).total[0])):.10g}"),
+        "delta_norm": norm_of(factors),
     }
     return _valid(ManifestEntry, fields)
 
@@ -119,9 +119,16 @@ def _valid(kind: type[Model], fields: Mapping[str, Any]) -> Model:
 def _with_entry(
     store: Path, manifest: Manifest, entry: ManifestEntry, factors: Mapping[str, Factors], base: Base
 ) -> Manifest:
+    """The manifest with a new entry. Of the other adapters only the products with the new one are computed."""
     adapters = dict(manifest.adapters) | {entry.name: entry}
-    loaded = [factors if name == entry.name else load_entry(store, adapters[name]).modules for name in sorted(adapters)]
-    gram = grams(loaded)
+    pairs = {pair: held for pair, held in pairs_of(manifest.names, manifest.gram).items() if entry.name not in pair}
+    modules = set(factors)
+    for name in adapters:
+        other = factors if name == entry.name else load_entry(store, adapters[name]).modules
+        modules |= other.keys()
+        one, two = sorted([(entry.name, factors), (name, other)], key=itemgetter(0))
+        pairs[one[0], two[0]] = products(one[1], two[1])
+    gram = gram_of(sorted(adapters), modules, pairs)
     norm = base_norm(base, gram.modules)
     return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)
 

@@ -1,77 +1,100 @@
 """How large adapters are: inner products of their deltas, and the norm of the base weights that they change.
 
-Inner products come from r x r products: a delta [out, in] is never formed. A bound on the norm of a soup is relative to that of
-the base.
+Inner products come from r x r products: a delta [out, in] is never formed. The product of a pair depends on these two alone, so
+that what a manifest holds of a pair stays true whatever else is added. A bound on the norm of a soup is relative to that of the
+base.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
 
-import torch
-from torch import Tensor
-
-from soupmix.base import Base, TensorInfo
-from soupmix.dtypes import TORCH, torch_dtype
+from soupmix.base import Base
+from soupmix.dtypes import TORCH
 from soupmix.errors import BaseModelError
 from soupmix.store.adapter import Factors
 from soupmix.store.manifest import Gram
 
-__all__ = ["base_norm", "gram_of_module", "grams"]
+__all__ = ["Pair", "base_norm", "gram_of", "inner_product", "norm_of", "pairs_of", "products"]
+
+Pair = tuple[str, str]
+"""Names of two adapters, or twice the name of one, sorted."""
 
 
-def gram_of_module(factors: Sequence[Factors | None]) -> Tensor:
-    """[K, K] float64 inner products <delta_k, delta_l> of one module's deltas; None is a zero delta.
+def inner_product(one: Factors, other: Factors) -> float:
+    """<delta_one, delta_other> of one module, in float64.
 
     With delta_k = s_k B_k A_k:  <delta_k, delta_l> = s_k s_l tr((B_k^T B_l)(A_l A_k^T)), the sum of the elementwise
     product of the two [r_k, r_l] matrices B_k^T B_l and A_k A_l^T.
     """
-    gram = torch.zeros(len(factors), len(factors), dtype=torch.float64)
-    present = [(k, factor) for k, factor in enumerate(factors) if factor is not None]
-    if not present:
-        return gram
-    A = torch.cat([factor.A.double() for _, factor in present])  # [R, in]
-    B = torch.cat([factor.B.double() * factor.scaling for _, factor in present], dim=1)  # [out, R]
-    products = (B.T @ B) * (A @ A.T)  # [R, R]
-    owner = torch.cat([torch.full((factor.rank,), k) for k, factor in present])
-    rows = torch.zeros(len(factors), len(owner), dtype=torch.float64).index_add_(0, owner, products)
-    gram.index_add_(1, owner, rows)
-    return (gram + gram.T) / 2
+    products = (one.B.double().T @ other.B.double()) * (one.A.double() @ other.A.double().T)
+    return one.scaling * products.sum().item() * other.scaling
 
 
-def grams(adapters: Sequence[Mapping[str, Factors]]) -> Gram:
-    """The `Gram` of a set of adapters, in the order given (a store gives them sorted by name)."""
-    upper = torch.triu_indices(len(adapters), len(adapters))
-    total = torch.zeros(len(adapters), len(adapters), dtype=torch.float64)
-    modules: dict[str, tuple[float, ...]] = {}
-    for module in sorted({module for adapter in adapters for module in adapter}):
-        gram = gram_of_module([adapter.get(module) for adapter in adapters])
-        total += gram
-        modules[module] = _rounded(gram[upper[0], upper[1]])
-    return Gram(total=_rounded(total[upper[0], upper[1]]), modules=modules)
+def products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> Mapping[str, float]:
+    """Module -> the inner product of two adapters' deltas there, for the modules that both adapt, sorted."""
+    return {module: inner_product(one[module], other[module]) for module in sorted(one.keys() & other.keys())}
+
+
+def norm_of(adapter: Mapping[str, Factors]) -> float:
+    """Frobenius norm of an adapter's whole delta, to ten digits."""
+    square = _rounded(math.fsum(products(adapter, adapter).values()))
+    return _rounded(math.sqrt(max(0.0, square)))
+
+
+def pairs_of(names: Sequence[str], gram: Gram) -> Mapping[Pair, Mapping[str, float]]:
+    """What a `Gram` over these sorted names holds of every pair, by module; "" is all modules together."""
+    found: dict[Pair, dict[str, float]] = {pair: {} for pair in combinations_with_replacement(names, 2)}
+    for module, triangle in {"": gram.total, **gram.modules}.items():
+        for pair, value in zip(found, triangle, strict=True):
+            found[pair][module] = value
+    return found
+
+
+def gram_of(names: Sequence[str], modules: Iterable[str], pairs: Mapping[Pair, Mapping[str, float]]) -> Gram:
+    """The `Gram` of adapters by these sorted names, from products by pair and module.
+
+    Args:
+        names: sorted. modules: those that at least one of them adapts.
+        pairs: for every pair of names what `pairs_of` or `products` gives; without "", all modules are summed up here.
+    """
+    order = list(combinations_with_replacement(names, 2))
+    summed = {pair: {"": math.fsum(pairs[pair].values()), **pairs[pair]} for pair in order}
+    triangles = {
+        module: _triangle(summed[pair].get(module, 0.0) for pair in order) for module in ["", *sorted(modules)]
+    }
+    return Gram(total=triangles.pop(""), modules=triangles)
 
 
 def base_norm(base: Base, modules: Iterable[str]) -> float:
     """Frobenius norm of the weights of these modules together, to ten digits.
 
     Raises:
-        BaseModelError: a weight is stored in a dtype without a norm (reason "dtype"), or its file was cut short.
+        BaseModelError: a weight is stored in a dtype without a norm (reason "dtype"), together they have no norm that others
+            could be measured by ("norm"), or as `Base.weight_squares`.
     """
     tensors = base.tensors()
-    square = math.fsum(_square(f"{module}.weight", tensors[f"{module}.weight"]) for module in modules)
-    return float(f"{math.sqrt(square):.10g}")
+    names = [f"{module}.weight" for module in modules]
+    for name in names:
+        if tensors[name].dtype not in TORCH:
+            raise BaseModelError(
+                f"weight {name} of the base is stored as {tensors[name].dtype}, which has no norm", reason="dtype"
+            )
+    squares = base.weight_squares()
+    norm = _rounded(math.sqrt(math.fsum(squares[name] for name in names)))
+    if not 0 < norm < math.inf:
+        raise BaseModelError(
+            f"the weights of base model {base.name} that the adapters change have the norm {norm:g}, and a bound on the norm "
+            "of a soup is relative to it: use a base whose weights are finite and not all zero",
+            reason="norm",
+        )
+    return norm
 
 
-def _rounded(values: Tensor) -> tuple[float, ...]:
+def _triangle(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(_rounded, values))
+
+
+def _rounded(value: float) -> float:
     # Ten digits are the same on machines whose float64 products differ in the last bits.
-    return tuple(float(f"{value:.10g}") for value in values.tolist())
-
-
-def _square(name: str, info: TensorInfo) -> float:
-    if info.dtype not in TORCH:
-        raise BaseModelError(f"weight {name} of the base is stored as {info.dtype}, which has no norm", reason="dtype")
-    with info.file.open("rb") as file:
-        file.seek(info.start)
-        data = bytearray(file.read(info.end - info.start))
-    if len(data) < info.end - info.start:
-        raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
-    return float(torch.frombuffer(data, dtype=torch_dtype(info.dtype)).double().square().sum())
+    return float(f"{value:.10g}")
