@@ -35,7 +35,7 @@ def main() -> None:
     engine = soupmix.Engine.load(BASE, store)
     prompts, people = [PROMPT] * len(everybody), list(everybody.values())
     answers = engine.generate(prompts, people, max_new_tokens=arguments.tokens, temperature=0.6, seed=11)
-    panels = [_panel(name, everybody[name], text) for name, text in zip(everybody, answers, strict=True)]
+    panels = [_panel(name, everybody[name], text.strip()) for name, text in zip(everybody, answers, strict=True)]
     console.print(Text(PROMPT, style="bold"))
     console.print(Columns(panels, equal=True, expand=True))
     for name, grant in grants.items():

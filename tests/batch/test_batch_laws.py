@@ -15,9 +15,12 @@ from openai.types.chat import ChatCompletion
 from soupmix.batch import Defaults
 from soupmix.batch.journal import journal_path
 from soupmix.batching.runner import Runner
-from soupmix.engine import Sampling
+from soupmix.engine import Engine, Sampling
 from soupmix.errors import RecipeError, SoupmixError
+from soupmix.policy import Policy
 from tests.support.batch_shop import DEFAULTS, Shop, chat, mixed, plain
+from tests.support.kind_of_base import base_with
+from tests.support.tokenizer_kinds import KINDS
 
 ADULT = {"attributes": {"audience": "adult"}}
 
@@ -168,7 +171,7 @@ def test_answers_are_those_of_the_engine(shop: Shop, tmp_path: Path) -> None:
         sampling = Sampling(20, temperature=body["temperature"], seed=100 + n)
         (alone,) = shop.engine.complete([body["messages"]], [grant], sampling=sampling)
         answer = each["response"]["body"]
-        assert answer["choices"][0]["message"]["content"].strip() == alone.text
+        assert answer["choices"][0]["message"]["content"] == alone.text
         assert answer["usage"]["completion_tokens"] == alone.tokens
         assert answer["soup"]["granted"] == grant.granted.decimals()
         assert answer["soup"]["explanation"] == grant.explain()
@@ -270,3 +273,15 @@ def test_a_system_prompt_is_for_chats_that_have_none(shop: Shop, tmp_path: Path)
     count = [each["response"]["body"]["usage"]["prompt_tokens"] for each in (given, said, bare)]
     assert count[0] == count[1] > count[2]
     assert given["response"]["body"]["choices"] == said["response"]["body"]["choices"]
+
+
+def test_a_base_without_a_chat_template_fails_chats_alone(tmp_path: Path, session_cache: Path) -> None:
+    tokenizer = KINDS["llama"]()
+    tokenizer.chat_template = None
+    engine = Engine.load(base_with(tokenizer, tmp_path / "base", session_cache), None)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in (chat(0), plain(1, "the cat"), chat(2))))
+    assert Shop(engine, Policy.open(())).work(source, out)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [each["response"]["status_code"] for each in found] == [400, 200, 400]
+    assert found[0]["error"]["code"] == "no-template"

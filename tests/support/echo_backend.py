@@ -21,7 +21,7 @@ class EchoBackend:
     """Answers each request in a thread of its own, a byte at a time."""
 
     methods = ("delta",)
-    vocabulary = Vocabulary(size=256, longest=1, special=("<|end|>",))
+    vocabulary = Vocabulary(size=256, longest=1)
 
     def __init__(self, limits: Limits = Limits(rows=4, length=256)) -> None:  # noqa: B008  # frozen
         self.limits, self.shared = limits, list[tuple[int, ...]]()
@@ -37,6 +37,9 @@ class EchoBackend:
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
         text = said if isinstance(said, str) else "".join(f"{each['role']}: {each['content']}\n" for each in said)
         return tuple(text.encode())
+
+    def marker(self, text: str) -> str | None:
+        return "<|end|>" if "<|end|>" in text else None
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
         return digest_parts("echo", {"weights": str(grant.granted), "method": method, "tenant": tenant})

@@ -1,6 +1,5 @@
 """The backend of this process: an engine, and a running batch over it."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -8,6 +7,7 @@ from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Ti
 from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
+from soupmix.errors import BaseModelError, RecipeError
 from soupmix.methods import DEFAULT
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
@@ -59,7 +59,18 @@ class LocalBackend:
 
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
         """See `Backend.tokens`."""
-        return self._engine.plain_tokens(said) if isinstance(said, str) else self._engine.chat_tokens(said)
+        if isinstance(said, str):
+            return self._engine.plain_tokens(said)
+        try:
+            return self._engine.chat_tokens(said)
+        except BaseModelError as error:
+            if error.reason != "no-template":
+                raise
+            raise RecipeError(str(error), reason=error.reason) from error  # it is for the request to ask otherwise
+
+    def marker(self, text: str) -> str | None:
+        """See `Backend.marker`."""
+        return self._engine.prompts.marker(text)
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
         """See `Backend.identity`."""
@@ -87,7 +98,4 @@ class LocalBackend:
 
 
 def _vocabulary(engine: Engine) -> Vocabulary:
-    added = engine.tokenizer.added_tokens_decoder.values()
-    special = tuple(str(token.content) for token in added if token.special and re.search(r"\W", token.content))
-    longest = max(map(len, engine.tokenizer.get_vocab()))
-    return Vocabulary(int(engine.model.config.get_text_config().vocab_size), longest, special)
+    return Vocabulary(engine.prompts.size, max(map(len, engine.tokenizer.get_vocab()), default=1))

@@ -121,8 +121,9 @@ class Token:
     """A token of an answer.
 
     Attributes:
-        id: its number in the vocabulary. text, data: what it stands for, as text and as bytes; a token may be a part of a
-            character, and its text is a replacement mark then.
+        id: its number in the vocabulary. text, data: what it adds to a text, as text and as bytes, its space included; a token
+            may be a part of a character, and its text is a replacement mark then. A special token adds nothing: its text is
+            its name. Of a token that reaches into a stop text both are what stands before that.
         logprob: natural log of its probability before temperature, top-k and top-p.
         likeliest: (id, text, bytes, logprob) of the likeliest tokens at its place, likeliest first.
     """
@@ -140,7 +141,8 @@ class Delta:
 
     Attributes:
         text: whole characters; characters that could begin a stop text come in a later delta.
-        tokens: the token of this step, if log probabilities were asked for, else none.
+        tokens: those whose text has come with this delta, if log probabilities were asked for, else none. All together they
+            have the bytes of the text; but for the space that a tokenizer takes from the first one of a text.
         finish: None while the answer goes on, then "stop", "length", "cancelled" or "error".
         prompt_tokens, completion_tokens: counts so far.
         cached_tokens: tokens of the prompt whose keys and values were taken from an earlier answer.
@@ -187,12 +189,10 @@ class Vocabulary:
 
     Attributes:
         size: token ids are below it. longest: characters of the longest token.
-        special: texts that the tokenizer reads as marks of roles and ends. No message may hold one.
     """
 
     size: int
     longest: int
-    special: tuple[str, ...]
 
 
 class Ticket(Protocol):
@@ -223,8 +223,15 @@ class Backend(Protocol):
         A last message of the assistant is an answer that has begun.
 
         Raises:
-            RecipeError: an empty conversation ("empty-prompt"), or one that the model's template does not take
-                ("bad-conversation").
+            RecipeError: an empty conversation ("empty-prompt"), one that the model's template does not take
+                ("bad-conversation"), or any for a model that has none ("no-template"); a text for which the model has no tokens
+                ("cannot-encode", "no-such-token").
+        """
+
+    def marker(self, text: str) -> str | None:
+        """The first mark of a role or an end that a text holds, as the model reads it; None if it holds none.
+
+        No message may hold one: with it a person could pose as somebody else.
         """
 
     def identity(self, grant: Grant, method: str, tenant: str = "") -> str:

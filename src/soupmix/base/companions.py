@@ -10,10 +10,12 @@ from soupmix.base.safetensors import TensorInfo
 from soupmix.errors import BaseModelError
 from soupmix.files import strict_json
 
-__all__ = ["CONFIG", "check_config", "companions"]
+__all__ = ["CONFIG", "MOST_TEMPLATE", "check_config", "companions"]
 
 CONFIG: Final = "config.json"
 _SETTINGS: Final = 16 << 20
+MOST_TEMPLATE: Final = 1 << 20
+"""Most bytes of a chat template."""
 _VOCABULARY: Final = 256 << 20
 _LIMITS: Final = {
     CONFIG: 1 << 20,
@@ -21,8 +23,8 @@ _LIMITS: Final = {
     "tokenizer_config.json": _SETTINGS,
     "special_tokens_map.json": _SETTINGS,
     "added_tokens.json": _SETTINGS,
-    "chat_template.json": 1 << 20,
-    "chat_template.jinja": 1 << 20,
+    "chat_template.json": MOST_TEMPLATE,
+    "chat_template.jinja": MOST_TEMPLATE,
     "tokenizer.json": _VOCABULARY,
     "vocab.json": _VOCABULARY,
     "vocab.txt": _VOCABULARY,

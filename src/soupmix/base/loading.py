@@ -53,8 +53,11 @@ def load_model(folder: Path, dtype: Any) -> Any:
     return model
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
     """The tokenizer of a folder.
+
+    Args:
+        chat_template: read conversations by this one instead of the folder's own.
 
     Raises:
         BaseModelError: it is damaged, hostile or for code of its own ("cannot-load"), or as `companions`.
@@ -66,6 +69,8 @@ def load_tokenizer(folder: Path) -> Any:
             folder, lambda: AutoTokenizer.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
         )
     tokenizer.name_or_path = str(folder)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     return tokenizer
 
 

@@ -8,15 +8,17 @@ import importlib.metadata
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
 from soupmix.base.cache import cache_root, converted, file_sha256, folder_digest, weight_squares
-from soupmix.base.companions import companions
+from soupmix.base.companions import MOST_TEMPLATE, companions
 from soupmix.base.safetensors import TensorInfo, linear_shapes, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, sha256_file
 from soupmix.public import public
+from soupmix.sealed import read_sealed
 
 __all__ = ["KNOWN", "Base", "KnownBase", "resolve"]
 
@@ -39,6 +41,7 @@ class Base:
         revision: the revision asked for, of a hub id.
         source: where it came from, for people and for cards.
         cache: folder in which is remembered what is computed once for a base; None for `cache_root()`.
+        chat_template: the text of the one that conversations are read by instead of its own; see `with_chat_template`.
     """
 
     name: str
@@ -47,14 +50,35 @@ class Base:
     revision: str | None
     source: str
     cache: Path | None = field(default=None, compare=False)
+    chat_template: str | None = None
 
     @property
     def label(self) -> str:
         """The name as it may be written into files that leave this machine: never a path."""
         return self.name if self.source.partition(":")[0] not in {"folder", "gguf"} else self.source.partition(":")[2]
 
+    def with_chat_template(self, path: Path) -> "Base":
+        """The same base, with a file's chat template instead of its own.
+
+        Raises:
+            BaseModelError: the file is no plain one, larger than a template may be, or cannot be read (reasons as in
+                `soupmix.sealed`), or it is not UTF-8 ("bad-template").
+        """
+        data, _ = read_sealed(path, cap=MOST_TEMPLATE, error=BaseModelError)
+        try:
+            return replace(self, chat_template=data.decode())
+        except UnicodeDecodeError as error:
+            raise BaseModelError(f"{path} is no chat template: it is not UTF-8", reason="bad-template") from error
+
+    @property
+    def chat_template_digest(self) -> str | None:
+        """ "sha256:<hex>" of the chat template that was given; None if the base has its own."""
+        return None if self.chat_template is None else f"sha256:{sha256(self.chat_template.encode()).hexdigest()}"
+
     def files_digest(self) -> str:
         """ "sha256:<hex>" over all else that is loaded: config.json, tokenizer, chat template, generation config.
+
+        A chat template that was given counts as the folder's "chat_template.jinja".
 
         It is no part of `digest`, which adapters name: their weights belong to these tensors, whatever a later version of
         transformers writes beside them. Computed anew at every call.
@@ -63,6 +87,8 @@ class Base:
             BaseModelError: as `soupmix.base.companions.companions` does.
         """
         parts = {path.name: sha256_file(path) for path in companions(self.folder)}
+        if self.chat_template_digest is not None:
+            parts["chat_template.jinja"] = self.chat_template_digest.removeprefix("sha256:")
         return f"sha256:{digest_parts('soupmix.base.files.v1', parts)}"
 
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -1,22 +1,18 @@
 """One answer while it is made: its job, its text as it comes, and what is told of its tokens."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from soupmix.backends.protocol import Delta, Request, Token
 from soupmix.batching.schedule import Job
+from soupmix.engine.detokenizer import Continuation, Detokenizer
 from soupmix.errors import SoupmixError
 
 __all__ = ["Answer", "Chosen", "TokenNames", "Writer"]
-
-_BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +58,15 @@ class Answer(Job):
     def accept(self, chosen: Chosen) -> Delta:
         """Add one more token, and return what the client is told of it."""
         self._steps += 1
-        text = ""
+        text, tokens = "", tuple[Token, ...]()
         if not chosen.ends:
             self.answer.append(chosen.id)
-            text = self.writer.add(chosen.id)
+            text, tokens = self.writer.add(chosen.id, chosen.token)
         finish = self._finish(chosen)
         if finish and not self.writer.stopped:
-            text += self.writer.rest()
-        return self._delta(text, (chosen.token,) if chosen.token and not chosen.ends else (), finish)
+            last = self.writer.rest()
+            text, tokens, finish = text + last[0], tokens + last[1], "stop" if self.writer.stopped else finish
+        return self._delta(text, tokens, finish)
 
     def end(self, finish: str, error: SoupmixError | None = None) -> None:
         """Tell the client that the answer ends without a further token; `finish` is "cancelled" or "error"."""
@@ -87,37 +84,54 @@ class Answer(Job):
 
 
 class Writer:
-    """The text of one answer as it comes: whole characters, and nothing that could still become a stop text.
+    """The text of one answer as it comes, and its tokens: whole characters, and nothing that could still become a stop text.
+
+    A token is told once all of its text is shown. What a stop text takes from the text it takes from the tokens too, so that
+    their bytes are those of the text; a token that reaches into the stop text is told as far as it was shown.
+
+    Args:
+        continuation: the text of the answer's tokens. stop: texts before which the answer ends.
 
     Attributes:
         stopped: whether a stop text came. The answer ends before it.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self._tokenizer, self._stop = tokenizer, tuple(stop)
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._tokens: list[int] = []
-        self._made, self._held = 0, ""  # characters that were decoded, and those of them that were not shown yet
+    def __init__(self, continuation: Continuation, stop: Sequence[str]) -> None:
+        self._continuation, self._stop = continuation, tuple(stop)
+        self._held, self._shown = "", 0  # text that was not shown yet, and characters that were
+        self._tokens = _Tokens()
         self.stopped = False
 
-    def add(self, token: int) -> str:
-        """The text that may be shown after one more token; it may be empty."""
-        self._tokens.append(token)
-        more = self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
-        self._made, self._held = self._made + len(more), self._held + more
+    def add(self, token: int, told: Token | None = None) -> tuple[str, tuple[Token, ...]]:
+        """The text that may be shown after one more token, and the tokens that may be told; both may be empty.
+
+        Args:
+            told: the token as clients are told of it, if they are.
+        """
+        self._held += self._continuation.add(token)
+        if told is not None:
+            self._tokens.add(told)
+        return self._show(len(self._held) - self._could_stop())
+
+    def rest(self) -> tuple[str, tuple[Token, ...]]:
+        """What was held back, for an answer that ends; it may turn out to end at a stop text.
+
+        Bytes at the end that make no whole character are shown as replacement marks.
+        """
+        self._held += self._continuation.rest()
+        return self._show(len(self._held), last=True)
+
+    def _show(self, safe: int, *, last: bool = False) -> tuple[str, tuple[Token, ...]]:
         ends = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         self.stopped = bool(ends)
-        safe = min(ends) if ends else len(self._held) - self._could_stop()
+        safe = min(ends, default=safe)
+        if not self._continuation.is_open:
+            self._tokens.align(self._shown + len(self._held))
         shown, self._held = self._held[:safe], "" if ends else self._held[safe:]
-        return shown
-
-    def rest(self) -> str:
-        """The text that was held back, for an answer that ends without a stop text.
-
-        Bytes at the end that make no whole character are shown as a replacement mark.
-        """
-        whole: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        return self._held + whole[self._made :]
+        self._shown += len(shown)
+        if self.stopped:
+            return shown, self._tokens.cut(self._shown)
+        return shown, self._tokens.all() if last else self._tokens.whole(self._shown)
 
     def _could_stop(self) -> int:
         """How many of the last held characters are the beginning of a stop text; the most, if there are several."""
@@ -128,28 +142,92 @@ class Writer:
         return 0
 
 
+class _Tokens:
+    """Tokens that were not told yet, and where in the text each of them ends, by its own bytes.
+
+    The text can be shorter than the bytes are: a decoder may take the space of the first token.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[
+            tuple[Token, int, bool]
+        ] = []  # with the whole characters up to its end, and whether no more began
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._count, self._told, self._more = (
+            0,
+            0,
+            0,
+        )  # characters of all tokens, of those told, and more than the text has
+
+    def add(self, token: Token) -> None:
+        """The next token."""
+        self._count += len(self._decoder.decode(token.data))
+        self._waiting.append((token, self._count, not self._decoder.getstate()[0]))
+
+    def align(self, characters: int) -> None:
+        """Note that all tokens so far have become so many characters of text."""
+        if not self._decoder.getstate()[0]:
+            self._more = self._count - characters
+
+    def whole(self, shown: int) -> tuple[Token, ...]:
+        """The tokens whose characters are all among the first so many of the text."""
+        ready = 0
+        for number, (_, end, is_whole) in enumerate(self._waiting):
+            if end - self._more > shown:
+                break
+            ready = number + 1 if is_whole else ready
+        return self._take(ready)
+
+    def all(self) -> tuple[Token, ...]:
+        """All tokens."""
+        return self._take(len(self._waiting))
+
+    def cut(self, shown: int) -> tuple[Token, ...]:
+        """The tokens that made the text up to there, the last one cut where the text is."""
+        left = _size(b"".join(token.data for token, *_ in self._waiting), shown + self._more - self._told)
+        kept = []
+        for token in self.all():
+            if left <= 0:
+                break
+            data = token.data[:left]
+            kept.append(
+                token if data == token.data else replace(token, data=data, text=data.decode("utf-8", "replace"))
+            )
+            left -= len(data)
+        return tuple(kept)
+
+    def _take(self, count: int) -> tuple[Token, ...]:
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        if taken:
+            self._told = taken[-1][1]
+        return tuple(token for token, *_ in taken)
+
+
+def _size(data: bytes, characters: int) -> int:
+    """How many bytes make so many characters."""
+    decoder, made = getincrementaldecoder("utf-8")("replace"), 0
+    for size, byte in enumerate(data):
+        after = made + len(decoder.decode(bytes([byte])))
+        if made >= characters or after > characters:  # a byte can make two: of what it breaks off a mark, and its own
+            return size
+        made = after
+    return len(data)
+
+
 class TokenNames:
     """Tokens as clients are told of them: by text, bytes and log probability instead of ids."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._is_bytes = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
-        self.name = lru_cache(maxsize=65536)(self._name)
+    def __init__(self, detokenizer: Detokenizer) -> None:
+        self._detokenizer = detokenizer
 
     def token(self, logits: Tensor, chosen: int, likeliest: int) -> Token:
         """The chosen token with its natural log probability under `logits` [vocabulary], and so many of the likeliest."""
         logprobs = torch.log_softmax(logits.float(), -1)
-        values, ids = logprobs.topk(likeliest)
+        values, ids = logprobs.topk(min(likeliest, len(logprobs)))
         beside = tuple(
-            (token, *self.name(token), value) for token, value in zip(ids.tolist(), values.tolist(), strict=True)
+            (token, *self._name(token), value) for token, value in zip(ids.tolist(), values.tolist(), strict=True)
         )
-        return Token(chosen, *self.name(chosen), float(logprobs[chosen]), beside)
+        return Token(chosen, *self._name(chosen), float(logprobs[chosen]), beside)
 
     def _name(self, token: int) -> tuple[str, bytes]:
-        """Text and bytes of one token; the text of a token that is a part of a character is a replacement mark."""
-        written = self._tokenizer.convert_ids_to_tokens(token)
-        if self._is_bytes and written is not None and all(letter in _BYTES for letter in written):
-            data = bytes(_BYTES[letter] for letter in written)
-            return data.decode("utf-8", "replace"), data
-        text = self._tokenizer.decode([token])
-        return text, text.encode()
+        return self._detokenizer.name(token), self._detokenizer.data(token)

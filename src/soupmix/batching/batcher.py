@@ -13,6 +13,7 @@ from soupmix.batching.answer import Answer, Chosen, Writer
 from soupmix.batching.runner import Runner
 from soupmix.batching.schedule import Plan, Scheduler
 from soupmix.engine import Engine
+from soupmix.engine.detokenizer import Continuation
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT
@@ -156,7 +157,7 @@ class Batcher:
             request=request,
             weights=weights,
             uniform=stream(request.sampling),
-            writer=Writer(self.engine.tokenizer, request.stop),
+            writer=Writer(Continuation(self.engine.detokenizer, request.prompt), request.stop),
             sink=sink,
         )
 
@@ -235,7 +236,11 @@ class Batcher:
             problem = "the model's output for this soup is not finite; choose smaller weights"
             self._fail([answer], SoupmixError(problem, reason="not-finite"))
             return
-        delta = answer.accept(chosen)
+        try:
+            delta = answer.accept(chosen)
+        except SoupmixError as error:
+            self._fail([answer], error)
+            return
         if delta.finish:  # it leaves before its client hears that it has ended
             with self._changed:
                 self._scheduler.leave(answer)

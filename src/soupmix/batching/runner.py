@@ -34,7 +34,7 @@ class Runner:
     def __init__(self, engine: Engine, rows: int, length: int, method: str) -> None:
         self._engine, self._method = engine, method
         self._slots = Slots(engine.model, rows, length)
-        self._names = TokenNames(engine.tokenizer)
+        self._names, self._ends = TokenNames(engine.detokenizer), engine.ends
         self._last: tuple[list[Any], BatchWeights] = [], BatchWeights(torch.zeros(0, 0))
 
     def forget(self, slot: int) -> None:
@@ -58,7 +58,7 @@ class Runner:
         chosen = choose(logits, [each.request.sampling for each in asked], uniform)
         finite = torch.isfinite(logits.amax(-1)).tolist()
         tokens = self._tokens(logits, chosen, asked)
-        ends = self._engine.ends
+        ends = self._ends
         made = (Chosen(token, token in ends, tokens.get(row)) for row, token in enumerate(chosen.tolist()))
         return [(each, token if sound else None) for each, token, sound in zip(asked, made, finite, strict=True)]
 

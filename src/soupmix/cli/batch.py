@@ -17,10 +17,12 @@ from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import (
     PATH,
     base_option,
+    chat_template_option,
     dtype_option,
     json_option,
     length_option,
     method_option,
+    open_base,
     open_store,
     print_json,
 )
@@ -49,6 +51,7 @@ __all__ = ["command"]
 )
 @asking_options()
 @base_option()
+@chat_template_option
 @click.option("--model", help="What lines call the base model.  [default: its own name]")
 @click.option("--system", help="System prompt of chats that have none.")
 @method_option
@@ -75,6 +78,7 @@ def command(
     columns: tuple[str, ...],
     asking: Asking,
     base: str,
+    chat_template: Path | None,
     model: str | None,
     system: str | None,
     method: str,
@@ -92,7 +96,6 @@ def command(
 
     Results are gathered in OUT.part; the same command again goes on behind the last of them.
     """
-    from soupmix.base import resolve
     from soupmix.batch import (
         Columns,
         Defaults,
@@ -104,7 +107,7 @@ def command(
         settings_of,
     )
 
-    held, found = open_store(asking.store), resolve(base)
+    held, found = open_store(asking.store), open_base(base, chat_template)
     policy = asking.policy(held)
     for rule in policy.norm_rules:
         if not rule.within:  # it holds for every line
@@ -112,7 +115,8 @@ def command(
     stated, said, name = asking.attributes, asking.sources, model or found.label
     policy._check(asking.weights, stated, said)
     defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
-    check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files))
+    template = () if chat_template is None else (chat_template,)
+    check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files, *template))
     file = open_input(source, out, Columns.parse(columns, limit=line_bytes, model=name))
     work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking)
     settings = settings_of(
@@ -120,7 +124,8 @@ def command(
         work.lines,
         defaults,
         {"base": found.digest, "policy": policy.digest, "signed": asking.signed, "dtype": dtype, "length": length}
-        | {f"adapter {each.name}": each.digest for each in held},
+        | {f"adapter {each.name}": each.digest for each in held}
+        | ({} if chat_template is None else {"chat template": found.chat_template_digest}),
     )
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
         check_free(out, journal, work.lines)

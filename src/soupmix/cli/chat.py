@@ -2,11 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.cli.options import base_option, dtype_option, method_option, open_store
+from soupmix.cli.options import (
+    base_option,
+    chat_template_option,
+    dtype_option,
+    method_option,
+    open_base,
+    open_store,
+)
 
 __all__ = ["command"]
 
@@ -15,6 +23,7 @@ __all__ = ["command"]
 @click.argument("prompt", required=False)
 @asking_options()
 @base_option()
+@chat_template_option
 @click.option("--system", help="System prompt.")
 @method_option
 @dtype_option
@@ -25,6 +34,7 @@ def command(
     prompt: str | None,
     asking: Asking,
     base: str,
+    chat_template: Path | None,
     system: str | None,
     method: str,
     dtype: str | None,
@@ -42,7 +52,7 @@ def command(
     asking.granted(grant)
     click.echo(grant.explain(), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    engine = Engine.load(base, store, policy=policy, dtype=dtype)
+    engine = Engine.load(open_base(base, chat_template), store, policy=policy, dtype=dtype)
     added = "" if system else unasked(engine.tokenizer)
     if added:
         click.echo(f"soupmix: note: the model's chat template says to it, unasked: {added[:300]!r}", err=True)
@@ -51,7 +61,7 @@ def command(
     def reply(messages: list[dict[str, str]]) -> str:
         # granted anew each time: a policy may end while somebody talks
         (made,) = engine.complete([messages], [asking.clamp(policy, method)], sampling=sampling, method=method)
-        return made.text
+        return made.text.strip()
 
     if prompt is not None:
         click.echo(reply([*messages, {"role": "user", "content": prompt}]))

@@ -13,6 +13,7 @@ from soupmix.methods import DEFAULT, served
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 if TYPE_CHECKING:
+    from soupmix.base import Base
     from soupmix.store import Manifest, Store
 
 __all__ = [
@@ -20,12 +21,14 @@ __all__ = [
     "PATH",
     "attribute_option",
     "base_option",
+    "chat_template_option",
     "dtype_option",
     "json_option",
     "key_option",
     "length_option",
     "method_option",
     "metric_option",
+    "open_base",
     "open_store",
     "parse_attributes",
     "parse_sources",
@@ -119,6 +122,16 @@ def base_option(text: str = "Base model.") -> Callable[[_Command], _Command]:
     return click.option("--base", default=DEFAULT_BASE, show_default=True, help=text)
 
 
+def chat_template_option(command: _Command) -> _Command:
+    """`--chat-template FILE`; the command gets `chat_template: Path | None` for `open_base`."""
+    return click.option(
+        "--chat-template",
+        metavar="FILE",
+        type=PATH,
+        help="Jinja template by which conversations are read, instead of the base model's own.",
+    )(command)
+
+
 def method_option(command: _Command) -> _Command:
     """`--method NAME`; the command gets `method: str`, how a soup is merged."""
     return click.option("--method", type=click.Choice(served()), default=DEFAULT, show_default=True)(command)
@@ -171,6 +184,22 @@ def print_facts(facts: Mapping[str, object]) -> None:
     for key, value in facts.items():
         text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
         click.echo(f"{key:<10} {text}")
+
+
+def open_base(name: str, chat_template: Path | None) -> "Base":
+    """The base of `--base`, with the chat template of `--chat-template`, which is told with its digest.
+
+    Raises:
+        BaseModelError: there is no such base, or the file cannot be read as a template.
+    """
+    from soupmix.base import resolve
+
+    found = resolve(name)
+    if chat_template is None:
+        return found
+    found = found.with_chat_template(chat_template)
+    click.echo(f"soupmix: note: conversations are read by {chat_template}, {found.chat_template_digest}", err=True)
+    return found
 
 
 def open_store(store: Path | None) -> "Store":

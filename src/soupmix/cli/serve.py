@@ -13,11 +13,13 @@ from soupmix.cli.options import (
     PATH,
     attribute_option,
     base_option,
+    chat_template_option,
     dtype_option,
     json_option,
     length_option,
     method_option,
     metric_option,
+    open_base,
     open_store,
     parse_attributes,
     policy_option,
@@ -52,6 +54,7 @@ def _database_option(command: _Command) -> _Command:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is any that is free.")
 @base_option()
+@chat_template_option
 @click.option("--model", metavar="NAME", help="Name that clients give the base model.  [default: that of the base]")
 @store_option
 @policy_option
@@ -189,11 +192,10 @@ def _serve(options: dict[str, Any]) -> None:
 def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.backends import Limits
     from soupmix.backends.local import LocalBackend
-    from soupmix.base import resolve
     from soupmix.cli.auditing import signer_of
     from soupmix.serve.state import ServerConfig, Settings
 
-    base = resolve(options["base"])
+    base = open_base(options["base"], options["chat_template"])
     store = open_store(options["store"])
     limits = Limits(**{name: options[name] for name in ("rows", "length", "waiting", "chunk")})
     shared = {

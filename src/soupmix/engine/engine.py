@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from soupmix.backends.protocol import Message, Sampling
-from soupmix.base import Base, chat_text, load_model, load_tokenizer, resolve
+from soupmix.backends.protocol import Sampling
+from soupmix.base import Base, load_model, load_tokenizer, resolve
 from soupmix.dtypes import WORDS, dtype_code, torch_dtype
 from soupmix.engine.decode import Tokens, decode
+from soupmix.engine.detokenizer import Detokenizer
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
+from soupmix.engine.prompts import Prompt, Prompts
 from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
@@ -25,8 +28,6 @@ from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Prompt"]
 
-Prompt = str | Sequence[Message]
-
 
 @public
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Completion:
     """One answer.
 
     Attributes:
-        text: without special tokens, and without spaces around it.
+        text: what the answer adds to the prompt's text, without special tokens; with the spaces that it begins or ends with.
         tokens: how many the answer has, without the one that ends it.
         finished: whether it ended by itself, not at `Sampling.max_new_tokens`.
     """
@@ -54,6 +55,7 @@ class Engine:
         adapters: the loaded adapters in the order of the weights.
         batch: the batch that the model serves now.
         base_digest: digest of the base model.
+        prompts, detokenizer: what the tokenizer makes of prompts, and of the tokens of answers.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Engine:
         self.adapters = adapters
         self.batch = batch
         self.base_digest = base_digest
+        self.detokenizer = Detokenizer(tokenizer)
+        self.prompts = Prompts(tokenizer, _known_tokens(model, tokenizer))
         self._groups = groups
 
     def __repr__(self) -> str:
@@ -165,18 +169,20 @@ class Engine:
 
         Raises:
             RecipeError: there are not as many grants as prompts (reason "lengths"), or a prompt is empty ("empty-prompt").
+            RecipeError, BaseModelError: as `chat_tokens`.
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
         self._check_prompts(prompts, grants)
         weights = self.weights(grants, method)
-        texts = [self._render(prompt) for prompt in prompts]
+        texts = [self.prompts.rendered(prompt) for prompt in prompts]
+        read = [self._filled(number, text) for number, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         done: dict[int, Completion] = {}
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             with self.batch.serving(BatchWeights(weights[rows], method=method)):
-                tokens = self._decode([texts[i] for i in rows], rows, sampling or Sampling())
-            done.update(zip(rows, map(self._completion, tokens), strict=True))
+                made = self._decode([read[i] for i in rows], rows, sampling or Sampling())
+            done.update((i, self._completion(read[i], tokens)) for i, tokens in zip(rows, made, strict=True))
         return [done[i] for i in range(len(texts))]
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
@@ -234,39 +240,47 @@ class Engine:
         """Token ids of a prompt or conversation, with the chat template, as `complete` reads it.
 
         Raises:
-            RecipeError: the prompt is empty (reason "empty-prompt").
+            RecipeError: the prompt is empty (reason "empty-prompt"), the template does not take it ("bad-conversation"), or the
+                model has no tokens for it ("cannot-encode", "no-such-token").
+            BaseModelError: there is no chat template ("no-template"), or none that can be used ("template-limit").
         """
-        if not prompt:
-            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
-        return self.plain_tokens(self._render(prompt))
+        return self.prompts.tokens(self.prompts.rendered(prompt))
 
     def plain_tokens(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text as it stands, without the chat template."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Token ids of a text as it stands, without the chat template; first the one that the tokenizer begins texts with.
 
-    def _render(self, prompt: Prompt) -> str:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        opener = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
-        return chat_text(self.tokenizer, messages) + opener
+        Raises:
+            RecipeError: the model has no tokens for it ("cannot-encode", "no-such-token").
+        """
+        return self.prompts.plain(text)
 
-    def _decode(self, texts: list[str], streams: list[int], sampling: Sampling) -> list[Tokens]:
-        batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
+    def _filled(self, number: int, text: str) -> tuple[int, ...]:
+        ids = self.prompts.tokens(text)
+        if not ids:
+            raise RecipeError(f"prompt {number} has no token of this model; say something else", reason="empty-prompt")
+        return ids
+
+    def _decode(self, prompts: list[tuple[int, ...]], streams: list[int], sampling: Sampling) -> list[Tokens]:
+        longest = max(map(len, prompts))
+        padding = self.tokenizer.pad_token_id
+        if padding is None or not 0 <= padding < self.prompts.size:
+            padding = 0  # any does: it is masked
+        ids = torch.tensor([[padding] * (longest - len(each)) + list(each) for each in prompts])
+        mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
         return decode(self.model, ids, mask, sampling=sampling, streams=streams, stop=self.ends, keep=self.batch.keep)
 
     @property
     def _dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
-    @property
+    @cached_property
     def ends(self) -> frozenset[int]:
-        """Token ids that end an answer."""
-        end = self.model.generation_config.eos_token_id
-        return frozenset(end if isinstance(end, list) else [end])
+        """Token ids that end an answer: those that the generation config, the tokenizer and the chat template know of."""
+        return self.prompts.ends(getattr(self.model, "generation_config", None))
 
-    def _completion(self, tokens: Tokens) -> Completion:
-        text = self.tokenizer.decode(list(tokens.ids), skip_special_tokens=True).strip()
-        return Completion(text, len(tokens.ids), tokens.finished)
+    def _completion(self, prompt: tuple[int, ...], tokens: Tokens) -> Completion:
+        return Completion(self.detokenizer.added(prompt, tokens.ids), len(tokens.ids), tokens.finished)
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = DEFAULT) -> Tensor:
         """Logits of token ids without padding, a soup per row.
@@ -295,6 +309,13 @@ def _load_model(base: Base, dtype: str | None) -> tuple[Any, Any]:
         raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(WORDS.values())}", reason="dtype")
     logging.disable_progress_bar()
     model = load_model(base.folder, torch_dtype(dtype_code(dtype)) if dtype else "auto").eval()
-    tokenizer = load_tokenizer(base.folder)
+    tokenizer = load_tokenizer(base.folder, base.chat_template)
     tokenizer.padding_side = "left"
     return model.requires_grad_(False), tokenizer
+
+
+def _known_tokens(model: Any, tokenizer: Any) -> int:
+    """How many tokens a model can read."""
+    embeddings = model.get_input_embeddings()
+    known = getattr(embeddings, "num_embeddings", None) or getattr(model.config.get_text_config(), "vocab_size", None)
+    return int(known or len(tokenizer))

@@ -114,9 +114,8 @@ def answer_prompts(
 
 
 def _measured(prompt: Prompt, made: Completion) -> MeasuredAnswer:
-    return MeasuredAnswer(
-        prompt.text, prompt.kind, made.text, measure(made.text), on_topic(made.text, prompt.topic), made.finished
-    )
+    text = made.text.strip()
+    return MeasuredAnswer(prompt.text, prompt.kind, text, measure(text), on_topic(text, prompt.topic), made.finished)
 
 
 def interval(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Interval:

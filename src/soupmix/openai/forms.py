@@ -1,5 +1,6 @@
 """Answers written down as OpenAI's choices: of a chat, and of a plain completion."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -72,15 +73,14 @@ class CompletionForm:
     def choice(self, number: int, made: AnswerSoFar) -> dict[str, Any]:
         """A whole text."""
         finish = made.last.finish if made.last else None
-        return {"index": number, "text": made.text, "logprobs": _plain_told(made.tokens, 0), "finish_reason": finish}
+        return {"index": number, "text": made.text, "logprobs": _plain_told(made.tokens), "finish_reason": finish}
 
     def opening(self, number: int) -> None:
         """Nothing: a text begins with its first delta."""
 
     def delta(self, number: int, made: AnswerSoFar, delta: Delta) -> dict[str, Any]:
         """What is added."""
-        offset = sum(len(token.text) for token in made.tokens)
-        told = _plain_told(delta.tokens, offset)
+        told = _plain_told(delta.tokens, made.tokens)
         return {"index": number, "text": delta.text, "logprobs": told, "finish_reason": delta.finish}
 
 
@@ -109,16 +109,21 @@ def _token(token: Token) -> dict[str, Any]:
     }
 
 
-def _plain_told(tokens: Sequence[Token], offset: int) -> dict[str, Any] | None:
+def _plain_told(tokens: Sequence[Token], before: Sequence[Token] = ()) -> dict[str, Any] | None:
     if not tokens:
         return None
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token.text)
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [{text: logprob for _, text, _, logprob in reversed(token.likeliest)} for token in tokens],
-        "text_offset": offsets,
+        "text_offset": _offsets([*before, *tokens])[len(before) :],
     }
+
+
+def _offsets(tokens: Sequence[Token]) -> list[int]:
+    """How many whole characters stand before each token."""
+    decoder, made, offsets = getincrementaldecoder("utf-8")("replace"), 0, []
+    for token in tokens:
+        offsets.append(made)
+        made += len(decoder.decode(token.data))
+    return offsets

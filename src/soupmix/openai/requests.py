@@ -79,10 +79,10 @@ def _chat_tokens(backend: Backend, messages: Sequence[ChatMessage]) -> tuple[int
             somebody else's, or the model's template does not take such a conversation ("bad-conversation").
     """
     roles = [{"role": _role(each.role), "content": each.text()} for each in messages]
-    special = sorted({mark for mark in backend.vocabulary.special for each in roles if mark in each["content"]})
-    if special:
+    mark = next(filter(None, (backend.marker(each["content"]) for each in roles)), None)
+    if mark is not None:
         raise RecipeError(
-            f"a message holds {special[0]!r}, which to this model is the end or the beginning of one; leave it out",
+            f"a message holds {mark!r}, which to this model is the end or the beginning of one; leave it out",
             reason="special-token",
         )
     if [each["role"] for each in roles] == ["assistant"]:

@@ -59,7 +59,7 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: TrainingRecipe, folder: Path)
         raise TrainingError(f"{len(pairs)} usable pairs are too few for a batch of {recipe.batch}", reason="few-pairs")
     logging.disable_progress_bar()
     disable_progress_bars()
-    tokenizer = load_tokenizer(base.folder)
+    tokenizer = load_tokenizer(base.folder, base.chat_template)
     tokenizer.padding_side = "right"
     chat_text(
         tokenizer, conversation(pairs[0].prompt.text)

@@ -75,7 +75,7 @@ def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[Pr
     )
     made = engine.complete(conversations, [bare] * len(cells), sampling=sampling, batch_size=96)
     rows = [
-        Sample(n, v, answer.text, answer.finished, system)
+        Sample(n, v, answer.text.strip(), answer.finished, system)
         for (n, v), answer, system in zip(cells, made, systems, strict=True)
     ]
     write_file(folder / chunk.file, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())

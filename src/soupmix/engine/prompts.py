@@ -1,0 +1,119 @@
+"""From prompts to token ids: a text as it stands, or a conversation by the model's chat template."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from soupmix.backends.protocol import Message
+from soupmix.base import chat_text
+from soupmix.base.roles import end_of_answer, role_markers
+from soupmix.errors import RecipeError
+
+__all__ = ["Prompt", "Prompts"]
+
+Prompt = str | Sequence[Message]
+
+
+class Prompts:
+    """What a tokenizer makes of prompts.
+
+    Args:
+        tokenizer: that of transformers. size: the model's token ids are below it.
+
+    Attributes:
+        size: as given.
+    """
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        self._tokenizer, self.size = tokenizer, size
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text as it stands, behind the token that the tokenizer begins every text with, if it does.
+
+        Raises:
+            RecipeError: as `tokens`.
+        """
+        ids = self.tokens(text)
+        has_begun = not ids or ids[: len(self._beginning)] == self._beginning
+        return ids if has_begun else (*self._beginning, *ids)
+
+    def rendered(self, prompt: Prompt) -> str:
+        """A prompt or a conversation by the chat template; a last message of the assistant is an answer that has begun.
+
+        Raises:
+            RecipeError: it is empty (reason "empty-prompt"), or not one that the template takes ("bad-conversation").
+            BaseModelError: as `soupmix.base.chat_text`.
+        """
+        if not prompt:
+            raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
+        said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(map(_message, prompt))
+        begun = said.pop()["content"] if said[-1]["role"] == "assistant" else ""
+        return chat_text(self._tokenizer, said) + begun
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, and nothing else.
+
+        Raises:
+            RecipeError: the tokenizer has no tokens for it (reason "cannot-encode"), or the model none of such a number
+                ("no-such-token").
+        """
+        ids = self._ids(text, special=False)
+        if ids and max(ids) >= self.size:
+            written = self._tokenizer.convert_ids_to_tokens(max(ids))
+            raise RecipeError(
+                f"the prompt holds {written!r}, token {max(ids)} of the tokenizer, and this model has {self.size}; leave "
+                "it out",
+                reason="no-such-token",
+            )
+        return ids
+
+    @cached_property
+    def markers(self) -> Mapping[str, int]:
+        """See `soupmix.base.roles.role_markers`."""
+        return role_markers(self._tokenizer)
+
+    def marker(self, text: str) -> str | None:
+        """The first mark of a role or an end that a text holds, as it is written or as the tokenizer reads it; None if none."""
+        written = next((mark for mark in self.markers if mark in text), None)
+        if written is not None:
+            return written
+        read = set(self._ids(text, special=False))
+        return next((mark for mark, token in self.markers.items() if token in read), None)
+
+    def ends(self, generation: Any) -> frozenset[int]:
+        """Token ids that end an answer: those that the generation config, the tokenizer and the chat template know of.
+
+        Args:
+            generation: a generation config, or None.
+        """
+        found: list[Any] = [self._tokenizer.eos_token_id, end_of_answer(self._tokenizer)]
+        said = getattr(generation, "eos_token_id", None)
+        found += said if isinstance(said, list | tuple) else [said]
+        return frozenset(each for each in found if isinstance(each, int))
+
+    @cached_property
+    def _beginning(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every text, such as a token for the beginning."""
+        try:
+            bare, whole = self._ids("a", special=False), self._ids("a", special=True)
+        except RecipeError:
+            return ()
+        places = [at for at in range(len(whole)) if whole[at : at + len(bare)] == bare]
+        return whole[: places[0]] if bare and places else ()
+
+    def _ids(self, text: str, *, special: bool) -> tuple[int, ...]:
+        try:
+            return tuple(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        except Exception as error:  # tokenizers raises bare Exception, and a tokenizer in Python anything
+            raise RecipeError(
+                f"this model's tokenizer has no tokens for the prompt: {error}; say it in other characters",
+                reason="cannot-encode",
+            ) from error
+
+
+def _message(said: Any) -> dict[str, str]:
+    if isinstance(said, Mapping) and all(isinstance(said.get(field), str) for field in ("role", "content")):
+        return dict(said)
+    raise RecipeError(
+        f"a message of a conversation is {{'role': TEXT, 'content': TEXT}}, not {said!r:.80}", reason="bad-conversation"
+    )
