@@ -55,7 +55,8 @@ class Engine:
         adapters: the loaded adapters in the order of the weights.
         batch: the batch that the model serves now.
         base_digest: digest of the base model.
-        prompts, detokenizer: what the tokenizer makes of prompts, and of the tokens of answers.
+        prompts: what the tokenizer makes of prompts.
+        detokenizer: what it makes of the tokens of answers.
     """
 
     def __init__(
