@@ -150,7 +150,7 @@ def random_store(folder: Path, base: Any, count: int = 6) -> None:
     from soupmix.store.store import Store
 
     store = Store(folder / "store", create=True)
-    shapes = {path: shape for path, shape in base.linear_shapes().items() if path != "lm_head"}
+    shapes = {path: shape for path, shape in base.layers().linear_shapes().items() if path != "lm_head"}
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
         tensors = {}

@@ -191,7 +191,7 @@ POLICIES = ("examples/policies/law.example.yaml", "examples/policies/organisatio
 
 
 @pytest.fixture(scope="module")
-def things() -> dict[str, Any]:
+def things(tiny_base: soupmix.Base) -> dict[str, Any]:
     """One of each class that the shipped adapters and the example policies give."""
     store = soupmix.Store.shipped()
     policy = soupmix.Policy.load(*(SOURCE.parents[1] / each for each in POLICIES), adapters=store)
@@ -214,6 +214,7 @@ def things() -> dict[str, Any]:
     found += [soupmix.ResultVerdict(Path("alice"), 9, True, None, findings=(finding,))]
     found += [soupmix.Completion("Yes.", 2, True), soupmix.Verdict(findings=())]
     found += [soupmix.TensorInfo((2, 3), "BF16", Path("model.safetensors"), 0, 12)]
+    found += [tiny_base.layers(), tiny_base.layers()["model.layers.0.self_attn.q_proj"]]
     found += [getattr(soupmix, name)("it is so", reason="so") for name in ERRORS]
     return {type(each).__name__: each for each in found} | {"ScopedRule": policy.rules[0]}
 

@@ -19,7 +19,7 @@ from soupmix.version import __version__
 if TYPE_CHECKING:
     from soupmix import audit, trust
     from soupmix.backends import Sampling
-    from soupmix.base import Base, TensorInfo
+    from soupmix.base import Base, Layer, LayerTable, TensorInfo
     from soupmix.base import resolve as resolve_base
     from soupmix.engine import Completion, Engine
     from soupmix.errors import (
@@ -59,6 +59,8 @@ __all__ = [
     "Gram",
     "Grant",
     "Ingredient",
+    "Layer",
+    "LayerTable",
     "Manifest",
     "ManifestEntry",
     "OutputError",
@@ -91,7 +93,7 @@ __all__ = [
 
 _ROOMS = {
     "backends": ("Sampling",),
-    "base": ("Base", "TensorInfo"),
+    "base": ("Base", "Layer", "LayerTable", "TensorInfo"),
     "engine": ("Completion", "Engine"),
     "errors": (
         "AdapterError",

@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tiny_gguf: Path, tmp_
 
 
 def test_the_known_base_is_the_real_one(smollm2: Base) -> None:
-    shapes = smollm2.linear_shapes()
+    shapes = smollm2.layers().linear_shapes()
     assert len(shapes) == 30 * 7
     assert shapes["model.layers.0.self_attn.k_proj"] == (192, 576)
     assert smollm2.tensors()["model.embed_tokens.weight"].dtype == "BF16"

@@ -103,7 +103,7 @@ def test_tensors_and_linear_shapes_are_those_of_the_model(tiny_base: Base) -> No
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and name != "lm_head"
     }
-    assert dict(tiny_base.linear_shapes()) == linear
+    assert dict(tiny_base.layers().linear_shapes()) == linear
     for name, tensor in load_file(tiny_base.folder / "model.safetensors").items():
         info = tiny_base.tensors()[name]
         assert (info.shape, info.dtype) == (tuple(tensor.shape), "F32")

@@ -161,7 +161,7 @@ def test_a_base_that_is_cut_short_while_it_is_read(
     monkeypatch.setattr("soupmix.base.safetensors.read_tensors", lambda folder: {f"{name}.weight": cut})
     base = Base(tiny_base.label, tmp_path / "base", tiny_base.digest, None, "test", tmp_path / "cache")
     with pytest.raises(BaseModelError, match=r"model\.safetensors was cut short while it was read") as caught:
-        base_norm(base, [name])
+        base_norm(base, [f"{name}.weight"])
     assert caught.value.reason == "truncated"
 
 

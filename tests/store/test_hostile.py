@@ -43,7 +43,7 @@ def _item(shape: list[int], start: int, dtype: str = "F32") -> dict[str, Any]:
 
 
 def test_the_untouched_folder_is_read(handmade: Handmade, tiny_base: Base) -> None:
-    assert len(read_adapter(handmade(), tiny_base.linear_shapes())) == 2
+    assert len(read_adapter(handmade(), tiny_base.layers().linear_shapes())) == 2
 
 
 # --- the folder and its files
@@ -217,12 +217,12 @@ def test_a_module_the_config_does_not_target_is_refused(handmade: Handmade) -> N
 
 def test_a_module_that_was_left_out_is_refused(handmade: Handmade, q_proj: Factors, tiny_base: Base) -> None:
     factors = {key: tensor for key, tensor in q_proj().items() if ".layers.0." in key}
-    _refused(handmade(factors), "missing-module", tiny_base.linear_shapes())
-    _refused(handmade(target_modules=["q_proj", "v_proj"]), "missing-module", tiny_base.linear_shapes())
+    _refused(handmade(factors), "missing-module", tiny_base.layers().linear_shapes())
+    _refused(handmade(target_modules=["q_proj", "v_proj"]), "missing-module", tiny_base.layers().linear_shapes())
 
 
 def test_an_adapter_of_another_base_is_refused(handmade: Handmade, q_proj: Factors, tiny_base: Base) -> None:
-    shapes = tiny_base.linear_shapes()
+    shapes = tiny_base.layers().linear_shapes()
     _refused(handmade(q_proj() | {A0: torch.ones(2, 31)}), "wrong-base", shapes)
     _refused(handmade(q_proj() | {B0: torch.ones(33, 2)}), "wrong-base", shapes)
     more = {key.replace("layers.0", "layers.7"): tensor for key, tensor in q_proj().items()}

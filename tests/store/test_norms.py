@@ -51,7 +51,7 @@ def test_a_weight_without_a_norm_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     base = Base("odd", tmp_path, tensors_digest(tmp_path), None, "test", tmp_path / "cache")
     with pytest.raises(BaseModelError, match=r"stored as I8, which has no norm") as caught:
-        base_norm(base, ["layer.up"])
+        base_norm(base, ["layer.up.weight"])
     assert caught.value.reason == "dtype"
 
 
@@ -79,11 +79,11 @@ def test_squares_are_those_of_the_tensors_and_their_digest_is_the_same(base: Bas
 
 
 def test_what_is_remembered_is_what_was_found(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("float64", "float32", "float16", "bfloat16", "empty")
+    names = [f"{name}.weight" for name in ("float64", "float32", "float16", "bfloat16", "empty")]
     first = base_norm(base, names)
     monkeypatch.delattr(cache, "measured")
     assert base_norm(base, names) == first
-    exact = sum(float(weights_of(base)[f"{name}.weight"].double().square().sum()) for name in names)
+    exact = sum(float(weights_of(base)[name].double().square().sum()) for name in names)
     assert first == pytest.approx(exact**0.5, rel=1e-9)
 
 
@@ -95,12 +95,12 @@ def _record(base: Base) -> Path:
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
 def test_a_record_that_others_can_write_is_not_believed(base: Base, mode: int) -> None:
-    path, honest = _record(base), base_norm(base, ["float32"])
+    path, honest = _record(base), base_norm(base, ["float32.weight"])
     content = json.loads(path.read_bytes())
     content["squares"]["float32.weight"] *= 1e6
     path.write_text(json.dumps(content))
     path.chmod(mode)
-    assert base_norm(base, ["float32"]) == honest
+    assert base_norm(base, ["float32.weight"]) == honest
     assert path.stat().st_mode & 0o777 == 0o644
 
 
@@ -110,7 +110,7 @@ def test_a_record_of_another_owner_is_not_believed(base: Base, monkeypatch: pyte
     real = os.fstat
     monkeypatch.setattr(os, "fstat", lambda handle: _owned(real(handle), 4242))
     exact = float(weights_of(base)["float32.weight"].double().norm())
-    assert base_norm(base, ["float32"]) == pytest.approx(exact)
+    assert base_norm(base, ["float32.weight"]) == pytest.approx(exact)
 
 
 def _owned(status: os.stat_result, uid: int) -> os.stat_result:
@@ -154,7 +154,7 @@ def test_a_norm_that_nothing_can_be_relative_to_is_refused(tmp_path: Path, value
     base = Base("odd", tmp_path, tensors_digest(tmp_path), None, "test", tmp_path / "cache")
     for _ in range(2):  # computed, and remembered
         with pytest.raises(BaseModelError, match="use a base whose weights are finite and not all zero") as caught:
-            base_norm(base, ["layer.up"])
+            base_norm(base, ["layer.up.weight"])
         assert caught.value.reason == "norm"
 
 

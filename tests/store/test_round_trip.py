@@ -57,7 +57,7 @@ def _peft_deltas(base: Base, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_deltas_are_those_of_peft(folder: Path, tiny_base: Base) -> None:
-    ours, theirs = read_adapter(folder, tiny_base.linear_shapes()), _peft_deltas(tiny_base, folder)
+    ours, theirs = read_adapter(folder, tiny_base.layers().linear_shapes()), _peft_deltas(tiny_base, folder)
     assert list(ours) == sorted(theirs)
     for module, factors in ours.items():
         delta = factors.scaling * (factors.B.double() @ factors.A.double())
@@ -67,7 +67,7 @@ def test_deltas_are_those_of_peft(folder: Path, tiny_base: Base) -> None:
 
 def test_factors_keep_bits_and_dtype(folder: Path, tiny_base: Base) -> None:
     raw = load_file(folder / "adapter_model.safetensors")
-    for module, factors in read_adapter(folder, tiny_base.linear_shapes()).items():
+    for module, factors in read_adapter(folder, tiny_base.layers().linear_shapes()).items():
         for side in "AB":
             tensor = raw[f"base_model.model.{module}.lora_{side}.weight"]
             assert torch.equal(getattr(factors, side), tensor)

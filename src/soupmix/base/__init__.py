@@ -1,19 +1,21 @@
 """Base models: from a name, a folder, a GGUF file or a hub id to a clean safetensors folder with a digest."""
 
 from soupmix.base.cache import cache_root
+from soupmix.base.layers import Layer, LayerTable
 from soupmix.base.loading import load_model, load_tokenizer
 from soupmix.base.resolver import KNOWN, Base, KnownBase, resolve
-from soupmix.base.safetensors import TensorInfo, linear_shapes, read_tensors, tensors_digest
+from soupmix.base.safetensors import TensorInfo, read_tensors, tensors_digest
 from soupmix.base.template import chat_text, unasked
 
 __all__ = [
     "KNOWN",
     "Base",
     "KnownBase",
+    "Layer",
+    "LayerTable",
     "TensorInfo",
     "cache_root",
     "chat_text",
-    "linear_shapes",
     "load_model",
     "load_tokenizer",
     "read_tensors",

@@ -5,16 +5,16 @@ templates. In the folder that it is shown there are none.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from soupmix.base.companions import check_config, companions
+from soupmix.base.companions import CONFIG, check_config, companions
 from soupmix.base.safetensors import INDEX, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 
-__all__ = ["load_model", "load_tokenizer", "plainly"]
+__all__ = ["empty_model", "load_model", "load_tokenizer", "plainly", "saying"]
 
 
 def load_model(folder: Path, dtype: Any) -> Any:
@@ -30,17 +30,14 @@ def load_model(folder: Path, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     check_config(folder, read_tensors(folder))
-    with plainly(folder, [*companions(folder), *_weights(folder)]) as plain:
-        model, told = _call(
-            folder,
-            lambda: AutoModelForCausalLM.from_pretrained(
-                plain,
-                dtype=dtype,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            ),
+    with plainly(folder, [*companions(folder), *_weights(folder)]) as plain, saying(folder):
+        model, told = AutoModelForCausalLM.from_pretrained(
+            plain,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     missing = sorted({*told["missing_keys"], *(each[0] for each in told["mismatched_keys"])})
     if missing:
@@ -51,6 +48,21 @@ def load_model(folder: Path, dtype: Any) -> Any:
         )
     model.name_or_path = model.config._name_or_path = str(folder)
     return model
+
+
+def empty_model(folder: Path) -> Any:
+    """The causal language model of a folder without its weights, on the meta device; no memory is taken for them.
+
+    Raises:
+        BaseModelError: as `load_model`, save for "incomplete".
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    check_config(folder, read_tensors(folder))
+    with plainly(folder, [folder / CONFIG]) as plain, saying(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
@@ -64,10 +76,8 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with plainly(folder, companions(folder)) as plain:
-        tokenizer = _call(
-            folder, lambda: AutoTokenizer.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
-        )
+    with plainly(folder, companions(folder)) as plain, saying(folder):
+        tokenizer = AutoTokenizer.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
     tokenizer.name_or_path = str(folder)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
@@ -88,9 +98,13 @@ def _weights(folder: Path) -> list[Path]:
     return files if len(files) == 1 and files[0].name == "model.safetensors" else [*files, folder / INDEX]
 
 
-def _call(folder: Path, load: Callable[[], Any]) -> Any:
+@contextmanager
+def saying(folder: Path) -> Iterator[None]:
+    """What transformers raises about a base model, as one sentence."""
     try:
-        return load()
+        yield
+    except BaseModelError:
+        raise
     except Exception as error:  # transformers and tokenizers raise anything, down to bare Exception
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseModelError(

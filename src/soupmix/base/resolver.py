@@ -14,7 +14,8 @@ from types import MappingProxyType
 
 from soupmix.base.cache import cache_root, converted, file_sha256, folder_digest, weight_squares
 from soupmix.base.companions import MOST_TEMPLATE, companions
-from soupmix.base.safetensors import TensorInfo, linear_shapes, read_tensors, weight_files
+from soupmix.base.layers import LayerTable, layer_table
+from soupmix.base.safetensors import TensorInfo, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, sha256_file
 from soupmix.public import public
@@ -105,9 +106,16 @@ class Base:
         """
         return weight_squares(self.folder, self.digest, cache_root() if self.cache is None else self.cache)
 
-    def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
-        """Module path ("model.layers.0.self_attn.q_proj") -> (out, in) of every linear layer."""
-        return linear_shapes(self.tensors())
+    def layers(self) -> LayerTable:
+        """Module path ("model.layers.0.self_attn.q_proj") -> what that layer is and where its weight lies.
+
+        Made from config.json and the headers of the weight files, once a process. Imports transformers.
+
+        Raises:
+            BaseModelError: config.json is of no causal language model that transformers knows ("cannot-load"), is hostile
+                ("bad-config", "remote-code"), or a weight file is damaged.
+        """
+        return layer_table(self.folder, self.digest)
 
     def __repr__(self) -> str:
         return f"<Base {self.name}, {self.digest[:19]}...>"

@@ -18,7 +18,6 @@ __all__ = [
     "HeaderError",
     "StoredTensor",
     "TensorInfo",
-    "linear_shapes",
     "parse_header",
     "read_tensors",
     "tensors_digest",
@@ -30,7 +29,6 @@ INDEX = "model.safetensors.index.json"
 _MAX_HEADER = 100 << 20
 _BLOCK = 4 << 20  # bytes; a multiple of the size of every number
 _MAX_TENSORS = 1_000_000
-_EMBEDDINGS = {"embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "tok_embeddings"}
 _MAX_DIMENSIONS = 8  # the product of a hundred thousand numbers takes minutes
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
@@ -202,16 +200,6 @@ def _tensors(path: Path) -> Mapping[str, StoredTensor]:
         raise BaseModelError(f"base model file {path} {error}", reason=error.reason) from None
     except OSError as error:
         raise BaseModelError(f"base model file {path} cannot be read: {error.strerror}", reason="unreadable") from None
-
-
-def linear_shapes(tensors: Mapping[str, TensorInfo]) -> Mapping[str, tuple[int, int]]:
-    """Module path -> (out, in) for every two-dimensional weight that is not an embedding table."""
-    shapes: dict[str, tuple[int, int]] = {}
-    for name, info in tensors.items():
-        module, _, kind = name.rpartition(".")
-        if kind == "weight" and len(info.shape) == 2 and module.rpartition(".")[2] not in _EMBEDDINGS:
-            shapes[module] = (info.shape[0], info.shape[1])
-    return shapes
 
 
 Beside = Callable[[str, TensorInfo, memoryview], Callable[[], None]]

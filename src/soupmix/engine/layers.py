@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import soupmix_kernels
+from soupmix.base.layers import linear_kind, plain_forwards
 from soupmix.engine.rows import ActiveBatch
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.methods import DEFAULT, request_op
@@ -36,9 +37,9 @@ class BaseLinear:
         widths: out-features of every layer.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear], *, fused: bool) -> None:
-        weights = [each.weight.data for each in linears]
-        self.widths = tuple(each.out_features for each in linears)
+    def __init__(self, linears: Sequence[nn.Module], *, fused: bool) -> None:
+        weights = [_weight(each) for each in linears]
+        self.widths = tuple(len(weight) for weight in weights)
         self._weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
         self._bias = _bias(linears)
         self._packed = soupmix_kernels.pack(self._weight) if fused else None
@@ -53,10 +54,20 @@ class BaseLinear:
         return soupmix_kernels.wide_linear(x, self._weight, self._bias)
 
 
-def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
-    if all(each.bias is None for each in linears):
+def _weight(linear: nn.Module) -> Tensor:
+    """The weight of a linear layer [out, in], a view of it where the layer holds it the other way round."""
+    weight = linear.get_parameter("weight").data
+    return weight.T if linear_kind(linear) == "conv1d" else weight
+
+
+def _bias(linears: Sequence[nn.Module]) -> Tensor | None:
+    biases = [each.bias if isinstance(each.bias, Tensor) else None for each in linears]
+    if all(bias is None for bias in biases):
         return None
-    return torch.cat([each.weight.new_zeros(each.out_features) if each.bias is None else each.bias for each in linears])
+    weights = [_weight(each) for each in linears]
+    return torch.cat(
+        [weight.new_zeros(len(weight)) if b is None else b for weight, b in zip(weights, biases, strict=True)]
+    )
 
 
 class _Outputs(threading.local):
@@ -80,14 +91,12 @@ class SoupGroup:
     """
 
     def __init__(
-        self, linears: Sequence[nn.Linear], parts: Sequence[Sequence[Part]], batch: ActiveBatch, *, fused: bool
+        self, linears: Sequence[nn.Module], parts: Sequence[Sequence[Part]], batch: ActiveBatch, *, fused: bool
     ) -> None:
-        weight = linears[0].weight
+        weight = _weight(linears[0])
         self._base, self._batch = BaseLinear(linears, fused=fused), batch
         self.pool = (
-            Pool.stack(
-                parts, self._base.widths, inputs=linears[0].in_features, dtype=weight.dtype, device=weight.device
-            )
+            Pool.stack(parts, self._base.widths, inputs=weight.shape[1], dtype=weight.dtype, device=weight.device)
             if any(parts)
             else None
         )
@@ -122,9 +131,9 @@ class SoupGroup:
 class SoupLinear(nn.Module):
     """Stands where a linear layer stood: x [rows, ..., in] -> [rows, ..., out], by the formula of `soupmix_kernels`."""
 
-    def __init__(self, group: SoupGroup, number: int, linear: nn.Linear) -> None:
+    def __init__(self, group: SoupGroup, number: int, linear: nn.Module) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.out_features, self.in_features = _weight(linear).shape
         self.group, self._number = group, number
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,7 +187,7 @@ def check_ranks(groups: dict[Paths, SoupGroup], method: str) -> None:
 def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> dict[str, tuple[Part, ...]]:
     """What every plain linear layer gets from the adapters, by path. Layers that are not plain stay as they are."""
     changed = {path for adapter in adapters for path in adapter.modules}
-    linears = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linears = {path: module for path, module in model.named_modules() if linear_kind(module)}
     for path in sorted(changed - set(linears)):
         raise BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
     odd = {path: oddity for path, linear in linears.items() if (oddity := _oddity(linear))}
@@ -191,13 +200,13 @@ def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> dict[str, t
     return {path: _parts(adapters, path, linear) for path, linear in linears.items() if path not in odd}
 
 
-def _parts(adapters: Sequence[Adapter], path: str, linear: nn.Linear) -> tuple[Part, ...]:
+def _parts(adapters: Sequence[Adapter], path: str, linear: nn.Module) -> tuple[Part, ...]:
     """The factors of every adapter that changes this layer."""
-    found = []
+    found, held = [], tuple(_weight(linear).shape)
     for number, adapter in enumerate(adapters):
         factors = adapter.modules.get(path)
         if factors is not None:
-            asked, held = (factors.B.shape[0], factors.A.shape[1]), (linear.out_features, linear.in_features)
+            asked = factors.B.shape[0], factors.A.shape[1]
             if asked != held:
                 raise BaseModelError(
                     f"module '{path}' of the base is a linear layer of shape {held}, but adapter '{adapter.name}' "
@@ -208,26 +217,26 @@ def _parts(adapters: Sequence[Adapter], path: str, linear: nn.Linear) -> tuple[P
     return tuple(found)
 
 
-def _linears(model: nn.Module, paths: Paths) -> list[nn.Linear]:
-    return [module for path in paths if isinstance(module := model.get_submodule(path), nn.Linear)]
+def _linears(model: nn.Module, paths: Paths) -> list[nn.Module]:
+    return [module for path in paths if linear_kind(module := model.get_submodule(path))]
 
 
-def _oddity(linear: nn.Linear) -> str | None:
+def _oddity(linear: nn.Module) -> str | None:
     """What makes a layer more than x W^T + bias in a dtype that the kernels multiply in; None for a plain layer."""
-    weight = linear.weight.data
+    weight = linear.get_parameter("weight").data
     if weight.dtype not in FLOATS.values():
         return f"holds its weight in {weight.dtype}"
     if type(weight) is not Tensor:
         return f"holds its weight as {type(weight).__name__}"
-    if type(linear).forward is not nn.Linear.forward or "forward" in vars(linear):
+    if type(linear).forward not in plain_forwards() or "forward" in vars(linear):
         return f"is a {type(linear).__name__} that computes in its own way"
     return None
 
 
-def _keeps_rows_apart(linear: nn.Linear) -> bool:
+def _keeps_rows_apart(linear: nn.Module) -> bool:
     """Whether torch's own product by this weight keeps rows apart on this processor; see `soupmix_kernels.rows_apart`."""
-    weight = linear.weight
-    return whole(linear.in_features, weight.dtype, weight.device) == linear.in_features
+    weight = _weight(linear)
+    return whole(weight.shape[1], weight.dtype, weight.device) == weight.shape[1]
 
 
 def _replaced(model: nn.Module, paths: Paths, group: SoupGroup) -> SoupGroup:
@@ -247,7 +256,7 @@ def _groups(model: nn.Module, held: dict[str, tuple[Part, ...]], *, fused: bool)
             names = next((family for family in _SHARED_INPUT if name in family), (name,)) if fused else (name,)
             together = tuple(each for each in (f"{parent}.{one}".lstrip(".") for one in names) if each in left)
             ranks = {part.A.shape[0] for each in together for part in left[each]}
-            kinds = {(each.weight.dtype, each.weight.device) for each in _linears(model, together)}
+            kinds = {(weight.dtype, weight.device) for weight in map(_weight, _linears(model, together))}
             alike = len(ranks) <= 1 and len(kinds) == 1
             found += [together] if alike else [(each,) for each in together]
             for each in together:

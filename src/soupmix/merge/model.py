@@ -3,14 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import soupmix_kernels
-from soupmix.base import Base, TensorInfo
+from soupmix.base import Base, Layer, LayerTable, TensorInfo
 from soupmix.errors import BaseModelError, OutputError
 from soupmix.files import canonical_json, strict_json
 from soupmix.merge.result import Errors
@@ -45,16 +45,15 @@ def write_model(sink: Sink, base: Base, modules: Mapping[str, Stack], *, dtype: 
         OutputError: a value does not fit the written dtype ("overflow").
     """
     config = _config(base, dtype)
-    tensors = base.tensors()
-    touched = {f"{path}.weight": path for path in modules}
-    _check_layers(base, tensors, modules)
+    layers, tensors = base.layers(), base.tensors()
+    touched = _touched(base, layers, tensors, modules)
     with TensorReader() as reader:
-        tensors = _untied(config, tensors, touched, reader)
+        tensors = _untied(layers, tensors, touched, reader)
         order = sorted(
             tensors, key=lambda name: (-_itemsize(tensors[name]), tensors[name].file.name, tensors[name].start)
         )
         parts = shards((spec_of(name, tensors[name], dtype) for name in order), shard_size)
-        fold = _Fold(reader, tensors, {name: modules[path] for name, path in touched.items()})
+        fold = _Fold(reader, tensors, {name: _as_stored(layers[path], modules[path]) for name, path in touched.items()})
         names = _file_names(len(parts))
         for name, specs in zip(names, parts, strict=True):
             with sink.stream(name) as stream:
@@ -128,39 +127,64 @@ def _check_finite(tensor: Tensor, spec: Spec) -> None:
         )
 
 
-def _check_layers(base: Base, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Stack]) -> None:
+def _touched(
+    base: Base, layers: LayerTable, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Stack]
+) -> Mapping[str, str]:
+    """Name of a tensor on disk -> path of the layer that it holds, of every layer that changes."""
+    touched = {}
     for path, stack in modules.items():
-        info = tensors.get(f"{path}.weight")
-        if info is None:
+        layer = layers.get(path)
+        info = tensors.get(layer.tensors[0]) if layer is not None and layer.tensors and layer.tied is None else None
+        if layer is None or info is None:
             raise BaseModelError(
                 f"base model {base.name} has no weight {path}.weight of its own, which the adapters change",
                 reason="no-layer",
             )
-        if info.shape != stack.shape:
+        if layer.lies != "whole":
             raise BaseModelError(
-                f"{path}.weight has shape {list(info.shape)} in base model {base.name}, the adapters are for "
-                f"{list(stack.shape)}",
-                reason="shape-mismatch",
+                f"base model {base.name} holds {path}.weight in pieces ({layer.tensors[0]}), into which soupmix does not fold; "
+                "export an adapter",
+                reason="in-pieces",
             )
-        if info.dtype not in DTYPES:
-            raise BaseModelError(
-                f"{path}.weight of base model {base.name} has dtype {info.dtype}; soupmix merges into F32, F16 "
-                "and BF16",
-                reason="unsupported-dtype",
-            )
+        _check_fits(base, layer, info, stack)
+        touched[layer.tensors[0]] = path
+    return touched
+
+
+def _check_fits(base: Base, layer: Layer, info: TensorInfo, stack: Stack) -> None:
+    if layer.shape != stack.shape or info.shape != layer.stored_shape:
+        raise BaseModelError(
+            f"{layer.path}.weight has shape {list(info.shape)} in base model {base.name}, the adapters are for "
+            f"{list(stack.shape)}",
+            reason="shape-mismatch",
+        )
+    if info.dtype not in DTYPES:
+        raise BaseModelError(
+            f"{layer.path}.weight of base model {base.name} has dtype {info.dtype}; soupmix merges into F32, F16 "
+            "and BF16",
+            reason="unsupported-dtype",
+        )
+
+
+def _as_stored(layer: Layer, stack: Stack) -> Stack:
+    """The update of a layer the way round in which its weight lies."""
+    if not layer.transposed:
+        return stack
+    return replace(stack, A=stack.B.T.contiguous(), B=stack.A.T.contiguous())
 
 
 def _untied(
-    config: bytes, tensors: Mapping[str, TensorInfo], touched: Mapping[str, str], reader: TensorReader
+    layers: LayerTable, tensors: Mapping[str, TensorInfo], touched: Mapping[str, str], reader: TensorReader
 ) -> Mapping[str, TensorInfo]:
-    """The tensors without a second copy of tied embeddings, which some models carry."""
-    head = tensors.get("lm_head.weight")
-    if head is None or "lm_head.weight" in touched or not strict_json(config).get("tie_word_embeddings", False):
-        return tensors
-    inputs = [info for name, info in tensors.items() if name.endswith("embed_tokens.weight")]
-    if len(inputs) != 1 or not reader.same(head, inputs[0]):
-        return tensors
-    return {name: info for name, info in tensors.items() if name != "lm_head.weight"}
+    """The tensors without second copies of tied weights, which some models carry."""
+    copies = set[str]()
+    for layer in layers.values():
+        first = layers[layer.tied].tensors if layer.tied is not None else layer.tensors
+        if first != layer.tensors and not {*first, *layer.tensors} & set(touched):
+            pairs = zip(first, layer.tensors, strict=False)
+            if len(first) == len(layer.tensors) and all(reader.same(tensors[a], tensors[b]) for a, b in pairs):
+                copies.update(layer.tensors)
+    return {name: info for name, info in tensors.items() if name not in copies}
 
 
 def _itemsize(info: TensorInfo) -> int:

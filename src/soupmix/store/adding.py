@@ -45,7 +45,7 @@ def add_adapter(store: Path, folder: Path, addition: Addition, base: Base, *, fo
     with open_adapter(folder) as files, exclusive(store):
         manifest = _current(store)
         _check_place(store, manifest, addition.name, base, force=force)
-        factors = files.factors(base.linear_shapes())
+        factors = files.factors(base.layers().linear_shapes())
         entry = _entry(addition, files, factors, base)
         _check_new(store, manifest, entry)
         updated = _with_entry(store, manifest, entry, factors, base)
@@ -129,7 +129,8 @@ def _with_entry(
         one, two = sorted([(entry.name, factors), (name, other)], key=itemgetter(0))
         pairs[one[0], two[0]] = products(one[1], two[1])
     gram = gram_of(sorted(adapters), modules, pairs)
-    norm = base_norm(base, gram.modules)
+    layers = base.layers()
+    norm = base_norm(base, (name for module in gram.modules for name in layers[module].tensors))
     return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)
 
 

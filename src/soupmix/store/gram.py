@@ -66,16 +66,15 @@ def gram_of(names: Sequence[str], modules: Iterable[str], pairs: Mapping[Pair, M
     return Gram(total=triangles.pop(""), modules=triangles)
 
 
-def base_norm(base: Base, modules: Iterable[str]) -> float:
-    """Frobenius norm of the weights of these modules together, to ten digits.
+def base_norm(base: Base, weights: Iterable[str]) -> float:
+    """Frobenius norm of these tensors of a base together, by their names on disk, to ten digits.
 
     Raises:
         BaseModelError: a weight is stored in a dtype without a norm (reason "dtype"), together they have no norm that others
             could be measured by ("norm"), or as `Base.weight_squares`.
     """
-    tensors = base.tensors()
-    names = [f"{module}.weight" for module in modules]
-    for name in names:
+    names, tensors = set(weights), base.tensors()
+    for name in sorted(names):
         if tensors[name].dtype not in TORCH:
             raise BaseModelError(
                 f"weight {name} of the base is stored as {tensors[name].dtype}, which has no norm", reason="dtype"
