@@ -52,10 +52,13 @@ class Sealed:
 
 
 @contextmanager
-def sealed(path: Path, *, cap: int, error: type[SoupmixError] = FileError) -> Iterator[Sealed]:
+def sealed(
+    path: Path, *, cap: int, error: type[SoupmixError] = FileError, at: tuple[int, str] | None = None
+) -> Iterator[Sealed]:
     """Read a regular file of at most `cap` bytes into sealed memory for the length of a `with`.
 
     Args:
+        at: descriptor of an open folder, and the name to open there; `path` is then for messages only.
         error: what a refusal is raised as; an adapter, say, has an error of its own for whatever is wrong with its files.
 
     Raises:
@@ -63,7 +66,7 @@ def sealed(path: Path, *, cap: int, error: type[SoupmixError] = FileError) -> It
     """
     with ExitStack() as stack:
         try:
-            content = _sealed(path, cap, stack)
+            content = _sealed(path, at, cap, stack)
         except FileError as refusal:
             raise error(str(refusal), reason=refusal.reason) from refusal.__cause__
         yield content
@@ -75,8 +78,8 @@ def read_sealed(path: Path, *, cap: int, error: type[SoupmixError] = FileError) 
         return content.read(), content.sha256
 
 
-def _sealed(path: Path, cap: int, stack: ExitStack) -> Sealed:
-    handle = _open(path)
+def _sealed(path: Path, at: tuple[int, str] | None, cap: int, stack: ExitStack) -> Sealed:
+    handle = _open(path, at)
     stack.callback(os.close, handle)
     _check(path, os.fstat(handle), cap)
     memory = None
@@ -86,9 +89,9 @@ def _sealed(path: Path, cap: int, stack: ExitStack) -> Sealed:
     return _copy(path, handle, memory, cap)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, at: tuple[int, str] | None) -> int:
     try:
-        return os.open(path, _FLAGS)
+        return os.open(path, _FLAGS) if at is None else os.open(at[1], _FLAGS, dir_fd=at[0])
     except FileNotFoundError:
         raise FileError(f"{path} is missing", reason="missing") from None
     except OSError as error:

@@ -21,10 +21,6 @@ def _attack(name: str, tries: str, reason: str, spoil: Callable[[Path], object])
     return Attack(name, tries, run, AdapterError, reason)
 
 
-def _with(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.") and None
-
-
 def _instead(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         (folder / name).rename(folder.parent / "moved")
@@ -37,17 +33,32 @@ def _link(path: Path) -> None:
     path.symlink_to(path.parent.parent / "moved")
 
 
-def _linked_folder(folder: Path) -> Path:
-    (folder.parent / "link").symlink_to(folder)
-    return folder.parent / "link"
+def _into_hub(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """The link of a hub's cache, with something else behind it."""
+
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder.parent / "blobs").mkdir()
+        (folder / name).symlink_to("../blobs/abc")
+        make(folder.parent / "blobs" / "abc")
+
+    return spoil
 
 
-def _linked_card(folder: Path) -> None:
-    (folder / "README.md").symlink_to("/etc/passwd")
+def _hub_elsewhere(folder: Path) -> None:
+    """The blobs of the hub's cache are a link themselves."""
+    (folder / CONFIG).unlink()
+    (folder.parent / "blobs").symlink_to("/etc")
+    (folder / CONFIG).symlink_to("../blobs/passwd")
 
 
-def _dangling(folder: Path) -> None:
-    (folder / "notes.txt").symlink_to(folder / "nowhere")
+def _to(target: str) -> Callable[[Path], object]:
+    return lambda path: path.symlink_to(target)
+
+
+def _pickle_alone(folder: Path) -> None:
+    (folder / TENSORS).unlink()
+    (folder / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
 
 
 def _socket(path: Path) -> None:
@@ -65,14 +76,19 @@ def _gone(name: str) -> Callable[[Path], None]:
 
 
 ATTACKS = (
-    _attack("pickle-beside", "code that another loader would run", "pickle", _with("adapter_model.bin")),
-    _attack("pickle-shouting", "a pickle past a check for lower case", "pickle", _with("training_args.PT")),
-    _attack("pickle-joblib", "a pickle under a less known suffix", "pickle", _with("scaler.joblib")),
+    _attack("pickle-alone", "code that runs when it is read", "pickle", _pickle_alone),
     _attack("linked-tensors", "read a file elsewhere as tensors", "symlink", _instead(TENSORS, _link)),
     _attack("linked-config", "read a file elsewhere as a config", "symlink", _instead(CONFIG, _link)),
-    _attack("linked-card", "copy /etc/passwd into the store as a card", "symlink", _linked_card),
-    _attack("linked-folder", "swap the whole folder by moving a link", "symlink", _linked_folder),
-    _attack("dangling-link", "a link that is pointed somewhere later", "symlink", _dangling),
+    _attack("linked-config-to-device", "read for ever", "symlink", _instead(CONFIG, _to("/dev/zero"))),
+    _attack("hub-link-to-passwd", "read /etc/passwd as a config", "symlink", _into_hub(CONFIG, _to("/etc/passwd"))),
+    _attack("hub-link-to-fifo", "wait for a writer for ever", "not-a-file", _into_hub(TENSORS, os.mkfifo)),
+    _attack("hub-link-to-folder", "an error nobody thought of", "not-a-file", _into_hub(TENSORS, Path.mkdir)),
+    _attack("hub-link-to-device", "read for ever", "symlink", _into_hub(TENSORS, _to("/dev/zero"))),
+    _attack("hub-link-to-nothing", "an error nobody thought of", "missing", _into_hub(CONFIG, lambda path: None)),
+    _attack("hub-blobs-elsewhere", "read /etc/passwd by a cache that is a link", "symlink", _hub_elsewhere),
+    _attack(
+        "hub-link-upwards", "climb out of the cache", "symlink", _instead(CONFIG, _to("../blobs/../../etc/passwd"))
+    ),
     _attack("fifo-tensors", "wait for a writer for ever", "not-a-file", _instead(TENSORS, os.mkfifo)),
     _attack("fifo-config", "wait for a writer for ever", "not-a-file", _instead(CONFIG, os.mkfifo)),
     _attack("folder-as-tensors", "an error nobody thought of", "not-a-file", _instead(TENSORS, Path.mkdir)),

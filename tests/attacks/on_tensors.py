@@ -7,7 +7,7 @@ from pathlib import Path
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
 from tests.attacks.attack import Attack
-from tests.support.adapter_folder import A0, B0, SHAPES, Item, adapter, encode, item, sound
+from tests.support.adapter_folder import A0, B0, MODULES, SHAPES, Item, adapter, encode, item, sound
 
 __all__ = ["ATTACKS"]
 
@@ -54,6 +54,13 @@ def _last(dtype: str, value: bytes) -> Callable[[], dict[str, Item]]:
     return _changed(B=(dtype, [32, 2], bytes(63 * len(value)) + value))
 
 
+def _alpha(value: float, shape: list[int] | None = None, name: str | None = None) -> Callable[[], dict[str, Item]]:
+    """The sound tensors, and an alpha beside them."""
+    key = A0.replace("lora_A.weight", "alpha") if name is None else name
+    return lambda: sound() | {key: item([] if shape is None else shape, value)}
+
+
+_FLAT = MODULES[0].replace(".", "_")
 _F32 = [struct.pack("<f", value) for value in (float("nan"), float("inf"), float("-inf"))]
 
 ATTACKS = (
@@ -68,11 +75,11 @@ ATTACKS = (
     _attack("cyrillic-twin", "look like a name it is not", "bad-key", _more(A0.replace("layers", "l\u0430yers"))),
     _attack("full-width-digit", "a digit that int() takes", "bad-key", _more(A0.replace("layers.0", "layers.\uff10"))),
     _attack("lone-surrogate", "an encoder's error", "bad-key", _more("\ud800" + A0)),
-    _attack("case-twin", "a second q_proj", "not-targeted", _copied("q_proj", "Q_proj")),
+    _attack("case-twin", "a second q_proj", "wrong-base", _copied("q_proj", "Q_proj")),
     _attack("name-of-300", "a name longer than any module's", "bad-key", _more("x" * 300)),
     _attack("name-of-three-megabytes", "three megabytes in an error message", "bad-key", _more("x" * 3_000_000)),
     _attack("dots-for-a-name", "empty parts of a path", "bad-key", _more(A0.replace(".self_attn", "..self_attn"))),
-    _attack("attribute-of-a-class", "walk into Python's insides", "not-targeted", _renamed("q_proj", "__class__")),
+    _attack("attribute-of-a-class", "walk into Python's insides", "wrong-base", _renamed("q_proj", "__class__")),
     _attack("plain-weight", "replace a weight of the base", "bad-key", _more("base_model.model.lm.q_proj.weight")),
     _attack(
         "bias-beside", "shift outputs without a factor", "bad-key", _more(A0.replace("lora_A.weight", "lora_B.bias"))
@@ -85,7 +92,18 @@ ATTACKS = (
     _attack("embedding", "change single tokens", "embedding", _more("base_model.model.model.embed_tokens.weight")),
     _attack("embedding-factor", "change tokens", "embedding", _more("base_model.model.model.wte.lora_embedding_A")),
     _attack("output-head", "favour single tokens", "embedding", _more("base_model.model.lm_head.lora_A.weight")),
-    _attack("double-precision", "twice the memory", "dtype", _typed("F64", 8)),
+    _attack("two-spellings", "one factor, two values", "bad-key", _more(A0.removeprefix("base_model.model."))),
+    _attack("kohya-twin", "one factor, two values", "bad-key", _more("lora_te_" + _FLAT + ".lora_down.weight")),
+    _attack("mlx-twin", "one factor, two values", "bad-key", _more(A0.replace("lora_A.weight", "lora_a"))),
+    _attack("alpha-of-nan", "spoil every row of a batch", "not-finite", _alpha(float("nan"))),
+    _attack("alpha-of-infinity", "spoil every row of a batch", "not-finite", _alpha(float("inf"))),
+    _attack("alpha-beside-below-zero", "turn the adapter round", "bad-config", _alpha(-4.0)),
+    _attack("alpha-beside-of-zero", "an adapter that only seems to act", "bad-config", _alpha(0.0)),
+    _attack("alpha-beside-of-another", "two scalings, of which readers take one", "bad-config", _alpha(64.0)),
+    _attack("alpha-as-matrix", "a scaling for every column", "shape", _alpha(4.0, [2, 32])),
+    _attack("alpha-of-nothing", "a scaling without a layer", "missing-factor", _alpha(4.0, [], "model.x.alpha")),
+    _attack("doubles-beyond-floats", "infinity by rounding", "not-finite", _last("F64", struct.pack("<d", 1e300))),
+    _attack("double-nan", "spoil every row of a batch", "not-finite", _last("F64", struct.pack("<d", float("nan")))),
     _attack("integers", "bytes as weights", "dtype", _typed("I8", 1)),
     _attack("unsigned-integers", "bytes as weights", "dtype", _typed("U16", 2)),
     _attack("booleans", "bytes that are no booleans", "dtype", _typed("BOOL", 1)),
@@ -110,5 +128,4 @@ ATTACKS = (
     _attack("inputs-of-another-base", "read beside the input", "wrong-base", _changed(A=item([2, 33]))),
     _attack("outputs-of-another-base", "write beside the output", "wrong-base", _changed(B=item([33, 2]))),
     _attack("layer-of-another-base", "a layer that is not there", "wrong-base", _copied("layers.0", "layers.7")),
-    _attack("layer-left-out", "half an adapter under a whole name", "missing-module", _without(A0, B0)),
 )

@@ -92,6 +92,19 @@ def test_list_and_show_do_without_torch(stored: Store) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+def test_what_is_worth_knowing_is_said_in_words_and_in_json(
+    handmade: Callable[..., Path], tiny_base: Base, tmp_path: Path
+) -> None:
+    where = ("--base", tiny_base.folder, "--store", tmp_path / "s", "--dimension", "d", "--pole", "p", "--force")
+    folder = handmade(target_modules=["q_proj", "v_proj"])
+    added = _run("add", folder, *where)
+    assert "note: adapter_config.json targets model.layers.0.self_attn.v_proj and 1 more" in added.stderr
+    said = json.loads(_run("add", folder, *where, "--json").stdout)
+    assert (said["name"], said["digest"]) == ("p", added.stdout.strip())
+    assert [(note["kind"], note["subject"]) for note in said["notes"]] == [("no-factors", "adapter_model.safetensors")]
+
+
+@pytest.mark.usefixtures("cache")
 def test_what_training_left_beside_goes_into_the_manifest(
     handmade: Callable[..., Path], tiny_base: Base, tmp_path: Path
 ) -> None:

@@ -14,7 +14,8 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from soupmix.errors import AdapterError
-from soupmix.store.config import PatternTable, check_pattern, parse_config
+from soupmix.store.config import parse_config
+from soupmix.store.patterns import PatternTable, check_pattern
 
 MINIMAL: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 MODULES = [
@@ -41,24 +42,12 @@ def _refused(reason: str, word: str, **fields: Any) -> None:
         ("lora_bias", True),
         ("modules_to_save", ["lm_head"]),
         ("layer_replication", [[0, 4], [2, 5]]),
-        ("auto_mapping", {"parent_library": "os"}),
         ("target_parameters", ["experts.weight"]),
         ("trainable_token_indices", [1]),
-        ("megatron_config", {"a": 1}),
-        ("corda_config", {"a": 1}),
-        ("eva_config", {"a": 1}),
-        ("loftq_config", {"a": 1}),
-        ("exclude_modules", ["q_proj"]),
-        ("exclude_modules", "q_proj"),
-        ("fan_in_fan_out", True),
-        ("layers_to_transform", [0]),
-        ("layers_to_transform", 0),
-        ("layers_pattern", "layers"),
         ("alora_invocation_tokens", [1]),
         ("arrow_config", {}.fromkeys("a")),
         ("use_qalora", True),
         ("use_bdlora", {"a": 1}),
-        ("ensure_weight_tying", True),
         ("bias", "all"),
         ("bias", "lora_only"),
         ("init_lora_weights", "pissa"),
@@ -67,8 +56,6 @@ def _refused(reason: str, word: str, **fields: Any) -> None:
         ("task_type", "SEQ_CLS"),
         ("peft_type", "ADALORA"),
         ("peft_type", "lora"),
-        ("megatron_core", "os"),
-        ("runtime_config", {"ephemeral_gpu_offload": True}),
         ("use_rslora", 1),
         ("use_dora", 1),
     ],
@@ -78,13 +65,56 @@ def test_a_feature_soupmix_does_not_have_is_refused_by_name(field: str, value: A
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:
-    _refused("unknown-field", "brand_new", brand_new=None)
+    for value in (True, 1, 0.5, "on", [0], {"a": None}):
+        _refused("unknown-field", "brand_new", brand_new=value)
 
 
-@pytest.mark.parametrize("field", ["use_dora", "modules_to_save", "eva_config", "fan_in_fan_out", "lora_bias"])
+@pytest.mark.parametrize(
+    "field",
+    ["use_dora", "modules_to_save", "eva_config", "fan_in_fan_out", "lora_bias", "bias", "task_type", "lora_dropout",
+     "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_pattern", "enable_lora",
+     "init_lora_weights", "revision", "qalora_group_size", "brand_new"],
+)  # fmt: skip
 @pytest.mark.parametrize("value", [None, False, [], {}, ""])
-def test_a_feature_that_is_off_is_no_hindrance(field: str, value: Any) -> None:
-    assert _parse(**{field: value}).rank == 2
+def test_a_field_that_is_off_is_no_hindrance(field: str, value: Any) -> None:
+    said = _parse(**{field: value})
+    assert (said.rank, said.alpha, said.rslora, said.layout(["q_proj"])) == (2, 4.0, False, {"q_proj": (2, 2.0)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("auto_mapping", {"base_model_class": "LlamaForCausalLM", "parent_library": "os", "unsloth_fixed": True}),
+        ("eva_config", {"rho": 2.0}),
+        ("init_lora_weights", "eva"),
+        ("init_lora_weights", "gaussian"),
+        ("runtime_config", {"ephemeral_gpu_offload": True}),
+        ("merge_weights", True),
+        ("ensure_weight_tying", True),
+        ("fan_in_fan_out", True),
+        ("lorap_emb_lr", 1e-6),
+        ("megatron_core", "os"),
+        ("inference_mode", True),
+        ("lora_dropout", 0.5),
+    ],
+)
+def test_how_an_adapter_was_trained_changes_nothing(field: str, value: Any) -> None:
+    assert _parse(**{field: value}).layout(["q_proj"]) == {"q_proj": (2, 2.0)}
+
+
+@pytest.mark.parametrize("kind", ["LOHA", "LOKR", "IA3", "VERA", "ADALORA", "OFT", "BRAND_NEW"])
+def test_another_kind_of_adapter_is_named_first_and_has_a_way_in(kind: str) -> None:
+    with pytest.raises(AdapterError, match="soupmix adapters extract") as caught:
+        parse_config(json.dumps({"alpha": 8, "beta1": 0.85, "peft_type": kind}).encode(), "x")
+    assert caught.value.reason == "unsupported"
+    assert kind in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "XLORA", ["LORA"], None])
+def test_what_changes_no_weights_has_none(kind: Any) -> None:
+    with pytest.raises(AdapterError, match="changes no weights") as caught:
+        parse_config(json.dumps({"num_virtual_tokens": 4, "peft_type": kind}).encode(), "x")
+    assert caught.value.reason == "unsupported"
 
 
 @pytest.mark.parametrize(
@@ -101,10 +131,12 @@ def test_a_feature_that_is_off_is_no_hindrance(field: str, value: Any) -> None:
         {"lora_alpha": 1e300},
         {"lora_alpha": True},
         {"rank_pattern": ["q_proj"]},
+        {"layers_to_transform": ["0"]},
+        {"layers_to_transform": [True]},
+        {"exclude_modules": [1]},
+        {"layers_pattern": 3},
         {"rank_pattern": {"q_proj": 0}},
         {"alpha_pattern": {"q_proj": None}},
-        {"target_modules": []},
-        {"target_modules": None},
         {"target_modules": [1]},
         {"target_modules": {"q_proj": 1}},
         {"lora_dropout": "0"},
@@ -115,7 +147,7 @@ def test_a_value_of_the_wrong_kind_is_refused(fields: dict[str, Any]) -> None:
     _refused("bad-config", next(iter(fields)), **fields)
 
 
-@pytest.mark.parametrize("field", MINIMAL)
+@pytest.mark.parametrize("field", ["peft_type", "r", "lora_alpha"])
 def test_a_missing_field_is_refused(field: str) -> None:
     with pytest.raises(AdapterError, match=field):
         parse_config(json.dumps({key: value for key, value in MINIMAL.items() if key != field}).encode(), "x")
@@ -148,12 +180,54 @@ def test_patterns_choose_as_peft_s_do(patterns: list[str], module: str) -> None:
     assert found == {module: values.get(get_pattern_key(patterns, module), -1.0)}
 
 
-@given(st.one_of(PATTERNS.filter(bool), st.sampled_from([".*q_proj", r"model\.layers\.1\..*", "q_proj"])))
-@example(["layers.1"])
-def test_targets_choose_as_peft_s_do(targets: list[str] | str) -> None:
+TARGETS = st.one_of(PATTERNS.filter(bool), st.sampled_from([".*q_proj", r"model\.layers\.1\..*", "q_proj"]))
+EXCLUDED = st.one_of(st.none(), PATTERNS, st.sampled_from([".*mlp.*", "o_proj"]))
+LAYERS = st.one_of(st.none(), st.sampled_from([0, 1, 10]), st.lists(st.sampled_from([0, 1, 11]), max_size=2))
+LAYERS_PATTERN = st.sampled_from([None, "layers", "h", ["h", "layers"], []])
+
+
+@given(TARGETS, EXCLUDED, LAYERS, LAYERS_PATTERN)
+@example(["layers.1"], None, None, None)
+@example(["q_proj", "model.layers.0.mlp.q_proj"], None, 1, "layers")
+def test_targets_choose_as_peft_s_do(
+    targets: list[str] | str, excluded: list[str] | str | None, layers: list[int] | int | None, pattern: Any
+) -> None:
+    if isinstance(targets, str):
+        layers = pattern = None  # PEFT refuses them together
+    fields = {"exclude_modules": excluded, "layers_to_transform": layers, "layers_pattern": pattern}
     config = LoraConfig(target_modules=targets)
-    theirs = {module for module in MODULES if check_target_module_exists(config, module)}
-    assert _parse(target_modules=targets).targeted(MODULES) == theirs
+    for field, value in fields.items():
+        setattr(config, field, value)
+    theirs = {module for module in MODULES if _peft_chooses(config, module)}
+    assert _parse(target_modules=targets, **fields).targets.among(MODULES) == theirs
+
+
+def _peft_chooses(config: LoraConfig, module: str) -> bool:
+    found = check_target_module_exists(config, module)
+    return bool(found) and type(found).__name__ != "_ExcludedModule"
+
+
+UNSLOTH = (
+    r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?(?:q_proj|v_proj).*?)|"
+    r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:q_proj|v_proj)))"
+)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [UNSLOTH, r"^(?!.*visual).*(?:q_proj|v_proj).*", r"model.layers.[\d]+.self_attn.(q|v)_proj", "(a+)+$", "(a|a)*$",
+     ".*.*.*.*.*.*x", "(a", "x" * 600, r"^(model\.language_model(?=\.).*\.(q_proj|v_proj))$"],
+)  # fmt: skip
+def test_targets_too_complex_to_match_are_not_matched(pattern: str) -> None:
+    started = time.process_time()
+    names = ["a" * 200, *MODULES]
+    said = _parse(target_modules=pattern)
+    assert said.targets.among(names) is None
+    assert [kind for kind, _ in said.targets.compared({name: name for name in names}, names)] == ["unchecked"]
+    assert _parse(exclude_modules=pattern).targets.among(names) is None
+    if not pattern.isalpha():
+        assert _parse(layers_to_transform=[0], layers_pattern=pattern).targets.among(MODULES) is None
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -175,8 +249,6 @@ def test_a_pattern_that_would_never_end_is_refused_before_it_is_tried(pattern: s
     with pytest.raises(AdapterError, match="too long") as caught:
         PatternTable([(pattern, 1)], "rank_pattern").find(["a" * 200], 1)
     assert caught.value.reason == "pattern"
-    with pytest.raises(AdapterError):
-        _parse(target_modules=pattern).targeted(["a" * 200])
     assert time.process_time() - started < 1
 
 

@@ -48,17 +48,19 @@ def test_every_name_of_the_room_is_found_in_its_home() -> None:
         assert found.__module__ == "soupmix" or found.__module__.startswith("soupmix.store.")
 
 
-def test_all_linear_targets_every_layer() -> None:
-    assert parse(target_modules="all-linear").targeted(["a.b", "c"]) == {"a.b", "c"}
+def test_all_linear_is_compared_with_nothing() -> None:
+    said = parse(target_modules="all-linear").targets
+    assert said.among(["a.b", "c"]) is None
+    assert list(said.compared({"a.b": "a.b"}, ["a.b", "c"])) == []
 
 
 def test_what_a_config_does_not_say() -> None:
     said = parse()
-    assert (said.rslora, said.base, said.layout([]), said.targeted([])) == (False, None, {}, set())
+    assert (said.rslora, said.base, said.layout([]), said.targets.among([])) == (False, None, {}, set())
     assert said.rslora is False
     assert parse(base_model_name_or_path="a/b", use_rslora=True).base == "a/b"
     assert parse(rank_pattern={"m": 1}).layout([]) == {}
-    assert parse(target_modules="m.*").targeted([]) == set()
+    assert parse(target_modules="m.*").targets.among([]) == set()
 
 
 def test_patterns_beyond_any_model_are_refused() -> None:

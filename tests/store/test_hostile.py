@@ -49,32 +49,42 @@ def test_the_untouched_folder_is_read(handmade: Handmade, tiny_base: Base) -> No
 # --- the folder and its files
 
 
-@pytest.mark.parametrize("name", ["adapter_model.bin", "x.PT", "optimizer.pth", "a.pkl", "b.ckpt", "c.pickle"])
-def test_a_pickle_beside_is_refused(handmade: Handmade, name: str) -> None:
+def test_other_files_beside_are_ignored_and_never_read(handmade: Handmade) -> None:
     folder = handmade()
-    (folder / name).write_bytes(b"")
-    assert name in _refused(folder, "pickle")
-
-
-def test_other_files_beside_are_ignored(handmade: Handmade) -> None:
-    folder = handmade()
-    (folder / "notes.txt").write_text("hello")
+    for name in ("training_args.bin", "optimizer.pt", "x.PT", "a.pkl", "adapter_model.bin", "custom.py"):
+        (folder / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    os.mkfifo(folder / "trainer_state.json")  # whoever read it would wait for ever
+    (folder / "checkpoint-10").mkdir()
+    (folder / "notes.txt").symlink_to("/etc/passwd")
     assert read_adapter(folder)
 
 
+@pytest.mark.parametrize("name", ["adapter_model.bin", "x.PT", "optimizer.pth", "a.pkl", "b.ckpt", "c.pickle"])
+def test_a_pickle_in_a_store_is_refused(stored: Store, name: str) -> None:
+    (stored.path("expert") / name).write_bytes(b"")
+    with pytest.raises(AdapterError, match=name) as caught:
+        Store(stored.folder).load("expert")
+    assert caught.value.reason == "pickle"
+
+
 @pytest.mark.parametrize("name", [CONFIG, TENSORS, "README.md"])
-def test_a_symlink_is_refused(handmade: Handmade, name: str, tmp_path: Path) -> None:
-    folder = handmade()
-    if (folder / name).exists():
-        (folder / name).rename(tmp_path / "elsewhere")
+def test_a_link_in_a_store_is_refused(stored: Store, name: str, tmp_path: Path) -> None:
+    path = stored.path("expert") / name
+    if path.exists():
+        path.rename(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").touch()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AdapterError) as caught:
+        Store(stored.folder).load("expert")
+    assert caught.value.reason == "symlink"
+
+
+@pytest.mark.parametrize("name", [CONFIG, TENSORS])
+def test_a_link_to_elsewhere_is_refused(handmade: Handmade, name: str, tmp_path: Path) -> None:
+    folder = handmade()
+    (folder / name).rename(tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
     _refused(folder, "symlink")
-
-
-def test_a_symlinked_folder_is_refused(handmade: Handmade, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(handmade())
-    _refused(tmp_path / "link", "symlink")
 
 
 @pytest.mark.parametrize("name", [CONFIG, TENSORS])
@@ -153,9 +163,7 @@ def test_duplicate_keys_are_refused(handmade: Handmade) -> None:
         ("a\0b", "bad-key"),
         (A0 + "\n", "bad-key"),
         (A0.replace("q_proj", "q_pröj"), "bad-key"),
-        (A0.removeprefix("base_model.model."), "bad-key"),
         (A0.replace("lora_A", "lora_C"), "bad-key"),
-        (A0.replace("lora_A", "lora_A.default"), "bad-key"),
         (A0.replace(".self_attn", "..self_attn"), "bad-key"),
         (A0.replace("model.layers", "model." + "x" * 300), "bad-key"),
         (A0.replace("lora_A.weight", "lora_B.bias"), "bad-key"),
@@ -170,7 +178,7 @@ def test_a_tensor_that_is_no_lora_factor_is_refused(handmade: Handmade, q_proj: 
     _refused(handmade(q_proj() | {key: torch.ones(2, 32)}), reason)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
 def test_other_dtypes_are_refused(handmade: Handmade, q_proj: Factors, dtype: torch.dtype) -> None:
     _refused(handmade(q_proj() | {A0: torch.ones(2, 32).to(dtype)}), "dtype")
 
@@ -207,18 +215,6 @@ def test_values_that_are_not_finite_are_refused(
 def test_a_rank_that_is_not_the_config_s_is_refused(handmade: Handmade, q_proj: Factors) -> None:
     _refused(handmade(q_proj(3)), "rank")
     _refused(handmade(rank_pattern={"layers.1.self_attn.q_proj": 3}), "rank")
-
-
-def test_a_module_the_config_does_not_target_is_refused(handmade: Handmade) -> None:
-    _refused(handmade(target_modules=["v_proj"]), "not-targeted")
-    _refused(handmade(target_modules=["layers.0.self_attn.q_proj"]), "not-targeted")
-    _refused(handmade(target_modules=r".*\.0\..*"), "not-targeted")
-
-
-def test_a_module_that_was_left_out_is_refused(handmade: Handmade, q_proj: Factors, tiny_base: Base) -> None:
-    factors = {key: tensor for key, tensor in q_proj().items() if ".layers.0." in key}
-    _refused(handmade(factors), "missing-module", tiny_base.layers().linear_shapes())
-    _refused(handmade(target_modules=["q_proj", "v_proj"]), "missing-module", tiny_base.layers().linear_shapes())
 
 
 def test_an_adapter_of_another_base_is_refused(handmade: Handmade, q_proj: Factors, tiny_base: Base) -> None:

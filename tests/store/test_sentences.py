@@ -11,11 +11,14 @@ import torch
 
 from soupmix.errors import AdapterError
 from soupmix.store import read_adapter
-from soupmix.store.config import PatternTable, parse_config
+from soupmix.store.config import parse_config
+from soupmix.store.patterns import PatternTable
+from soupmix.store.reader import open_adapter
 
 MINIMAL: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 GRAMMAR = "uses more than names, '.', simple classes and single quantifiers; list the modules by name instead"
 TOO_LONG = "together with the others takes too long to match; list the modules by name instead"
+EXTRACT = "`soupmix adapters extract` makes a plain LoRA of the tuned model, and says what is lost"
 ENDLESS = ".*.*.*.*.*.*x"
 LAYER = "model.layers.0.self_attn.q_proj"
 A0, B0 = (f"base_model.model.{LAYER}.lora_{side}.weight" for side in "AB")
@@ -37,7 +40,7 @@ def _said(ask: Callable[[], object]) -> tuple[str, str]:
         (b'{"r": 1, "r": 2}', "c.json is not strict JSON: duplicate key 'r'", "bad-config"),
         *(
             (json.dumps({k: v for k, v in MINIMAL.items() if k != key}).encode(), f"c.json lacks {key!r}", "bad-config")
-            for key in MINIMAL
+            for key in ("peft_type", "r", "lora_alpha")
         ),
     ],
 )
@@ -48,12 +51,33 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence", "reason"),
     [
-        ({"use_dora": True}, "c.json uses 'use_dora', which soupmix does not support", "unsupported"),
-        ({"bias": "all"}, "c.json says bias = 'all'; soupmix supports 'none'", "unsupported"),
-        ({"bias": "x" * 99}, f"c.json says bias = {'x' * 60!r}; soupmix supports 'none'", "unsupported"),
+        (
+            {"use_dora": True},
+            f"c.json uses 'use_dora', which is more than factors of linear layers: {EXTRACT}",
+            "unsupported",
+        ),
+        (
+            {"layer_replication": [[0, 1]]},
+            "c.json uses 'layer_replication', which no change of weights says: train without it",
+            "unsupported",
+        ),
+        ({"bias": "all"}, f"c.json says bias = 'all'; soupmix supports 'none'; {EXTRACT}", "unsupported"),
+        ({"bias": "x" * 99}, f"c.json says bias = {'x' * 60!r}; soupmix supports 'none'; {EXTRACT}", "unsupported"),
         (
             {"task_type": ["x"]},
-            "c.json says task_type = a list or object; soupmix supports None or 'CAUSAL_LM'",
+            "c.json says task_type = a list or object; soupmix supports 'CAUSAL_LM'",
+            "unsupported",
+        ),
+        (
+            {"init_lora_weights": "pissa"},
+            f"c.json says init_lora_weights = 'pissa', so it was trained against a changed base: {EXTRACT}",
+            "unsupported",
+        ),
+        ({"peft_type": "LOHA"}, f"c.json says peft_type = 'LOHA', which is no plain LoRA: {EXTRACT}", "unsupported"),
+        (
+            {"peft_type": "P_TUNING"},
+            "c.json says peft_type = 'P_TUNING', which changes no weights, and soupmix merges changes of weights: train a "
+            "LoRA adapter instead",
             "unsupported",
         ),
         ({"revision": 1}, "c.json: revision must be text", "bad-config"),
@@ -61,12 +85,13 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
         ({"qalora_group_size": "1"}, "c.json: qalora_group_size must be a number", "bad-config"),
         (
             {"é" * 70: 1},
-            f"c.json has the field {'é' * 60!a}, which soupmix does not know and so will not ignore",
+            f"c.json has the field {'é' * 60!a}, which soupmix does not know and so will not ignore; if it only says "
+            "how the adapter was trained, take it out of the file",
             "unknown-field",
         ),
         ({"r": 4097}, "c.json: r must be a whole number from 1 to 4096", "bad-config"),
         ({"lora_alpha": 1e6}, "c.json: lora_alpha must be a number above 0 and below a million", "bad-config"),
-        ({"rank_pattern": []}, "c.json: rank_pattern must be an object", "bad-config"),
+        ({"rank_pattern": ["q"]}, "c.json: rank_pattern must be an object", "bad-config"),
         ({"alpha_pattern": "q"}, "c.json: alpha_pattern must be an object", "bad-config"),
         ({"rank_pattern": {"q": 0}}, "c.json: rank_pattern['q'] must be a whole number from 1 to 4096", "bad-config"),
         (
@@ -75,7 +100,6 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
             "bad-config",
         ),
         ({"target_modules": [""]}, "c.json: target_modules must be a list of names or one pattern", "bad-config"),
-        ({"target_modules": "(a"}, f"adapter_config.json: the pattern '(a' in target_modules {GRAMMAR}", "pattern"),
         ({"rank_pattern": {"(a": 1}}, f"adapter_config.json: the pattern '(a' in rank_pattern {GRAMMAR}", "pattern"),
         (
             {"alpha_pattern": {"[z-a]": 1}},
@@ -84,8 +108,8 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
             "pattern",
         ),
         (
-            {"target_modules": "x" * 513},
-            f"adapter_config.json: the pattern {'x' * 80!r} in target_modules {GRAMMAR}",
+            {"rank_pattern": {"x" * 513: 1}},
+            f"adapter_config.json: the pattern {'x' * 80!r} in rank_pattern {GRAMMAR}",
             "pattern",
         ),
     ],
@@ -95,12 +119,9 @@ def test_of_a_field(fields: dict[str, Any], sentence: str, reason: str) -> None:
 
 
 def test_of_a_pattern_without_end() -> None:
-    targeting = parse_config(json.dumps(MINIMAL | {"target_modules": ENDLESS}).encode(), "c.json")
-    for field, ask in (
-        ("rank_pattern", lambda: PatternTable([("q", 1), (ENDLESS, 1)], "rank_pattern").find(["a" * 200], 1)),
-        ("target_modules", lambda: targeting.targeted(["a" * 200])),
-    ):
-        assert _said(ask) == (f"adapter_config.json: the pattern '{ENDLESS}' in {field} {TOO_LONG}", "pattern")
+    table = PatternTable([("q", 1), (ENDLESS, 1)], "rank_pattern")
+    sentence = f"adapter_config.json: the pattern '{ENDLESS}' in rank_pattern {TOO_LONG}"
+    assert _said(lambda: table.find(["a" * 200], 1)) == (sentence, "pattern")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +137,7 @@ def test_of_a_pattern_without_end() -> None:
         ({A0.replace("lora_A", "lora_magnitude_vector"): (2, 32)},
          f"holds DoRA magnitudes ('base_model.model.{LAYER}.lora_magnitude_vector.weight'): DoRA is not supported",
          "dora"),
-        ({A0: torch.ones(2, 32).double()}, f"stores '{A0}' as F64; allowed: F32, F16, BF16", "dtype"),
+        ({A0: torch.ones(2, 32).int()}, f"stores '{A0}' as I32; allowed: F32, F16, BF16, F64", "dtype"),
         ({A0: None}, f"has no lora_A for {LAYER}", "missing-factor"),
         ({B0: None}, f"has no lora_B for {LAYER}", "missing-factor"),
         ({B0: (32, 3)}, f"has factors of {LAYER} that do not fit: A [2, 32] must be [rank, in], B [32, 3] [out, rank]",
@@ -138,10 +159,6 @@ def test_of_tensors(handmade: Handmade, q_proj: Factors, change: dict[str, Any],
 @pytest.mark.parametrize(
     ("fields", "shapes", "sentence", "reason"),
     [
-        ({"target_modules": ["v_proj"]}, SHAPES, f"adapts {LAYER}, which adapter_config.json does not target",
-         "not-targeted"),
-        ({}, SHAPES | {"x.q_proj": (2, 2)}, "has no factors for x.q_proj, which adapter_config.json targets",
-         "missing-module"),
         ({}, {LAYER: (32, 32)}, "adapts model.layers.1.self_attn.q_proj, which the base model does not have",
          "wrong-base"),
     ],
@@ -153,9 +170,13 @@ def test_of_modules(
     assert _said(lambda: read_adapter(folder, shapes)) == (f"{folder}/adapter_model.safetensors {sentence}", reason)
 
 
-def _linked(folder: Path) -> Path:
-    (folder.parent / "link").symlink_to(folder)
-    return folder.parent / "link"
+def _linked(folder: Path) -> None:
+    (folder / "adapter_config.json").rename(folder / "moved")
+    (folder / "adapter_config.json").symlink_to("moved")
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
 
 
 def _fifo(folder: Path) -> None:
@@ -166,11 +187,11 @@ def _fifo(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence", "reason"),
     [
-        (lambda folder: (folder / "x.PT").touch(),
-         "adapter folder {0} holds a pickle ('x.PT'), which other tools would run: remove it", "pickle"),
-        (lambda folder: (folder / "x").symlink_to("y"),
-         "{0}/x is a symbolic link, and links may point anywhere: put the file itself there", "symlink"),
-        (_linked, "adapter folder {1} is a symbolic link: give the folder itself", "symlink"),
+        (_pickled, "adapter folder {0} holds adapter_model.bin and no adapter_model.safetensors; a pickle can run code when "
+         "it is read: convert it with `soupmix adapters convert {0} NEW_FOLDER`, in a process that can do nothing else",
+         "pickle"),
+        (_linked, "{0}/adapter_config.json is a symbolic link, and links may point anywhere: put the file itself there",
+         "symlink"),
         (lambda folder: folder / "none", "there is no adapter folder {1}", "missing"),
         (lambda folder: folder / "adapter_config.json", "there is no adapter folder {1}", "missing"),
         (lambda folder: folder / ("x" * 300), "adapter folder {1} cannot be read: File name too long", "unreadable"),
@@ -197,6 +218,30 @@ def test_what_is_just_allowed_is_read(handmade: Handmade, q_proj: Factors) -> No
     long = {key.replace(LAYER, layer): tensor for key, tensor in q_proj().items()}
     assert max(map(len, long)) == 256
     assert layer in read_adapter(handmade(long))
-    pattern = "x" * 512
-    assert parse_config(json.dumps(MINIMAL | {"target_modules": pattern}).encode(), "c").targets == pattern
+    table = PatternTable([("x" * 512, 1)], "rank_pattern")
+    assert table.find(["x" * 512, "y"], 2) == {"x" * 512: 1, "y": 2}
     assert parse_config(json.dumps(MINIMAL | {"r": 4096}).encode(), "c").rank == 4096
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence", "reason"),
+    [
+        (lambda folder: (folder / "x.PT").touch(),
+         "adapter folder {0} holds a pickle ('x.PT'), which other tools would run: remove it", "pickle"),
+        (lambda folder: (folder / "x").symlink_to("y"),
+         "{0}/x is a symbolic link, and links may point anywhere: put the file itself there", "symlink"),
+        (lambda folder: folder.rename(folder.parent / "moved") and folder.symlink_to("moved"),
+         "adapter folder {0} is a symbolic link: give the folder itself", "symlink"),
+    ],
+)  # fmt: skip
+def test_of_a_folder_in_a_store(
+    handmade: Handmade, change: Callable[[Path], object], sentence: str, reason: str
+) -> None:
+    folder = handmade()
+    change(folder)
+
+    def read() -> None:
+        with open_adapter(folder):
+            pass
+
+    assert _said(read) == (sentence.format(folder), reason)

@@ -295,7 +295,7 @@ def test_a_store_that_cannot_be_written_says_so(handmade: Handmade, tiny_base: B
     (tmp_path / "file").touch()
     addition = adding.Addition("x", "d", "p", (), "", {}, {})
     with pytest.raises(OutputError, match="cannot write"):
-        adding.add_adapter(tmp_path / "file" / "s", handmade(), addition, tiny_base, force=False)
+        adding.add_adapter(tmp_path / "file" / "s", handmade(), addition, tiny_base, print, force=False)
 
 
 def test_the_shipped_store_is_beside_the_code() -> None:

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soupmix.cli.options import PATH, base_option, json_option, open_store, read_adapters, store_option
+from soupmix.cli.options import PATH, base_option, json_option, open_store, print_json, read_adapters, store_option
 
 if TYPE_CHECKING:
+    from soupmix.findings import Finding
     from soupmix.store import Manifest, ManifestEntry
+    from soupmix.store.folder import SourceFolder
 
 __all__ = ["command"]
 
 
 @click.group()
 def command() -> None:
-    """List, show and add adapters."""
+    """List, show, add and convert adapters."""
 
 
 @command.command("list")
@@ -63,6 +65,7 @@ def show(name: str, store: Path | None, as_json: bool) -> None:
 @click.option("--licence", default="unknown", show_default=True, help="SPDX identifier.")
 @store_option
 @click.option("--force", is_flag=True, help="Replace an adapter of that name.")
+@json_option
 def add(
     folder: Path,
     dimension: str,
@@ -73,9 +76,11 @@ def add(
     licence: str,
     store: Path | None,
     force: bool,
+    as_json: bool,
 ) -> None:
-    """Check a PEFT LoRA folder and copy it into a store.
+    """Check an adapter and copy it into a store.
 
+    FOLDER is a PEFT LoRA folder as it was saved or downloaded, or one of MLX-LM or kohya; other files in it are ignored.
     The `training.json` and `effect.json` that `soupmix train` leaves beside an adapter go into the manifest.
     """
     from soupmix.base import resolve
@@ -83,6 +88,7 @@ def add(
     from soupmix.store.manifest import shipped_root
 
     target = Store(store or shipped_root(), create=True)
+    notes: list[Finding] = []
     entry = target.add(
         folder,
         dimension=dimension,
@@ -91,12 +97,32 @@ def add(
         name=name,
         tags=tags,
         licence=licence,
-        training=_facts(folder / "training.json"),
-        effect=_facts(folder / "effect.json"),
+        **_facts(folder),
         force=force,
+        tell=notes.append,
     )
+    for note in notes:
+        click.echo(f"note: {note.message}", err=True)
     click.echo(f"added {entry.name} to {target.folder}", err=True)
-    click.echo(entry.digest)
+    if as_json:
+        found = [{"kind": note.kind, "subject": note.subject, "message": note.message} for note in notes]
+        print_json({"name": entry.name, "digest": entry.digest, "notes": found})
+    else:
+        click.echo(entry.digest)
+
+
+@command.command("convert")
+@click.argument("pickled", type=PATH)
+@click.argument("folder", type=PATH)
+def convert(pickled: Path, folder: Path) -> None:
+    """Write FOLDER from an adapter that is saved as a pickle.
+
+    PICKLED is a folder with adapter_model.bin, or that file. It is read in a process that can open, write and start nothing.
+    """
+    from soupmix.store.convert import convert_pickle
+
+    convert_pickle(pickled, folder)
+    click.echo(f"wrote {folder}; add it with `soupmix adapters add {folder}`", err=True)
 
 
 @command.command("budget")
@@ -115,15 +141,24 @@ def budget(total: str, store: Path | None) -> None:
     click.echo(f"total budget of {target.folder}: {total}", err=True)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `soupmix train` left beside an adapter."""
+    from soupmix.store.folder import source_folder
+
+    if not folder.is_dir():
+        return {}
+    with source_folder(folder) as opened:
+        return {kind: _fact(opened, f"{kind}.json") for kind in ("training", "effect")}
+
+
+def _fact(folder: "SourceFolder", name: str) -> dict[str, Any]:
     """A JSON object beside an adapter, or nothing."""
     from soupmix.errors import AdapterError
     from soupmix.files import strict_json
-    from soupmix.sealed import read_sealed
 
-    if not path.is_symlink() and not path.exists():
+    if not folder.holds(name):
         return {}
-    raw, _ = read_sealed(path, cap=1 << 20, error=AdapterError)
+    raw, path = folder.read(name, cap=1 << 20), folder.path / name
     try:
         facts = strict_json(raw)
     except (ValueError, RecursionError) as error:

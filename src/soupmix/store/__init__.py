@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soupmix.store.adapter import Adapter, Factors
+    from soupmix.store.importing import read_adapter
     from soupmix.store.manifest import Gram, Manifest, ManifestEntry, read_manifest, shipped_root, write_manifest
-    from soupmix.store.reader import AdapterFiles, read_adapter
+    from soupmix.store.reader import AdapterFiles
     from soupmix.store.store import Store
 
 __all__ = [
@@ -31,7 +32,7 @@ _HOMES = {
     "Gram": "manifest",
     "Manifest": "manifest",
     "Store": "store",
-    "read_adapter": "reader",
+    "read_adapter": "importing",
     "read_manifest": "manifest",
     "shipped_root": "manifest",
     "write_manifest": "manifest",

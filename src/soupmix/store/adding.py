@@ -1,6 +1,6 @@
 """Changing a store: one writer at a time, and a change is there as a whole or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -10,19 +10,18 @@ from pydantic import ValidationError
 
 from soupmix.base import Base
 from soupmix.errors import AdapterError, OutputError
-from soupmix.sealed import read_sealed
+from soupmix.findings import Finding
 from soupmix.store.adapter import Factors
 from soupmix.store.blobs import exclusive, load_entry, write_blob
 from soupmix.store.gram import base_norm, gram_of, norm_of, pairs_of, products
+from soupmix.store.importing import CARD, Source, open_source
 from soupmix.store.manifest import Manifest, ManifestEntry, manifest_if_any, write_manifest
-from soupmix.store.reader import CONFIG, TENSORS, AdapterFiles, open_adapter
+from soupmix.store.reader import CONFIG, TENSORS
 from soupmix.weights import check_name
 
 __all__ = ["Addition", "add_adapter", "set_budget"]
 
 Model = TypeVar("Model", ManifestEntry, Manifest)
-_CARD = "README.md"
-_MAX_CARD = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +37,25 @@ class Addition:
     effect: Mapping[str, Any]
 
 
-def add_adapter(store: Path, folder: Path, addition: Addition, base: Base, *, force: bool) -> Manifest:
+def add_adapter(
+    store: Path, folder: Path, addition: Addition, base: Base, tell: Callable[[Finding], object], *, force: bool
+) -> Manifest:
     """Check, copy, compute the Gram matrices, write the manifest; see `Store.add`."""
     for word in (addition.name, addition.dimension, addition.pole, *addition.tags):
         check_name(word)
-    with open_adapter(folder) as files, exclusive(store):
+    shapes = base.layers().linear_shapes()
+    with open_source(folder, shapes, base) as source, exclusive(store):
         manifest = _current(store)
         _check_place(store, manifest, addition.name, base, force=force)
-        factors = files.factors(base.layers().linear_shapes())
-        entry = _entry(addition, files, factors, base)
+        factors = source.files.factors(shapes)
+        entry = _entry(addition, source, factors, base)
         _check_new(store, manifest, entry)
         updated = _with_entry(store, manifest, entry, factors, base)
         # Killed anywhere between these two, the store is the old one with a blob that nothing names.
-        write_blob(store, entry.digest, _contents(files))
+        write_blob(store, entry.digest, _contents(source))
         write_manifest(store, updated)
+        for note in source.notes:
+            tell(note)
     return updated
 
 
@@ -92,9 +96,10 @@ def _check_new(store: Path, manifest: Manifest, entry: ManifestEntry) -> None:
             )
 
 
-def _entry(addition: Addition, files: AdapterFiles, factors: Mapping[str, Factors], base: Base) -> ManifestEntry:
-    settings = files.settings()
+def _entry(addition: Addition, source: Source, factors: Mapping[str, Factors], base: Base) -> ManifestEntry:
+    files, settings = source.files, source.files.settings()
     fields = {name: getattr(addition, name) for name in Addition.__slots__} | {
+        "training": {**addition.training, **({"rewritten_from": dict(source.rewritten)} if source.rewritten else {})},
         "rank": settings.rank,
         "alpha": settings.alpha,
         "scaling": "rslora" if settings.rslora else "lora",
@@ -134,8 +139,6 @@ def _with_entry(
     return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)
 
 
-def _contents(files: AdapterFiles) -> dict[str, bytes]:
-    contents = {CONFIG: files.config, TENSORS: files.tensors.read()}
-    if (files.folder / _CARD).exists():
-        contents[_CARD], _ = read_sealed(files.folder / _CARD, cap=_MAX_CARD, error=AdapterError)
-    return contents
+def _contents(source: Source) -> dict[str, bytes]:
+    contents = {CONFIG: source.files.config, TENSORS: source.files.tensors.read()}
+    return contents if source.card is None else contents | {CARD: source.card}

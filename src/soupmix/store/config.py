@@ -1,85 +1,48 @@
-"""adapter_config.json through a strict allow-list: what soupmix understands, or what certainly changes nothing.
+"""adapter_config.json: what soupmix understands, what certainly changes nothing, and a sentence for everything else.
 
-Its patterns over module names have a grammar that cannot be made to run for ever. A pattern is matched by Python's
-backtracking `re`, as PEFT does, so an unchecked one from a hostile file can take exponential time. Allowed: names, `.`, `\\.`,
-`\\d`, `\\w`, simple classes, `*`, `+`, `?` on a single character, and groups of alternatives without quantifiers; and the work
-of matching is estimated before it is begun.
+The factors in the file beside say what is adapted; a config only says how they are scaled. A field that is null, false, empty or
+zero is off, known or not. Any other field must be known, since a feature that is ignored is an adapter misread.
 """
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from soupmix.errors import AdapterError
 from soupmix.files import strict_json
+from soupmix.store.patterns import PatternTable
+from soupmix.store.targets import TARGET_FIELDS, Targets, parse_targets
 
-__all__ = ["LoraSettings", "PatternTable", "check_pattern", "parse_config"]
+__all__ = ["LoraSettings", "check_alpha", "config_object", "parse_config"]
 
 _MAX_RANK = 4096
 _MAX_PATTERNS = 4096  # more than the linear layers of any model so far
-_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
-# Fields that would change what the adapter computes: accepted only while they say "off".
-_OFF = (
-    "alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config",
-    "exclude_modules", "fan_in_fan_out", "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
-    "loftq_config", "lora_bias", "lora_ga_config", "megatron_config", "modules_to_save", "monteclora_config",
-    "target_parameters", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "velora_config",
-)  # fmt: skip
-_ALLOWED: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "task_type": (None, "CAUSAL_LM"),
-    "bias": ("none",),
-    # Starting points that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ train against a changed base.
-    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
-    "inference_mode": (True, False),
-    "megatron_core": (None, "megatron.core"),
-    "runtime_config": (None, {}, {"ephemeral_gpu_offload": False}),
-    "use_rslora": (True, False),
-}
+_NEUTRAL: tuple[Any, ...] = (None, False, "", [], {}, 0, 0.0)
+# What says how an adapter was made, or how it is to be run, and nothing of what it is when it is finished.
+_FREE = frozenset({
+    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out", "inference_mode",
+    "loftq_config", "lora_dtype", "lora_ga_config", "lorap_emb_lr", "lorap_lr_ratio", "megatron_config",
+    "megatron_core", "merge_weights", "runtime_config", "velora_config",
+})  # fmt: skip
+# What a tuned model has that no factors of linear layers say.
+_MORE = frozenset({
+    "lora_bias", "modules_to_save", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "kasa_config",
+})  # fmt: skip
+# What no weights say: copies of layers, several adapters at once, layers that act on some tokens only.
+_NO_WEIGHTS = frozenset({"alora_invocation_tokens", "arrow_config", "layer_replication", "monteclora_config"})
+_LATER = frozenset({"target_parameters"})
+_ALLOWED: dict[str, Any] = {"task_type": "CAUSAL_LM", "bias": "none", "use_rslora": True}
+# Starting points that leave the base as it is; PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ train against a changed base.
+_BASE_KEPT: tuple[Any, ...] = (True, "gaussian", "orthogonal", "eva")
 _TEXT = ("base_model_name_or_path", "revision", "peft_version")
 _NUMBERS = ("lora_dropout", "qalora_group_size")
-_OWN = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
-_ATOM = r"(?:\\[.dw]|\[[A-Za-z0-9_-]+\]|[A-Za-z0-9_.-])"
-_GROUP = rf"\((?:\?:)?{_ATOM}*(?:\|{_ATOM}*)*\)"
-_PATTERN = re.compile(rf"\^?(?:{_GROUP}|{_ATOM}(?:[*+?]\??)?)*\$?")
-_MAX_LENGTH = 512
-_MAX_STEPS = 100_000_000  # about a second of matching
-
-
-class PatternTable:
-    """Ordered patterns with values; the first that matches the end of a module path, at a dot, gives the value.
-
-    That is `get_pattern_key` of PEFT: `re.match(rf"(.*\\.)?({key})$", module)` in the order of the file.
-    """
-
-    def __init__(self, pairs: Sequence[tuple[str, float]], field: str) -> None:
-        """Check and compile.
-
-        Raises:
-            AdapterError: reason "pattern".
-        """
-        for pattern, _ in pairs:
-            check_pattern(pattern, field)
-        self._field = field
-        self._patterns = [(pattern, re.compile(rf"(.*\.)?({pattern})$"), value) for pattern, value in pairs]
-
-    def find(self, modules: Iterable[str], default: float) -> dict[str, float]:
-        """Module -> the value of its first matching pattern, or `default`.
-
-        Raises:
-            AdapterError: the patterns together would take too long (reason "pattern").
-        """
-        names = list(modules)
-        check_work([pattern for pattern, _, _ in self._patterns], names, self._field)
-        return {name: self._first(name, default) for name in names}
-
-    def _first(self, name: str, default: float) -> float:
-        for _, compiled, value in self._patterns:
-            if compiled.match(name):
-                return value
-        return default
+_OWN = frozenset({"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", *TARGET_FIELDS})
+# Kinds of PEFT that put tokens, prompts or routing before or between layers: no weight of the base changes.
+_PROMPTS = frozenset({
+    "ADAPTION_PROMPT", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "XLORA",
+})  # fmt: skip
+_EXTRACT = "`soupmix adapters extract` makes a plain LoRA of the tuned model, and says what is lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +54,7 @@ class LoraSettings:
             instead of alpha / rank.
         ranks, alphas: the exceptions, in the order of the file. (PEFT saves them in alphabetical order, so where two
             patterns match one module, PEFT itself may read its file differently from how it trained.)
-        targets: names, or one regular expression, or None for every linear layer.
+        targets: what is said to be adapted; to be compared, not obeyed.
         base: what the file says the base is; for people, never looked up.
     """
 
@@ -100,7 +63,7 @@ class LoraSettings:
     rslora: bool
     ranks: PatternTable
     alphas: PatternTable
-    targets: tuple[str, ...] | str | None
+    targets: Targets
     base: str | None
 
     def layout(self, modules: Iterable[str]) -> Mapping[str, tuple[int, float]]:
@@ -109,25 +72,23 @@ class LoraSettings:
         ranks, alphas = self.ranks.find(names, self.rank), self.alphas.find(names, self.alpha)
         return {name: (int(ranks[name]), self._scaling(int(ranks[name]), alphas[name])) for name in names}
 
-    def targeted(self, modules: Iterable[str]) -> set[str]:
-        """The modules that PEFT would adapt under this config."""
-        names = list(modules)
-        if self.targets is None:
-            return set(names)
-        if isinstance(self.targets, str):
-            check_work([self.targets], names, "target_modules")
-            pattern = re.compile(self.targets)
-            return {name for name in names if pattern.fullmatch(name)}
-        wanted = set(self.targets)
-        return {name for name in names if any(end in wanted for end in _endings(name))}
-
     def _scaling(self, rank: int, alpha: float) -> float:
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
 
-def _endings(name: str) -> Iterable[str]:
-    parts = name.split(".")
-    return (".".join(parts[start:]) for start in range(len(parts)))
+def config_object(raw: bytes, where: str) -> dict[str, Any]:
+    """The object in an adapter_config.json.
+
+    Raises:
+        AdapterError: it is not strict JSON, or no object (reason "bad-config").
+    """
+    try:
+        config = strict_json(raw)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{where} is not strict JSON: {error}", reason="bad-config") from None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{where} is not a JSON object", reason="bad-config")
+    return config
 
 
 def parse_config(raw: bytes, where: str) -> LoraSettings:
@@ -137,49 +98,79 @@ def parse_config(raw: bytes, where: str) -> LoraSettings:
         AdapterError: reason "bad-config" (not strict JSON, a wrong type or value), "unsupported" (a feature that
             soupmix does not have, by name), "unknown-field" or "pattern".
     """
-    try:
-        config = strict_json(raw)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{where} is not strict JSON: {error}", reason="bad-config") from None
-    if not isinstance(config, dict):
-        raise AdapterError(f"{where} is not a JSON object", reason="bad-config")
+    config = config_object(raw, where)
+    _check_type(config, where)
     for field, value in config.items():
         _check_field(field, value, where)
-    for field in ("peft_type", "r", "lora_alpha", "target_modules"):
+    for field in ("r", "lora_alpha"):
         if field not in config:
             raise AdapterError(f"{where} lacks {field!r}", reason="bad-config")
     return LoraSettings(
         rank=_rank(config["r"], "r", where),
-        alpha=_alpha(config["lora_alpha"], "lora_alpha", where),
-        rslora=config.get("use_rslora", False),
+        alpha=check_alpha(config["lora_alpha"], "lora_alpha", where),
+        rslora=bool(config.get("use_rslora")),
         ranks=_table(config, "rank_pattern", _rank, where),
-        alphas=_table(config, "alpha_pattern", _alpha, where),
-        targets=_targets(config["target_modules"], where),
-        base=config.get("base_model_name_or_path"),
+        alphas=_table(config, "alpha_pattern", check_alpha, where),
+        targets=parse_targets(config, where),
+        base=config.get("base_model_name_or_path") or None,
     )
 
 
+def _check_type(config: Mapping[str, Any], where: str) -> None:
+    if "peft_type" not in config:
+        raise AdapterError(f"{where} lacks 'peft_type'", reason="bad-config")
+    kind = config["peft_type"]
+    if kind == "LORA":
+        return
+    if isinstance(kind, str) and kind not in _PROMPTS:
+        why = f"which is no plain LoRA: {_EXTRACT}"
+    else:
+        why = "which changes no weights, and soupmix merges changes of weights: train a LoRA adapter instead"
+    raise AdapterError(f"{where} says peft_type = {_shown(kind)}, {why}", reason="unsupported")
+
+
 def _check_field(field: str, value: Any, where: str) -> None:
-    if field in _OFF:
-        if not _among(value, _NOTHING):
-            raise AdapterError(f"{where} uses {field!r}, which soupmix does not support", reason="unsupported")
-    elif field in _ALLOWED:
-        if not _among(value, _ALLOWED[field]):
-            allowed = " or ".join(repr(item) for item in _ALLOWED[field])
+    if field in _OWN or field in _FREE or _among(value, _NEUTRAL):
+        return
+    if field == "init_lora_weights":
+        if not _among(value, _BASE_KEPT):
             raise AdapterError(
-                f"{where} says {field} = {_shown(value)}; soupmix supports {allowed}", reason="unsupported"
+                f"{where} says init_lora_weights = {_shown(value)}, so it was trained against a changed base: {_EXTRACT}",
+                reason="unsupported",
+            )
+    elif field in _ALLOWED:
+        if not _among(value, (_ALLOWED[field],)):
+            more = f"; {_EXTRACT}" if field == "bias" else ""
+            raise AdapterError(
+                f"{where} says {field} = {_shown(value)}; soupmix supports {_ALLOWED[field]!r}{more}",
+                reason="unsupported",
             )
     elif field in _TEXT:
-        if value is not None and not isinstance(value, str):
+        if not isinstance(value, str):
             raise AdapterError(f"{where}: {field} must be text", reason="bad-config")
     elif field in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise AdapterError(f"{where}: {field} must be a number", reason="bad-config")
-    elif field not in _OWN:
-        raise AdapterError(
-            f"{where} has the field {field[:60]!a}, which soupmix does not know and so will not ignore",
-            reason="unknown-field",
+    else:
+        raise _in_use(field, where)
+
+
+def _in_use(field: str, where: str) -> AdapterError:
+    if field in _MORE:
+        return AdapterError(
+            f"{where} uses {field!r}, which is more than factors of linear layers: {_EXTRACT}", reason="unsupported"
         )
+    if field in _NO_WEIGHTS:
+        return AdapterError(
+            f"{where} uses {field!r}, which no change of weights says: train without it", reason="unsupported"
+        )
+    if field in _LATER:
+        return AdapterError(f"{where} uses {field!r}, which soupmix does not support", reason="unsupported")
+    return AdapterError(
+        f"{where} has the field {field[:60]!a}, which soupmix does not know and so will not ignore; if it only says how the "
+        "adapter was trained, take it out of the file",
+        reason="unknown-field",
+    )
 
 
 def _shown(value: Any) -> str:
@@ -197,68 +188,23 @@ def _rank(value: Any, field: str, where: str) -> int:
     return value
 
 
-def _alpha(value: Any, field: str, where: str) -> float:
+def check_alpha(value: Any, field: str, where: str) -> float:
+    """A number that scales an adapter.
+
+    Raises:
+        AdapterError: it is none, not above zero, or huge (reason "bad-config").
+    """
     if type(value) not in (int, float) or not 0 < value < 1e6:
         raise AdapterError(f"{where}: {field} must be a number above 0 and below a million", reason="bad-config")
     return float(value)
 
 
 def _table(config: Mapping[str, Any], field: str, check: Any, where: str) -> PatternTable:
-    value = config.get(field)
-    if value is not None and not isinstance(value, dict):
+    value = config.get(field) or {}
+    if not isinstance(value, dict):
         raise AdapterError(f"{where}: {field} must be an object", reason="bad-config")
-    if value is not None and len(value) > _MAX_PATTERNS:
+    if len(value) > _MAX_PATTERNS:
         raise AdapterError(
             f"{where}: {field} has {len(value)} patterns, at most {_MAX_PATTERNS} are allowed", reason="pattern"
         )
-    return PatternTable(
-        [(key, check(item, f"{field}[{key[:60]!a}]", where)) for key, item in (value or {}).items()], field
-    )
-
-
-def _targets(value: Any, where: str) -> tuple[str, ...] | str | None:
-    if value == "all-linear":
-        return None
-    if isinstance(value, str):
-        check_pattern(value, "target_modules")
-        return value
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
-        raise AdapterError(f"{where}: target_modules must be a list of names or one pattern", reason="bad-config")
-    return tuple(sorted(set(value)))
-
-
-def check_pattern(pattern: str, field: str) -> None:
-    """Refuse a pattern outside the grammar.
-
-    Raises:
-        AdapterError: reason "pattern".
-    """
-    if len(pattern) > _MAX_LENGTH or not pattern or _PATTERN.fullmatch(pattern) is None:
-        raise _refused(pattern, field, "uses more than names, '.', simple classes and single quantifiers")
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise _refused(pattern, field, f"is not a regular expression ({error})") from None
-
-
-def check_work(patterns: Sequence[str], modules: Sequence[str], field: str) -> None:
-    """Refuse patterns whose backtracking over these names could take more than about a second.
-
-    Raises:
-        AdapterError: reason "pattern".
-    """
-    length = max(map(len, modules), default=0)
-    steps = 0
-    for pattern in patterns:
-        loops = len(re.findall(r"(?<!\()[*+?]\??", pattern))
-        choices = math.prod(group.count("|") + 1 for group in re.findall(r"\([^)]*\)", pattern))
-        steps += len(modules) * choices * max(1, length ** (loops + 1) // math.factorial(loops + 1))
-        if steps > _MAX_STEPS:
-            raise _refused(pattern, field, "together with the others takes too long to match")
-
-
-def _refused(pattern: str, field: str, why: str) -> AdapterError:
-    return AdapterError(
-        f"adapter_config.json: the pattern {pattern[:80]!a} in {field} {why}; list the modules by name instead",
-        reason="pattern",
-    )
+    return PatternTable([(key, check(item, f"{field}[{key[:60]!a}]", where)) for key, item in value.items()], field)

@@ -1,14 +1,16 @@
-"""A PEFT LoRA folder, read as if its author wanted to harm us.
+"""The two files of a LoRA adapter in PEFT's form, read as if their author wanted to harm us.
 
-What its safetensors file says it holds is checked before the safetensors library sees it.
+What the safetensors file says it holds is checked before the safetensors library sees it. This is how a store reads what it
+holds; folders as others make them come in by `soupmix.store.importing`.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from soupmix.base.safetensors import HeaderError, StoredTensor, parse_header
 from soupmix.dtypes import WORDS
@@ -16,24 +18,36 @@ from soupmix.errors import AdapterError
 from soupmix.sealed import Sealed, read_sealed, sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.config import LoraSettings, parse_config
+from soupmix.store.names import MAX_KEY
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "CONFIG",
+    "MAX_BYTES",
+    "MAX_CONFIG",
+    "PICKLES",
+    "PREFIX",
     "TENSORS",
     "AdapterFiles",
+    "check_dtype",
+    "factor_key",
+    "header_of",
+    "load_tensors",
     "open_adapter",
-    "read_adapter",
+    "sealed_bytes",
+    "split_key",
 ]
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
-_MAX_CONFIG = 1 << 20
-_MAX_TENSORS = 4 << 30
-_PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+MAX_CONFIG = 1 << 20
+MAX_BYTES = 4 << 30
+PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _MAX_HEADER = 4 << 20
 _MOST_FACTORS = 50_000
-_MAX_PATH = 256
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _KEY = re.compile(r"base_model\.model\.(?P<module>\w+(?:\.\w+)*)\.lora_(?P<side>[AB])\.weight", re.ASCII)
 _EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.", re.ASCII)
 
@@ -53,13 +67,14 @@ class AdapterFiles:
 
     Attributes:
         folder: where they came from. config: bytes of adapter_config.json, config_sha256: hex.
-        tensors: sealed copy of adapter_model.safetensors, with its own sha256.
+        tensors: sealed copy of adapter_model.safetensors, with its own sha256. name: of the file that they came from.
     """
 
     folder: Path
     config: bytes
     config_sha256: str
     tensors: Sealed
+    name: str = TENSORS
 
     def settings(self) -> LoraSettings:
         """The checked config."""
@@ -73,16 +88,13 @@ class AdapterFiles:
                 for adapters whose digests are already known.
 
         Raises:
-            AdapterError: reason "rank", "not-targeted", "wrong-base", "missing-module", "not-finite", or those of
-                `parse_config`.
+            AdapterError: reason "rank", "wrong-base", "not-finite", or those of `parse_config`.
         """
-        where = str(self.folder / TENSORS)
+        where = str(self.folder / self.name)
         settings = self.settings()
-        with self.tensors.open() as file:
-            found = _factor_shapes(file, self.tensors.size, where)
+        found = _factor_shapes(header_of(self.tensors, where), where)
         layout = settings.layout(found)
         _check_ranks(found, layout, where)
-        _check_targets(found, settings, shapes, where)
         if shapes is not None:
             _check_shapes(found, shapes, where)
         return _load(self.tensors, layout, where)
@@ -90,26 +102,25 @@ class AdapterFiles:
 
 @contextmanager
 def open_adapter(folder: Path) -> Iterator[AdapterFiles]:
-    """Read the two files of an adapter folder into sealed memory.
+    """Read the two files of a store's adapter into sealed memory; nothing else lies beside them but a card.
 
     Raises:
         AdapterError: reason "missing", "symlink", "unreadable", "pickle", or those of `sealed`.
     """
     _check_folder(folder)
-    config, config_sha256 = read_sealed(folder / CONFIG, cap=_MAX_CONFIG, error=AdapterError)
-    with sealed(folder / TENSORS, cap=_MAX_TENSORS, error=AdapterError) as tensors:
+    config, config_sha256 = read_sealed(folder / CONFIG, cap=MAX_CONFIG, error=AdapterError)
+    with sealed(folder / TENSORS, cap=MAX_BYTES, error=AdapterError) as tensors:
         yield AdapterFiles(folder, config, config_sha256, tensors)
 
 
-def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]] | None = None) -> Mapping[str, Factors]:
-    """The checked factors of a PEFT LoRA folder; see `AdapterFiles.factors`."""
-    with open_adapter(Path(folder)) as files:
-        return files.factors(shapes)
+def sealed_bytes(data: bytes) -> Sealed:
+    """Bytes of this process, as `Sealed` has those of a file."""
+    return Sealed(hashlib.sha256(data).hexdigest(), len(data), data)
 
 
 def _check_folder(folder: Path) -> None:
     for path in _entries(folder):
-        if path.suffix.lower() in _PICKLES:
+        if path.suffix.lower() in PICKLES:
             raise AdapterError(
                 f"adapter folder {folder} holds a pickle ({path.name!a}), which other tools would run: remove it",
                 reason="pickle",
@@ -139,19 +150,6 @@ def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[
             )
 
 
-def _check_targets(
-    found: Mapping[str, _FactorShapes],
-    settings: LoraSettings,
-    shapes: Mapping[str, tuple[int, int]] | None,
-    where: str,
-) -> None:
-    for module in sorted(set(found) - settings.targeted(found)):
-        raise AdapterError(f"{where} adapts {module}, which {CONFIG} does not target", reason="not-targeted")
-    if shapes is not None and settings.targets is not None:
-        for module in sorted(settings.targeted(shapes) - set(found)):
-            raise AdapterError(f"{where} has no factors for {module}, which {CONFIG} targets", reason="missing-module")
-
-
 def _check_shapes(found: Mapping[str, _FactorShapes], shapes: Mapping[str, tuple[int, int]], where: str) -> None:
     for module, shape in found.items():
         if module not in shapes:
@@ -165,13 +163,26 @@ def _check_shapes(found: Mapping[str, _FactorShapes], shapes: Mapping[str, tuple
 
 
 def _load(content: Sealed, layout: Mapping[str, tuple[int, float]], where: str) -> Mapping[str, Factors]:
+    tensors = load_tensors(content, where)
+    return {
+        module: Factors(tensors[factor_key(module, "A")], tensors[factor_key(module, "B")], scaling)
+        for module, (_, scaling) in layout.items()
+    }
+
+
+def load_tensors(content: Sealed, where: str) -> dict[str, "torch.Tensor"]:
+    """Every tensor of a safetensors file whose header was checked.
+
+    Raises:
+        AdapterError: a value is not finite ("not-finite"), or the safetensors library refuses the file ("bad-header").
+    """
     import safetensors
     import safetensors.torch
     import torch
 
     try:
         if isinstance(content.memory, bytes):
-            tensors = safetensors.torch.load(content.memory)
+            tensors: dict[str, torch.Tensor] = safetensors.torch.load(content.memory)
         else:
             tensors = safetensors.torch.load_file(f"/proc/self/fd/{content.memory}")
     except safetensors.SafetensorError as error:
@@ -179,45 +190,60 @@ def _load(content: Sealed, layout: Mapping[str, tuple[int, float]], where: str) 
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{where} holds NaN or infinity in {key}", reason="not-finite")
-    return {
-        module: Factors(tensors[_tensor_key(module, "A")], tensors[_tensor_key(module, "B")], scaling)
-        for module, (_, scaling) in layout.items()
-    }
+    return tensors
 
 
-def _tensor_key(module: str, side: str) -> str:
+def factor_key(module: str, side: str) -> str:
     """The name PEFT gives factor "A" or "B" of a module of a causal language model."""
-    return f"{_PREFIX}{module}.lora_{side}.weight"
+    return f"{PREFIX}{module}.lora_{side}.weight"
 
 
-def _factor_shapes(file: BinaryIO, size: int, where: str) -> Mapping[str, _FactorShapes]:
-    """Module path -> shapes of its factors, sorted by path, from a PEFT LoRA file's header.
+def header_of(content: Sealed, where: str) -> Mapping[str, StoredTensor]:
+    """What the header of a safetensors file says, by name of tensor.
 
     Args:
-        file: the file, at its start. size: its length in bytes. where: names the file in errors.
+        where: names the file in errors.
 
     Raises:
-        AdapterError: reason of `parse_header`, or "bad-key", "embedding", "dora", "dtype", "missing-factor",
-            "shape" or "empty".
+        AdapterError: reason of `parse_header`.
     """
     try:
-        slots = parse_header(file, size, max_header=_MAX_HEADER, max_tensors=_MOST_FACTORS)
+        with content.open() as file:
+            return parse_header(file, content.size, max_header=_MAX_HEADER, max_tensors=_MOST_FACTORS)
     except HeaderError as error:
         raise AdapterError(f"{where} {error}", reason=error.reason) from None
+
+
+def _factor_shapes(slots: Mapping[str, StoredTensor], where: str) -> Mapping[str, _FactorShapes]:
+    """Module path -> shapes of its factors, sorted by path, from a PEFT LoRA file's header.
+
+    Raises:
+        AdapterError: reason "bad-key", "embedding", "dora", "dtype", "missing-factor", "shape" or "empty".
+    """
     sides: dict[str, dict[str, StoredTensor]] = {}
     for key, slot in slots.items():
-        module, side = _split(key, where)
-        if slot.dtype not in WORDS:
-            raise AdapterError(f"{where} stores {key!r} as {slot.dtype}; allowed: {', '.join(WORDS)}", reason="dtype")
+        module, side = split_key(key, where)
+        check_dtype(key, slot.dtype, WORDS, where)
         sides.setdefault(module, {})[side] = slot
     if not sides:
         raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
     return {module: _pair(module, pair, where) for module, pair in sorted(sides.items())}
 
 
-def _split(key: str, where: str) -> tuple[str, str]:
+def check_dtype(key: str, dtype: str, allowed: Collection[str], where: str) -> None:
+    """Refuse a tensor that is stored in another dtype (reason "dtype")."""
+    if dtype not in allowed:
+        raise AdapterError(f"{where} stores {key!r} as {dtype}; allowed: {', '.join(allowed)}", reason="dtype")
+
+
+def split_key(key: str, where: str) -> tuple[str, str]:
+    """Module and side of a factor under the name that PEFT gives it.
+
+    Raises:
+        AdapterError: the tensor is none (reason "bad-key", "embedding" or "dora").
+    """
     shown = ascii(key[:120])
-    if len(key) > _MAX_PATH:
+    if len(key) > MAX_KEY:
         raise AdapterError(f"{where} holds a tensor with a name of {len(key)} characters ({shown})", reason="bad-key")
     if _EMBEDDING.search(key):
         raise AdapterError(
@@ -229,7 +255,7 @@ def _split(key: str, where: str) -> tuple[str, str]:
     if match is None:
         raise AdapterError(
             f"{where} holds {shown}, which is not a LoRA factor of a linear layer "
-            f"({_PREFIX}<module>.lora_A.weight or lora_B.weight)",
+            f"({PREFIX}<module>.lora_A.weight or lora_B.weight)",
             reason="bad-key",
         )
     return match["module"], match["side"]

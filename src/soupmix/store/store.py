@@ -1,11 +1,13 @@
 """A folder of adapters with a manifest: digests are checked on every first load, never trusted."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from soupmix.errors import AdapterError
+from soupmix.findings import Finding
 from soupmix.public import public
 from soupmix.store.adapter import Adapter
 from soupmix.store.adding import Addition, add_adapter, set_budget
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from soupmix.base import Base
 
 __all__ = ["Store"]
+
+_log = logging.getLogger("soupmix.store")
 
 
 @public
@@ -131,11 +135,16 @@ class Store:
         training: dict[str, Any] | None = None,
         effect: dict[str, Any] | None = None,
         force: bool = False,
+        tell: Callable[[Finding], object] | None = None,
     ) -> ManifestEntry:
-        """Check a PEFT LoRA folder against its base and copy it into the store, which is changed as a whole or not.
+        """Check an adapter against its base and copy it into the store, which is changed as a whole or not.
+
+        What is copied is a PEFT LoRA folder's adapter_config.json, adapter_model.safetensors and README.md, byte for byte. An
+        adapter in another form (MLX-LM, kohya, other names for tensors) is written anew in PEFT's, and `training` says from
+        what. Whatever else lies beside is not read, but for a tokenizer and a template, which are compared with the base's.
 
         Args:
-            folder: holds adapter_config.json, adapter_model.safetensors, and perhaps README.md.
+            folder: the adapter's folder, or its one safetensors file.
             dimension: what it steers.
             pole: to which end.
             base: the model it was trained on.
@@ -145,6 +154,8 @@ class Store:
             training: how it was made, any JSON object.
             effect: what was measured, any JSON object.
             force: replace an adapter of that name.
+            tell: called, once the adapter is in the store, with everything that is worth knowing of it and no reason to refuse
+                it; None logs it as a warning.
 
         Raises:
             AdapterError: the folder is refused, or the store is for another base ("wrong-base").
@@ -154,7 +165,9 @@ class Store:
         addition = Addition(
             pole if name is None else name, dimension, pole, tags, licence, training or {}, effect or {}
         )
-        self._manifest = add_adapter(self.folder, Path(folder), addition, base, force=force)
+        self._manifest = add_adapter(
+            self.folder, Path(folder), addition, base, _logged if tell is None else tell, force=force
+        )
         self._loaded.pop(addition.name, None)
         return self[addition.name]
 
@@ -165,3 +178,7 @@ class Store:
     def __repr__(self) -> str:
         names = shorten(", ".join(self.names), 80, placeholder=" ...")
         return f"<Store {self.folder} of {len(self)} adapters: {names}>"
+
+
+def _logged(note: Finding) -> None:
+    _log.warning("%s: %s", note.subject, note.message)

@@ -1,0 +1,110 @@
+"""What lies beside an adapter, compared with its base: the name of the base, the chat template, the tokens of its own.
+
+None of it goes into a store: a soup is run with the tokenizer and the template of the base. Where an adapter was trained with
+others, that is said.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from soupmix.base import Base
+from soupmix.errors import AdapterError
+from soupmix.files import strict_json
+from soupmix.findings import Finding
+from soupmix.store.folder import SourceFolder, source_folder
+
+__all__ = ["beside"]
+
+_SETTINGS, _TEMPLATE, _VOCABULARY, _ADDED = (
+    "tokenizer_config.json", "chat_template.jinja", "tokenizer.json", "added_tokens.json",
+)  # fmt: skip
+_MOST: Mapping[str, int] = {_SETTINGS: 16 << 20, _TEMPLATE: 1 << 20, _VOCABULARY: 64 << 20, _ADDED: 16 << 20}
+
+
+def beside(folder: SourceFolder, said: str | None, base: Base) -> Iterator[Finding]:
+    """What differs between a folder and the base that its adapter is added for.
+
+    Args:
+        said: what the adapter's config calls its base.
+    """
+    if said is not None and _last(said) not in {_last(name) for name in (base.name, base.label, base.source)}:
+        yield Finding(
+            "base-name",
+            "adapter_config.json",
+            f"adapter_config.json says that the adapter was trained on {said[:120]!a}; it is added as one of {base.name}",
+        )
+    with source_folder(base.folder) as own:
+        for kind, find in (("template", _template), ("tokenizer", _tokens)):
+            try:
+                yield from _differing(kind, find(folder, own))
+            except AdapterError as error:
+                yield Finding(
+                    kind, "tokenizer", f"the {kind} beside the adapter was not compared with the base's: {error}"
+                )
+
+
+def _last(name: str) -> str:
+    return Path(name.rstrip("/").partition("@")[0].rpartition(":")[2]).name.casefold()
+
+
+def _differing(kind: str, different: str | None) -> Iterator[Finding]:
+    if different is not None:
+        yield Finding(
+            kind, "tokenizer", f"the {kind} beside the adapter is not the base's{different}: soupmix uses the base's"
+        )
+
+
+def _template(folder: SourceFolder, base: SourceFolder) -> str | None:
+    theirs = _template_of(folder)
+    return None if theirs is None or theirs == _template_of(base) else ""
+
+
+def _template_of(folder: SourceFolder) -> str | None:
+    if folder.holds(_TEMPLATE):
+        return folder.read(_TEMPLATE, cap=_MOST[_TEMPLATE]).decode("utf-8", "replace").strip()
+    said = _object(folder, _SETTINGS).get("chat_template")
+    if isinstance(said, list):
+        default = [each.get("template") for each in said if isinstance(each, dict) and each.get("name") == "default"]
+        said = default[0] if default else None
+    return said.strip() if isinstance(said, str) else None
+
+
+def _tokens(folder: SourceFolder, base: SourceFolder) -> str | None:
+    """Which added token differs, in the first place in which both keep them."""
+    for keep in (_listed, _decoded, _added):
+        theirs, own = keep(folder), keep(base)
+        if theirs and own:
+            different = [token for token in sorted({*theirs, *own}) if theirs.get(token) != own.get(token)]
+            return f" (the first token that differs: {different[0][:60]!a})" if different else None
+    return None
+
+
+def _listed(folder: SourceFolder) -> Mapping[str, Any]:
+    listed = _object(folder, _VOCABULARY).get("added_tokens")
+    tokens = listed if isinstance(listed, list) else []
+    return {str(each.get("content")): each.get("id") for each in tokens if isinstance(each, dict)}
+
+
+def _decoded(folder: SourceFolder) -> Mapping[str, Any]:
+    decoder = _object(folder, _SETTINGS).get("added_tokens_decoder")
+    tokens = decoder if isinstance(decoder, dict) else {}
+    return {str(each.get("content")): number for number, each in tokens.items() if isinstance(each, dict)}
+
+
+def _added(folder: SourceFolder) -> Mapping[str, Any]:
+    return _object(folder, _ADDED)
+
+
+def _object(folder: SourceFolder, name: str) -> dict[str, Any]:
+    """The object in a file, empty if there is no such file."""
+    if not folder.holds(name):
+        return {}
+    content = folder.read(name, cap=_MOST[name])
+    try:
+        found = strict_json(content)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{folder.path / name} is not strict JSON ({error})", reason="bad-json") from None
+    if not isinstance(found, dict):
+        raise AdapterError(f"{folder.path / name} is no JSON object", reason="bad-json")
+    return found

@@ -1,0 +1,192 @@
+"""An adapter as others leave it: which of a folder's files is read, how it is brought into PEFT's form, and what is said of it.
+
+Nothing is refused for what lies beside it, since nothing else is read: no pickle, no state of an optimiser, no code. What was
+read is hashed as it was read; a store keeps these bytes, or what was written anew from them.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from soupmix.base import Base
+from soupmix.base.safetensors import StoredTensor
+from soupmix.errors import AdapterError
+from soupmix.findings import Finding
+from soupmix.sealed import Sealed
+from soupmix.store.adapter import Factors
+from soupmix.store.beside import beside
+from soupmix.store.config import LoraSettings, config_object, parse_config
+from soupmix.store.folder import SourceFolder, source_folder
+from soupmix.store.foreign import MlxSettings, check_parts, in_peft_form, mlx_settings, rewritten
+from soupmix.store.names import TensorPart, parts_of
+from soupmix.store.reader import CONFIG, MAX_BYTES, MAX_CONFIG, TENSORS, AdapterFiles, header_of, sealed_bytes
+
+__all__ = ["CARD", "MAX_CARD", "PICKLED", "Source", "open_source", "read_adapter"]
+
+CARD = "README.md"
+MAX_CARD = 1 << 20
+_MLX_TENSORS = "adapters.safetensors"
+_SAFETENSORS = ".safetensors"
+PICKLED = "adapter_model.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An adapter that was read, in PEFT's form.
+
+    Attributes:
+        files: its two files, as a store may keep them. card: its README.md, or None.
+        notes: what whoever adds it should know; none of it is a reason not to.
+        rewritten: name of a file -> hex SHA-256 of it as it was read, where it was written anew.
+    """
+
+    files: AdapterFiles
+    card: bytes | None
+    notes: tuple[Finding, ...]
+    rewritten: Mapping[str, str]
+
+
+def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]] | None = None) -> Mapping[str, Factors]:
+    """The checked factors of a folder as others leave it; see `open_source` and `AdapterFiles.factors`."""
+    with open_source(Path(folder), shapes or {}) as source:
+        return source.files.factors(shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read, before it is in any form: parts of the file by name of tensor, and what the config says, if any is there."""
+
+    folder: Path
+    name: str
+    config: bytes | None
+    settings: LoraSettings | MlxSettings | None
+    tensors: Sealed
+    slots: Mapping[str, StoredTensor]
+    parts: Mapping[str, TensorPart]
+
+    @property
+    def where(self) -> str:
+        return str(self.folder / self.name)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the very bytes are kept."""
+        return isinstance(self.settings, LoraSettings) and in_peft_form(self.slots, self.parts)
+
+
+@contextmanager
+def open_source(path: Path, shapes: Mapping[str, tuple[int, int]], base: Base | None = None) -> Iterator[Source]:
+    """Read an adapter to be added, from its folder or from its one safetensors file.
+
+    Args:
+        shapes: module path -> (out, in) of the base's linear layers, by which the names of tensors are understood.
+        base: if given, what lies beside the adapter is compared with it.
+
+    Raises:
+        AdapterError: reason "missing", "symlink", "unreadable", "pickle", those of `sealed`, of `parse_config`, and of the
+            forms that are read.
+    """
+    alone = path.suffix == _SAFETENSORS and path.is_file()
+    with source_folder(path.parent if alone else path) as folder:
+        config = folder.read(CONFIG, cap=MAX_CONFIG) if folder.holds(CONFIG) else None
+        settings = None if config is None else _settings(config, str(folder.path / CONFIG))
+        name = path.name if alone else _tensors_name(folder)
+        with folder.sealed(name, cap=MAX_BYTES) as tensors:
+            read = _understood(folder.path, name, config, settings, tensors, shapes)
+            card, left = _card(folder)
+            said = None if settings is None else settings.base
+            others = () if base is None else beside(folder, said, base)
+            notes = (*_form_notes(read), *_target_notes(read, shapes), *left, *others)
+            yield Source(_in_form(read), card, notes, _origin(read))
+
+
+def _settings(config: bytes, where: str) -> LoraSettings | MlxSettings:
+    return mlx_settings(config_object(config, where), where) or parse_config(config, where)
+
+
+def _tensors_name(folder: SourceFolder) -> str:
+    for name in (TENSORS, _MLX_TENSORS):
+        if folder.holds(name):
+            return name
+    if folder.holds(PICKLED):
+        raise AdapterError(
+            f"adapter folder {folder.path} holds {PICKLED} and no {TENSORS}; a pickle can run code when it is read: convert "
+            f"it with `soupmix adapters convert {folder.path} NEW_FOLDER`, in a process that can do nothing else",
+            reason="pickle",
+        )
+    found = folder.names(_SAFETENSORS)
+    return found[0] if len(found) == 1 else TENSORS
+
+
+def _understood(
+    folder: Path,
+    name: str,
+    config: bytes | None,
+    settings: LoraSettings | MlxSettings | None,
+    tensors: Sealed,
+    base: Iterable[str],
+) -> _Read:
+    where = str(folder / name)
+    slots = header_of(tensors, where)
+    parts = parts_of(slots, base, where)
+    check_parts(slots, parts, where)
+    if not parts:
+        raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
+    if config is None and not _says_its_scaling(parts):
+        raise AdapterError(f"{folder / CONFIG} is missing", reason="missing")
+    return _Read(folder, name, config, settings, tensors, slots, parts)
+
+
+def _says_its_scaling(parts: Mapping[str, TensorPart]) -> bool:
+    """Whether tensors say alpha, or are spelt as where alpha is the rank unless they do."""
+    said = {part.module for part in parts.values() if part.side == "alpha"}
+    return all(part.alpha_is_rank or part.module in said for part in parts.values())
+
+
+def _in_form(read: _Read) -> AdapterFiles:
+    if read.kept and read.config is not None:
+        return AdapterFiles(read.folder, read.config, _sha256(read.config), read.tensors, read.name)
+    config, tensors = rewritten(read.tensors, read.parts, read.settings, read.where)
+    return AdapterFiles(read.folder, config, _sha256(config), sealed_bytes(tensors), read.name)
+
+
+def _origin(read: _Read) -> Mapping[str, str]:
+    if read.kept:
+        return {}
+    return {read.name: read.tensors.sha256} | ({} if read.config is None else {CONFIG: _sha256(read.config)})
+
+
+def _card(folder: SourceFolder) -> tuple[bytes | None, tuple[Finding, ...]]:
+    if not folder.holds(CARD):
+        return None, ()
+    if folder.is_link(CARD):
+        return None, (Finding("card", CARD, f"{CARD} is a link to elsewhere, so it is left out"),)
+    return folder.read(CARD, cap=MAX_CARD), ()
+
+
+def _form_notes(read: _Read) -> Iterator[Finding]:
+    if not read.kept:
+        form = {MlxSettings: "MLX-LM's", LoraSettings: "PEFT's under other names"}.get(type(read.settings), "kohya's")
+        yield Finding(
+            "rewritten",
+            read.name,
+            f"the form of {read.name} is {form}: the store holds the same numbers under PEFT's names, and their scaling in "
+            f"{CONFIG}",
+        )
+    if any(slot.dtype == "F64" for slot in read.slots.values()):
+        yield Finding(
+            "rounded", read.name, f"{read.name} is stored as F64; the store holds it as F32, as PEFT loads it"
+        )
+
+
+def _target_notes(read: _Read, base: Iterable[str]) -> Iterator[Finding]:
+    if isinstance(read.settings, LoraSettings):
+        adapted = {part.said: part.module for part in read.parts.values()}
+        for kind, message in read.settings.targets.compared(adapted, base):
+            yield Finding(kind, read.name, message)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
