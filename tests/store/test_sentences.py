@@ -89,11 +89,11 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
             "how the adapter was trained, take it out of the file",
             "unknown-field",
         ),
-        ({"r": 4097}, "c.json: r must be a whole number from 1 to 4096", "bad-config"),
+        ({"r": 65537}, "c.json: r must be a whole number from 1 to 65536", "bad-config"),
         ({"lora_alpha": 1e6}, "c.json: lora_alpha must be a number above 0 and below a million", "bad-config"),
         ({"rank_pattern": ["q"]}, "c.json: rank_pattern must be an object", "bad-config"),
         ({"alpha_pattern": "q"}, "c.json: alpha_pattern must be an object", "bad-config"),
-        ({"rank_pattern": {"q": 0}}, "c.json: rank_pattern['q'] must be a whole number from 1 to 4096", "bad-config"),
+        ({"rank_pattern": {"q": 0}}, "c.json: rank_pattern['q'] must be a whole number from 1 to 65536", "bad-config"),
         (
             {"alpha_pattern": {"q" * 70: None}},
             f"c.json: alpha_pattern[{'q' * 60!r}] must be a number above 0 and below a million",
@@ -220,7 +220,7 @@ def test_what_is_just_allowed_is_read(handmade: Handmade, q_proj: Factors) -> No
     assert layer in read_adapter(handmade(long))
     table = PatternTable([("x" * 512, 1)], "rank_pattern")
     assert table.find(["x" * 512, "y"], 2) == {"x" * 512: 1, "y": 2}
-    assert parse_config(json.dumps(MINIMAL | {"r": 4096}).encode(), "c").rank == 4096
+    assert parse_config(json.dumps(MINIMAL | {"r": 65536}).encode(), "c").rank == 65536
 
 
 @pytest.mark.parametrize(

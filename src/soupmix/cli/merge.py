@@ -100,7 +100,7 @@ def command(
     soup, saved = _carry_out(recipe, grant, base, out, sign=sign, sign_model=sign_model, force=force)
     if sign is None:
         click.echo("soupmix: note: the provenance is not signed (see --sign)", err=True)
-    for warning in soup.warnings:
+    for warning in saved.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
     _tell(_summary(soup, saved) if as_json else _text(saved))
 
@@ -187,7 +187,7 @@ def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:
         "grant": soup.grant.to_dict(),
         "identity": saved.identity,
         "method": soup.method,
-        "warnings": list(soup.warnings),
+        "warnings": list(saved.warnings),
     }
 
 

@@ -1,12 +1,17 @@
-"""A plain PEFT LoRA folder: the merged deltas as one adapter of scaling 1, exact or recompressed to a rank."""
+"""A plain PEFT LoRA folder: the merged deltas as one adapter of scaling 1, exact or recompressed to a rank.
+
+It means one thing to every reader: all modules have one rank, r, and lora_alpha = r. Modules of less are filled with zeros.
+Were their ranks to differ, PEFT would take alpha from patterns, llama.cpp divide one alpha by the rank of each tensor
+(src/llama-adapter.h, `get_scale`), and vLLM scale all by lora_alpha / r (vllm/lora/peft_helper.py): three models.
+"""
 
 import itertools
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import canonical_json
@@ -14,10 +19,14 @@ from soupmix.merge.result import Errors
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack, compress, distance, one_thread
 from soupmix.merge.tensors import DTYPES, Spec, header, raw
+from soupmix.store.config import MAX_RANK
+from soupmix.store.reader import MAX_BYTES
 
-__all__ = ["WEIGHTS", "AdapterLosses", "write_adapter"]
+__all__ = ["WEIGHTS", "AdapterLosses", "readers_refuse", "write_adapter"]
 
 WEIGHTS = "adapter_model.safetensors"
+_VLLM_RANK = 512  # the most that --max-lora-rank may be (vllm/config/lora.py: MaxLoRARanks)
+_MOST_BYTES = MAX_BYTES - (1 << 22)  # the header is in the file too
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class AdapterLosses:
 def write_adapter(
     sink: Sink, modules: Mapping[str, Stack], *, rank: int | None, dtype: str, base_name: str
 ) -> AdapterLosses:
-    """Write `adapter_model.safetensors` and `adapter_config.json` so that PEFT's delta is B A of every module.
+    """Write `adapter_model.safetensors` and `adapter_config.json` so that every reader's delta is B A of every module.
 
     Args:
         modules: module path -> merged update; at least one.
@@ -39,11 +48,10 @@ def write_adapter(
         dtype: "F32", "F16" or "BF16" of the stored factors.
 
     Raises:
-        RecipeError: `rank` is not positive ("bad-rank").
+        RecipeError: `rank` is not positive, or the adapter would be of a rank that no store takes ("bad-rank").
         OutputError: a value does not fit the dtype ("overflow").
     """
-    if rank is not None and rank < 1:
-        raise RecipeError(f"rank {rank} was asked for; it must be at least 1", reason="bad-rank")
+    common = _common_rank(modules, rank)
     truncated: dict[str, list[float]] = {}
     errors: dict[str, tuple[float, float]] = {}
     stored: dict[str, Tensor] = {}
@@ -53,10 +61,49 @@ def write_adapter(
             B, A, *truncated[path] = _factors(stack, rank)
             stored[name_A], stored[name_B] = _rounded(name_A, A, dtype), _rounded(name_B, B, dtype)
             errors[path] = distance(stack, stored[name_B], stored[name_A])
-    _write_tensors(sink, stored, dtype)
-    ranks = {path: stored[f"base_model.model.{path}.lora_A.weight"].shape[0] for path in sorted(modules)}
-    sink.write("adapter_config.json", _config(ranks, base_name))
+    _write_tensors(sink, stored, common, dtype)
+    sink.write("adapter_config.json", _config(sorted(modules), common, base_name))
     return AdapterLosses(Errors.of({path: (lost, norm) for path, (lost, norm) in truncated.items()}), Errors.of(errors))
+
+
+def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str) -> tuple[str, ...]:
+    """Which readers will not take the adapter that `write_adapter` would write, and what to do: one sentence each.
+
+    Raises:
+        RecipeError: as `write_adapter` does ("bad-rank").
+    """
+    common, width = _common_rank(modules, rank), DTYPES[dtype].itemsize
+    size = width * common * sum(sum(stack.shape) for stack in modules.values())
+    said = []
+    if common > _VLLM_RANK:
+        said.append(
+            f"vLLM reads adapters of rank {_VLLM_RANK} at most (--max-lora-rank), and this one has {common}; for vLLM "
+            f"write it with --rank {_VLLM_RANK}"
+        )
+    if size > _MOST_BYTES:
+        said.append(
+            f"its {size / 1e9:.1f} GB are more than the {MAX_BYTES / 1e9:.1f} GB that `soupmix adapters add` reads; to add "
+            f"it to a store write it with --rank {max(1, common * _MOST_BYTES // size)}"
+        )
+    return tuple(said)
+
+
+def _common_rank(modules: Mapping[str, Stack], rank: int | None) -> int:
+    """The largest rank that a module will have."""
+    if rank is not None and rank < 1:
+        raise RecipeError(f"rank {rank} was asked for; it must be at least 1", reason="bad-rank")
+    common = max(_rank(stack, rank) for stack in modules.values())
+    if common > MAX_RANK:
+        raise RecipeError(
+            f"the adapter would have rank {common}, and no store takes more than {MAX_RANK}; write it with a lower one, "
+            f"such as --rank {_VLLM_RANK}",
+            reason="bad-rank",
+        )
+    return common
+
+
+def _rank(stack: Stack, rank: int | None) -> int:
+    return stack.rank if rank is None or rank >= stack.rank else min(rank, *stack.shape)
 
 
 def _factors(stack: Stack, rank: int | None) -> tuple[Tensor, Tensor, float, float]:
@@ -75,32 +122,43 @@ def _rounded(name: str, factor: Tensor, dtype: str) -> Tensor:
     return rounded
 
 
-def _write_tensors(sink: Sink, stored: Mapping[str, Tensor], dtype: str) -> None:
-    specs = [Spec(name, dtype, tuple(tensor.shape), tensor.nbytes) for name, tensor in stored.items()]
+def _write_tensors(sink: Sink, stored: Mapping[str, Tensor], rank: int, dtype: str) -> None:
+    """Factors of less than the common rank are filled with zeros as they are written."""
+    width = DTYPES[dtype].itemsize
+    shapes = {name: _shape(name, tensor, rank) for name, tensor in stored.items()}
+    specs = [Spec(name, dtype, shape, width * shape[0] * shape[1]) for name, shape in shapes.items()]
     with sink.stream(WEIGHTS) as stream:
-        stream.write_all(itertools.chain([header(specs)], (raw(tensor) for tensor in stored.values())))
+        stream.write_all(
+            itertools.chain([header(specs)], (raw(_filled(t, shapes[name])) for name, t in stored.items()))
+        )
 
 
-def _config(ranks: Mapping[str, int], base_name: str) -> bytes:
-    """alpha = rank, so that PEFT scales by 1; modules by full path, so that no other layer matches."""
-    counts = Counter(ranks.values())
-    common = max(counts, key=lambda rank: (counts[rank], rank))
-    pattern = {path: rank for path, rank in ranks.items() if rank != common}
+def _shape(name: str, factor: Tensor, rank: int) -> tuple[int, int]:
+    rows, columns = factor.shape
+    return (rank, columns) if name.endswith(".lora_A.weight") else (rows, rank)
+
+
+def _filled(factor: Tensor, shape: tuple[int, int]) -> Tensor:
+    return pad(factor, (0, shape[1] - factor.shape[1], 0, shape[0] - factor.shape[0]))
+
+
+def _config(paths: Iterable[str], rank: int, base_name: str) -> bytes:
+    """alpha = rank, so that every reader scales by 1; modules by full path, so that no other layer matches."""
     return canonical_json(
         {
-            "alpha_pattern": pattern,
+            "alpha_pattern": {},
             "base_model_name_or_path": base_name,
             "bias": "none",
             "fan_in_fan_out": False,
             "inference_mode": True,
             "init_lora_weights": True,
-            "lora_alpha": common,
+            "lora_alpha": rank,
             "lora_dropout": 0.0,
             "modules_to_save": None,
             "peft_type": "LORA",
-            "r": common,
-            "rank_pattern": pattern,
-            "target_modules": sorted(ranks),
+            "r": rank,
+            "rank_pattern": {},
+            "target_modules": sorted(paths),
             "task_type": "CAUSAL_LM",
             "use_dora": False,
             "use_rslora": False,

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupmix.files import canonical_json, new_folder
-from soupmix.merge.adapter import write_adapter
+from soupmix.merge.adapter import readers_refuse, write_adapter
 from soupmix.merge.card import card
 from soupmix.merge.model import write_model
 from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
-from soupmix.merge.result import ADAPTER_DTYPE, Errors, Result
+from soupmix.merge.result import ADAPTER_DTYPE, Errors, Export, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack
 from soupmix.policy.grant import check_grant
@@ -64,12 +64,14 @@ class Saved:
         digests: file name -> "sha256:<hex>".
         errors: what was lost, relative to the exact deltas: "truncation" and "total" of an adapter,
             "rounding_loss" of a model.
+        warnings: why the result may mean little, or not be read, one sentence each.
     """
 
     folder: Path
     identity: str
     digests: Mapping[str, str]
     errors: Mapping[str, Errors]
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Saved {len(self.digests)} files in {self.folder}, identity {self.identity[:19]}...>"
@@ -96,14 +98,14 @@ def save(result: Result, modules: Mapping[str, Stack], folder: Path, keys: Signi
 
             digests = {name: digest.removeprefix("sha256:") for name, digest in sink.digests.items()}
             sink.write(MODEL_SIGNATURE, sign_model(folder.resolve().name, digests, keys.model))
-    return Saved(folder, result.identity, dict(sorted(sink.digests.items())), result.errors)
+    return Saved(folder, result.identity, dict(sorted(sink.digests.items())), result.errors, result.warnings)
 
 
 def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: SigningKeys) -> Result:
     """Write all files of a result to a sink; the same inputs and keys give the same bytes.
 
     Returns:
-        The result, with what writing it lost.
+        The result, with what writing it lost, and which readers will refuse it.
 
     Raises:
         PolicyError: the sink keeps what it is given, and the result's grant is the record of one, or was forged or changed
@@ -114,6 +116,7 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     if sink.keeps:
         check_grant(result.grant, "saving a soup")
     result.check()
+    result = replace(result, warnings=(*result.warnings, *_refusals(result.export, modules)))
     result = replace(result, errors=_tensors(result, modules, sink))
     sink.write(GRANT, canonical_json(result.grant.to_dict()))
     sink.write(RECIPE, recipe_yaml(result))
@@ -122,6 +125,12 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     sink.write(DIGESTS, canonical_json({"inputs": result.inputs, "outputs": dict(sink.digests)}))
     sink.write(PROVENANCE, keys.signed(provenance(result, sink.digests)).to_bytes())
     return result
+
+
+def _refusals(export: Export, modules: Mapping[str, Stack]) -> tuple[str, ...]:
+    if export.kind == "model":
+        return ()
+    return readers_refuse(modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE)
 
 
 def _tensors(result: Result, modules: Mapping[str, Stack], sink: Sink) -> Mapping[str, Errors]:

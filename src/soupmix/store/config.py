@@ -14,9 +14,10 @@ from soupmix.files import strict_json
 from soupmix.store.patterns import PatternTable
 from soupmix.store.targets import TARGET_FIELDS, Targets, parse_targets
 
-__all__ = ["LoraSettings", "check_alpha", "config_object", "parse_config"]
+__all__ = ["MAX_RANK", "LoraSettings", "check_alpha", "config_object", "parse_config"]
 
-_MAX_RANK = 4096
+MAX_RANK = 1 << 16
+"""Most columns of a factor, so that a sum of adapters can be one itself; the size of their file bounds what they cost."""
 _MAX_PATTERNS = 4096  # more than the linear layers of any model so far
 _NEUTRAL: tuple[Any, ...] = (None, False, "", [], {}, 0, 0.0)
 # What says how an adapter was made, or how it is to be run, and nothing of what it is when it is finished.
@@ -183,8 +184,8 @@ def _among(value: Any, allowed: tuple[Any, ...]) -> bool:
 
 
 def _rank(value: Any, field: str, where: str) -> int:
-    if type(value) is not int or not 1 <= value <= _MAX_RANK:
-        raise AdapterError(f"{where}: {field} must be a whole number from 1 to {_MAX_RANK}", reason="bad-config")
+    if type(value) is not int or not 1 <= value <= MAX_RANK:
+        raise AdapterError(f"{where}: {field} must be a whole number from 1 to {MAX_RANK}", reason="bad-config")
     return value
 
 
