@@ -13,6 +13,7 @@ from tests.attacks import (
     on_engines,
     on_grants,
     on_policies,
+    on_prompts,
     on_recipes,
     on_results,
     on_stores,
@@ -34,6 +35,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Policy documents": on_policies.ATTACKS,
     "Grants": on_grants.ATTACKS,
     "Recipes": on_recipes.ATTACKS,
+    "Prompts, and chat templates that are given": on_prompts.ATTACKS,
     "Engines: grants and layers": on_engines.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,
 }

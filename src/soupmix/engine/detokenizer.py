@@ -39,12 +39,11 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        kinds = set(_kinds(getattr(backend, "decoder", None)))
+        self._tokenizer, self._backend = tokenizer, getattr(tokenizer, "backend_tokenizer", None)
+        kinds = set(_kinds(getattr(self._backend, "decoder", None)))
         self._joins_bytes = "ByteFallback" in kinds
         self._spells_bytes = "ByteLevel" in kinds and kinds <= {"ByteLevel", "Sequence", "Fuse"}
-        self.is_python = backend is None
+        self.is_python = self._backend is None
         self.special = frozenset(self._special())
         self.data = lru_cache(maxsize=65536)(self._data)
 
@@ -55,6 +54,8 @@ class Detokenizer:
             BaseModelError: the tokenizer fails on its own tokens (reason "cannot-decode").
         """
         try:
+            if self._backend is not None:  # what transformers asks too, at a tenth of the time
+                return str(self._backend.decode(list(ids), skip_special_tokens=True))
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
         except Exception as error:  # a tokenizer in Python raises anything
             raise BaseModelError(

@@ -79,7 +79,9 @@ def _chat_tokens(backend: Backend, messages: Sequence[ChatMessage]) -> tuple[int
             somebody else's, or the model's template does not take such a conversation ("bad-conversation").
     """
     roles = [{"role": _role(each.role), "content": each.text()} for each in messages]
-    mark = next(filter(None, (backend.marker(each["content"]) for each in roles)), None)
+    said = [each["content"] for each in roles]
+    together = "".join(said)  # a template may write messages one behind the other
+    mark = next(filter(None, map(backend.marker, dict.fromkeys([*said, together]))), None)
     if mark is not None:
         raise RecipeError(
             f"a message holds {mark!r}, which to this model is the end or the beginning of one; leave it out",
