@@ -62,6 +62,14 @@ def test_a_policy_that_takes_seconds_a_request_is_not_loaded() -> None:
     assert time.process_time() - began < 5
 
 
+def test_only_bounds_that_overlap_are_blamed() -> None:
+    shelf = shelf_of(24)
+    alone = {"rule": "bounds", "adapter": "a00", "at_most": "0.9", "id": "alone"}
+    with pytest.raises(PolicyError, match=r"law\.yaml \(law\) rules\[") as caught:
+        load(alone, *crowd(500, 60, [ref.name for ref in shelf]), shelf=shelf)
+    assert "alone" not in str(caught.value)
+
+
 def test_what_is_loaded_is_answered_in_time() -> None:
     """As much as is let through, and requests that are outside of every face alike."""
     shelf = shelf_of(16)

@@ -1,12 +1,13 @@
 """What the objects of a policy look like at a prompt: one useful line."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from soupmix.errors import PolicyError, RecipeError, WeightError
-from soupmix.policy import Policy
+from soupmix.policy import Policy, parse_document
 from soupmix.weights import Weights
 from tests.support.policies import load, measured, norm_policy
 from tests.support.shelf import SHELF, digest_of
@@ -26,6 +27,16 @@ def test_one_line_each() -> None:
     assert repr(rule.ref) == "<RuleRef x.yaml (organisation) cap>"
     assert repr(binding) == "<Binding of friendly: x.yaml (organisation): at most 0.5>"
     assert repr(grant) == f"<Grant of friendly=0.5 for friendly=1, under {policy.digest[:19]}...>"
+
+
+def test_many_documents_are_cut_short() -> None:
+    content = json.dumps({"tier": "organisation", "issuer": "A", "version": "1", "rules": [CAP]})
+    documents = [
+        (name, parse_document(content, name)) for name in (f"document-{number:02}.yaml" for number in range(9))
+    ]
+    said = repr(Policy.assemble(documents, SHELF))
+    assert "document-03.yaml, ... for 6 adapters" in said or "document-03.yaml ... for 6 adapters" in said
+    assert len(said) < 150
 
 
 def test_what_a_merge_identity_is_made_of() -> None:
