@@ -359,6 +359,61 @@ def test_names_without_a_scaling_need_a_config(handmade: Handmade, shapes: Mappi
     assert caught.value.reason == "missing"
 
 
+# --- weights that are saved beside factors
+
+
+def _with_embeddings(folder: Path, base: Base, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """As PEFT saves them when a vocabulary was resized; the base's head is tied to its embeddings."""
+    saved = change(load_file(base.folder / "model.safetensors")["model.embed_tokens.weight"])
+    more = {f"base_model.model.{name}.weight": saved.clone() for name in ("model.embed_tokens", "lm_head")}
+    save_file(load_file(folder / TENSORS) | more, folder / TENSORS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved,
+        lambda saved: saved.bfloat16(),
+        lambda saved: saved.double(),
+        lambda saved: torch.cat([saved, torch.ones(3, saved.shape[1])]),
+        lambda saved: saved[:-2].contiguous(),
+    ],
+    ids=["the same", "rounded", "in F64", "more rows", "fewer rows"],
+)
+def test_embeddings_that_are_the_base_s_own_are_left_out(
+    handmade: Handmade, tiny_base: Base, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    folder = handmade()
+    expected = _deltas(folder, tiny_base.layers().linear_shapes())
+    _with_embeddings(folder, tiny_base, change)
+    store, notes = Store(tmp_path / "store", create=True), list[Finding]()
+    store.add(folder, dimension="d", pole="p", base=tiny_base, tell=notes.append)
+    assert [note.kind for note in notes] == ["unchanged"]
+    _same(_deltas(store.path("p"), tiny_base.layers().linear_shapes()), expected)
+
+
+def _nudged(saved: torch.Tensor) -> torch.Tensor:
+    saved[-1, -1] += 1e-3
+    return saved
+
+
+@pytest.mark.parametrize("change", [_nudged, torch.zeros_like, lambda saved: saved.T.contiguous(), torch.flatten])
+def test_embeddings_that_changed_are_refused(
+    handmade: Handmade, tiny_base: Base, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    folder = handmade()
+    _with_embeddings(folder, tiny_base, change)
+    with pytest.raises(AdapterError, match="embedding") as caught:
+        Store(tmp_path / "store", create=True).add(folder, dimension="d", pole="p", base=tiny_base)
+    assert caught.value.reason == "embedding"
+
+
+def test_a_full_model_is_no_adapter(tiny_base: Base) -> None:
+    with pytest.raises(AdapterError, match="soupmix adapters extract") as caught:
+        read_adapter(tiny_base.folder)
+    assert caught.value.reason == "full-model"
+
+
 # --- what lies beside, compared with the base
 
 

@@ -133,9 +133,9 @@ def test_of_a_pattern_without_end() -> None:
          "(base_model.model.<module>.lora_A.weight or lora_B.weight)", "bad-key"),
         ({"a" * 257: (2, 32)}, f"holds a tensor with a name of 257 characters ({'a' * 120!r})", "bad-key"),
         ({"base_model.model.lm_head.lora_A.weight": (2, 32)}, "adapts an embedding or the output head "
-         "('base_model.model.lm_head.lora_A.weight'): not supported", "embedding"),
+         "('base_model.model.lm_head.lora_A.weight'), and a store holds factors of other layers: " + EXTRACT, "embedding"),
         ({A0.replace("lora_A", "lora_magnitude_vector"): (2, 32)},
-         f"holds DoRA magnitudes ('base_model.model.{LAYER}.lora_magnitude_vector.weight'): DoRA is not supported",
+         f"holds DoRA magnitudes ('base_model.model.{LAYER}.lora_magnitude_vector.weight'), which no factors say: {EXTRACT}",
          "dora"),
         ({A0: torch.ones(2, 32).int()}, f"stores '{A0}' as I32; allowed: F32, F16, BF16, F64", "dtype"),
         ({A0: None}, f"has no lora_A for {LAYER}", "missing-factor"),

@@ -14,7 +14,7 @@ from soupmix.files import strict_json
 from soupmix.store.patterns import PatternTable
 from soupmix.store.targets import TARGET_FIELDS, Targets, parse_targets
 
-__all__ = ["MAX_RANK", "LoraSettings", "check_alpha", "config_object", "parse_config"]
+__all__ = ["EXTRACT", "MAX_RANK", "LoraSettings", "check_alpha", "config_object", "parse_config"]
 
 MAX_RANK = 1 << 16
 """Most columns of a factor, so that a sum of adapters can be one itself; the size of their file bounds what they cost."""
@@ -43,7 +43,8 @@ _OWN = frozenset({"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern
 _PROMPTS = frozenset({
     "ADAPTION_PROMPT", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "XLORA",
 })  # fmt: skip
-_EXTRACT = "`soupmix adapters extract` makes a plain LoRA of the tuned model, and says what is lost"
+EXTRACT = "`soupmix adapters extract` makes a plain LoRA of the tuned model, and says what is lost"
+"""What to do with what is no plain LoRA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _check_type(config: Mapping[str, Any], where: str) -> None:
     if kind == "LORA":
         return
     if isinstance(kind, str) and kind not in _PROMPTS:
-        why = f"which is no plain LoRA: {_EXTRACT}"
+        why = f"which is no plain LoRA: {EXTRACT}"
     else:
         why = "which changes no weights, and soupmix merges changes of weights: train a LoRA adapter instead"
     raise AdapterError(f"{where} says peft_type = {_shown(kind)}, {why}", reason="unsupported")
@@ -136,12 +137,12 @@ def _check_field(field: str, value: Any, where: str) -> None:
     if field == "init_lora_weights":
         if not _among(value, _BASE_KEPT):
             raise AdapterError(
-                f"{where} says init_lora_weights = {_shown(value)}, so it was trained against a changed base: {_EXTRACT}",
+                f"{where} says init_lora_weights = {_shown(value)}, so it was trained against a changed base: {EXTRACT}",
                 reason="unsupported",
             )
     elif field in _ALLOWED:
         if not _among(value, (_ALLOWED[field],)):
-            more = f"; {_EXTRACT}" if field == "bias" else ""
+            more = f"; {EXTRACT}" if field == "bias" else ""
             raise AdapterError(
                 f"{where} says {field} = {_shown(value)}; soupmix supports {_ALLOWED[field]!r}{more}",
                 reason="unsupported",
@@ -159,7 +160,7 @@ def _check_field(field: str, value: Any, where: str) -> None:
 def _in_use(field: str, where: str) -> AdapterError:
     if field in _MORE:
         return AdapterError(
-            f"{where} uses {field!r}, which is more than factors of linear layers: {_EXTRACT}", reason="unsupported"
+            f"{where} uses {field!r}, which is more than factors of linear layers: {EXTRACT}", reason="unsupported"
         )
     if field in _NO_WEIGHTS:
         return AdapterError(

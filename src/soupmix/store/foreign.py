@@ -10,7 +10,7 @@ from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 from soupmix.files import canonical_json
 from soupmix.sealed import Sealed
-from soupmix.store.config import LoraSettings, check_alpha
+from soupmix.store.config import EXTRACT, LoraSettings, check_alpha
 from soupmix.store.names import TensorPart
 from soupmix.store.reader import check_dtype, factor_key, load_tensors, split_key
 
@@ -43,7 +43,7 @@ def mlx_settings(config: Mapping[str, Any], where: str) -> MlxSettings | None:
     if config.get("fine_tune_type", "lora") != "lora":
         raise AdapterError(
             f"{where} says fine_tune_type = {str(config['fine_tune_type'])[:60]!a}, which is no plain LoRA: fuse it with "
-            "mlx_lm.fuse, and `soupmix adapters extract` makes a LoRA of the tuned model, and says what is lost",
+            f"mlx_lm.fuse, then {EXTRACT}",
             reason="unsupported",
         )
     said = config.get("lora_parameters")
@@ -99,7 +99,9 @@ def rewritten(
     factors: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
     for key, tensor in load_tensors(tensors, where).items():
-        part = parts[key]
+        part = parts.get(key)
+        if part is None:
+            continue  # a weight of the base's own
         if part.side == "alpha":
             alphas[part.module] = _number(tensor, key, where)
         else:

@@ -17,17 +17,19 @@ from soupmix.findings import Finding
 from soupmix.sealed import Sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.beside import beside
-from soupmix.store.config import LoraSettings, config_object, parse_config
+from soupmix.store.config import EXTRACT, LoraSettings, config_object, parse_config
 from soupmix.store.folder import SourceFolder, source_folder
 from soupmix.store.foreign import MlxSettings, check_parts, in_peft_form, mlx_settings, rewritten
 from soupmix.store.names import TensorPart, parts_of
 from soupmix.store.reader import CONFIG, MAX_BYTES, MAX_CONFIG, TENSORS, AdapterFiles, header_of, sealed_bytes
+from soupmix.store.unchanged import unchanged
 
 __all__ = ["CARD", "MAX_CARD", "PICKLED", "Source", "open_source", "read_adapter"]
 
 CARD = "README.md"
 MAX_CARD = 1 << 20
 _MLX_TENSORS = "adapters.safetensors"
+_MODEL_CONFIG = "config.json"
 _SAFETENSORS = ".safetensors"
 PICKLED = "adapter_model.bin"
 
@@ -56,7 +58,10 @@ def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]] | None = No
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read, before it is in any form: parts of the file by name of tensor, and what the config says, if any is there."""
+    """What was read, before it is in any form: parts of the file by name of tensor, and what the config says, if any is there.
+
+    `own` are tensors of the file that are the base's own, and so are neither in `slots` nor in `parts`.
+    """
 
     folder: Path
     name: str
@@ -65,6 +70,7 @@ class _Read:
     tensors: Sealed
     slots: Mapping[str, StoredTensor]
     parts: Mapping[str, TensorPart]
+    own: frozenset[str]
 
     @property
     def where(self) -> str:
@@ -73,7 +79,7 @@ class _Read:
     @property
     def kept(self) -> bool:
         """Whether the very bytes are kept."""
-        return isinstance(self.settings, LoraSettings) and in_peft_form(self.slots, self.parts)
+        return isinstance(self.settings, LoraSettings) and not self.own and in_peft_form(self.slots, self.parts)
 
 
 @contextmanager
@@ -94,7 +100,7 @@ def open_source(path: Path, shapes: Mapping[str, tuple[int, int]], base: Base | 
         settings = None if config is None else _settings(config, str(folder.path / CONFIG))
         name = path.name if alone else _tensors_name(folder)
         with folder.sealed(name, cap=MAX_BYTES) as tensors:
-            read = _understood(folder.path, name, config, settings, tensors, shapes)
+            read = _understood(folder.path, name, config, settings, tensors, shapes, base)
             card, left = _card(folder)
             said = None if settings is None else settings.base
             others = () if base is None else beside(folder, said, base)
@@ -116,6 +122,11 @@ def _tensors_name(folder: SourceFolder) -> str:
             f"it with `soupmix adapters convert {folder.path} NEW_FOLDER`, in a process that can do nothing else",
             reason="pickle",
         )
+    if folder.holds(_MODEL_CONFIG) and not folder.holds(CONFIG):
+        raise AdapterError(
+            f"{folder.path} is the folder of a full model, and of no adapter: {EXTRACT}",
+            reason="full-model",
+        )
     found = folder.names(_SAFETENSORS)
     return found[0] if len(found) == 1 else TENSORS
 
@@ -126,17 +137,20 @@ def _understood(
     config: bytes | None,
     settings: LoraSettings | MlxSettings | None,
     tensors: Sealed,
-    base: Iterable[str],
+    paths: Iterable[str],
+    base: Base | None,
 ) -> _Read:
     where = str(folder / name)
     slots = header_of(tensors, where)
-    parts = parts_of(slots, base, where)
+    parts = parts_of(slots, paths, where)
+    own = frozenset[str]() if base is None else unchanged(slots.keys() - parts.keys(), tensors, base, where)
+    slots = {key: slot for key, slot in slots.items() if key not in own}
     check_parts(slots, parts, where)
     if not parts:
         raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
     if config is None and not _says_its_scaling(parts):
         raise AdapterError(f"{folder / CONFIG} is missing", reason="missing")
-    return _Read(folder, name, config, settings, tensors, slots, parts)
+    return _Read(folder, name, config, settings, tensors, slots, parts, own)
 
 
 def _says_its_scaling(parts: Mapping[str, TensorPart]) -> bool:
@@ -167,7 +181,13 @@ def _card(folder: SourceFolder) -> tuple[bytes | None, tuple[Finding, ...]]:
 
 
 def _form_notes(read: _Read) -> Iterator[Finding]:
-    if not read.kept:
+    if read.own:
+        yield Finding(
+            "unchanged",
+            read.name,
+            f"{read.name} also holds weights that are the base's own, as {min(read.own)}: they are left out",
+        )
+    if not in_peft_form(read.slots, read.parts) or not isinstance(read.settings, LoraSettings):
         form = {MlxSettings: "MLX-LM's", LoraSettings: "PEFT's under other names"}.get(type(read.settings), "kohya's")
         yield Finding(
             "rewritten",

@@ -17,7 +17,7 @@ from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 from soupmix.sealed import Sealed, read_sealed, sealed
 from soupmix.store.adapter import Factors
-from soupmix.store.config import LoraSettings, parse_config
+from soupmix.store.config import EXTRACT, LoraSettings, parse_config
 from soupmix.store.names import MAX_KEY
 
 if TYPE_CHECKING:
@@ -247,10 +247,11 @@ def split_key(key: str, where: str) -> tuple[str, str]:
         raise AdapterError(f"{where} holds a tensor with a name of {len(key)} characters ({shown})", reason="bad-key")
     if _EMBEDDING.search(key):
         raise AdapterError(
-            f"{where} adapts an embedding or the output head ({shown}): not supported", reason="embedding"
+            f"{where} adapts an embedding or the output head ({shown}), and a store holds factors of other layers: {EXTRACT}",
+            reason="embedding",
         )
     if key.endswith((".lora_magnitude_vector", ".lora_magnitude_vector.weight")):
-        raise AdapterError(f"{where} holds DoRA magnitudes ({shown}): DoRA is not supported", reason="dora")
+        raise AdapterError(f"{where} holds DoRA magnitudes ({shown}), which no factors say: {EXTRACT}", reason="dora")
     match = _KEY.fullmatch(key)
     if match is None:
         raise AdapterError(
