@@ -171,6 +171,18 @@ ATTACKS = (
         _changed("config.json", num_hidden_layers=10**9),
     ),
     _base("head-of-a-billion", "allocate by the config", "bad-config", _changed("config.json", head_dim=10**9)),
+    _base(
+        "vision-of-a-billion-layers",
+        "build for ever",
+        "bad-config",
+        _changed("config.json", vision_config={"depth": 10**9}),
+    ),
+    _base(
+        "a-list-repeated-a-billion-times",
+        "allocate by the config",
+        "bad-config",
+        _changed("config.json", model_type="gpt_neo", attention_types=[[["global"], 10**9]]),
+    ),
     _base("width-of-a-billion", "allocate by the config", "bad-config", _changed("config.json", hidden_size=10**9)),
     _base(
         "layers-without-weights",

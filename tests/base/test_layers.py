@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from soupmix.base import Base, LayerTable, layers, resolve
+from soupmix.base import Base, LayerTable, layers, loading, resolve
 from soupmix.errors import BaseModelError
 from tests.support.families import make_family
 
@@ -153,6 +153,16 @@ def test_a_config_of_no_model_is_refused(tiny_base: Base, tmp_path: Path, fields
         _edited(tiny_base, tmp_path / "edited", **fields).layers()
     assert caught.value.reason == reason
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_model_with_far_more_parts_than_tensors_is_not_built(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_MOST_CALLS", 10)
+    monkeypatch.setattr(loading, "_CALLS_A_TENSOR", 1)
+    with pytest.raises(BaseModelError, match="far more parts than the 20 tensors") as caught:
+        _edited(tiny_base, tmp_path / "edited").layers()
+    assert caught.value.reason == "bad-config"
 
 
 def test_a_table_is_made_once_and_anew_when_the_config_changes(tiny_base: Base, tmp_path: Path) -> None:

@@ -35,9 +35,10 @@ _LIMITS: Final = {
 }
 """Name -> most bytes. Weights aside, whatever else lies in the folder (code, pickles, adapters, templates) is not seen."""
 _ATTENTION: Final = {None, "eager", "sdpa"}
-_LAYERS: Final = re.compile(r"(num|n)_(hidden_|decoder_)?layers?")
+_LAYERS: Final = re.compile(r"(num|n)_(hidden_|decoder_)?layers?|layers|depth")
 _SIDE: Final = re.compile(r"\w+_(size|dim|rank)|(num|n)_\w+|d_\w+|n_(embd|inner)")
 _MOST_NESTED: Final = 16
+_MOST_REPEATED: Final = 1 << 25
 
 
 def companions(folder: Path) -> tuple[Path, ...]:
@@ -61,9 +62,15 @@ def check_config(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
         config = strict_json(path.read_bytes())
         if not isinstance(config, dict):
             raise ValueError("it is not an object")
-        fields = list(_fields(config))
+        fields, inner = list(_fields(config)), list(_nested(config))
     except (OSError, ValueError, RecursionError) as error:
         raise BaseModelError(f"{path} cannot be read: {error}", reason="bad-config") from None
+    if len(inner) * sum(abs(each) for each in inner if isinstance(each, int)) > _MOST_REPEATED:
+        raise BaseModelError(
+            f"{path} has lists in lists whose numbers are too large, some of which say how often others are repeated; the "
+            "folder is damaged or hostile",
+            reason="bad-config",
+        )
     largest = max((side for info in tensors.values() for side in info.shape), default=0)
     for key, value in fields:
         if "_implementation" in key and value not in _ATTENTION:
@@ -108,3 +115,15 @@ def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for inner in value:
             yield from _fields(inner, depth + 1)
+
+
+def _nested(value: Any, lists: int = 0) -> Iterator[Any]:
+    """Everything that lies in a list within a list; how deep is checked by `_fields`."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _nested(inner, lists)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _nested(inner, lists + 1)
+    if lists > 1:
+        yield value

@@ -16,6 +16,8 @@ from soupmix.errors import BaseModelError
 
 __all__ = ["empty_model", "load_model", "load_tokenizer", "plainly", "saying"]
 
+_MOST_CALLS, _CALLS_A_TENSOR = 100_000, 100  # of torch; a model of transformers makes some ten a tensor
+
 
 def load_model(folder: Path, dtype: Any) -> Any:
     """The causal language model of a folder, on the CPU.
@@ -59,10 +61,36 @@ def empty_model(folder: Path) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    check_config(folder, read_tensors(folder))
-    with plainly(folder, [folder / CONFIG]) as plain, saying(folder), torch.device("meta"):
+    tensors = read_tensors(folder)
+    check_config(folder, tensors)
+    with (
+        plainly(folder, [folder / CONFIG]) as plain,
+        saying(folder),
+        torch.device("meta"),
+        _few_calls(folder, len(tensors)),
+    ):
         config = AutoConfig.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def _few_calls(folder: Path, tensors: int) -> Any:
+    """Ends the making of a model that has far more parts than there are tensors, such as a million experts of no size."""
+    from torch.overrides import TorchFunctionMode
+
+    class Counting(TorchFunctionMode):
+        left = _MOST_CALLS + _CALLS_A_TENSOR * tensors
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise BaseModelError(
+                    f"config.json of base model {folder} is of a model with far more parts than the {tensors} tensors of the "
+                    "folder; it is damaged or hostile",
+                    reason="bad-config",
+                )
+            return function(*args, **(kwargs or {}))
+
+    return Counting()
 
 
 def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
