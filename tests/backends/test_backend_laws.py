@@ -13,6 +13,7 @@ import pytest
 from soupmix.backends import Backend, Delta, Limits, Request, Sampling
 from soupmix.backends.local import LocalBackend
 from soupmix.base import Base
+from soupmix.batching import LoopName
 from soupmix.engine import Engine
 from soupmix.errors import Overloaded, PolicyError, RecipeError
 from soupmix.policy import Grant
@@ -26,12 +27,13 @@ LIMITS = Limits(rows=4, length=64, waiting=8)
 TALK = [{"role": "user", "content": "why?"}]
 
 
-@pytest.fixture(scope="module", params=["local", "echo"])
+@pytest.fixture(scope="module", params=["local", "padded", "echo"])
 def opened(request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store) -> Opener:
     if request.param == "echo":
         return lambda: EchoBackend(LIMITS)
     engine = Engine.load(tiny_base, pico_store)
-    return lambda: LocalBackend(engine, LIMITS)
+    loop: LoopName = "padded" if request.param == "padded" else "running"
+    return lambda: LocalBackend(engine, LIMITS, loop=loop)
 
 
 @pytest.fixture(scope="module")

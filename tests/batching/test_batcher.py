@@ -27,9 +27,9 @@ SMALL = Limits(rows=5, length=256, waiting=64, chunk=16)
 WORDS = ["why is the sky blue?", "hi", "tell me about tides and the moon, at some length, please", "what is rust?", "é"]
 
 
-@pytest.fixture
-def batcher(engine: Engine) -> Iterator[Batcher]:
-    with Batcher(engine, SMALL) as made:
+@pytest.fixture(params=["running", "padded"])
+def batcher(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Batcher]:
+    with Batcher(engine, SMALL, loop=request.param) as made:
         yield made
 
 
@@ -160,7 +160,8 @@ def test_weights_change_between_turns(batcher: Batcher, engine: Engine, grant: G
         (text,) = answer(batcher, [Request(engine.chat_tokens(talk), who, Sampling(max_new_tokens=10), person="ann")])
         assert text == engine.complete([talk], [who], sampling=Sampling(max_new_tokens=10))[0].text
         talk += [{"role": "assistant", "content": text}, {"role": "user", "content": "and?"}]
-    assert batcher.state().cached_prompts >= 1, "the second turn goes on from the first"
+    if batcher.loop.name == "running":
+        assert batcher.state().cached_prompts >= 1, "the second turn goes on from the first"
 
 
 def test_a_cancelled_answer_leaves_and_disturbs_nobody(batcher: Batcher, engine: Engine, grant: Granter) -> None:
@@ -285,9 +286,9 @@ def test_a_row_that_is_not_finite_ends_alone(engine: Engine, grant: Granter, mon
             out.logits[0, 0, 7] = torch.nan
         return out
 
-    monkeypatch.setattr(engine.model, "forward", first_row_is_nan)
     few = Sampling(max_new_tokens=8)
     with Batcher(engine, SMALL) as batcher:
+        monkeypatch.setattr(engine.model, "forward", first_row_is_nan)
         pending = [
             ask(batcher, Request(engine.chat_tokens(WORDS[1]), who, few)) for who in (grant(calm=1), grant(loud=1))
         ]

@@ -5,7 +5,7 @@ from typing import Self
 
 from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Ticket, Vocabulary
 from soupmix.base import Base
-from soupmix.batching import Batcher
+from soupmix.batching import Batcher, LoopName
 from soupmix.engine import Engine
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.methods import DEFAULT
@@ -19,19 +19,32 @@ class LocalBackend:
     """A `soupmix.backends.Backend` over an engine. A context manager, which closes at the end.
 
     Attributes:
-        limits, methods, vocabulary: see `Backend`. One running batch merges by one method.
+        limits, methods, vocabulary: see `Backend`. One running batch merges by one method. A row has at most as many tokens
+            as the model has positions.
 
     Args:
         engine: a loaded engine. limits: how much runs and waits at once. method: how adapters are merged.
+        loop: see `Batcher`; None: what a trial finds right for the engine's model.
 
     Raises:
-        BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
+        BaseModelError: the running loop is asked for and not right for this model (reason "unsupported-attention").
         RecipeError: an unknown method, or one that needs adapters of one rank, where ranks differ.
     """
 
-    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = DEFAULT) -> None:  # noqa: B008  # frozen
-        self.limits, self.methods, self.vocabulary = limits, (method,), _vocabulary(engine)
-        self._engine, self._batcher = engine, Batcher(engine, limits, method=method)  # last: it starts a thread
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        *,
+        method: str = DEFAULT,
+        loop: LoopName | None = None,
+    ) -> None:
+        self.methods, self.vocabulary = (method,), _vocabulary(engine)
+        self._engine, self._batcher = (
+            engine,
+            Batcher(engine, limits, method=method, loop=loop),
+        )  # last: it starts a thread
+        self.limits = self._batcher.limits
 
     @classmethod
     def open(

@@ -169,6 +169,7 @@ class State:
         steps, prompt_tokens, generated_tokens: computed since the start.
         cached_tokens: prompt tokens whose keys and values were taken from an earlier answer, since the start.
         cached_prompts: prompts with such tokens. seconds: time spent in steps.
+        loop: how answers are computed beside each other, if there is more than one way. why: it is this one.
     """
 
     alive: bool = True
@@ -181,6 +182,8 @@ class State:
     cached_tokens: int = 0
     cached_prompts: int = 0
     seconds: float = 0.0
+    loop: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

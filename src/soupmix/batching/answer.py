@@ -3,6 +3,7 @@
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from soupmix.batching.schedule import Job
 from soupmix.engine.detokenizer import Continuation, Detokenizer
 from soupmix.errors import SoupmixError
 
-__all__ = ["Answer", "Chosen", "TokenNames", "Writer"]
+__all__ = ["Answer", "Chosen", "TokenNames", "W", "WeightedJob", "Writer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,25 @@ class Chosen:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Answer(Job):
-    """A job of the scheduler with everything else that making its answer needs.
+class WeightedJob(Job):
+    """A job of the scheduler with its soup.
+
+    Attributes:
+        weights: one per adapter [K] fp32, in the engine's order, on its device.
+    """
+
+    weights: Tensor
+
+
+W = TypeVar("W", bound=WeightedJob)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Answer(WeightedJob):
+    """A job with everything else that making its answer needs.
 
     Attributes:
         request: what was asked.
-        weights: one per adapter [K] fp32, in the engine's order, on its device.
         uniform: random numbers [max_new_tokens] fp32 in [0, 1), one per token that is drawn.
         writer: turns token ids into text.
         sink: called with every `Delta`, from the batcher's thread.
@@ -43,7 +57,6 @@ class Answer(Job):
     """
 
     request: Request
-    weights: Tensor
     uniform: Tensor
     writer: "Writer"
     sink: Callable[[Delta], None]

@@ -10,10 +10,14 @@ from typing import Self
 
 from soupmix.backends.protocol import Delta, Limits, Request, State
 from soupmix.batching.answer import Answer, Chosen, Writer
-from soupmix.batching.runner import Runner
+from soupmix.batching.padded import PaddedLoop, Rounds
+from soupmix.batching.probe import LoopName, choose_loop
+from soupmix.batching.runner import Loop, Runner
 from soupmix.batching.schedule import Plan, Scheduler
+from soupmix.batching.slotted import SlottedLoop
 from soupmix.engine import Engine
 from soupmix.engine.detokenizer import Continuation
+from soupmix.engine.positions import check_fits
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT
@@ -48,23 +52,39 @@ class Batcher:
 
     Args:
         engine: a loaded engine. `Engine.complete` may be called meanwhile: steps and calls take turns.
-        limits: how much runs and waits at once.
+        limits: how much runs and waits at once; `length` is lowered to the model's positions.
         method: how adapters are merged, one of `soupmix.methods.served`.
+        loop: "running", over slots, or "padded", in rounds; None: the running one if a trial finds it right for this model.
+
+    Attributes:
+        limits: as they hold.
+        loop: how answers are computed, and why so; see `soupmix.batching.probe`.
 
     Raises:
-        BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
+        BaseModelError: the running loop is asked for and not right for this model (reason "unsupported-attention").
         RecipeError: an unknown method, or one that needs adapters of one rank, where ranks differ.
     """
 
-    def __init__(self, engine: Engine, limits: Limits = Limits(), *, method: str = DEFAULT) -> None:  # noqa: B008  # frozen
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        *,
+        method: str = DEFAULT,
+        loop: LoopName | None = None,
+    ) -> None:
         engine.check_method(method)
+        limits = replace(limits, length=min(limits.length, engine.positions or limits.length))
         self.limits, self.engine, self.method = limits, engine, method
-        self._runner = Runner(engine, limits.rows, limits.length, method)
-        self._scheduler = Scheduler[Answer](limits)
+        self.loop = choose_loop(engine, method, loop)
+        running = self.loop.name == "running"
+        computes: Loop = SlottedLoop(engine, limits, method) if running else PaddedLoop(engine, method)
+        self._runner = Runner(engine, computes)
+        self._scheduler: Scheduler[Answer] = Scheduler(limits) if running else Rounds(limits)
         self._shared, self._anonymous = tuple[tuple[int, ...], ...](), count()
         self._changed = threading.Condition()
         self._deadline: float | None = None  # set once nothing new is taken
-        self._state = State()
+        self._state = State(loop=self.loop.name, why=self.loop.why)
         self._thread = threading.Thread(target=self._run, name="soupmix-batcher", daemon=True)
         self._thread.start()
 
@@ -136,13 +156,7 @@ class Batcher:
         (weights,) = self.engine.weights([request.grant], self.method)
         if not request.prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
-        asked = len(request.prompt) + request.sampling.max_new_tokens
-        if asked > self.limits.length:
-            raise RecipeError(
-                f"{len(request.prompt)} tokens of prompt and {request.sampling.max_new_tokens} of answer are {asked}, "
-                f"and at most {self.limits.length} fit; shorten the prompt or ask for a shorter answer",
-                reason="too-long",
-            )
+        check_fits(len(request.prompt), request.sampling.max_new_tokens, self.limits.length)
         if request.method not in {None, self.method}:
             raise RecipeError(
                 f"method '{request.method}' is asked for, and this batch merges by '{self.method}'", reason="method"
@@ -219,7 +233,7 @@ class Batcher:
         started = time.perf_counter()
         try:
             made = self._runner.step(plan)
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except (RuntimeError, ValueError, MemoryError, SoupmixError) as error:
             _log.exception("a step failed")
             self._fail(
                 [feed.job for feed in plan.feeds], SoupmixError(f"the step failed: {error}", reason="step-failed")

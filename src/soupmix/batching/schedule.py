@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from soupmix.backends.protocol import Limits
 
-__all__ = ["Feed", "Job", "Plan", "Scheduler"]
+__all__ = ["Feed", "J", "Job", "Plan", "Scheduler"]
 
 
 @dataclass(slots=True, eq=False)

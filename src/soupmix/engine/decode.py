@@ -16,10 +16,11 @@ from transformers.cache_utils import DynamicLayer
 from soupmix.backends.protocol import MOST_SEEDS, Sampling
 from soupmix.engine.sampling import choose, stream
 
-__all__ = ["Tokens", "decode"]
+__all__ = ["SHRINK_AT", "PaddedBatch", "Tokens", "decode", "left_padded"]
 
 _ROOM = 64  # tokens
-_SHRINK_AT = 0.8  # rows are dropped together, as each drop copies the KV cache of all others
+SHRINK_AT = 0.8
+"""Rows that have ended are dropped together, once so many are left: each drop copies the KV cache of all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,9 @@ def decode(
     finished = [False] * len(ids)
     rows = list(range(len(ids)))
     live = torch.ones(len(ids), dtype=torch.bool)
-    cache = _roomy_cache(model.config)
-    # transformers 5.24 calls it by another name
-    held = {"cache" if "cache" in signature(model.forward).parameters else "past_key_values": cache}
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    batch = PaddedBatch(model, ids, mask)
     for step in range(sampling.max_new_tokens):
-        # an index tensor, not 1: the slice that 1 takes is strided, and torch would then copy lm_head once per row
-        last = torch.tensor([ids.shape[1] - 1], device=ids.device)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=last, **held).logits[
-            :, -1
-        ]
-        chosen = choose(logits, samplings, uniform[:, step])
+        chosen = choose(batch.logits(), samplings, uniform[:, step])
         for slot, token in enumerate(chosen.tolist()):
             if live[slot]:
                 finished[rows[slot]] = token in stop
@@ -83,16 +76,69 @@ def decode(
         left = int(live.sum())
         if left == 0:
             break
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-        positions, ids = positions[:, -1:] + 1, chosen[:, None]
-        if left <= _SHRINK_AT * len(rows):
+        batch.add(chosen, live.to(ids.device))
+        if left <= SHRINK_AT * len(rows):
             kept = live.nonzero()[:, 0].to(ids.device)
-            cache.batch_select_indices(kept)
+            batch.keep(kept)
             keep(kept)
-            mask, positions, ids, uniform = mask[kept], positions[kept], ids[kept], uniform[kept.cpu()]
+            uniform = uniform[kept.cpu()]
             rows, samplings = ([each[slot] for slot in kept.tolist()] for each in (rows, samplings))
             live = torch.ones(len(rows), dtype=torch.bool)
     return [Tokens(tuple(t), f) for t, f in zip(taken, finished, strict=True)]
+
+
+def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids with padding before the shorter rows, and 1 for every token and 0 for padding: [rows, longest] int64 each."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*[0] * (longest - len(row)), *row] for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+class PaddedBatch:
+    """A left-padded batch while it is decoded, with the cache that transformers has for its model.
+
+    Args:
+        model: a transformers causal language model.
+        ids: prompt tokens [rows, length] int64, on the model's device. mask: 1 for a token, 0 for padding, same shape. The model
+            is told of it only if there is padding: a state-space layer may take it for one of its inputs later on.
+    """
+
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor) -> None:
+        self._model, self._ids, self._mask = model, ids, mask
+        self._is_padded = not bool(mask.all())
+        self._positions = (mask.cumsum(1) - 1).clamp(min=0)
+        self._cache = _roomy_cache(model.config)
+        # transformers 5.24 calls it by another name
+        self._name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+    def logits(self) -> Tensor:
+        """Compute what is next, first the prompts and then what was added: logits behind it [rows, vocabulary]."""
+        # an index tensor, not 1: the slice that 1 takes is strided, and torch would then copy lm_head once per row
+        last = torch.tensor([self._ids.shape[1] - 1], device=self._ids.device)
+        out = self._model(
+            input_ids=self._ids,
+            attention_mask=self._mask if self._is_padded else None,
+            position_ids=self._positions,
+            logits_to_keep=last,
+            use_cache=True,
+            **{self._name: self._cache},
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+    def add(self, tokens: Tensor, live: Tensor) -> None:
+        """Go on with one more token in every row, [rows] int64. Rows that are not live [rows] bool have ended.
+
+        They stay where they are, as a model may know no position beyond.
+        """
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)
+        self._positions, self._ids = self._positions[:, -1:] + live[:, None], tokens[:, None]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only, in this order, indices [kept] int64."""
+        self._cache.reorder_cache(rows)  # of all kinds of layers only this selects whatever they hold
+        self._mask, self._positions, self._ids = self._mask[rows], self._positions[rows], self._ids[rows]
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed

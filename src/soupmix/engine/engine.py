@@ -1,9 +1,10 @@
 """Request time: one model, its adapters in memory once, and a soup per row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import Tensor
 from soupmix.backends.protocol import Sampling
 from soupmix.base import Base, load_model, load_tokenizer, resolve
 from soupmix.dtypes import WORDS, dtype_code, torch_dtype
-from soupmix.engine.decode import Tokens, decode
+from soupmix.engine.decode import Tokens, decode, left_padded
 from soupmix.engine.detokenizer import Detokenizer
+from soupmix.engine.direct import read_directly
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
+from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts
 from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
+from soupmix.engine.together import Company, Together, company
 from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.methods import DEFAULT, check_linear, served
@@ -76,6 +80,7 @@ class Engine:
         self.detokenizer = Detokenizer(tokenizer)
         self.prompts = Prompts(tokenizer, _known_tokens(model, tokenizer))
         self._groups = groups
+        self._company: Company | None = None
 
     def __repr__(self) -> str:
         """Such as "<Engine of SmolLM2-135M-Instruct in bfloat16 on cpu, 2 adapters: concise, friendly>"."""
@@ -139,7 +144,8 @@ class Engine:
         model = model.to(device)
         loaded = LoadedAdapters.of(adapters, policy)
         batch = ActiveBatch(loaded, torch.device(device))
-        return cls(model, tokenizer, loaded, batch, insert(model, adapters, batch, fused=fused), found.digest)
+        groups = insert(model, adapters, batch, fused=fused, left=read_directly(model))
+        return cls(model, tokenizer, loaded, batch, groups, found.digest)
 
     def generate(
         self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = DEFAULT, **sampling: Any
@@ -163,28 +169,60 @@ class Engine:
             grants: one per prompt; a grant of nothing is the bare base.
             sampling: how tokens are chosen, and how many at most; None: greedily, 256.
             method: how adapters are merged, one of `soupmix.methods.served`; the exact sum of deltas if not given.
-            batch_size: rows that are computed at once; prompts of similar length are put together.
+            batch_size: most rows that are computed at once; prompts of similar length are put together, and those of another
+                length apart where padding changes what this model computes.
 
         Returns:
             One `Completion` per prompt, in order. A row's answer does not depend on the other rows.
 
         Raises:
-            RecipeError: there are not as many grants as prompts (reason "lengths"), or a prompt is empty ("empty-prompt").
+            RecipeError: there are not as many grants as prompts (reason "lengths"), a prompt is empty ("empty-prompt"), or one
+                has with its answer more tokens than the model has positions ("too-long").
             RecipeError, BaseModelError: as `chat_tokens`.
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
         self._check_prompts(prompts, grants)
-        weights = self.weights(grants, method)
-        texts = [self.prompts.rendered(prompt) for prompt in prompts]
-        read = [self._filled(number, text) for number, text in enumerate(texts)]
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        weights, how = self.weights(grants, method), sampling or Sampling()
+        read = [self._filled(number, self.prompts.rendered(prompt)) for number, prompt in enumerate(prompts)]
+        for each in read:
+            check_fits(len(each), how.max_new_tokens, self.positions)
         done: dict[int, Completion] = {}
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in self._batches(list(map(len, read)), batch_size):
             with self.batch.serving(BatchWeights(weights[rows], method=method)):
-                made = self._decode([read[i] for i in rows], rows, sampling or Sampling())
+                made = self._decode([read[i] for i in rows], rows, how)
             done.update((i, self._completion(read[i], tokens)) for i, tokens in zip(rows, made, strict=True))
-        return [done[i] for i in range(len(texts))]
+        return [done[i] for i in range(len(read))]
+
+    def _batches(self, lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+        """Which rows of these lengths are computed together, by length."""
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        together = self.together if len(order) > 1 else "alone"
+        alike = [order] if together == "padded" else [list(rows) for _, rows in groupby(order, lengths.__getitem__)]
+        for rows in alike:
+            size = 1 if together == "alone" else most
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of prompt and answer together, as the model's config says; None: it says nothing."""
+        return positions(self.model.config)
+
+    @property
+    def together(self) -> Together:
+        """Which rows may be computed in one batch: "padded" (any), "equal" (of one length) or "alone"; tried when first asked."""
+        return self._tried.together
+
+    @property
+    def noise(self) -> float:
+        """How far two right ways to compute the same logits are apart in this model; see `soupmix.engine.likeness`."""
+        return self._tried.noise
+
+    @property
+    def _tried(self) -> Company:
+        if self._company is None:
+            with self.batch.serving(BatchWeights(torch.zeros(0, 0))):
+                self._company = company(self.model)
+        return self._company
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
         """What grants say of the loaded adapters: the one way from grants to what this engine computes.
@@ -261,14 +299,8 @@ class Engine:
             raise RecipeError(f"prompt {number} has no token of this model; say something else", reason="empty-prompt")
         return ids
 
-    def _decode(self, prompts: list[tuple[int, ...]], streams: list[int], sampling: Sampling) -> list[Tokens]:
-        longest = max(map(len, prompts))
-        padding = self.tokenizer.pad_token_id
-        if padding is None or not 0 <= padding < self.prompts.size:
-            padding = 0  # any does: it is masked
-        ids = torch.tensor([[padding] * (longest - len(each)) + list(each) for each in prompts])
-        mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
-        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+    def _decode(self, given: Sequence[Sequence[int]], streams: list[int], sampling: Sampling) -> list[Tokens]:
+        ids, mask = left_padded(given, self.model.device)
         return decode(self.model, ids, mask, sampling=sampling, streams=streams, stop=self.ends, keep=self.batch.keep)
 
     @property

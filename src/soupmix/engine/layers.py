@@ -5,7 +5,7 @@ and one product for the soup of every row. `insert` puts groups into a transform
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -141,10 +141,18 @@ class SoupLinear(nn.Module):
         return self.group.output(self._number, x)
 
 
-def insert(model: nn.Module, adapters: Sequence[Adapter], batch: ActiveBatch, *, fused: bool) -> dict[Paths, SoupGroup]:
+def insert(
+    model: nn.Module,
+    adapters: Sequence[Adapter],
+    batch: ActiveBatch,
+    *,
+    fused: bool,
+    left: Collection[str] = (),
+) -> dict[Paths, SoupGroup]:
     """Replace linear layers of a model by soup layers: those that an adapter changes, and if `fused` on the CPU all others too.
 
     Args:
+        left: paths of layers that stay, as the model's own code reads their weights.
         adapters: in the order of the weights that `batch` serves.
         fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
             are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
@@ -154,9 +162,17 @@ def insert(model: nn.Module, adapters: Sequence[Adapter], batch: ActiveBatch, *,
 
     Raises:
         BaseModelError: the model has no such linear layer or one of another shape (reason "wrong-base"), or one that is not
-            plain (reason "quantised"): its weight is no fp32, fp16 or bf16 tensor, or it does more than multiply by it.
+            plain (reason "quantised"): its weight is no fp32, fp16 or bf16 tensor, or it does more than multiply by it. An
+            adapter changes a layer that stays (reason "read-directly").
     """
     held = _parts_by_path(model, adapters)
+    for path in left:
+        if held.pop(path, ()):
+            raise BaseModelError(
+                f"layer '{path}' of the base is not called: the model's own code reads its weight, so no adapter can be added "
+                "to it for a row; merge into the model itself (`soupmix merge --as model`), or use an adapter without it",
+                reason="read-directly",
+            )
     made = {}
     for paths in _groups(model, held, fused=fused):
         linears = _linears(model, paths)  # the weights of the group before are gone by now

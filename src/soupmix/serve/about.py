@@ -1,6 +1,6 @@
 """What a client may ask about the server: models, adapters, the policy, health, metrics."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel
@@ -36,7 +36,11 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ModelAnswer(BaseModel):
-    """A model that may be named in a request: the base, or a profile as "soup:<id>" with the base as its parent."""
+    """A model that may be named in a request: the base, or a profile as "soup:<id>" with the base as its parent.
+
+    `length` is the most tokens of prompt and answer together, `loop` how answers are computed beside each other: "running"
+    (they join and leave between steps) or "padded" (they begin in rounds), as it is right for the base.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -44,6 +48,8 @@ class ModelAnswer(BaseModel):
     owned_by: str
     root: str
     parent: str | None
+    length: int
+    loop: str
 
 
 class ModelsAnswer(BaseModel):
@@ -223,9 +229,15 @@ def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> R
 
 def _base(state: ServerState) -> ModelAnswer:
     name = state.settings.model
-    return ModelAnswer(id=name, created=state.started, owned_by="soupmix", root=name, parent=None)
+    return ModelAnswer(id=name, created=state.started, owned_by="soupmix", root=name, parent=None, **_how(state))
 
 
 def _soup(state: ServerState, profile: Profile) -> ModelAnswer:
-    name = state.settings.model
-    return ModelAnswer(id=f"{PREFIX}{profile.id}", created=profile.created, owned_by="tenant", root=name, parent=name)
+    name, made = state.settings.model, profile.created
+    return ModelAnswer(
+        id=f"{PREFIX}{profile.id}", created=made, owned_by="tenant", root=name, parent=name, **_how(state)
+    )
+
+
+def _how(state: ServerState) -> dict[str, Any]:
+    return {"length": state.backend.limits.length, "loop": state.backend.state().loop}

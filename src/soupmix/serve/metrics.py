@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from soupmix.backends import Backend
@@ -79,6 +79,11 @@ class _Reader(Collector):
 def _engine_metrics(backend: Backend) -> Iterator[Metric]:
     state = backend.state()
     yield GaugeMetricFamily("soupmix_engine_up", "Whether answers can be made", value=float(state.alive))
+    yield InfoMetricFamily(
+        "soupmix_loop",
+        "How answers are computed beside each other, and why",
+        value={"loop": state.loop, "why": state.why},
+    )
     yield GaugeMetricFamily("soupmix_rows", "Answers that can be made at once", value=backend.limits.rows)
     for attribute, (name, text) in _GAUGES.items():
         yield GaugeMetricFamily(name, text, value=getattr(state, attribute))

@@ -50,12 +50,15 @@ class Server(uvicorn.Server):
         """Listen."""
         await super().startup(sockets)
         if self.started:
-            held = self._state.policies.held
+            held, answers = self._state.policies.held, self._state.backend.state()
             tell(
                 "listening",
                 host=self.config.host,
                 port=self.port,
                 model=self._state.settings.model,
+                loop=answers.loop,
+                why=answers.why,
+                length=self._state.backend.limits.length,
                 policy=held.policy.digest,
                 open=held.policy.is_open,
                 signed=held.signed,

@@ -1,0 +1,126 @@
+"""Which loop serves a model: tried before anybody is served, not looked up in a list of models.
+
+Two short prompts, each for nobody and with a soup, go through the loop over slots as requests would: in parts, beside each
+other, then token by token. Their logits must be those that transformers computes of every row alone and at once, up to the
+rounding that `soupmix.engine.likeness` allows. Where they are not, or a layer asks for what slots cannot do, the padded loop
+serves.
+"""
+
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from soupmix.backends.protocol import Limits
+from soupmix.batching.answer import WeightedJob
+from soupmix.batching.schedule import Scheduler
+from soupmix.batching.slotted import SlottedLoop
+from soupmix.engine import Engine
+from soupmix.engine.likeness import allowed, apart
+from soupmix.engine.rows import BatchWeights
+from soupmix.engine.together import STEPS, prompts, whole_logits
+from soupmix.errors import BaseModelError, SoupmixError
+
+__all__ = ["ChosenLoop", "LoopName", "choose_loop"]
+
+LoopName = Literal["running", "padded"]
+_CHUNK = 7  # prompt tokens a step: the longer prompt comes in parts
+_found: "weakref.WeakKeyDictionary[Engine, ChosenLoop]" = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLoop:
+    """A loop.
+
+    Attributes:
+        name: "running", over slots, or "padded", in rounds. why: and how long it took to find out.
+    """
+
+    name: LoopName
+    why: str
+
+
+def choose_loop(engine: Engine, method: str, asked: LoopName | None = None) -> ChosenLoop:
+    """The loop that is asked for, or the best that is right for this engine's model.
+
+    Raises:
+        BaseModelError: the running loop is asked for and not right (reason "unsupported-attention").
+    """
+    if asked == "padded":
+        return ChosenLoop("padded", "it is asked for")
+    found = _found.get(engine)
+    if found is None:
+        found = _found[engine] = _tried(engine, method)
+    if asked == "running" and found.name != asked:
+        raise BaseModelError(
+            f"the running batch cannot serve this model: {found.why}; leave the choice of the loop to soupmix",
+            reason="unsupported-attention",
+        )
+    return found
+
+
+def _tried(engine: Engine, method: str) -> ChosenLoop:
+    started = time.perf_counter()
+    why = _objection(engine, method)
+    seconds = time.perf_counter() - started
+    if why is None:
+        return ChosenLoop("running", f"tried for {seconds:.2g} s, it computes what transformers computes")
+    return ChosenLoop("padded", f"the running batch was tried for {seconds:.2g} s, and {why}")
+
+
+@torch.inference_mode()
+def _objection(engine: Engine, method: str) -> str | None:
+    """Why the loop over slots is not right for this model; None if it is."""
+    rows = [(ids, weights) for ids in prompts(engine.model)[:2] for weights in _weights(engine)]
+    try:
+        found = _over_slots(engine, method, rows)
+    except SoupmixError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001  # whatever the code of a model makes of masks that are none
+        return f"attention over slots fails in it with {type(error).__name__}: {error}"[:300]
+    most = allowed(engine.noise, engine.model.dtype)
+    for (ids, weights), logits in zip(rows, found, strict=True):
+        with engine.batch.serving(BatchWeights(weights[None], method=method)):
+            expected = whole_logits(engine.model, ids)
+        distance = apart(logits, expected)
+        if expected.isfinite().all() and not distance <= most:
+            return f"over slots its answers are {distance:.2g} from those of transformers, and {most:.2g} is rounding"
+    return None
+
+
+def _weights(engine: Engine) -> list[Tensor]:
+    """Weights [K] of nobody, and of a soup of all adapters if there are any."""
+    count, device = len(engine.adapters.names), engine.model.device
+    nobody = torch.zeros(count, device=device)
+    return [nobody, torch.full((count,), 1 / count, device=device)] if count else [nobody]
+
+
+def _over_slots(engine: Engine, method: str, rows: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Logits of every row [STEPS, vocabulary], from a running batch of its own."""
+    limits = Limits(len(rows), max(len(ids) for ids, _ in rows), len(rows), _CHUNK)
+    loop, scheduler = SlottedLoop(engine, limits, method), Scheduler[WeightedJob](limits)
+    jobs, ends = list[WeightedJob](), list[tuple[int, ...]]()
+    for number, (ids, weights) in enumerate(rows):
+        tokens = tuple(ids.tolist())
+        job = WeightedJob(owner=str(number), merge=str(number), prompt=tokens[: 1 - STEPS], weights=weights)
+        jobs.append(job)
+        ends.append(tokens[1 - STEPS :])
+        scheduler.add(job)
+    found: list[list[Tensor]] = [[] for _ in rows]
+    while not scheduler.idle:
+        plan = scheduler.plan()
+        logits = iter(loop.logits(plan))
+        scheduler.computed(plan)
+        for feed in plan.feeds:
+            if feed.complete:
+                number = jobs.index(feed.job)
+                found[number].append(next(logits))
+                if len(found[number]) == STEPS:
+                    scheduler.leave(feed.job, keep=False)
+                else:
+                    feed.job.answer.append(ends[number][len(found[number]) - 1])
+    return [torch.stack(each) for each in found]

@@ -1,0 +1,113 @@
+"""The loop over slots: the new tokens of all rows in one forward pass without padding, whenever rows come and go."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupmix.backends.protocol import Limits
+from soupmix.batching.answer import W
+from soupmix.batching.attention import attending
+from soupmix.batching.schedule import Feed, Plan
+from soupmix.batching.slots import Layout, Slots, Span
+from soupmix.engine import Engine
+from soupmix.engine.rows import BatchWeights
+
+__all__ = ["SlottedLoop"]
+
+_SHORT = 255  # tokens; rows up to here attend together whatever their lengths
+
+
+class SlottedLoop:
+    """The tensors of a running batch over slots.
+
+    Args:
+        engine: whose model and soup layers compute. limits: the size of the KV cache, `rows` x `length` tokens.
+        method: how adapters are merged, one of `soupmix.methods.served`.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits, method: str) -> None:
+        self._engine, self._method = engine, method
+        self._slots = Slots(limits.rows, limits.length)
+        self._last: tuple[list[Any], BatchWeights] = [], BatchWeights(torch.zeros(0, 0))
+
+    @torch.inference_mode()
+    def forget(self, slot: int) -> None:
+        """Overwrite the keys and values of a slot with zeros, for a slot that may hold NaN."""
+        self._slots.clear(slot)
+
+    @torch.inference_mode()
+    def logits(self, plan: Plan[W]) -> Tensor:
+        """Compute a step: the logits of the last token of every complete feed [complete, vocabulary], in order.
+
+        Raises:
+            BaseModelError: the model's attention cannot run over slots (reason "unsupported-attention").
+        """
+        for source, target, length in plan.copies:
+            self._slots.copy(source, target, length)
+        device, feeds = self._engine.model.device, plan.feeds
+        ids = torch.tensor([list(chain.from_iterable(feed.tokens for feed in feeds))], device=device)
+        layout = _layout(feeds, device)
+        counts = torch.tensor([len(feed.tokens) for feed in feeds])
+        asked = [number for number, feed in enumerate(feeds) if feed.complete]
+        kept = (counts.cumsum(0) - 1)[asked or [-1]].to(device)  # of nothing no logits can be made
+        batch = self._batch(feeds, counts, kept)
+        with self._engine.batch.serving(batch), attending(self._engine.model, self._slots, layout):
+            out = self._engine.model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),  # without one, transformers would look for packed sequences
+                position_ids=layout.positions[None],
+                use_cache=False,
+                logits_to_keep=kept,
+            )
+        logits: Tensor = out.logits[0]
+        return logits[: len(asked)]
+
+    def _batch(self, feeds: Sequence[Feed[W]], counts: Tensor, kept: Tensor) -> BatchWeights:
+        """The weights of every row: the same object as in the last step if it had the same answers and numbers of tokens."""
+        fed = [(feed.job, len(feed.tokens), feed.complete) for feed in feeds]
+        if fed != self._last[0]:
+            weights = torch.stack([feed.job.weights for feed in feeds])
+            people = torch.arange(len(feeds)).repeat_interleave(counts).to(weights.device)
+            self._last = fed, BatchWeights(weights, people, kept=kept, method=self._method)
+        return self._last[1]
+
+
+def _layout(feeds: Sequence[Feed[W]], device: torch.device) -> Layout:
+    """The slot and position of every token of a step, and which tokens attend together."""
+    slots = [feed.job.slot for feed in feeds for _ in feed.tokens]
+    positions = [feed.start + number for feed in feeds for number in range(len(feed.tokens))]
+    return Layout(
+        torch.tensor(slots, device=device),
+        torch.tensor(positions, device=device),
+        tuple(_spans(feeds, device)),
+    )
+
+
+def _spans(feeds: Sequence[Feed[W]], device: torch.device) -> Iterator[Span]:
+    """Rows of one token each in neighbouring slots attend together, if about as many tokens came before; others alone."""
+    first = 0
+    for (single, *_), group in groupby(enumerate(feeds), _kind):
+        together = [feed for _, feed in group]
+        for part in [together] if single else [[feed] for feed in together]:
+            count = len(part[0].tokens)
+            yield Span(first, part[0].job.slot, len(part), count, *_seen(part, device))
+            first += len(part) * count
+
+
+def _kind(numbered: tuple[int, Feed[W]]) -> tuple[bool, int, int]:
+    """Equal for rows that attend together. Rows of other lengths do not: all would be padded to the longest."""
+    number, feed = numbered
+    return len(feed.tokens) == 1, feed.job.slot - number, max(feed.start, _SHORT).bit_length()
+
+
+def _seen(part: Sequence[Feed[W]], device: torch.device) -> tuple[int, Tensor | None]:
+    """Keys that the longest row sees, and which of them each token sees; no mask where that is all before it."""
+    count, starts = len(part[0].tokens), [feed.start for feed in part]
+    length = max(starts) + count
+    if min(starts) == max(starts) and (count == 1 or starts[0] == 0):
+        return length, None
+    last = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)
+    return length, (torch.arange(length, device=device) <= last[..., None])[:, None]

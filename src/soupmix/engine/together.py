@@ -1,0 +1,91 @@
+"""Whether a row of a model is the same in a padded batch as alone: tried, not looked up in a list of models."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from soupmix.engine.decode import PaddedBatch, left_padded
+from soupmix.engine.likeness import allowed, apart
+from soupmix.engine.positions import positions
+
+__all__ = ["STEPS", "Company", "Together", "company", "prompts", "whole_logits"]
+
+Together = Literal["padded", "equal", "alone"]
+"""Which rows may be computed in one batch: any, with padding before the shorter ones; those of one length; each alone."""
+
+STEPS = 4
+"""Logits that are compared of every prompt: behind it, and behind each of three more tokens."""
+
+_LONGEST = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What was found out of a model.
+
+    Attributes:
+        together: which rows may be computed in one batch.
+        noise: how far two right ways to compute one row are apart; see `soupmix.engine.likeness`.
+    """
+
+    together: Together
+    noise: float
+
+
+@torch.inference_mode()
+def company(model: Any) -> Company:
+    """Compute three short prompts alone and together."""
+    given = prompts(model)
+    alone = [whole_logits(model, each) for each in given]
+    noise = apart(_stepwise(model, given[1:2])[0], alone[1])
+    most = allowed(noise, model.dtype)
+    if _like(_stepwise(model, given), alone, most):
+        return Company("padded", noise)
+    if _like(_stepwise(model, given[::2]), alone[::2], most):
+        return Company("equal", noise)
+    return Company("alone", noise)
+
+
+def prompts(model: Any) -> list[Tensor]:
+    """Three prompts with the tokens that follow them, as ids [length] int64 on the model's device; first and last of one length.
+
+    The second goes beyond the windows and chunks of the model's config, where these are short.
+    """
+    config = model.config.get_text_config()
+    named = {name: value for name, value in config.to_dict().items() if "window" in name or "chunk" in name}
+    longest = min(_LONGEST, positions(config) or _LONGEST)
+    ends = [value for value in named.values() if type(value) is int and 1 < value <= longest - 5 - STEPS]
+    lengths = (3, max([6, *ends]) + 5, 3)
+    return [
+        _ids(length + STEPS - 1, number, config.vocab_size).to(model.device) for number, length in enumerate(lengths)
+    ]
+
+
+def _ids(length: int, number: int, size: int) -> Tensor:
+    """Ids that look like nothing, always the same."""
+    return (torch.arange(1, length + 1) * 7919 + 104729 * number) % size
+
+
+def whole_logits(model: Any, ids: Tensor) -> Tensor:
+    """Logits behind each of the last tokens of ids [length], computed at once [STEPS, vocabulary]."""
+    logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0, -STEPS:]
+    return logits
+
+
+def _stepwise(model: Any, rows: Sequence[Tensor]) -> list[Tensor]:
+    """The same, of several rows together and token by token."""
+    heads = [row[: len(row) - STEPS + 1] for row in rows]
+    ids, mask = left_padded([head.tolist() for head in heads], rows[0].device)
+    batch, found = PaddedBatch(model, ids, mask), list[Tensor]()
+    for step in range(STEPS):
+        if step:
+            batch.add(torch.stack([row[step - STEPS] for row in rows]), mask[:, -1] > 0)
+        found.append(batch.logits())
+    return list(torch.stack(found, 1))
+
+
+def _like(found: Iterable[Tensor], expected: Iterable[Tensor], most: float) -> bool:
+    return all(apart(one, other) <= most for one, other in zip(found, expected, strict=True))
