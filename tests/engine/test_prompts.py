@@ -1,6 +1,7 @@
 """From prompts to tokens, for tokenizers of every kind: beginnings, ends, and the marks of roles that nobody may write."""
 
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,14 +10,18 @@ import torch
 from tokenizers import normalizers
 from transformers import AutoModelForCausalLM
 
+from soupmix.backends import Delta, Limits, Request
+from soupmix.base import load_tokenizer
 from soupmix.base.roles import end_of_answer, role_markers
+from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.engine.prompts import Prompts
-from soupmix.errors import RecipeError
+from soupmix.errors import BaseModelError, RecipeError
 from soupmix.policy import Policy
 from tests.support.kind_of_base import base_with
 from tests.support.tokenizer_kinds import CHATML, KINDS, SPECIALS
 
+SHORT = Sampling(max_new_tokens=12)
 HUMAN = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content + eos_token }}{% else %}[/USER]{{ m.content }}"
     "{% endif %}{% endfor %}"
@@ -115,7 +120,7 @@ def test_a_base_without_a_pad_token_answers_as_transformers_does(
     engine, nothing = Engine.load(base, None), Policy.open(()).clamp({})
     assert engine.tokenizer.pad_token_id is None
     said = ["the cat", "the cat sat. the cat sat", "no"]
-    made = engine.complete(said, [nothing] * 3, sampling=Sampling(max_new_tokens=12))
+    made = engine.complete(said, [nothing] * 3, sampling=SHORT)
     model = AutoModelForCausalLM.from_pretrained(base.folder).eval()
     for prompt, answer in zip(said, made, strict=True):
         ids = engine.chat_tokens(prompt)
@@ -132,3 +137,31 @@ def test_a_base_without_a_pad_token_answers_as_transformers_does(
         assert answer.finished == (whole[-1] in engine.ends)
         before, after = (engine.tokenizer.decode(each, skip_special_tokens=True) for each in (ids, whole))
         assert before + answer.text == after or engine.detokenizer.added(ids, whole[len(ids) :]) == answer.text
+    with Batcher(engine, Limits(rows=3, length=256)) as batcher:
+        assert [streamed(batcher, Request(engine.chat_tokens(each), nothing, SHORT)) for each in said] == [
+            each.text for each in made
+        ]
+
+
+def streamed(batcher: Batcher, request: Request) -> str:
+    heard: SimpleQueue[Delta] = SimpleQueue()
+    batcher.submit(request, heard.put)
+    found = [heard.get(timeout=60)]
+    while found[-1].finish is None:
+        found.append(heard.get(timeout=60))
+    return "".join(each.text for each in found)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"), [((), "holds no tokenizer"), (("tokenizer.model",), "pip install sentencepiece")]
+)
+def test_a_tokenizer_that_is_not_there_or_cannot_be_read_is_said(
+    files: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soupmix.base.loading.find_spec", lambda name: None)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for name in files:
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(BaseModelError, match=says) as caught:
+        load_tokenizer(tmp_path)
+    assert caught.value.reason == "cannot-load"

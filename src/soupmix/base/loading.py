@@ -5,8 +5,9 @@ templates. In the folder that it is shown there are none.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from soupmix.errors import BaseModelError
 __all__ = ["empty_model", "load_model", "load_tokenizer", "plainly", "saying"]
 
 _MOST_CALLS, _CALLS_A_TENSOR = 100_000, 100  # of torch; a model of transformers makes some ten a tensor
+_ADVICE = "use a safetensors folder of a causal language model that transformers supports without code of its own"
+_PIECES = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
 
 
 def load_model(folder: Path, dtype: Any) -> Any:
@@ -104,12 +107,24 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with plainly(folder, companions(folder)) as plain, saying(folder):
+    files = companions(folder)
+    with plainly(folder, files) as plain, saying(folder, _about_tokenizer({path.name for path in files})):
         tokenizer = AutoTokenizer.from_pretrained(plain, trust_remote_code=False, local_files_only=True)
     tokenizer.name_or_path = str(folder)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def _about_tokenizer(files: Set[str]) -> str:
+    """What to do if a tokenizer cannot be loaded from files of these names."""
+    if not files & {*_PIECES, "tokenizer.json", "vocab.json", "vocab.txt"}:
+        return "the folder holds no tokenizer: put the model's own tokenizer.json there"
+    if "tokenizer.json" not in files and files & _PIECES and find_spec("sentencepiece") is None:
+        return (
+            "its tokenizer is a SentencePiece model: `pip install sentencepiece protobuf`, or save it as tokenizer.json"
+        )
+    return _ADVICE
 
 
 @contextmanager
@@ -127,8 +142,8 @@ def _weights(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def saying(folder: Path) -> Iterator[None]:
-    """What transformers raises about a base model, as one sentence."""
+def saying(folder: Path, advice: str = _ADVICE) -> Iterator[None]:
+    """What transformers raises about a base model, as one sentence that ends with what to do."""
     try:
         yield
     except BaseModelError:
@@ -136,7 +151,5 @@ def saying(folder: Path) -> Iterator[None]:
     except Exception as error:  # transformers and tokenizers raise anything, down to bare Exception
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseModelError(
-            f"base model {folder} cannot be loaded: transformers says {said!r}; use a safetensors folder of a causal "
-            "language model that transformers supports without code of its own",
-            reason="cannot-load",
+            f"base model {folder} cannot be loaded: transformers says {said!r}; {advice}", reason="cannot-load"
         ) from error

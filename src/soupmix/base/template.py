@@ -54,8 +54,8 @@ class _Template:
             text = tokenizer.get_chat_template()
         except ValueError as error:
             raise BaseModelError(
-                "the base model has no chat template, so it cannot read conversations: give a prompt as it stands, or "
-                "choose an instruction-tuned model",
+                "the base model has no chat template, so it cannot read conversations: give one with --chat-template, ask "
+                "for the completion of a prompt as it stands, or choose an instruction-tuned model",
                 reason="no-template",
             ) from error
         self._name = str(tokenizer.name_or_path)

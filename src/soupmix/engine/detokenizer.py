@@ -41,9 +41,9 @@ class Detokenizer:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer, self._backend = tokenizer, getattr(tokenizer, "backend_tokenizer", None)
         kinds = set(_kinds(getattr(self._backend, "decoder", None)))
-        self._joins_bytes = "ByteFallback" in kinds
         self._spells_bytes = "ByteLevel" in kinds and kinds <= {"ByteLevel", "Sequence", "Fuse"}
         self.is_python = self._backend is None
+        self._joins_bytes = self._reads_a_byte() if self.is_python else "ByteFallback" in kinds
         self.special = frozenset(self._special())
         self.data = lru_cache(maxsize=65536)(self._data)
 
@@ -113,6 +113,10 @@ class Detokenizer:
                 return [token]
         return []
 
+    def _reads_a_byte(self) -> bool:
+        token = self._tokenizer.convert_tokens_to_ids("<0x41>")
+        return isinstance(token, int) and self.text([token]).strip() == "A"
+
     def _special(self) -> Iterator[int]:
         for token in {*self._tokenizer.added_tokens_decoder, *self._tokenizer.all_special_ids}:
             kept = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -147,7 +151,7 @@ class Continuation:
             return ""
         before, self._text = self._text, self._read()
         # a tokenizer in Python may still change what its last token gave, such as "@@" at the end of a part of a word
-        sure = _common(before, self._text) if self._by.is_python else len(self._text.removesuffix(_MARK))
+        sure = _common(before.rstrip(_MARK), self._text) if self._by.is_python else len(self._text.removesuffix(_MARK))
         part = self._give(sure)
         if len(self._new) >= _WINDOW:
             self._move()
