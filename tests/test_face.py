@@ -15,6 +15,7 @@ from typing import Any
 
 import griffe
 import pytest
+import torch
 
 import soupmix
 from soupmix.public import public
@@ -215,6 +216,9 @@ def things(tiny_base: soupmix.Base) -> dict[str, Any]:
     found += [soupmix.Completion("Yes.", 2, True), soupmix.Verdict(findings=())]
     found += [soupmix.TensorInfo((2, 3), "BF16", Path("model.safetensors"), 0, 12)]
     found += [tiny_base.layers(), tiny_base.layers()["model.layers.0.self_attn.q_proj"]]
+    change = soupmix.LayerChange(torch.eye(3), torch.eye(3), torch.ones(3, dtype=torch.float64), 0.0)
+    found += [change, soupmix.Extracted(Path("as-lora"), 8, soupmix.Errors.of({"layer": (1e-5, 1.0)}), {}, ())]
+    found += [soupmix.Extraction("in", "LOHA", adapter.digest, tiny_base, {"layer": change}, {}, (), 8, Path("in"))]
     found += [getattr(soupmix, name)("it is so", reason="so") for name in ERRORS]
     return {type(each).__name__: each for each in found} | {"ScopedRule": policy.rules[0]}
 

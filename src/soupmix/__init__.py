@@ -4,6 +4,7 @@
     policy = soupmix.Policy.load("acme.yaml", adapters=store)
     grant = policy.clamp({"elementary": 1.0})                what the policy lets through, and why
     soupmix.merge(store, grant).save_adapter("alice")        load time: a PEFT adapter, or a full model
+    soupmix.extract_adapter("loha", base="smollm2-135m-instruct").save("as-lora")
     engine = soupmix.Engine.load("smollm2-135m-instruct", store)
     engine.generate(["Why do we sleep?"], [grant])           request time: a soup per row of the batch
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         TrainingError,
         WeightError,
     )
+    from soupmix.extract import Extracted, Extraction, LayerChange, extract_adapter
     from soupmix.findings import Finding, Verdict
     from soupmix.merge import Errors, Ingredient, ResultVerdict, Saved, Soup, Stack, merge, verify
     from soupmix.policy import Binding, FeasibleSet, Grant, Policy, RuleRef, ScopedRule
@@ -52,6 +54,8 @@ __all__ = [
     "Completion",
     "Engine",
     "Errors",
+    "Extracted",
+    "Extraction",
     "Factors",
     "FeasibleSet",
     "FileError",
@@ -60,6 +64,7 @@ __all__ = [
     "Grant",
     "Ingredient",
     "Layer",
+    "LayerChange",
     "LayerTable",
     "Manifest",
     "ManifestEntry",
@@ -85,6 +90,7 @@ __all__ = [
     "Weights",
     "__version__",
     "audit",
+    "extract_adapter",
     "merge",
     "resolve_base",
     "trust",
@@ -109,6 +115,7 @@ _ROOMS = {
         "TrainingError",
         "WeightError",
     ),
+    "extract": ("Extracted", "Extraction", "LayerChange", "extract_adapter"),
     "findings": ("Finding", "Verdict"),
     "merge": ("Errors", "Ingredient", "ResultVerdict", "Saved", "Soup", "Stack", "verify"),
     "policy": ("Binding", "FeasibleSet", "Grant", "Policy", "RuleRef", "ScopedRule"),

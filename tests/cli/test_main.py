@@ -26,6 +26,7 @@ COMMANDS = (
     "adapters show",
     "adapters add",
     "adapters budget",
+    "adapters extract",
     "approve",
     "audit",
     "audit verify",

@@ -18,6 +18,7 @@ __all__ = [
     "HeaderError",
     "StoredTensor",
     "TensorInfo",
+    "digest_of",
     "parse_header",
     "read_tensors",
     "tensors_digest",
@@ -206,6 +207,13 @@ Beside = Callable[[str, TensorInfo, memoryview], Callable[[], None]]
 """Begins something with a block of a tensor while it is hashed; what it returns waits for the end of it."""
 
 
+def digest_of(tensors: Mapping[str, TensorInfo], hashes: Mapping[str, str]) -> str:
+    """What `tensors_digest` gives, from the hex SHA-256 of every tensor's bytes."""
+    shapes = {name: "x".join(map(str, info.shape)) for name, info in tensors.items()}
+    parts = {name: f"{info.dtype} {shapes[name]} {hashes[name]}" for name, info in tensors.items()}
+    return f"sha256:{digest_parts('soupmix.base.v1', parts)}"
+
+
 def tensors_digest(folder: Path, beside: Beside | None = None) -> str:
     """Identity of a base model: "sha256:<hex>" over every tensor's name, dtype, shape and bytes.
 
@@ -216,9 +224,9 @@ def tensors_digest(folder: Path, beside: Beside | None = None) -> str:
         folder: of Hugging Face's form.
         beside: what else is done with the very bytes that are hashed, block by block.
     """
-    parts: dict[str, str] = {}
+    tensors, hashes = read_tensors(folder), dict[str, str]()
     by_file: dict[Path, list[tuple[str, TensorInfo]]] = {}
-    for name, info in read_tensors(folder).items():
+    for name, info in tensors.items():
         by_file.setdefault(info.file, []).append((name, info))
     buffer = bytearray(_BLOCK)
     for path, items in by_file.items():
@@ -230,8 +238,8 @@ def tensors_digest(folder: Path, beside: Beside | None = None) -> str:
                     digest.update(block)
                     if finish is not None:
                         finish()
-                parts[name] = f"{info.dtype} {'x'.join(map(str, info.shape))} {digest.hexdigest()}"
-    return f"sha256:{digest_parts('soupmix.base.v1', parts)}"
+                hashes[name] = digest.hexdigest()
+    return digest_of(tensors, hashes)
 
 
 def _blocks(file: FileIO, info: TensorInfo, buffer: bytearray) -> Iterator[memoryview]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soupmix.cli.extracting import extract
 from soupmix.cli.options import PATH, base_option, json_option, open_store, print_json, read_adapters, store_option
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ __all__ = ["command"]
 
 @click.group()
 def command() -> None:
-    """List, show, add and convert adapters."""
+    """List, show, add, convert and extract adapters."""
+
+
+command.add_command(extract)
 
 
 @command.command("list")
