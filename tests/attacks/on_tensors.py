@@ -91,7 +91,7 @@ ATTACKS = (
     ),
     _attack("embedding", "change single tokens", "embedding", _more("base_model.model.model.embed_tokens.weight")),
     _attack("embedding-factor", "change tokens", "embedding", _more("base_model.model.model.wte.lora_embedding_A")),
-    _attack("output-head", "favour single tokens", "embedding", _more("base_model.model.lm_head.lora_A.weight")),
+    _attack("output-head", "favour single tokens", "embedding", _more("base_model.model.lm_head.weight")),
     _attack("two-spellings", "one factor, two values", "bad-key", _more(A0.removeprefix("base_model.model."))),
     _attack("kohya-twin", "one factor, two values", "bad-key", _more("lora_te_" + _FLAT + ".lora_down.weight")),
     _attack("mlx-twin", "one factor, two values", "bad-key", _more(A0.replace("lora_A.weight", "lora_a"))),

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base, resolve
 from soupmix.engine import Engine
+from soupmix.errors import AdapterError
 from soupmix.merge import merge
 from soupmix.policy import Policy
 from soupmix.store import Store
@@ -39,8 +40,9 @@ TARGETS = {
     "qwen3-next-hub": ("q_proj", "in_proj_qkvz"),
     "phi3": ("qkv_proj", "gate_up_proj"),
     "opt": ("q_proj", "fc1"),
+    "llama-bias": ("k_proj", "lm_head"),
 }
-SAYS = {"gpt2": False, "gpt2-hub": False, "gpt-bigcode": False}
+SAYS = {"gpt2": True, "gpt2-hub": False, "gpt-bigcode": False}
 """What the file says of `fan_in_fan_out`; PEFT corrects it on load."""
 
 
@@ -102,7 +104,10 @@ def _oracle(base: Base, adapter: Path) -> tuple[Tensor, Tensor, Tensor]:
         return beside, peft.merge_and_unload()(IDS).logits, plain
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning"),
+]
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -132,3 +137,15 @@ def test_a_row_is_what_peft_computes(case: Callable[[str], Case], name: str, fus
         with torch.inference_mode():
             model = AutoModelForCausalLM.from_pretrained(made.base.folder).eval()
             assert torch.equal(engine.logits(IDS, [clamp({})]), model(IDS).logits)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_a_head_that_is_the_embeddings_too_is_not_adapted(tmp_path: Path) -> None:
+    base = resolve(make_family("llama3.2-tied", tmp_path / "base"), cache=tmp_path / "cache")
+    _save_adapter(base, tmp_path / "adapter", ("q_proj", "lm_head"))
+    store = Store(tmp_path / "store", create=True)
+    with pytest.raises(
+        AdapterError, match=r"lm_head, and in this base its weight is that of model\.embed_tokens too"
+    ) as caught:
+        store.add(tmp_path / "adapter", name="a", dimension="a", pole="a", base=base)
+    assert caught.value.reason == "embedding"

@@ -170,7 +170,7 @@ def test_duplicate_keys_are_refused(handmade: Handmade) -> None:
         ("base_model.model.model.layers.0.self_attn.q_proj.weight", "bad-key"),
         ("base_model.model.model.embed_tokens.lora_embedding_A", "embedding"),
         ("base_model.model.model.embed_tokens.weight", "embedding"),
-        ("base_model.model.lm_head.lora_A.weight", "embedding"),
+        ("base_model.model.lm_head.weight", "embedding"),
         (A0.replace("lora_A.weight", "lora_magnitude_vector"), "dora"),
     ],
 )

@@ -132,8 +132,8 @@ def test_of_a_pattern_without_end() -> None:
         ({"é" * 130: (2, 32)}, f"holds {'é' * 120!a}, which is not a LoRA factor of a linear layer "
          "(base_model.model.<module>.lora_A.weight or lora_B.weight)", "bad-key"),
         ({"a" * 257: (2, 32)}, f"holds a tensor with a name of 257 characters ({'a' * 120!r})", "bad-key"),
-        ({"base_model.model.lm_head.lora_A.weight": (2, 32)}, "adapts an embedding or the output head "
-         "('base_model.model.lm_head.lora_A.weight'), and a store holds factors of other layers: " + EXTRACT, "embedding"),
+        ({"base_model.model.lm_head.weight": (2, 32)}, "holds 'base_model.model.lm_head.weight', of an embedding or of a head "
+         "as a whole, and a store holds factors of linear layers: " + EXTRACT, "embedding"),
         ({A0.replace("lora_A", "lora_magnitude_vector"): (2, 32)},
          f"holds DoRA magnitudes ('base_model.model.{LAYER}.lora_magnitude_vector.weight'), which no factors say: {EXTRACT}",
          "dora"),

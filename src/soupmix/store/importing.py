@@ -21,7 +21,16 @@ from soupmix.store.config import EXTRACT, LoraSettings, config_object, parse_con
 from soupmix.store.folder import SourceFolder, source_folder
 from soupmix.store.foreign import MlxSettings, check_parts, in_peft_form, mlx_settings, rewritten
 from soupmix.store.names import TensorPart, parts_of
-from soupmix.store.reader import CONFIG, MAX_BYTES, MAX_CONFIG, TENSORS, AdapterFiles, header_of, sealed_bytes
+from soupmix.store.reader import (
+    CONFIG,
+    MAX_BYTES,
+    MAX_CONFIG,
+    TENSORS,
+    AdapterFiles,
+    check_untied,
+    header_of,
+    sealed_bytes,
+)
 from soupmix.store.unchanged import unchanged
 
 __all__ = ["CARD", "MAX_CARD", "PICKLED", "Source", "open_source", "read_adapter"]
@@ -148,6 +157,8 @@ def _understood(
     check_parts(slots, parts, where)
     if not parts:
         raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
+    if base is not None:
+        check_untied(sorted({part.module for part in parts.values()}), base.layers(), where)
     if config is None and not _says_its_scaling(parts):
         raise AdapterError(f"{folder / CONFIG} is missing", reason="missing")
     return _Read(folder, name, config, settings, tensors, slots, parts, own)

@@ -6,12 +6,13 @@ holds; folders as others make them come in by `soupmix.store.importing`.
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupmix.base import Layer
 from soupmix.base.safetensors import HeaderError, StoredTensor, parse_header
 from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
@@ -32,6 +33,7 @@ __all__ = [
     "TENSORS",
     "AdapterFiles",
     "check_dtype",
+    "check_untied",
     "factor_key",
     "header_of",
     "load_tensors",
@@ -49,7 +51,7 @@ _MAX_HEADER = 4 << 20
 _MOST_FACTORS = 50_000
 PREFIX = "base_model.model."
 _KEY = re.compile(r"base_model\.model\.(?P<module>\w+(?:\.\w+)*)\.lora_(?P<side>[AB])\.weight", re.ASCII)
-_EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.", re.ASCII)
+_EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.weight$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,34 @@ def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[
             )
 
 
+def check_untied(modules: Iterable[str], layers: Mapping[str, Layer], where: str) -> None:
+    """Refuse factors of a weight that is another layer's too, or of an embedding.
+
+    PEFT adds such factors to the head alone as long as they are beside the weights, and to the embeddings too once they are
+    merged: two models.
+
+    Args:
+        layers: of the base.
+
+    Raises:
+        AdapterError: reason "embedding".
+    """
+    for module in modules:
+        layer = layers.get(module)
+        other = None if layer is None else layer.tied
+        if other is not None:
+            raise AdapterError(
+                f"{where} adapts {module}, and in this base its weight is that of {other} too (tie_word_embeddings): a change of "
+                f"one would change both. Train without it, or on a base whose head has a weight of its own; {EXTRACT}",
+                reason="embedding",
+            )
+        if layer is not None and layer.kind == "embedding":
+            raise AdapterError(
+                f"{where} adapts {module}, which is an embedding, and a store holds factors of linear layers: {EXTRACT}",
+                reason="embedding",
+            )
+
+
 def _check_shapes(found: Mapping[str, _FactorShapes], shapes: Mapping[str, tuple[int, int]], where: str) -> None:
     for module, shape in found.items():
         if module not in shapes:
@@ -247,7 +277,8 @@ def split_key(key: str, where: str) -> tuple[str, str]:
         raise AdapterError(f"{where} holds a tensor with a name of {len(key)} characters ({shown})", reason="bad-key")
     if _EMBEDDING.search(key):
         raise AdapterError(
-            f"{where} adapts an embedding or the output head ({shown}), and a store holds factors of other layers: {EXTRACT}",
+            f"{where} holds {shown}, of an embedding or of a head as a whole, and a store holds factors of linear layers: "
+            f"{EXTRACT}",
             reason="embedding",
         )
     if key.endswith((".lora_magnitude_vector", ".lora_magnitude_vector.weight")):
