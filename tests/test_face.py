@@ -214,6 +214,7 @@ def things(tiny_base: soupmix.Base) -> dict[str, Any]:
     found += [soupmix.Saved(Path("alice"), grant.policy_digest, {"README.md": "sha256:0"}, {})]
     found += [soupmix.ResultVerdict(Path("alice"), 9, True, None, findings=(finding,))]
     found += [soupmix.Completion("Yes.", 2, True), soupmix.Verdict(findings=())]
+    found += [soupmix.Quantisation("gptq", "GPTQ, 4 bits", {"quant_method": "gptq", "bits": 4})]
     found += [soupmix.TensorInfo((2, 3), "BF16", Path("model.safetensors"), 0, 12)]
     found += [tiny_base.layers(), tiny_base.layers()["model.layers.0.self_attn.q_proj"]]
     change = soupmix.LayerChange(torch.eye(3), torch.eye(3), torch.ones(3, dtype=torch.float64), 0.0)

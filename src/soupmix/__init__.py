@@ -20,7 +20,7 @@ from soupmix.version import __version__
 if TYPE_CHECKING:
     from soupmix import audit, trust
     from soupmix.backends import Sampling
-    from soupmix.base import Base, Layer, LayerTable, TensorInfo
+    from soupmix.base import Base, Layer, LayerTable, Quantisation, TensorInfo
     from soupmix.base import resolve as resolve_base
     from soupmix.engine import Completion, Engine
     from soupmix.errors import (
@@ -73,6 +73,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicyRefusal",
+    "Quantisation",
     "RecipeError",
     "ResultVerdict",
     "RuleRef",
@@ -99,7 +100,7 @@ __all__ = [
 
 _ROOMS = {
     "backends": ("Sampling",),
-    "base": ("Base", "Layer", "LayerTable", "TensorInfo"),
+    "base": ("Base", "Layer", "LayerTable", "Quantisation", "TensorInfo"),
     "engine": ("Completion", "Engine"),
     "errors": (
         "AdapterError",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["BITS", "TORCH", "WORDS", "Word", "dtype_code", "torch_dtype"]
 
 BITS: Final[Mapping[str, int]] = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "F4": 4, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
 """Every dtype that a safetensors file may hold, as safetensors spells it -> bits of a value."""

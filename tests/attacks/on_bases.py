@@ -131,6 +131,24 @@ def _other_weights(folder: Path) -> None:
     _changed("config.json", transformers_weights="other.safetensors")(folder)
 
 
+def _quantised(**settings: Any) -> Callable[[Path], object]:
+    return _changed("config.json", quantization_config=settings)
+
+
+def _four_bits(folder: Path) -> None:
+    """A weight of 64 values that says of itself that it has 16 million."""
+    weight = "model.layers.0.self_attn.q_proj.weight"
+    state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [4096, 4096]}).encode()
+    packed: dict[str, Item] = {
+        weight: ("U8", [32, 1], bytes(32)),
+        f"{weight}.absmax": item([1]),
+        f"{weight}.quant_map": item([16]),
+        f"{weight}.quant_state.bitsandbytes__nf4": ("U8", [len(state)], state),
+    }
+    (folder / "model.safetensors").write_bytes(encode(_tensors() | packed))
+    _quantised(quant_method="bitsandbytes", load_in_4bit=True, bnb_4bit_quant_type="nf4")(folder)
+
+
 def _template(
     name: str, tries: str, text: str, reason: str = "template-limit", error: type[SoupmixError] = BaseModelError
 ) -> Attack:
@@ -191,6 +209,25 @@ ATTACKS = (
         _changed("config.json", num_hidden_layers=3),
     ),
     _base("width-of-others", "weights that do not fit", "cannot-load", _changed("config.json", intermediate_size=16)),
+    _base(
+        "quantised-by-nobody",
+        "packed numbers taken for weights",
+        "unknown-quantisation",
+        _quantised(quant_method="mine"),
+    ),
+    _base(
+        "quantised-pattern",
+        "match for ever",
+        "bad-config",
+        _quantised(quant_method="fp8", modules_to_not_convert=["(a+)+$"]),
+    ),
+    _base(
+        "quantised-object",
+        "call what is no setting",
+        "bad-config",
+        _quantised(quant_method="torchao", quant_type={"default": {"_type": "quantize_", "_data": {}}}),
+    ),
+    _base("quantised-beyond", "make compiled code read beyond its memory", "bad-quantisation", _four_bits),
     _base("other-weights", "load weights outside of the digest", "cannot-load", _other_weights),
     _base("base-config-deep", "overflow the stack", "bad-config", _written("config.json", b"[" * 500_000)),
     _base(

@@ -81,12 +81,12 @@ def test_what_is_converted_is_what_was_hashed(tiny_gguf: Path, tmp_path: Path, m
     source, seen = tmp_path / "x.gguf", []
     source.write_bytes(tiny_gguf.read_bytes())
 
-    def convert(copy: Path, folder: Path) -> None:
+    def convert(program: str, copy: Path, folder: Path) -> str:
         source.write_bytes(b"evil")
         seen.append((copy.read_bytes(), sorted(path.name for path in copy.parent.iterdir())))
         raise BaseModelError("enough", reason="enough")
 
-    monkeypatch.setattr(cache, "_run_converter", convert)
+    monkeypatch.setattr(cache, "_run", convert)
     with pytest.raises(BaseModelError, match="enough"):
         resolve(source, cache=tmp_path / "cache")
     assert seen == [(tiny_gguf.read_bytes(), ["x.gguf"])]

@@ -36,13 +36,14 @@ def conversions(made: tuple[Base, Path], monkeypatch: pytest.MonkeyPatch) -> lis
     """Every conversion that is run, each a copy of the real one, which takes a process and seconds."""
     ran: list[Path] = []
 
-    def copied(source: Path, folder: Path) -> None:
+    def copied(program: str, source: Path, folder: Path) -> str:
         ran.append(source)
         for path in made[0].folder.iterdir():
             if path.name != "soupmix_base.json":
                 shutil.copy(path, folder)
+        return ""
 
-    monkeypatch.setattr(cache, "_run_converter", copied)
+    monkeypatch.setattr(cache, "_run", copied)
     return ran
 
 

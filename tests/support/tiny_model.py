@@ -12,7 +12,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, tied: bool = True) -> Path:
+def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, inner: int = 48, tied: bool = True) -> Path:
     """A random Llama of two layers with a byte-level tokenizer and a chat template, fp32."""
     specials = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -31,7 +31,7 @@ def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, tied: bool
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=hidden,
-        intermediate_size=48,
+        intermediate_size=inner,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -3,6 +3,7 @@
 from soupmix.base.cache import cache_root
 from soupmix.base.layers import Layer, LayerTable
 from soupmix.base.loading import load_model, load_tokenizer
+from soupmix.base.quantisation import Quantisation
 from soupmix.base.resolver import KNOWN, Base, KnownBase, resolve
 from soupmix.base.safetensors import TensorInfo, read_tensors, tensors_digest
 from soupmix.base.template import chat_text, unasked
@@ -13,6 +14,7 @@ __all__ = [
     "KnownBase",
     "Layer",
     "LayerTable",
+    "Quantisation",
     "TensorInfo",
     "cache_root",
     "chat_text",

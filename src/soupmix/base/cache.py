@@ -8,6 +8,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -21,11 +22,20 @@ import platformdirs
 from soupmix.base.safetensors import tensors_digest, weight_files
 from soupmix.base.squares import Measured, measured, with_norm
 from soupmix.errors import BaseModelError, OutputError
-from soupmix.files import canonical_json, new_folder, sha256_file, strict_json, write_file, writing
+from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, strict_json, write_file, writing
 from soupmix.locks import locked
 from soupmix.scratch import scratch, sweep
 
-__all__ = ["MARKER", "cache_root", "converted", "file_sha256", "folder_digest", "stamp", "weight_squares"]
+__all__ = [
+    "MARKER",
+    "cache_root",
+    "converted",
+    "dequantised",
+    "file_sha256",
+    "folder_digest",
+    "stamp",
+    "weight_squares",
+]
 
 MARKER = "soupmix_base.json"
 _FORMAT = 1  # counts up when `convert` writes something else for the same source
@@ -55,11 +65,34 @@ def converted(
         OutputError: the cache cannot be written.
     """
     folder = cache / "bases" / f"{name}-{source_sha256[:16]}-v{_FORMAT}"
-    with _locked(cache / "locks" / f"{folder.name}.lock"):
-        digest = _usable(folder, source_sha256, fresh=fresh)
+    return _kept(folder, source_sha256, lambda: _convert(find(), source_sha256, folder), fresh=fresh)
+
+
+def dequantised(source: Path, tensors: str, files: str, cache: Path, *, fresh: bool = False) -> tuple[Path, str]:
+    """The clean folder of plain weights made from a quantised folder, and its base digest; made now if it is missing or damaged.
+
+    Args:
+        source: the quantised folder. tensors, files: its digests, as `Base` has them; they key the cache.
+        cache: see `soupmix.base.cache_root`. fresh: believe no digest that is remembered.
+
+    Raises:
+        BaseModelError: transformers cannot make its weights plain here ("conversion-failed"), or it is not what its digests
+            say ("digest-mismatch").
+        OutputError: the cache cannot be written.
+    """
+    key = digest_parts("soupmix.dequantised.v1", {"files": files, "tensors": tensors})
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", source.name)[:80]
+    folder = cache / "bases" / f"{name}-{key[:16]}-plain-v{_FORMAT}"
+    return _kept(folder, key, lambda: _dequantise(source, tensors, key, folder), fresh=fresh)
+
+
+def _kept(folder: Path, source: str, make: Callable[[], None], *, fresh: bool) -> tuple[Path, str]:
+    """A folder of the cache that was made from `source` (hex) and its digest; made by `make` if it is missing or damaged."""
+    with _locked(folder.parents[1] / "locks" / f"{folder.name}.lock"):
+        digest = _usable(folder, source, fresh=fresh)
         if digest is None:
-            _convert(find(), source_sha256, folder)
-            digest = _usable(folder, source_sha256, fresh=fresh)
+            make()
+            digest = _usable(folder, source, fresh=fresh)
     if digest is None:
         raise BaseModelError(f"the converted base model {folder} changes while it is read", reason="unstable-cache")
     return folder, digest
@@ -101,10 +134,36 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool) -> str | None:
 def _convert(source: Path, source_sha256: str, folder: Path) -> None:
     _log.info("converting %s, once", source.name)
     with _alone(source, source_sha256, folder) as copy, new_folder(folder, force=True, own=_any) as temporary:
-        _run_converter(copy, temporary)
-        files = {path.name: {"stamp": stamp(path), "sha256": sha256_file(path)} for path in temporary.iterdir()}
-        marker = {"source_sha256": source_sha256, "files": files, "digest": tensors_digest(temporary)}
-        (temporary / MARKER).write_bytes(canonical_json(marker))
+        if said := _run("soupmix.base.convert", copy, temporary):
+            raise BaseModelError(
+                f"{source.name} cannot be converted: transformers says {said!r}; use a GGUF file of a causal language "
+                "model that transformers supports, or a safetensors folder",
+                reason="conversion-failed",
+            )
+        _mark(temporary, source_sha256)
+
+
+def _dequantise(source: Path, tensors: str, key: str, folder: Path) -> None:
+    _log.info("dequantising %s, once", source.name)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder, force=True, own=_any) as temporary:
+        if said := _run("soupmix.base.dequantise", source, temporary):
+            raise BaseModelError(
+                f"base model {source} cannot be dequantised: transformers says {said!r}; merge into the model as it was "
+                "before it was quantised, or export an adapter",
+                reason="conversion-failed",
+            )
+        if tensors_digest(source) != tensors:
+            raise BaseModelError(f"base model {source} changed while it was read", reason="digest-mismatch")
+        _mark(temporary, key)
+
+
+def _mark(folder: Path, source: str) -> None:
+    """Record what was made, and from what (hex)."""
+    files = {path.name: {"stamp": stamp(path), "sha256": sha256_file(path)} for path in folder.iterdir()}
+    marker = {"source_sha256": source, "files": files, "digest": tensors_digest(folder)}
+    (folder / MARKER).write_bytes(canonical_json(marker))
 
 
 def _any(_folder: Path) -> bool:
@@ -139,12 +198,12 @@ def _copy(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _run_converter(source: Path, folder: Path) -> None:
-    """Fill the empty `folder` from a GGUF file: bf16 safetensors, tokenizer, configs."""
+def _run(program: str, source: Path, folder: Path) -> str:
+    """Fill the empty `folder` from `source`, in a process of its own; why not, or "" if that was done."""
     watched, held = os.pipe()  # closed when this process ends, however it does, and then the conversion ends too
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "soupmix.base.convert", str(source), str(folder), str(watched)],
+            [sys.executable, "-m", program, str(source), str(folder), str(watched)],
             env=os.environ | _QUIET,
             stdin=subprocess.DEVNULL,  # where transformers would ask whether code may be run
             pass_fds=(watched,),
@@ -155,13 +214,8 @@ def _run_converter(source: Path, folder: Path) -> None:
     finally:
         os.close(watched)
         os.close(held)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise BaseModelError(
-            f"{source.name} cannot be converted: transformers says {lines[-1]!r}; use a GGUF file of a causal language "
-            "model that transformers supports, or a safetensors folder",
-            reason="conversion-failed",
-        )
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[-1] if done.returncode else ""
 
 
 def folder_digest(folder: Path, cache: Path, *, fresh: bool = False, squares: bool = False) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from soupmix.base.quantisation import Quantisation, check_quantised, quantisation_of
 from soupmix.base.safetensors import TensorInfo
 from soupmix.errors import BaseModelError
 from soupmix.files import strict_json
 
-__all__ = ["CONFIG", "MOST_TEMPLATE", "check_config", "companions"]
+__all__ = ["CONFIG", "MOST_TEMPLATE", "check_config", "companions", "quantisation"]
 
 CONFIG: Final = "config.json"
 _SETTINGS: Final = 16 << 20
@@ -50,21 +51,25 @@ def companions(folder: Path) -> tuple[Path, ...]:
     return tuple(path for name in sorted(_LIMITS) if _present(path := folder / name, _LIMITS[name]))
 
 
+def quantisation(folder: Path) -> Quantisation | None:
+    """How the weights of a folder are quantised, as its config.json says; None for plain weights.
+
+    Raises:
+        BaseModelError: it is no strict JSON object ("bad-config"), or as `quantisation_of` does.
+    """
+    return quantisation_of(_config(folder / CONFIG)[0], folder / CONFIG)
+
+
 def check_config(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     """Refuse a config.json that asks for code from elsewhere, or for a model that its tensors cannot be.
 
     Raises:
-        BaseModelError: it is no strict JSON object or claims sizes that no tensor has ("bad-config"), or names code
-            to fetch ("remote-code").
+        BaseModelError: it is no strict JSON object or claims sizes that no tensor has ("bad-config"), names code
+            to fetch ("remote-code"), or as `quantisation_of` and `check_quantised` do.
     """
     path = folder / CONFIG
-    try:
-        config = strict_json(path.read_bytes())
-        if not isinstance(config, dict):
-            raise ValueError("it is not an object")
-        fields, inner = list(_fields(config)), list(_nested(config))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BaseModelError(f"{path} cannot be read: {error}", reason="bad-config") from None
+    config, fields = _config(path)
+    inner = list(_nested(config))
     if len(inner) * sum(abs(each) for each in inner if isinstance(each, int)) > _MOST_REPEATED:
         raise BaseModelError(
             f"{path} has lists in lists whose numbers are too large, some of which say how often others are repeated; the "
@@ -85,6 +90,19 @@ def check_config(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
                 f"{path} gives {key} = {value}, which fits no tensor of the model; the folder is damaged or hostile",
                 reason="bad-config",
             )
+    if (found := quantisation_of(config, path)) is not None:
+        check_quantised(found, tensors, path)
+
+
+def _config(path: Path) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """A config.json, and every field of it."""
+    try:
+        config = strict_json(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object")
+        return config, list(_fields(config))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaseModelError(f"{path} cannot be read: {error}", reason="bad-config") from None
 
 
 def _present(path: Path, limit: int) -> bool:

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from soupmix.base.companions import CONFIG, check_config, companions
+from soupmix.base.companions import CONFIG, check_config, companions, quantisation
+from soupmix.base.quantisation import check_packages
 from soupmix.base.safetensors import INDEX, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 
@@ -22,19 +23,25 @@ _ADVICE = "use a safetensors folder of a causal language model that transformers
 _PIECES = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
 
 
-def load_model(folder: Path, dtype: Any) -> Any:
-    """The causal language model of a folder, on the CPU.
+def load_model(folder: Path, dtype: Any, device: str = "cpu") -> Any:
+    """The causal language model of a folder.
 
     Args:
-        dtype: a torch dtype, or "auto" for the model's own.
+        dtype: a torch dtype, or "auto" for the model's own. device: where it is put; quantised weights are made there, as
+            not all of them can be moved.
 
     Raises:
         BaseModelError: the folder is damaged, hostile, of an unknown architecture or for code of its own
-            ("cannot-load"), lacks weights that the model needs ("incomplete"), or as `companions` and `check_config`.
+            ("cannot-load"), lacks weights that the model needs ("incomplete"), is quantised by a package that is not
+            installed ("quantiser-missing"), or as `companions` and `check_config`.
     """
     from transformers import AutoModelForCausalLM
 
     check_config(folder, read_tensors(folder))
+    placed: dict[str, Any] = {}
+    if (found := quantisation(folder)) is not None:
+        check_packages(found, str(folder))
+        placed = {"device_map": {"": device}}
     with plainly(folder, [*companions(folder), *_weights(folder)]) as plain, saying(folder):
         model, told = AutoModelForCausalLM.from_pretrained(
             plain,
@@ -43,6 +50,7 @@ def load_model(folder: Path, dtype: Any) -> Any:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **placed,
         )
     missing = sorted({*told["missing_keys"], *(each[0] for each in told["mismatched_keys"])})
     if missing:
@@ -52,7 +60,7 @@ def load_model(folder: Path, dtype: Any) -> Any:
             reason="incomplete",
         )
     model.name_or_path = model.config._name_or_path = str(folder)
-    return model
+    return model if placed else model.to(device)
 
 
 def empty_model(folder: Path) -> Any:

@@ -12,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-from soupmix.base.cache import cache_root, converted, file_sha256, folder_digest, weight_squares
-from soupmix.base.companions import MOST_TEMPLATE, companions
+from soupmix.base.cache import cache_root, converted, dequantised, file_sha256, folder_digest, weight_squares
+from soupmix.base.companions import MOST_TEMPLATE, companions, quantisation
 from soupmix.base.layers import LayerTable, layer_table
+from soupmix.base.quantisation import Quantisation
 from soupmix.base.safetensors import TensorInfo, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, sha256_file
@@ -92,6 +93,29 @@ class Base:
             parts["chat_template.jinja"] = self.chat_template_digest.removeprefix("sha256:")
         return f"sha256:{digest_parts('soupmix.base.files.v1', parts)}"
 
+    def dequantised(self, *, fresh: bool = False) -> "Base":
+        """The model of the plain weights that its quantised ones stand for, made once and kept in the cache.
+
+        transformers and the package behind it say what they stand for, in the model's dtype. Meanwhile the whole of it is in
+        memory.
+
+        Args:
+            fresh: believe no digest that is remembered.
+
+        Raises:
+            BaseModelError: it is not quantised ("not-quantised"), transformers cannot do it here ("conversion-failed"), or
+                the folder changes meanwhile ("digest-mismatch").
+            OutputError: the cache cannot be written.
+        """
+        if self.quantisation is None:
+            raise BaseModelError(
+                f"base model {self.name} is not quantised, so there is nothing to dequantise: leave that out",
+                reason="not-quantised",
+            )
+        cache = cache_root() if self.cache is None else self.cache
+        folder, digest = dequantised(self.folder, self.digest, self.files_digest(), cache, fresh=fresh)
+        return replace(self, folder=folder, digest=digest)
+
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Tensor name -> shape, dtype, file and byte range, sorted by name; read from the headers."""
         return read_tensors(self.folder)
@@ -116,6 +140,15 @@ class Base:
                 ("bad-config", "remote-code"), or a weight file is damaged.
         """
         return layer_table(self.folder, self.digest)
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """How its weights are quantised, as config.json says; None for plain weights.
+
+        Raises:
+            BaseModelError: config.json cannot be read, or names a method that is not known.
+        """
+        return quantisation(self.folder)
 
     def __repr__(self) -> str:
         return f"<Base {self.name}, {self.digest[:19]}...>"

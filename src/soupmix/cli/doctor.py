@@ -15,6 +15,7 @@ from soupmix.version import __version__
 __all__ = ["command"]
 
 _PACKAGES = ("torch", "triton", "transformers", "peft", "trl", "safetensors", "huggingface-hub", "pydantic", "gguf")
+_QUANTISERS = ("bitsandbytes", "torchao", "compressed-tensors", "gptqmodel", "optimum")
 
 
 @click.command("doctor")
@@ -36,7 +37,7 @@ def _system() -> dict[str, str]:
 
 def _packages() -> dict[str, str]:
     found = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *_QUANTISERS):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -36,6 +36,12 @@ __all__ = ["command"]
     help="fp32 for an adapter, the base's own for a model, if not given.",
 )
 @click.option(
+    "--dequantise",
+    is_flag=True,
+    default=None,
+    help="With --as model: write plain weights where the base has quantised ones.",
+)
+@click.option(
     "--sign",
     metavar="KEY.pem",
     type=PATH,
@@ -175,8 +181,9 @@ def _carry_out(
     soup = merge(store, grant, method=recipe.method)
     if base is None:
         return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
-    size = recipe.export().shard_size
-    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, shard_size=size, **options)
+    export = recipe.export()
+    options |= {"shard_size": export.shard_size, "dequantise": export.dequantise}
+    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, **options)
 
 
 def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts
 from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.together import Company, Together, company
-from soupmix.errors import AdapterError, RecipeError
+from soupmix.errors import AdapterError, BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.methods import DEFAULT, check_linear, served
 from soupmix.policy import Grant, Policy
@@ -115,7 +116,8 @@ class Engine:
                 to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
 
         Raises:
-            BaseModelError: the base cannot be found or has no such layers.
+            BaseModelError: the base cannot be found or has no such layers, or it is quantised and cannot be computed here or
+                in this dtype.
             AdapterError: an adapter is damaged or was trained on another base.
             RecipeError: unknown dtype.
         """
@@ -140,8 +142,7 @@ class Engine:
                     f"but '{found.name}' is {found.digest}; use the base it was trained on",
                     reason="wrong-base",
                 )
-        model, tokenizer = _load_model(found, dtype)
-        model = model.to(device)
+        model, tokenizer = _load_model(found, dtype, device)
         loaded = LoadedAdapters.of(adapters, policy)
         batch = ActiveBatch(loaded, torch.device(device))
         groups = insert(model, adapters, batch, fused=fused, left=read_directly(model))
@@ -335,13 +336,21 @@ class Engine:
         return result
 
 
-def _load_model(base: Base, dtype: str | None) -> tuple[Any, Any]:
+def _load_model(base: Base, dtype: str | None, device: str) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     if dtype is not None and dtype not in WORDS.values():
         raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(WORDS.values())}", reason="dtype")
     logging.disable_progress_bar()
-    model = load_model(base.folder, torch_dtype(dtype_code(dtype)) if dtype else "auto").eval()
+    getLogger("bitsandbytes").setLevel(ERROR)  # it tells of a cast at every product
+    asked = torch_dtype(dtype_code(dtype)) if dtype else None
+    model = load_model(base.folder, asked or "auto", device).eval()
+    if asked not in (None, model.dtype):
+        raise BaseModelError(
+            f"base model {base.name} is quantised and computes in {model.dtype} as it was saved, not in {dtype}: leave the "
+            "dtype out",
+            reason="quantised",
+        )
     tokenizer = load_tokenizer(base.folder, base.chat_template)
     tokenizer.padding_side = "left"
     return model.requires_grad_(False), tokenizer

@@ -6,12 +6,14 @@ and one product for the soup of every row. `insert` puts groups into a transform
 
 import threading
 from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 import soupmix_kernels
 from soupmix.base.layers import linear_kind, plain_forwards
+from soupmix.engine.quantised import quantised_linears
 from soupmix.engine.rows import ActiveBatch
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.methods import DEFAULT, request_op
@@ -27,6 +29,18 @@ _SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 Paths = tuple[str, ...]
 
 
+class Projection(Protocol):
+    """The base's own part of a group: x [rows, in] -> a new tensor [rows, sum of widths], every row by itself."""
+
+    inputs: int
+    widths: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """In the dtype of x, which is `dtype`."""
+
+
 class BaseLinear:
     """`x W^T + bias` for the stacked weights of one or more linear layers, without any soup.
 
@@ -34,11 +48,12 @@ class BaseLinear:
         linears: layers with the same input. fused: on the CPU, hold the weight in oneDNN's layout.
 
     Attributes:
-        widths: out-features of every layer.
+        inputs: in-features. widths: out-features of every layer. dtype, device: of weights and activations.
     """
 
     def __init__(self, linears: Sequence[nn.Module], *, fused: bool) -> None:
         weights = [_weight(each) for each in linears]
+        self.inputs, self.dtype, self.device = weights[0].shape[1], weights[0].dtype, weights[0].device
         self.widths = tuple(len(weight) for weight in weights)
         self._weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
         self._bias = _bias(linears)
@@ -83,20 +98,17 @@ class SoupGroup:
     """One to three linear layers that read the same input, with the adapters of all of them in one pool.
 
     Args:
-        linears: the layers that are replaced. parts: what each of them gets from the adapters, possibly nothing.
-        batch: whose coefficients are used. fused: see `insert`.
+        base: what the layers compute without a soup. parts: what each of them gets from the adapters, possibly nothing.
+        batch: whose coefficients are used.
 
     Attributes:
-        pool: the factors of all adapters, or None where no adapter changes these layers.
+        base: as given. pool: the factors of all adapters, or None where no adapter changes these layers.
     """
 
-    def __init__(
-        self, linears: Sequence[nn.Module], parts: Sequence[Sequence[Part]], batch: ActiveBatch, *, fused: bool
-    ) -> None:
-        weight = _weight(linears[0])
-        self._base, self._batch = BaseLinear(linears, fused=fused), batch
+    def __init__(self, base: Projection, parts: Sequence[Sequence[Part]], batch: ActiveBatch) -> None:
+        self.base, self._batch = base, batch
         self.pool = (
-            Pool.stack(parts, self._base.widths, inputs=weight.shape[1], dtype=weight.dtype, device=weight.device)
+            Pool.stack(parts, base.widths, inputs=base.inputs, dtype=base.dtype, device=base.device)
             if any(parts)
             else None
         )
@@ -120,20 +132,20 @@ class SoupGroup:
 
     def _compute(self, x: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
-        y = self._base(flat)
+        y = self.base(flat)
         if self.pool is not None and self._batch.has_soup:
             coefficients = self._batch.coefficients(self._key, self.pool, len(flat))
             add = getattr(soupmix_kernels, request_op(self._batch.method).op)
             add(y, flat, self.pool, coefficients)
-        return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self._base.widths, -1))
+        return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self.base.widths, -1))
 
 
 class SoupLinear(nn.Module):
     """Stands where a linear layer stood: x [rows, ..., in] -> [rows, ..., out], by the formula of `soupmix_kernels`."""
 
-    def __init__(self, group: SoupGroup, number: int, linear: nn.Module) -> None:
+    def __init__(self, group: SoupGroup, number: int) -> None:
         super().__init__()
-        self.out_features, self.in_features = _weight(linear).shape
+        self.in_features, self.out_features = group.base.inputs, group.base.widths[number]
         self.group, self._number = group, number
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,10 +174,10 @@ def insert(
 
     Raises:
         BaseModelError: the model has no such linear layer or one of another shape (reason "wrong-base"), or one that is not
-            plain (reason "quantised"): its weight is no fp32, fp16 or bf16 tensor, or it does more than multiply by it. An
-            adapter changes a layer that stays (reason "read-directly").
+            plain in a model that says nothing of quantised weights (reason "quantised"): its weight is no fp32, fp16 or bf16
+            tensor, or it does more than multiply by it. An adapter changes a layer that stays (reason "read-directly").
     """
-    held = _parts_by_path(model, adapters)
+    held, odd = _parts_by_path(model, adapters)
     for path in left:
         if held.pop(path, ()):
             raise BaseModelError(
@@ -174,13 +186,15 @@ def insert(
                 reason="read-directly",
             )
     made = {}
-    for paths in _groups(model, held, fused=fused):
+    for paths in _groups(model, {path: held[path] for path in held if path not in odd}, fused=fused):
         linears = _linears(model, paths)  # the weights of the group before are gone by now
         everything = (fused and linears[0].weight.device.type == "cpu") or not _keeps_rows_apart(linears[0])
         if everything or any(held[path] for path in paths):
-            made[paths] = _replaced(
-                model, paths, SoupGroup(linears, [held[path] for path in paths], batch, fused=fused)
-            )
+            base = BaseLinear(linears, fused=fused)
+            made[paths] = _replaced(model, paths, SoupGroup(base, [held[path] for path in paths], batch))
+    for path, layer in quantised_linears(model, odd & held.keys()).items():
+        if held[path] or not layer.apart:
+            made[(path,)] = _replaced(model, (path,), SoupGroup(layer, [held[path]], batch))
     return made
 
 
@@ -200,25 +214,45 @@ def check_ranks(groups: dict[Paths, SoupGroup], method: str) -> None:
             )
 
 
-def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> dict[str, tuple[Part, ...]]:
-    """What every plain linear layer gets from the adapters, by path. Layers that are not plain stay as they are."""
+def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> tuple[dict[str, tuple[Part, ...]], frozenset[str]]:
+    """What every linear layer gets from the adapters, by path, and which layers are quantised.
+
+    Layers that are neither plain nor quantised stay as they are.
+    """
+    quantised = bool(getattr(model, "is_quantized", False))  # set by transformers where it loaded quantised weights
     changed = {path for adapter in adapters for path in adapter.modules}
-    linears = {path: module for path, module in model.named_modules() if linear_kind(module)}
+    linears = {path: module for path, module in model.named_modules() if _is_linear(module, quantised)}
     for path in sorted(changed - set(linears)):
         raise BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
     odd = {path: oddity for path, linear in linears.items() if (oddity := _oddity(linear))}
+    if quantised:
+        return {path: _parts(adapters, path, linear) for path, linear in linears.items()}, frozenset(odd)
     for path in sorted(changed & set(odd)):
         raise BaseModelError(
             f"layer '{path}' of the base {odd[path]}, and adapters are added to plain fp32, fp16 or bf16 layers only; "
             "load the base as it was before it was quantised",
             reason="quantised",
         )
-    return {path: _parts(adapters, path, linear) for path, linear in linears.items() if path not in odd}
+    return {path: _parts(adapters, path, linear) for path, linear in linears.items() if path not in odd}, frozenset()
+
+
+def _is_linear(module: nn.Module, quantised: bool) -> bool:
+    """Packages of quantised weights have layers of their own, which are neither of torch nor of transformers."""
+    if linear_kind(module) or not quantised:
+        return linear_kind(module) is not None
+    return type(getattr(module, "in_features", None)) is int and type(getattr(module, "out_features", None)) is int
+
+
+def _shape(linear: Any) -> tuple[int, ...]:
+    """[out, in]; the weight of a quantised layer may have any other."""
+    if _oddity(linear) is None:
+        return tuple(_weight(linear).shape)
+    return linear.out_features, linear.in_features
 
 
 def _parts(adapters: Sequence[Adapter], path: str, linear: nn.Module) -> tuple[Part, ...]:
     """The factors of every adapter that changes this layer."""
-    found, held = [], tuple(_weight(linear).shape)
+    found, held = [], _shape(linear)
     for number, adapter in enumerate(adapters):
         factors = adapter.modules.get(path)
         if factors is not None:
@@ -239,6 +273,8 @@ def _linears(model: nn.Module, paths: Paths) -> list[nn.Module]:
 
 def _oddity(linear: nn.Module) -> str | None:
     """What makes a layer more than x W^T + bias in a dtype that the kernels multiply in; None for a plain layer."""
+    if linear_kind(linear) is None:
+        return f"is a {type(linear).__name__}"
     weight = linear.get_parameter("weight").data
     if weight.dtype not in FLOATS.values():
         return f"holds its weight in {weight.dtype}"
@@ -259,7 +295,7 @@ def _replaced(model: nn.Module, paths: Paths, group: SoupGroup) -> SoupGroup:
     for number, path in enumerate(paths):
         parent, _, name = path.rpartition(".")
         within = model.get_submodule(parent)
-        setattr(within, name, SoupLinear(group, number, getattr(within, name)))
+        setattr(within, name, SoupLinear(group, number))
     return group
 
 

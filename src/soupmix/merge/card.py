@@ -79,6 +79,8 @@ def _reasons(result: Result) -> list[str]:
 def _making(result: Result) -> str:
     export = result.export
     lines = [f"- method {METHODS[result.method].card}", f"- dtype {export.dtype or 'of the base'}"]
+    if export.dequantise and (found := result.base and result.base.quantisation):
+        lines.append(f"- quantised weights of the base ({found.name}) made plain first, as transformers does")
     if export.kind == "adapter":
         lines.append(
             f"- rank {export.rank if export.rank is not None else 'exact: the sum of the ranks of the adapters'}"

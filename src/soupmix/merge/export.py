@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from securesystemslib.signer import CryptoSigner
 
-__all__ = ["Saved", "SigningKeys", "produce", "save"]
+__all__ = ["Saved", "SigningKeys", "produce", "save", "with_plain_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,21 @@ def save(result: Result, modules: Mapping[str, Stack], folder: Path, keys: Signi
     return Saved(folder, result.identity, dict(sorted(sink.digests.items())), result.errors, result.warnings)
 
 
+def with_plain_base(result: Result, *, fresh: bool = False) -> Result:
+    """A result whose base is dequantised, if that is asked for.
+
+    Args:
+        fresh: believe no digest that is remembered.
+
+    Raises:
+        RecipeError, BaseModelError: as `Result.check` and `Base.dequantised` do.
+    """
+    if result.base is None or not result.export.dequantise:
+        return result
+    result.check()
+    return replace(result, plain=result.base.dequantised(fresh=fresh))
+
+
 def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: SigningKeys) -> Result:
     """Write all files of a result to a sink; the same inputs and keys give the same bytes.
 
@@ -136,7 +151,9 @@ def _refusals(export: Export, modules: Mapping[str, Stack]) -> tuple[str, ...]:
 def _tensors(result: Result, modules: Mapping[str, Stack], sink: Sink) -> Mapping[str, Errors]:
     export = result.export
     if result.base is not None:
-        lost = write_model(sink, result.base, modules, dtype=export.dtype, shard_size=export.shard_size)
+        lost = write_model(
+            sink, result.base, modules, dtype=export.dtype, shard_size=export.shard_size, plain=result.plain
+        )
         return {"rounding_loss": lost}
     errors = write_adapter(
         sink, modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE, base_name=result.base_name

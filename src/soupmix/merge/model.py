@@ -11,6 +11,8 @@ from torch import Tensor
 
 import soupmix_kernels
 from soupmix.base import Base, Layer, LayerTable, TensorInfo
+from soupmix.base.companions import CONFIG
+from soupmix.base.quantisation import quantisation_of
 from soupmix.errors import BaseModelError, OutputError
 from soupmix.files import canonical_json, strict_json
 from soupmix.merge.result import Errors
@@ -26,7 +28,15 @@ _LARGEST_CARRIED = 256 << 20
 _NOT_CARRIED = {"config.json", "model.safetensors.index.json", "adapter_config.json"}
 
 
-def write_model(sink: Sink, base: Base, modules: Mapping[str, Stack], *, dtype: str | None, shard_size: int) -> Errors:
+def write_model(
+    sink: Sink,
+    base: Base,
+    modules: Mapping[str, Stack],
+    *,
+    dtype: str | None,
+    shard_size: int,
+    plain: Base | None = None,
+) -> Errors:
     """Write base + deltas as a Hugging Face model folder.
 
     Every touched matrix is one call of `soupmix_kernels.merge` with fp32 accumulation, then rounded once. Every other
@@ -35,7 +45,7 @@ def write_model(sink: Sink, base: Base, modules: Mapping[str, Stack], *, dtype: 
 
     Args:
         modules: module path -> merged update. dtype: "F32", "F16", "BF16", or None for each tensor's own.
-        shard_size: most bytes of tensors in one file.
+        shard_size: most bytes of tensors in one file. plain: the base after its weights were dequantised.
 
     Returns:
         What rounding to the written dtype lost of each delta: |rounded(W + delta) - (W + delta)| / |delta|.
@@ -44,9 +54,10 @@ def write_model(sink: Sink, base: Base, modules: Mapping[str, Stack], *, dtype: 
         BaseModelError: the base has no such layer, another shape, another dtype, or is quantised.
         OutputError: a value does not fit the written dtype ("overflow").
     """
-    config = _config(base, dtype)
-    layers, tensors = base.layers(), base.tensors()
-    touched = _touched(base, layers, tensors, modules)
+    folded = base if plain is None else plain
+    config = _config(folded, dtype)
+    layers, tensors = folded.layers(), folded.tensors()
+    touched = _touched(folded, layers, tensors, modules)
     with TensorReader() as reader:
         tensors = _untied(layers, tensors, touched, reader)
         order = sorted(
@@ -212,10 +223,10 @@ def _config(base: Base, dtype: str | None) -> bytes:
         raise BaseModelError(
             f"config.json of base model {base.name} cannot be read: {error}", reason="bad-config"
         ) from error
-    if "quantization_config" in config:
+    if (found := quantisation_of(config, base.folder / CONFIG)) is not None:
         raise BaseModelError(
-            f"base model {base.name} is quantised; soupmix folds only into plain weights: merge into the original "
-            "model, or export an adapter",
+            f"base model {base.name} is quantised ({found.name}), and adapters are folded into plain weights only: write a "
+            "plain model with --dequantise, merge into the model as it was before it was quantised, or export an adapter",
             reason="quantised",
         )
     if dtype is None:

@@ -52,6 +52,7 @@ def provenance(result: Result, outputs: Mapping[str, str]) -> Envelope:
             "kind": export.kind,
             "method": result.method,
             "rank": export.rank,
+            **({"dequantise": True} if export.dequantise else {}),
             **_request(result.grant),
         },
         "internalParameters": {"identity": result.identity},

@@ -9,6 +9,7 @@
     as: adapter                      # or model
     rank: 16                         # of an adapter; left out: exact
     dtype: fp32                      # fp32, fp16, bf16
+    dequantise: true                 # of a model, where its base is quantised
 
 Folders and files are relative to the recipe. The recipe that travels inside a result can be read again: its `record`
 says what came of it and is not an instruction.
@@ -86,6 +87,7 @@ class Recipe(BaseModel):
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None
     dtype: Word | None = None
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
+    dequantise: Annotated[bool, Field(strict=True)] = False
     record: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -94,6 +96,8 @@ class Recipe(BaseModel):
             raise ValueError("rank is for an adapter; a model has none")
         if self.kind == "adapter" and self.shard_size is not None:
             raise ValueError("shard_size is for a model; an adapter is one file")
+        if self.kind == "adapter" and self.dequantise:
+            raise ValueError("dequantise is for a model; an adapter does not hold the base's weights")
         return self
 
     def export(self) -> Export:
@@ -101,7 +105,15 @@ class Recipe(BaseModel):
         unsaid = ADAPTER_DTYPE if self.kind == "adapter" else None
         dtype = unsaid if self.dtype is None else dtype_code(self.dtype)
         size = self.shard_size or SHARD_SIZE
-        return Export(self.kind, self.store, self.base, rank=self.rank, dtype=dtype, shard_size=size)
+        return Export(
+            self.kind,
+            self.store,
+            self.base,
+            rank=self.rank,
+            dtype=dtype,
+            shard_size=size,
+            dequantise=self.dequantise,
+        )
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -144,6 +156,7 @@ def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
         fields.pop("rank", None)
     elif given.get("kind") == "adapter":
         fields.pop("shard_size", None)
+        fields.pop("dequantise", None)
     return _validated(fields | given, "command line" if recipe is None else "recipe with the options given", None)
 
 

@@ -69,6 +69,8 @@ def recipe_yaml(result: Result) -> bytes:
         recipe["rank"] = export.rank
     else:
         recipe["shard_size"] = export.shard_size
+        if export.dequantise:
+            recipe["dequantise"] = True
     recipe["record"] = {
         "soupmix": __version__,
         "identity": result.identity,

@@ -19,6 +19,7 @@ from soupmix.weights import MILLION, decimal_text
 __all__ = [
     "ADAPTER_DTYPE",
     "BASE_FILES",
+    "PLAIN_BASE",
     "SHARD_SIZE",
     "Errors",
     "Export",
@@ -33,6 +34,7 @@ SHARD_SIZE = 5_000_000_000
 """Default for the most bytes of tensors in one file of a model."""
 
 BASE_FILES = "base files"
+PLAIN_BASE = "base dequantised"
 
 
 @public
@@ -58,7 +60,8 @@ class Export:
     Attributes:
         kind: "adapter" or "model". store, base: how the recipe refers to them.
         rank: of an adapter, None for exact. dtype: "F32", "F16", "BF16", or None for the base's own.
-        shard_size: of a model, most bytes of tensors in one file.
+        shard_size: of a model, most bytes of tensors in one file. dequantise: of a model, whether the base's quantised
+            weights are made plain first.
     """
 
     kind: Literal["adapter", "model"]
@@ -67,11 +70,13 @@ class Export:
     rank: int | None = None
     dtype: str | None = None
     shard_size: int = SHARD_SIZE
+    dequantise: bool = False
 
     @property
     def form(self) -> str:
-        """The dtype as the merge identity takes it; a cut rank makes another result of the same soup."""
-        dtype = self.dtype or "base"
+        """The dtype as the merge identity takes it; a cut rank makes another result of the same soup, and so do plain weights
+        where the base has quantised ones."""
+        dtype = (self.dtype or "base") + (" dequantised" if self.dequantise else "")
         return dtype if self.rank is None else f"{dtype} rank {self.rank}"
 
 
@@ -110,6 +115,7 @@ class Result:
         warnings: why the result may mean little, one sentence each.
         errors: what writing lost, relative to the exact deltas: "truncation" and "total" of an adapter, "rounding_loss" of
             a model; empty until it is written.
+        plain: the base with plain weights, where `export` asks that it be dequantised; None until that is done.
     """
 
     grant: RecordedGrant
@@ -120,6 +126,7 @@ class Result:
     base_files: str | None = None
     warnings: tuple[str, ...] = ()
     errors: Mapping[str, Errors] = field(default_factory=dict)
+    plain: Base | None = None
 
     @property
     def base_name(self) -> str:
@@ -144,8 +151,10 @@ class Result:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """ "base", "policy", "base files" if recorded, and "adapter NAME" -> "sha256:<hex>", in the order of the records."""
+        """ "base", "policy", "base files" if recorded, "base dequantised" if it was, and "adapter NAME" -> "sha256:<hex>", in the
+        order of the records."""
         files = {} if self.base_files is None else {BASE_FILES: self.base_files}
+        files |= {} if self.plain is None else {PLAIN_BASE: self.plain.digest}
         adapters = {f"adapter {item.name}": item.digest for item in self.ingredients}
         return {"base": self.base_digest, "policy": self.grant.policy_digest, **files, **adapters}
 

@@ -11,7 +11,7 @@ from typing import cast, final
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, RecipeError
-from soupmix.merge.export import Saved, SigningKeys, save
+from soupmix.merge.export import Saved, SigningKeys, save, with_plain_base
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
@@ -103,6 +103,7 @@ class Soup:
         base: str | Path | Base,
         dtype: str | None = None,
         shard_size: int = SHARD_SIZE,
+        dequantise: bool = False,
         sign: str | Path | None = None,
         sign_model: str | Path | None = None,
         force: bool = False,
@@ -117,12 +118,15 @@ class Soup:
             dtype: "fp32", "fp16" or "bf16"; None keeps the dtype of every tensor. Summed in fp32 and rounded once; what
                 the rounding lost of the delta is in the answer's `errors["rounding_loss"]`.
             shard_size: most bytes of tensors in one file.
+            dequantise: of a quantised base make the weights plain first, as transformers does, and write a plain model. The
+                whole base is in memory meanwhile, and its plain copy stays in the cache.
             sign: as for `save_adapter`.
             sign_model: as for `save_adapter`.
             force: as for `save_adapter`.
 
         Raises:
-            BaseModelError: the base is not found, not the adapters' base ("wrong-base"), or does not fit.
+            BaseModelError: the base is not found, not the adapters' base ("wrong-base"), or does not fit; it is quantised
+                ("quantised") or, with `dequantise`, is not ("not-quantised") or cannot be made plain ("conversion-failed").
             RecipeError: a bad dtype, shard size or key.
             OutputError: the folder exists, the disk refuses, or a value overflows the dtype.
         """
@@ -132,13 +136,14 @@ class Soup:
             )
         code, keys = None if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
         found = base if isinstance(base, Base) else resolve(base)
-        export = Export("model", self.store, os.fspath(found.name), dtype=code, shard_size=shard_size)
+        name = os.fspath(found.name)
+        export = Export("model", self.store, name, dtype=code, shard_size=shard_size, dequantise=dequantise)
         return self._save(Path(folder), export, found, keys, force)
 
     def _save(self, folder: Path, export: Export, base: Base | None, keys: SigningKeys, force: bool) -> Saved:
         files = None if base is None else base.files_digest()
         result = Result(self.grant, self.method, self.ingredients, export, base, files, self.warnings)
-        return save(result, self.modules, folder, keys, force=force)
+        return save(with_plain_base(result), self.modules, folder, keys, force=force)
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{each.name} {decimal_text(each.micro)}" for each in self.ingredients) or "nothing"

@@ -18,7 +18,7 @@ from soupmix.base.companions import CONFIG
 from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError, RecipeError, WeightError
 from soupmix.files import sha256_file, strict_json
 from soupmix.findings import Finding, Verdict
-from soupmix.merge.export import SigningKeys, produce
+from soupmix.merge.export import SigningKeys, produce, with_plain_base
 from soupmix.merge.provenance import (
     PROVENANCE,
     check_model_signature,
@@ -237,7 +237,7 @@ def _repeated(
     made, sink = mix(store, grant, recipe.method), Sink(None)
     result = Result(grant, recipe.method, made.ingredients, export, base, files, made.warnings)
     try:
-        produce(result, made.modules, sink, SigningKeys())
+        produce(with_plain_base(result, fresh=True), made.modules, sink, SigningKeys())
     except (BaseModelError, RecipeError, OutputError) as error:
         return str(error)
     return sink

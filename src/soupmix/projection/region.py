@@ -200,7 +200,7 @@ def _ellipsoid(ball: Ball, space: Space) -> Ellipsoid:
     if space.gram is None or space.base is None:
         raise PolicyError(
             f"{ball.rule} bounds the norm of the merged delta, but the store does not record the norms; use a store whose "
-            "manifest has them (written by `soupmix adapters add`), or leave the rule out",
+            "manifest has them (written by `soupmix adapters add`, of a base that is not quantised), or leave the rule out",
             reason="no-norms",
         )
     return Ellipsoid(space.gram, int(ball.share**2 * space.base))

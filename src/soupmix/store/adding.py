@@ -1,6 +1,6 @@
 """Changing a store: one writer at a time, and a change is there as a whole or not at all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -54,7 +54,7 @@ def add_adapter(
         # Killed anywhere between these two, the store is the old one with a blob that nothing names.
         write_blob(store, entry.digest, _contents(source))
         write_manifest(store, updated)
-        for note in source.notes:
+        for note in (*_notes(base), *source.notes):
             tell(note)
     return updated
 
@@ -134,9 +134,25 @@ def _with_entry(
         one, two = sorted([(entry.name, factors), (name, other)], key=itemgetter(0))
         pairs[one[0], two[0]] = products(one[1], two[1])
     gram = gram_of(sorted(adapters), modules, pairs)
-    layers = base.layers()
-    norm = base_norm(base, (name for module in gram.modules for name in layers[module].tensors))
+    norm = _base_norm(base, gram.modules)
     return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)
+
+
+def _base_norm(base: Base, modules: Iterable[str]) -> float | None:
+    """None for a quantised base: what its weights stand for is known to their package only, once it has loaded them."""
+    if base.quantisation is not None:
+        return None
+    layers = base.layers()
+    return base_norm(base, (name for module in modules for name in layers[module].tensors))
+
+
+def _notes(base: Base) -> Iterator[Finding]:
+    if (how := base.quantisation) is not None:
+        message = (
+            f"base {base.label} is quantised ({how.name}): its norm is not measured, so rules that bound the norm of a soup "
+            "are refused, and a full model is written with --dequantise only"
+        )
+        yield Finding("quantised", base.label, message)
 
 
 def _contents(source: Source) -> dict[str, bytes]:

@@ -154,7 +154,8 @@ class Manifest(_Frozen):
         schema_version: 1.
         adapters: by name.
         gram: inner products of their deltas.
-        base_norm: Frobenius norm of the base's weights that adapters change, all modules together; None if not measured.
+        base_norm: Frobenius norm of the base's weights that adapters change, all modules together; None if not measured,
+            as of a quantised base: rules that bound a norm are refused then.
         total_budget: most that the weights may sum to, in millionths, as measured for this set; None if not measured.
     """
 
