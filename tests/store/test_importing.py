@@ -428,13 +428,27 @@ def _tokens(folder: Path) -> None:
     path.write_text(json.dumps(said))
 
 
+def _fifo(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    os.mkfifo(folder / "tokenizer_config.json")
+
+
 @pytest.mark.parametrize(
     ("change", "kinds", "word"),
     [
         (lambda folder: None, [], ""),
         (_template, ["template"], "template"),
         (_tokens, ["tokenizer"], "<|own|>"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), ["tokenizer"], "not compared"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"added_tokens": [{'), ["tokenizer"], "not compared"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text('{"added_tokens":' + "[" * 9**6),
+            ["tokenizer"],
+            "not JSON",
+        ),
+        (lambda folder: os.truncate(folder / "tokenizer.json", 65 << 20), ["tokenizer"], "larger than"),
+        (_fifo, ["template", "tokenizer"], "not a regular file"),
+        (lambda folder: (folder / "chat_template.jinja").symlink_to("/etc/passwd"), ["template"], "symbolic link"),
         (lambda folder: (folder / "tokenizer_config.json").write_text('{"chat_template": [[1]]}'), [], ""),
     ],
 )

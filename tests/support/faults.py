@@ -16,6 +16,7 @@ from soupmix import scratch
 __all__ = ["KINDS", "Faults"]
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY
+_READING = os.O_NONBLOCK  # a folder that is opened so is read from: nobody waits for what lies in it
 _CALLS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod", "fchmod")
 
 KINDS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
@@ -52,7 +53,7 @@ class Faults:
         return lambda *arguments, **options: self._through(name, call, *arguments, **options)
 
     def _os_open(self, path: Any, flags: int, *arguments: Any, **options: Any) -> int:
-        if flags & _WRITING:
+        if flags & _WRITING and not flags & _READING:
             return int(self._through("open", _os_open, path, flags, *arguments, **options))
         return _os_open(path, flags, *arguments, **options)
 
@@ -89,7 +90,7 @@ def _is_output(handle: int) -> bool:
     """A folder, or a file open for writing; what is read goes through a memory file, see soupmix.sealed."""
     flags = fcntl.fcntl(handle, fcntl.F_GETFL)
     memory = str(Path(f"/proc/self/fd/{handle}").readlink()).startswith("/memfd:")
-    return bool(flags & _WRITING) and not memory
+    return bool(flags & _WRITING) and not flags & _READING and not memory
 
 
 def _dropped(result: Any) -> None:

@@ -54,8 +54,8 @@ def add_adapter(
         # Killed anywhere between these two, the store is the old one with a blob that nothing names.
         write_blob(store, entry.digest, _contents(source))
         write_manifest(store, updated)
-        for note in (*_notes(base), *source.notes):
-            tell(note)
+    for note in (*_notes(base), *source.notes):
+        tell(note)
     return updated
 
 

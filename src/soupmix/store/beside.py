@@ -4,6 +4,8 @@ None of it goes into a store: a soup is run with the tokenizer and the template 
 others, that is said.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ __all__ = ["beside"]
 _SETTINGS, _TEMPLATE, _VOCABULARY, _ADDED = (
     "tokenizer_config.json", "chat_template.jinja", "tokenizer.json", "added_tokens.json",
 )  # fmt: skip
-_MOST: Mapping[str, int] = {_SETTINGS: 16 << 20, _TEMPLATE: 1 << 20, _VOCABULARY: 64 << 20, _ADDED: 16 << 20}
+_MOST: Mapping[str, int] = {_SETTINGS: 4 << 20, _TEMPLATE: 1 << 20, _VOCABULARY: 64 << 20, _ADDED: 4 << 20}
+_LISTED = re.compile(rb'"added_tokens"\s*:\s*(?=\[)')
+_MOST_LISTED = 4 << 20  # bytes; what is parsed of a vocabulary, of which each value takes some 60 times its place
 
 
 def beside(folder: SourceFolder, said: str | None, base: Base) -> Iterator[Finding]:
@@ -81,8 +85,18 @@ def _tokens(folder: SourceFolder, base: SourceFolder) -> str | None:
 
 
 def _listed(folder: SourceFolder) -> Mapping[str, Any]:
-    listed = _object(folder, _VOCABULARY).get("added_tokens")
-    tokens = listed if isinstance(listed, list) else []
+    """The added tokens of a tokenizer.json, which stand before its vocabulary; that is not parsed."""
+    if not folder.holds(_VOCABULARY):
+        return {}
+    content = folder.read(_VOCABULARY, cap=_MOST[_VOCABULARY])
+    start = _LISTED.search(content)
+    if start is None:
+        return {}
+    try:
+        part = content[start.end() : start.end() + _MOST_LISTED].decode("utf-8", "replace")
+        tokens, _ = json.JSONDecoder().raw_decode(part)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{folder.path / _VOCABULARY} is not JSON ({error})", reason="bad-json") from None
     return {str(each.get("content")): each.get("id") for each in tokens if isinstance(each, dict)}
 
 

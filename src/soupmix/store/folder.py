@@ -20,7 +20,7 @@ from soupmix.sealed import Sealed, sealed
 __all__ = ["SourceFolder", "source_folder"]
 
 _HUB_LINK = re.compile(r"(?P<blobs>(?:\.\./){1,8}blobs)/(?P<name>\w[\w.-]*)", re.ASCII)
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_LISTED = 10_000
 
 
