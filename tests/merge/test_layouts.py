@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base, resolve
 from soupmix.engine import Engine
-from soupmix.errors import AdapterError
-from soupmix.merge import merge
+from soupmix.errors import AdapterError, BaseModelError
+from soupmix.merge import Stack, merge
+from soupmix.merge.model import write_model
+from soupmix.merge.sink import Sink
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.families import make_family
@@ -149,3 +151,34 @@ def test_a_head_that_is_the_embeddings_too_is_not_adapted(tmp_path: Path) -> Non
     ) as caught:
         store.add(tmp_path / "adapter", name="a", dimension="a", pole="a", base=base)
     assert caught.value.reason == "embedding"
+
+
+def test_factors_of_one_expert_are_refused(tmp_path: Path) -> None:
+    """As they were trained when every expert was a linear layer of its own."""
+    base = resolve(make_family("mixtral", tmp_path / "base"), cache=tmp_path / "cache")
+    path = "model.layers.0.block_sparse_moe.experts.1.w1"
+    assert f"{path}.weight" in base.tensors()
+    _save_adapter(base, tmp_path / "adapter", ("q_proj",))
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    factors = load_file(file)
+    factors |= {f"base_model.model.{path}.lora_A.weight": torch.ones(4, 64)}
+    save_file(factors | {f"base_model.model.{path}.lora_B.weight": torch.ones(160, 4)}, file)
+    store = Store(tmp_path / "store", create=True)
+    with pytest.raises(
+        AdapterError, match=r"in one weight with the other experts \(model\.layers\.0\.mlp\.experts\.g"
+    ) as caught:
+        store.add(tmp_path / "adapter", name="a", dimension="a", pole="a", base=base)
+    assert caught.value.reason == "experts"
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
+def test_nothing_is_folded_into_all_experts_at_once(name: str, tmp_path: Path) -> None:
+    base = resolve(make_family(name, tmp_path / "base"), cache=tmp_path / "cache")
+    path = "model.layers.0.mlp.experts.gate_up_proj"
+    outputs, inputs = base.layers()[path].shape
+    one = torch.ones(1, dtype=torch.float64)
+    stack = Stack(torch.ones(1, inputs), torch.ones(outputs, 1), one, one)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BaseModelError, match="several matrices in") as caught:
+        write_model(Sink(tmp_path / "out"), base, {path: stack}, dtype=None, shard_size=1 << 30)
+    assert caught.value.reason == "in-pieces"

@@ -151,10 +151,10 @@ def _touched(
                 f"base model {base.name} has no weight {path}.weight of its own, which the adapters change",
                 reason="no-layer",
             )
-        if layer.lies != "whole":
+        if layer.lies != "whole" or layer.kind == "experts":
             raise BaseModelError(
-                f"base model {base.name} holds {path}.weight in pieces ({layer.tensors[0]}), into which soupmix does not fold; "
-                "export an adapter",
+                f"base model {base.name} has several matrices in {path}, or holds it in pieces ({layer.tensors[0]}); soupmix "
+                "folds into weights that are one matrix on disk: export an adapter",
                 reason="in-pieces",
             )
         _check_fits(base, layer, info, stack)

@@ -167,7 +167,11 @@ def _in_use(field: str, where: str) -> AdapterError:
             f"{where} uses {field!r}, which no change of weights says: train without it", reason="unsupported"
         )
     if field in _LATER:
-        return AdapterError(f"{where} uses {field!r}, which soupmix does not support", reason="unsupported")
+        return AdapterError(
+            f"{where} uses {field!r}, so it changes weights that are no linear layer, such as all experts at once: fold it in "
+            "with PEFT's merge_and_unload, and use the result as a base",
+            reason="unsupported",
+        )
     return AdapterError(
         f"{where} has the field {field[:60]!a}, which soupmix does not know and so will not ignore; if it only says how the "
         "adapter was trained, take it out of the file",

@@ -27,7 +27,7 @@ from soupmix.store.reader import (
     MAX_CONFIG,
     TENSORS,
     AdapterFiles,
-    check_untied,
+    check_layers,
     header_of,
     sealed_bytes,
 )
@@ -158,7 +158,7 @@ def _understood(
     if not parts:
         raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
     if base is not None:
-        check_untied(sorted({part.module for part in parts.values()}), base.layers(), where)
+        check_layers(sorted({part.module for part in parts.values()}), base.layers(), where)
     if config is None and not _says_its_scaling(parts):
         raise AdapterError(f"{folder / CONFIG} is missing", reason="missing")
     return _Read(folder, name, config, settings, tensors, slots, parts, own)

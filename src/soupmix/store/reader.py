@@ -33,7 +33,7 @@ __all__ = [
     "TENSORS",
     "AdapterFiles",
     "check_dtype",
-    "check_untied",
+    "check_layers",
     "factor_key",
     "header_of",
     "load_tensors",
@@ -152,20 +152,28 @@ def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[
             )
 
 
-def check_untied(modules: Iterable[str], layers: Mapping[str, Layer], where: str) -> None:
-    """Refuse factors of a weight that is another layer's too, or of an embedding.
+def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str) -> None:
+    """Refuse factors of a weight that is another layer's too, of an embedding, or of one of several experts in one weight.
 
-    PEFT adds such factors to the head alone as long as they are beside the weights, and to the embeddings too once they are
-    merged: two models.
+    PEFT adds factors of a tied head to the head alone as long as they are beside the weights, and to the embeddings too once
+    they are merged: two models.
 
     Args:
         layers: of the base.
 
     Raises:
-        AdapterError: reason "embedding".
+        AdapterError: reason "embedding" or "experts".
     """
+    pieces = {name: layer for layer in layers.values() if layer.kind == "experts" for name in layer.tensors}
     for module in modules:
         layer = layers.get(module)
+        whole = pieces.get(f"{module}.weight")
+        if layer is None and whole is not None:
+            raise AdapterError(
+                f"{where} adapts {module}, which the base holds in one weight with the other experts ({whole.path}), and a store "
+                "holds factors of linear layers: fold it in with PEFT's merge_and_unload, and use the result as a base",
+                reason="experts",
+            )
         other = None if layer is None else layer.tied
         if other is not None:
             raise AdapterError(
