@@ -5,7 +5,6 @@ Were their ranks to differ, PEFT would take alpha from patterns, llama.cpp divid
 (src/llama-adapter.h, `get_scale`), and vLLM scale all by lora_alpha / r (vllm/lora/peft_helper.py): three models.
 """
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -128,9 +127,9 @@ def _write_tensors(sink: Sink, stored: Mapping[str, Tensor], rank: int, dtype: s
     shapes = {name: _shape(name, tensor, rank) for name, tensor in stored.items()}
     specs = [Spec(name, dtype, shape, width * shape[0] * shape[1]) for name, shape in shapes.items()]
     with sink.stream(WEIGHTS) as stream:
-        stream.write_all(
-            itertools.chain([header(specs)], (raw(_filled(t, shapes[name])) for name, t in stored.items()))
-        )
+        stream.write(header(specs))
+        for name, tensor in stored.items():
+            stream.write(raw(_filled(tensor, shapes[name])))
 
 
 def _shape(name: str, factor: Tensor, rank: int) -> tuple[int, int]:

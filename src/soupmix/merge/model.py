@@ -1,24 +1,22 @@
 """A full model: the deltas folded into the base weights, streamed tensor by tensor into safetensors."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-import soupmix_kernels
 from soupmix.base import Base, Layer, LayerTable, TensorInfo
 from soupmix.base.companions import CONFIG
 from soupmix.base.quantisation import quantisation_of
-from soupmix.errors import BaseModelError, OutputError
+from soupmix.errors import BaseModelError
 from soupmix.files import canonical_json, strict_json
+from soupmix.merge.fold import Folding, Patch
 from soupmix.merge.result import Errors
-from soupmix.merge.sink import Sink, Stream
-from soupmix.merge.stack import Stack
-from soupmix.merge.tensors import DTYPES, Spec, TensorReader, header, raw, shards, spec_of
+from soupmix.merge.sink import Sink
+from soupmix.merge.stack import Stack, one_thread
+from soupmix.merge.tensors import DTYPES, Spec, TensorReader, header, shards, spec_of
 
 __all__ = ["write_model"]
 
@@ -39,9 +37,9 @@ def write_model(
 ) -> Errors:
     """Write base + deltas as a Hugging Face model folder.
 
-    Every touched matrix is one call of `soupmix_kernels.merge` with fp32 accumulation, then rounded once. Every other
-    tensor is copied byte for byte, or rounded once if `dtype` differs. At most a handful of copies of the largest
-    touched matrix are in memory, besides the factors.
+    Every touched matrix is folded by `soupmix_kernels.merge` with fp32 accumulation, then rounded once. Every other tensor
+    is copied byte for byte, or rounded once if `dtype` differs. A few blocks of tensors are in memory, besides the factors;
+    see `soupmix.merge.fold`.
 
     Args:
         modules: module path -> merged update. dtype: "F32", "F16", "BF16", or None for each tensor's own.
@@ -64,78 +62,20 @@ def write_model(
             tensors, key=lambda name: (-_itemsize(tensors[name]), tensors[name].file.name, tensors[name].start)
         )
         parts = shards((spec_of(name, tensors[name], dtype) for name in order), shard_size)
-        fold = _Fold(reader, tensors, {name: _as_stored(layers[path], modules[path]) for name, path in touched.items()})
-        names = _file_names(len(parts))
-        for name, specs in zip(names, parts, strict=True):
-            with sink.stream(name) as stream:
-                stream.write(header(specs))
-                for spec in specs:
-                    fold.write(stream, spec)
+        patches = {name: [Patch(path, 0, _as_stored(layers[path], modules[path]))] for name, path in touched.items()}
+        names, threads = _file_names(len(parts)), torch.get_num_threads()
+        with one_thread(), Folding(reader, threads) as folding:
+            for name, specs in zip(names, parts, strict=True):
+                with sink.stream(name) as stream:
+                    stream.write(header(specs))
+                    for spec in specs:
+                        folding.write(stream, spec, tensors[spec.name], patches.get(spec.name, ()))
+                    folding.finish(stream)
     if len(parts) > 1:
         sink.write("model.safetensors.index.json", _index(names, parts))
     sink.write("config.json", config)
     _carry_over(sink, base)
-    return Errors.of({touched[name]: pair for name, pair in fold.lost.items()})
-
-
-@dataclass(slots=True)
-class _Fold:
-    """The loop's state: where tensors come from, what is added to them, the norms (lost, delta) of each so far."""
-
-    reader: TensorReader
-    tensors: Mapping[str, TensorInfo]
-    stacks: Mapping[str, Stack]
-    lost: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def write(self, stream: Stream, spec: Spec) -> None:
-        info = self.tensors[spec.name]
-        if spec.name in self.stacks:
-            stream.write(raw(self._merged(spec, info, self.stacks[spec.name])))
-        elif spec.dtype == info.dtype:
-            stream.write_all(raw(block) for block in self.reader.blocks(info))
-        else:
-            stream.write_all(raw(block) for block in self._cast(spec, info))
-
-    def _merged(self, spec: Spec, info: TensorInfo, stack: Stack) -> Tensor:
-        weight = self.reader.read(info).float()
-        merged = torch.empty_like(weight)
-        soupmix_kernels.merge(weight, stack.A, stack.B, _clamped(stack), out=merged[None])
-        rounded = merged.to(DTYPES[spec.dtype])
-        same = rounded.dtype is merged.dtype
-        delta = _norm(torch.sub(merged, weight, out=weight))
-        lost = 0.0 if same else _norm(torch.sub(merged, rounded, out=weight))
-        if not math.isfinite(delta + lost):
-            _check_finite(rounded, spec)
-        self.lost[spec.name] = (lost, delta)
-        return rounded
-
-    def _cast(self, spec: Spec, info: TensorInfo) -> Iterator[Tensor]:
-        for block in self.reader.blocks(info):
-            rounded = block.view(DTYPES[info.dtype]).to(DTYPES[spec.dtype])
-            _check_finite(rounded, spec)
-            yield rounded
-
-
-def _clamped(stack: Stack) -> soupmix_kernels.Coefficients:
-    """The coefficients of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
-    weights, scale = stack.weights.float(), stack.scale.float()
-    columns = torch.arange(stack.rank, dtype=torch.int32)
-    return soupmix_kernels.coefficients(
-        weights[None], torch.zeros_like(weights), torch.ones_like(weights), columns, scale
-    )
-
-
-def _norm(tensor: Tensor) -> float:
-    """Frobenius norm: rows in fp32, their sum in float64, so that it does not depend on the number of threads."""
-    return float(torch.linalg.vector_norm(torch.linalg.vector_norm(tensor, dim=-1).double()))
-
-
-def _check_finite(tensor: Tensor, spec: Spec) -> None:
-    if not torch.isfinite(tensor).all():
-        raise OutputError(
-            f"{spec.name} holds values that do not fit {spec.dtype}; write the model with --dtype fp32 or bf16",
-            reason="overflow",
-        )
+    return Errors.of(folding.norms())
 
 
 def _touched(

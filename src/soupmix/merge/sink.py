@@ -2,15 +2,20 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
-__all__ = ["Sink", "Stream"]
+__all__ = ["PENDING", "Sink", "Stream"]
 
-_PENDING = 2
+PENDING = 3
+"""Most pieces of a file that are on their way to the disk."""
+
+_UNSENT = 64 << 20  # bytes written, of which the disk has not been asked to take any
 
 
 class Sink:
@@ -32,43 +37,66 @@ class Sink:
 
     @contextmanager
     def stream(self, name: str) -> Iterator["Stream"]:
-        """A large file, written piece by piece while the caller makes the next piece."""
+        """A large file, hashed and written piece by piece while the caller makes the next pieces."""
         path = Path(os.devnull) if self._folder is None else self._folder / name
-        with path.open("wb") as file, ThreadPoolExecutor(1) as writer:
-            stream = Stream(file, writer)
+        with path.open("wb") as file, Stream(file, keeps=self.keeps) as stream:
             yield stream
             self.digests[name] = f"sha256:{stream.finish()}"
 
 
 class Stream:
-    """A file being written and hashed in a thread of its own, at most two pieces behind.
+    """A file whose pieces are hashed in one thread and written in another, while a third has the disk take what is written.
 
-    Pieces belong to the stream once given: the caller must not change them.
+    Without the third, all of the disk's work would be left for the end, where nothing else is left to do.
     """
 
-    def __init__(self, file: BinaryIO, writer: ThreadPoolExecutor) -> None:
-        self._file, self._writer = file, writer
+    def __init__(self, file: BinaryIO, *, keeps: bool) -> None:
+        self._file, self._keeps = file, keeps
+        self._hasher, self._writer, self._sender = (ThreadPoolExecutor(1) for _ in range(3))
         self._digest = hashlib.sha256()
-        self._pending: list[Future[None]] = []
+        self._pending: deque[tuple[Future[None], Future[int], Callable[[], None]]] = deque()
+        self._sent: Future[None] | None = None
+        self._unsent = 0
 
-    def write(self, piece: bytes | memoryview) -> None:
-        """Append a piece; waits when two are under way. Raises what an earlier piece raised."""
-        while len(self._pending) >= _PENDING:
-            self._pending.pop(0).result()
-        self._pending.append(self._writer.submit(self._put, piece))
+    def __enter__(self) -> "Stream":
+        return self
 
-    def write_all(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """Append every piece."""
-        for piece in pieces:
-            self.write(piece)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each in (self._hasher, self._writer, self._sender):
+            each.shutdown(cancel_futures=True)
+
+    def write(self, piece: bytes | memoryview, release: Callable[[], None] = lambda: None) -> None:
+        """Append a piece, which must not change until it is released; waits while `PENDING` pieces are under way.
+
+        Args:
+            piece: of the file. release: called by a later call of this object, when the piece is not needed any longer.
+
+        Raises:
+            OSError: the disk refused an earlier piece.
+        """
+        while len(self._pending) >= PENDING:
+            self._settle()
+        hashed = self._hasher.submit(self._digest.update, piece)
+        self._pending.append((hashed, self._writer.submit(self._file.write, piece), release))
 
     def finish(self) -> str:
         """Wait for the last piece; the hex SHA-256 of the whole."""
         while self._pending:
-            self._pending.pop(0).result()
+            self._settle()
+        if self._sent is not None:
+            self._sent.result()
         self._file.flush()
         return self._digest.hexdigest()
 
-    def _put(self, piece: bytes | memoryview) -> None:
-        self._digest.update(piece)
-        self._file.write(piece)
+    def _settle(self) -> None:
+        """Wait for the oldest piece, release it, and have the disk take what was written, if that is much by now."""
+        hashed, written, release = self._pending.popleft()
+        hashed.result()
+        self._unsent += written.result()
+        release()
+        if self._keeps and self._unsent >= _UNSENT and (self._sent is None or self._sent.done()):
+            if self._sent is not None:
+                self._sent.result()
+            self._sent, self._unsent = self._sender.submit(os.fdatasync, self._file.fileno()), 0

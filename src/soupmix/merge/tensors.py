@@ -1,4 +1,4 @@
-"""Tensors in and out of safetensors files by byte range, so that no more than one of them is in memory.
+"""Tensors in and out of safetensors files by byte range, so that no more than a few blocks of one are in memory.
 
 The header of a safetensors file precedes the tensors and only needs their dtypes and shapes, which are known before the
 first tensor is made; so a model of any size is written front to back.
@@ -24,7 +24,7 @@ from soupmix.errors import BaseModelError
 __all__ = ["DTYPES", "Spec", "TensorReader", "header", "raw"]
 
 DTYPES: Mapping[str, torch.dtype] = {code: torch_dtype(code) for code in WORDS}
-_BLOCK = 2 << 20
+_BLOCK = 2 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +73,27 @@ class TensorReader:
         self._stack.close()
 
     def read(self, info: TensorInfo) -> Tensor:
-        """The whole tensor, in a buffer of its own."""
-        return self._range(info, info.start, info.end).view(DTYPES[info.dtype]).view(info.shape)
+        """The whole tensor, in a buffer of its own. Raises as `open` and `read_into`."""
+        held = torch.empty(info.end - info.start, dtype=torch.uint8)
+        self.open(info)
+        self.read_into(held, info, info.start)
+        return held.view(DTYPES[info.dtype]).view(info.shape)
 
     def blocks(self, info: TensorInfo) -> Iterator[Tensor]:
-        """The tensor's bytes in blocks of at most 8 MiB, each a flat uint8 tensor of its own."""
+        """The tensor's bytes in blocks of `_BLOCK`, each a flat uint8 tensor of its own. Raises as `open` and `read_into`."""
+        self.open(info)
         for start in range(info.start, info.end, _BLOCK):
-            yield self._range(info, start, min(start + _BLOCK, info.end))
+            block = torch.empty(min(_BLOCK, info.end - start), dtype=torch.uint8)
+            self.read_into(block, info, start)
+            yield block
 
-    def same(self, one: TensorInfo, other: TensorInfo) -> bool:
-        """Whether two tensors are equal bit for bit."""
-        if (one.dtype, one.shape) != (other.dtype, other.shape):
-            return False
-        return all(torch.equal(a, b) for a, b in zip(self.blocks(one), self.blocks(other), strict=True))
+    def read_into(self, held: Tensor, info: TensorInfo, start: int) -> None:
+        """Fill a flat uint8 tensor with the bytes of the tensor's file from `start` on; in any thread, once it is open.
 
-    def _range(self, info: TensorInfo, start: int, end: int) -> Tensor:
-        block = torch.empty(end - start, dtype=torch.uint8)
-        view, file = raw(block) if end > start else memoryview(b""), self._open(info.file)
+        Raises:
+            BaseModelError: the file cannot be read ("unreadable"), or ends there ("truncated").
+        """
+        view, file, end = raw(held), self._files[info.file], start + len(held)
         while view:
             try:
                 count = os.preadv(file.fileno(), [view], end - len(view))
@@ -98,15 +102,20 @@ class TensorReader:
             if not count:
                 raise BaseModelError(f"base model file {info.file} was cut short while it was read", reason="truncated")
             view = view[count:]
-        return block
 
-    def _open(self, path: Path) -> BinaryIO:
-        if path not in self._files:
+    def same(self, one: TensorInfo, other: TensorInfo) -> bool:
+        """Whether two tensors are equal bit for bit."""
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        return all(torch.equal(a, b) for a, b in zip(self.blocks(one), self.blocks(other), strict=True))
+
+    def open(self, info: TensorInfo) -> None:
+        """Open the file of a tensor, unless it is. Raises BaseModelError ("unreadable")."""
+        if info.file not in self._files:
             try:
-                self._files[path] = self._stack.enter_context(path.open("rb"))
+                self._files[info.file] = self._stack.enter_context(info.file.open("rb"))
             except OSError as error:
-                raise _unreadable(path, error) from error
-        return self._files[path]
+                raise _unreadable(info.file, error) from error
 
 
 def _unreadable(path: Path, error: OSError) -> BaseModelError:

@@ -1,0 +1,232 @@
+"""Tensors of a base become tensors of the result block by block: read, folded or cast, and measured while they are at hand.
+
+A block of half a million numbers goes from the bytes of one file to those of the other in a core's cache, in one thread, in
+buffers that stay. How blocks are cut follows from the shapes alone, and torch is held to one thread within a block, so that no
+byte and no measure depends on how many threads there are.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+import soupmix_kernels
+from soupmix.base import TensorInfo
+from soupmix.errors import OutputError
+from soupmix.merge.sink import PENDING, Stream
+from soupmix.merge.stack import Stack
+from soupmix.merge.tensors import DTYPES, Spec, TensorReader, raw
+
+__all__ = ["Folding", "Patch"]
+
+_AT_ONCE = 1 << 19  # numbers of a block
+_FEWEST_ROWS = 32
+_MOST_THREADS = 8  # with more, hashing takes longest
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What is added to some rows of a tensor, seen as a matrix [rows, columns].
+
+    Attributes:
+        module: path of the layer whose delta it is.
+        first: the first of these rows.
+        stack: the delta as it lies in the tensor, [its rows, columns].
+    """
+
+    module: str
+    first: int
+    stack: Stack
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of the patch."""
+
+    spec: Spec
+    info: TensorInfo
+    start: int
+    end: int
+    patch: Patch | None = None
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A block of the result: its bytes, and the norms of its rows, lost and delta; None where nothing was folded."""
+
+    piece: memoryview
+    norms: Tensor | None
+
+
+class _Buffer:
+    """Memory that grows and stays."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, count: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+        """`count` values of any content, one-dimensional; what was taken before is overwritten."""
+        size = count * dtype.itemsize
+        if len(self._bytes) < size:
+            self._bytes = torch.empty(size, dtype=torch.uint8)
+        return self._bytes[:size].view(dtype)
+
+
+class _Scratch(threading.local):
+    """The buffers of one thread: what was read, the weights and their sums with the delta in fp32."""
+
+    def __init__(self) -> None:
+        self.read, self.weight, self.merged = _Buffer(), _Buffer(), _Buffer()
+
+
+class Folding:
+    """Makes the tensors of a model and hands them to streams in order. A context manager, in which torch must have one thread.
+
+    Args:
+        reader: of the base. threads: how many blocks are made at a time, `_MOST_THREADS` at most.
+    """
+
+    def __init__(self, reader: TensorReader, threads: int) -> None:
+        threads = min(threads, _MOST_THREADS)
+        self._reader, self._ahead = reader, threads + 1
+        self._threads = ThreadPoolExecutor(threads)
+        self._scratch = _Scratch()
+        self._free = [_Buffer() for _ in range(self._ahead + PENDING)]
+        self._making: deque[tuple[Future[_Made], _Block, _Buffer]] = deque()
+        self._norms: dict[str, list[Tensor]] = {}
+        self._coefficients: dict[str, soupmix_kernels.Coefficients] = {}
+
+    def __enter__(self) -> "Folding":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def write(self, stream: Stream, spec: Spec, info: TensorInfo, patches: Sequence[Patch] = ()) -> None:
+        """Have a tensor made and appended; `finish` waits for it.
+
+        Args:
+            spec: how it is written. info: where it is. patches: what is added to it, by first row, no two to one row.
+
+        Raises:
+            BaseModelError: its file cannot be read. OutputError: a value does not fit the written dtype ("overflow").
+            OSError: the disk refused an earlier piece.
+        """
+        self._reader.open(info)
+        for patch in patches:
+            self._coefficients[patch.module] = _clamped(patch.stack)
+        for block in _blocks(spec, info, patches):
+            if len(self._making) == self._ahead:
+                self._hand_over(stream)
+            buffer = self._free.pop()
+            self._making.append((self._threads.submit(self._make, block, buffer), block, buffer))
+
+    def finish(self, stream: Stream) -> None:
+        """Append all that is still being made. Raises as `write` does."""
+        while self._making:
+            self._hand_over(stream)
+
+    def norms(self) -> Mapping[str, tuple[float, float]]:
+        """Module -> Frobenius norms of what rounding lost and of its delta. Rows in fp32, their sum in float64."""
+        found: dict[str, tuple[float, float]] = {}
+        for module, parts in self._norms.items():
+            lost, delta = torch.cat(parts, dim=1).double()
+            found[module] = torch.linalg.vector_norm(lost).item(), torch.linalg.vector_norm(delta).item()
+        return found
+
+    def _hand_over(self, stream: Stream) -> None:
+        future, block, buffer = self._making.popleft()
+        made = future.result()
+        if block.patch is not None and made.norms is not None:
+            self._norms.setdefault(block.patch.module, []).append(made.norms)
+        stream.write(made.piece, lambda: self._free.append(buffer))
+
+    def _make(self, block: _Block, buffer: _Buffer) -> _Made:
+        if block.patch is not None:
+            return self._folded(block, block.patch, buffer)
+        size = block.end - block.start
+        if block.spec.dtype == block.info.dtype:
+            copied = buffer.take(size)
+            self._reader.read_into(copied, block.info, block.start)
+            return _Made(raw(copied), None)
+        values = self._read(block)
+        rounded = buffer.take(len(values), DTYPES[block.spec.dtype]).copy_(values)
+        _check_finite(rounded, block.spec)
+        return _Made(raw(rounded), None)
+
+    def _read(self, block: _Block) -> Tensor:
+        """The numbers of a block as they are stored."""
+        held = self._scratch.read.take(block.end - block.start)
+        self._reader.read_into(held, block.info, block.start)
+        return held.view(DTYPES[block.info.dtype])
+
+    def _folded(self, block: _Block, patch: Patch, buffer: _Buffer) -> _Made:
+        """W + delta with fp32 accumulation, rounded once; and how much of the delta the rounding lost."""
+        stored, scratch = self._read(block), self._scratch
+        shape = (-1, patch.stack.shape[1])
+        weight = scratch.weight.take(len(stored), torch.float32).copy_(stored).view(shape)
+        merged = scratch.merged.take(len(stored), torch.float32).view(shape)
+        B = patch.stack.B[block.first : block.first + len(weight)]
+        soupmix_kernels.merge(weight, patch.stack.A, B, self._coefficients[patch.module], out=merged[None])
+        rounded = buffer.take(len(stored), DTYPES[block.spec.dtype]).view(shape).copy_(merged)
+        norms = torch.zeros(2, len(weight))
+        torch.linalg.vector_norm(torch.sub(merged, weight, out=weight), dim=-1, out=norms[1])
+        if rounded.dtype is not merged.dtype:
+            torch.linalg.vector_norm(torch.sub(merged, weight.copy_(rounded), out=weight), dim=-1, out=norms[0])
+        if not torch.isfinite(norms).all():
+            _check_finite(rounded, block.spec)
+        return _Made(raw(rounded), norms)
+
+
+def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch]) -> Iterator[_Block]:
+    """A tensor cut into blocks in order: at the ends of patches, and into whole rows of them."""
+    at = info.start
+    for patch in patches:
+        rows, columns = patch.stack.shape
+        row = columns * DTYPES[info.dtype].itemsize
+        start = info.start + patch.first * row
+        yield from _plain(spec, info, at, start)
+        for first, end in _row_blocks(rows, columns):
+            yield _Block(spec, info, start + first * row, start + end * row, patch, first)
+        at = start + rows * row
+    yield from _plain(spec, info, at, info.end)
+
+
+def _row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Rows [first, end) in turn. Blocks of a few rows would be multiplied in another order than a whole matrix is."""
+    step, first = max(_FEWEST_ROWS, _AT_ONCE // columns // _FEWEST_ROWS * _FEWEST_ROWS), 0
+    while first < rows:
+        end = rows if rows - first - step < _FEWEST_ROWS else first + step
+        yield first, end
+        first = end
+
+
+def _plain(spec: Spec, info: TensorInfo, start: int, end: int) -> Iterator[_Block]:
+    step = _AT_ONCE * 4
+    for first in range(start, end, step):
+        yield _Block(spec, info, first, min(first + step, end))
+
+
+def _clamped(stack: Stack) -> soupmix_kernels.Coefficients:
+    """The coefficients of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
+    weights, scale = stack.weights.float(), stack.scale.float()
+    columns = torch.arange(stack.rank, dtype=torch.int32)
+    return soupmix_kernels.coefficients(
+        weights[None], torch.zeros_like(weights), torch.ones_like(weights), columns, scale
+    )
+
+
+def _check_finite(tensor: Tensor, spec: Spec) -> None:
+    if not torch.isfinite(tensor).all():
+        raise OutputError(
+            f"{spec.name} holds values that do not fit {spec.dtype}; write the model with --dtype fp32 or bf16",
+            reason="overflow",
+        )
