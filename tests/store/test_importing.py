@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from soupmix.errors import AdapterError
 from soupmix.findings import Finding
 from soupmix.store import Store, read_adapter
 from soupmix.store.importing import open_source
+from soupmix.store.names import parts_of
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -228,6 +230,7 @@ FORMS: dict[str, Callable[[Path], None]] = {
     ),
     "kohya with a config": _keys(_flat),
     "kohya": _kohya,
+    "kohya, of the model without its head": _keys(lambda key: _flat(key).replace("lora_te_model_", "lora_te_")),
     "MLX-LM": _mlx,
     "F64": _double,
 }
@@ -349,6 +352,25 @@ def test_a_name_that_could_be_two_layers_is_refused(handmade: Handmade) -> None:
     with pytest.raises(AdapterError, match="may be") as caught:
         read_adapter(folder, twins)
     assert caught.value.reason == "bad-key"
+
+
+def test_the_base_says_what_its_first_part_is_called() -> None:
+    base = ["transformer.h.0.attn.c_proj", "transformer.h.1.attn.c_proj", "lm_head"]
+    keys = [f"base_model.model.h.{number}.attn.c_proj.lora_A.weight" for number in range(2)]
+    assert [part.module for part in parts_of(keys, base, "x").values()] == base[:2]
+    towers = ["text.h.0.q", "vision.h.0.q"]
+    with pytest.raises(AdapterError, match=r"may be text\.h\.0\.q or vision\.h\.0\.q"):
+        parts_of(["h.0.q.lora_A.weight"], towers, "x")
+    assert parts_of(["vision.h.0.q.lora_A.weight"], towers, "x")["vision.h.0.q.lora_A.weight"].module == "vision.h.0.q"
+
+
+def test_hostile_names_take_no_time() -> None:
+    base = [f"model.layers.{layer}.mlp.{name}" for layer in range(200) for name in ("up", "down", "gate")]
+    keys = [(f"{number:06d}" + ".lora_A" * 40)[:242] + ".lora_B.weight" for number in range(4_000)]
+    keys += [("module." * 34 + f"{number:04d}.lora_A.weight")[-256:] for number in range(1_000)]
+    started = time.process_time()
+    assert len(parts_of(keys, base, "x")) == len(keys)
+    assert time.process_time() - started < 5
 
 
 def test_names_without_a_scaling_need_a_config(handmade: Handmade, shapes: Mapping[str, tuple[int, int]]) -> None:

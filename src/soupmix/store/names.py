@@ -69,9 +69,12 @@ PATHS: tuple[tuple[str, str, str], ...] = (
     ("model.", "model.language_model.", _VLLM),
     ("language_model.model.", "model.", "https://github.com/huggingface/transformers/pull/37033"),
     ("language_model.model.", "model.language_model.", "https://github.com/huggingface/transformers/pull/37033"),
-    ("", "model.", "https://github.com/huggingface/peft/issues/1579"),
 )
-"""Beginnings of module paths in one build of a model, in another build of it, and a source."""
+"""Beginnings of module paths in one build of a model, in another build of it, and a source.
+
+Where a model was trained without its head, the first part of every path is missing; the base says what it is called
+(https://github.com/huggingface/peft/issues/1579).
+"""
 
 MAX_KEY = 256
 """Most characters of a tensor's name."""
@@ -95,6 +98,35 @@ class TensorPart:
     alpha_is_rank: bool
 
 
+class _Paths:
+    """Module paths of a base, by every spelling in which they are looked for."""
+
+    def __init__(self, base: Iterable[str]) -> None:
+        self.known = frozenset(base)
+        self._headless: dict[str, set[str]] = {}
+        self._flat: dict[str, set[str]] = {}
+        for path in self.known:
+            headless = path.partition(".")[2]
+            self._headless.setdefault(headless, set()).add(path)
+            for spelt in (path, headless):
+                self._flat.setdefault(spelt.replace(".", "_"), set()).add(path)
+
+    def meant(self, path: str) -> set[str]:
+        """The layers that a path may mean: as it is, with another beginning, without the first part, with `_` for every dot."""
+        rests = [path]
+        for rest in rests:  # it grows: one prefix may stand before another, each shorter than before
+            rests += [rest.removeprefix(prefix) for prefix in PREFIXES if rest.startswith(prefix)]
+        others = [other for rest in rests for other in _otherwise(rest, ".")]
+        flat = [*rests, *(other for rest in rests for other in _otherwise(rest, "_"))]
+        ways = (
+            {each for each in rests if each in self.known},
+            {each for each in others if each in self.known},
+            {found for rest in rests if rest for found in self._headless.get(rest, ())},
+            {found for each in flat if each for found in self._flat.get(each, ())},
+        )
+        return next(filter(None, ways), set())
+
+
 def parts_of(keys: Iterable[str], base: Iterable[str], where: str) -> Mapping[str, TensorPart]:
     """Name of a tensor -> what it is, for every name that the table reads.
 
@@ -104,14 +136,10 @@ def parts_of(keys: Iterable[str], base: Iterable[str], where: str) -> Mapping[st
     Raises:
         AdapterError: a name could be two layers of the base, or two names are one tensor (reason "bad-key").
     """
-    known = frozenset(base)
-    flat: dict[str, list[str]] = {}
-    for path in known:
-        flat.setdefault(path.replace(".", "_"), []).append(path)
-    found: dict[str, TensorPart] = {}
+    paths, found = _Paths(base), dict[str, TensorPart]()
     taken: dict[tuple[str, Side], str] = {}
     for key in keys:
-        part = _part(key, known, flat, where) if len(key) <= MAX_KEY else None
+        part = _part(key, paths, where) if len(key) <= MAX_KEY else None
         if part is not None:
             other = taken.setdefault((part.module, part.side), key)
             if other != key:
@@ -123,13 +151,13 @@ def parts_of(keys: Iterable[str], base: Iterable[str], where: str) -> Mapping[st
     return found
 
 
-def _part(key: str, known: frozenset[str], flat: Mapping[str, list[str]], where: str) -> TensorPart | None:
+def _part(key: str, paths: _Paths, where: str) -> TensorPart | None:
     for pattern, ending in _ENDS:
         match = pattern.fullmatch(key)
         if match:
             bare = _INNER.sub("", match["path"])
             said = bare.removeprefix("module.").removeprefix("base_model.model.")
-            places = sorted({said} if said in known else _places(bare, known, flat))
+            places = sorted({said} if said in paths.known else paths.meant(bare))
             if len(places) > 1:
                 raise AdapterError(
                     f"{where} holds {key[:120]!a}, which may be {places[0]} or {places[1]} of the base",
@@ -138,20 +166,6 @@ def _part(key: str, known: frozenset[str], flat: Mapping[str, list[str]], where:
             module = places[0] if places else said
             return TensorPart(module, said, ending.side, ending.transposed, ending.alpha_is_rank)
     return None
-
-
-def _places(bare: str, known: frozenset[str], flat: Mapping[str, list[str]]) -> set[str]:
-    """The layers of the base that a path may mean, without and then with another beginning, and last with `_` for every dot."""
-    rests = [bare]
-    for rest in rests:  # it grows: one prefix may stand before another, each shorter than before
-        rests += [rest.removeprefix(prefix) for prefix in PREFIXES if rest.startswith(prefix)]
-    others = [path for rest in rests for path in _otherwise(rest, ".")]
-    for spelt in (rests, others):
-        found = {path for path in spelt if path in known}
-        if found:
-            return found
-    flattened = [*rests, *(path for rest in rests for path in _otherwise(rest, "_"))]
-    return {path for spelt in flattened for path in flat.get(spelt, ())}
 
 
 def _otherwise(path: str, dot: str) -> Iterator[str]:
