@@ -14,7 +14,7 @@ from soupmix.base import Base
 from soupmix.engine.layers import SoupLinear, insert
 from soupmix.engine.rows import ActiveBatch, LoadedAdapters
 from soupmix.errors import BaseModelError
-from soupmix.store import Adapter, Store
+from soupmix.store import Adapter, Factors, Store
 
 
 @pytest.fixture
@@ -101,3 +101,36 @@ def test_layers_of_two_dtypes_are_not_computed_together(model: nn.Module, adapte
     assert ("model.layers.0.self_attn.k_proj",) in groups
     assert tuple(f"model.layers.1.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")) in groups
     assert isinstance(model.get_submodule("model.layers.0.self_attn.k_proj"), SoupLinear)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "said"),
+    [
+        ("model.norm", "not-linear", "is a LlamaRMSNorm, which is no linear layer, .* merge into the model itself"),
+        ("model.layers.9.mlp.up_proj", "wrong-base", "has no linear layer"),
+    ],
+)
+def test_what_is_no_linear_layer_is_named(model: nn.Module, path: str, reason: str, said: str) -> None:
+    factors = Factors(torch.ones(1, 32), torch.ones(32, 1), 1.0)
+    with pytest.raises(BaseModelError, match=said) as caught:
+        inserted(model, [Adapter("a", "sha256:0", "sha256:0", {path: factors})])
+    assert caught.value.reason == reason
+
+
+class Doubled(nn.Linear):
+    """A layer of a model's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_layer_of_the_model_s_own_computes_in_its_own_way(model: nn.Module, adapters: list[Adapter]) -> None:
+    path = "model.layers.0.self_attn.q_proj"
+    layer = Doubled(32, 32, bias=False)
+    layer.load_state_dict(model.get_submodule(path).state_dict())
+    model.get_submodule("model.layers.0.self_attn").q_proj = layer
+    x = torch.randn(3, 32)
+    with torch.inference_mode():
+        expected = layer(x)
+        assert (path,) in inserted(model, adapters)
+        assert torch.equal(model.get_submodule(path)(x), expected)

@@ -42,6 +42,7 @@ TARGETS = {
     "qwen3-next-hub": ("q_proj", "in_proj_qkvz"),
     "phi3": ("qkv_proj", "gate_up_proj"),
     "opt": ("q_proj", "fc1"),
+    "falcon-rw": ("query_key_value", "dense"),
     "llama-bias": ("k_proj", "lm_head"),
 }
 SAYS = {"gpt2": True, "gpt2-hub": False, "gpt-bigcode": False}

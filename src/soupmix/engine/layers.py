@@ -175,7 +175,7 @@ def insert(
     Raises:
         BaseModelError: the model has no such linear layer or one of another shape (reason "wrong-base"), or one that is not
             plain in a model that says nothing of quantised weights (reason "quantised"): its weight is no fp32, fp16 or bf16
-            tensor, or it does more than multiply by it. An adapter changes a layer that stays (reason "read-directly").
+            tensor. An adapter changes what is no linear layer ("not-linear"), or a layer that stays ("read-directly").
     """
     held, odd = _parts_by_path(model, adapters)
     for path in left:
@@ -215,25 +215,36 @@ def check_ranks(groups: dict[Paths, SoupGroup], method: str) -> None:
 
 
 def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> tuple[dict[str, tuple[Part, ...]], frozenset[str]]:
-    """What every linear layer gets from the adapters, by path, and which layers are quantised.
+    """What every linear layer gets from the adapters, by path, and which layers compute by their own forward.
 
-    Layers that are neither plain nor quantised stay as they are.
+    Layers that are neither plain nor of these stay as they are.
     """
     quantised = bool(getattr(model, "is_quantized", False))  # set by transformers where it loaded quantised weights
     changed = {path for adapter in adapters for path in adapter.modules}
     linears = {path: module for path, module in model.named_modules() if _is_linear(module, quantised)}
     for path in sorted(changed - set(linears)):
-        raise BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
+        raise _no_linear(model, path)
     odd = {path: oddity for path, linear in linears.items() if (oddity := _oddity(linear))}
-    if quantised:
-        return {path: _parts(adapters, path, linear) for path, linear in linears.items()}, frozenset(odd)
-    for path in sorted(changed & set(odd)):
+    unfit = {path for path in odd if not quantised and _weight_oddity(linears[path])}
+    for path in sorted(changed & unfit):
         raise BaseModelError(
             f"layer '{path}' of the base {odd[path]}, and adapters are added to plain fp32, fp16 or bf16 layers only; "
             "load the base as it was before it was quantised",
             reason="quantised",
         )
-    return {path: _parts(adapters, path, linear) for path, linear in linears.items() if path not in odd}, frozenset()
+    parts = {path: _parts(adapters, path, linear) for path, linear in linears.items() if path not in unfit}
+    return parts, frozenset(odd.keys() - unfit)
+
+
+def _no_linear(model: nn.Module, path: str) -> BaseModelError:
+    found = dict(model.named_modules()).get(path)
+    if found is None:
+        return BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
+    return BaseModelError(
+        f"'{path}' of the base is a {type(found).__name__}, which is no linear layer, so no adapter can be added to it for a "
+        "row; merge into the model itself (`soupmix merge --as model`), or use an adapter without it",
+        reason="not-linear",
+    )
 
 
 def _is_linear(module: nn.Module, quantised: bool) -> bool:
@@ -245,7 +256,7 @@ def _is_linear(module: nn.Module, quantised: bool) -> bool:
 
 def _shape(linear: Any) -> tuple[int, ...]:
     """[out, in]; the weight of a quantised layer may have any other."""
-    if _oddity(linear) is None:
+    if _weight_oddity(linear) is None:
         return tuple(_weight(linear).shape)
     return linear.out_features, linear.in_features
 
@@ -273,6 +284,11 @@ def _linears(model: nn.Module, paths: Paths) -> list[nn.Module]:
 
 def _oddity(linear: nn.Module) -> str | None:
     """What makes a layer more than x W^T + bias in a dtype that the kernels multiply in; None for a plain layer."""
+    return _weight_oddity(linear) or (None if _is_plain(linear) else _in_its_own_way(linear))
+
+
+def _weight_oddity(linear: nn.Module) -> str | None:
+    """What makes the weight of a layer no matrix in a dtype that the kernels multiply in; None if it is one."""
     if linear_kind(linear) is None:
         return f"is a {type(linear).__name__}"
     weight = linear.get_parameter("weight").data
@@ -280,9 +296,15 @@ def _oddity(linear: nn.Module) -> str | None:
         return f"holds its weight in {weight.dtype}"
     if type(weight) is not Tensor:
         return f"holds its weight as {type(weight).__name__}"
-    if type(linear).forward not in plain_forwards() or "forward" in vars(linear):
-        return f"is a {type(linear).__name__} that computes in its own way"
-    return None
+    return None if _is_plain(linear) or linear_kind(linear) == "linear" else _in_its_own_way(linear)
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    return type(linear).forward in plain_forwards() and "forward" not in vars(linear)
+
+
+def _in_its_own_way(linear: nn.Module) -> str:
+    return f"is a {type(linear).__name__} that computes in its own way"
 
 
 def _keeps_rows_apart(linear: nn.Module) -> bool:

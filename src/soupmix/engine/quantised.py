@@ -1,4 +1,5 @@
-"""Quantised layers as they are: transformers and the package behind it multiply, and soupmix adds on top.
+"""Quantised layers as they are: transformers and the package behind it multiply, and soupmix adds on top. So it is with a plain
+weight that a layer of the model's own multiplies in a way of its own.
 
 Some kinds look at all tokens of a batch at once: LLM.int8() computes in half precision every column in which any token has an
 outlier, and activations may be scaled by the largest of all tokens. Then somebody's words would change a neighbour's answer.
