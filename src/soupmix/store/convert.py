@@ -63,7 +63,7 @@ def _converted(content: Sealed, where: str) -> bytes:
         try:
             limit.start()
             told = _told(cast("IO[bytes]", process.stdout))
-            code = process.wait() if len(told) <= _MOST else None
+            code = process.wait() if len(told) <= _MOST else -1
         finally:
             limit.cancel()
             process.kill()
