@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
 
 from soupmix.base import Base, cache, resolve
 from soupmix.base.dequantise import dequantise
@@ -129,6 +130,24 @@ def test_a_plain_model_is_the_dequantised_base_and_the_deltas_rounded_once(
     assert config["dtype"] == str(target).removeprefix("torch.")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in written.items())
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("how", [{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, {"load_in_8bit": True}])
+def test_weights_are_the_way_round_that_the_config_asks_for(
+    how: Mapping[str, Any], session_cache: Path, tmp_path: Path
+) -> None:
+    """bitsandbytes makes linear layers of GPT-2's, and a square one that lies wrong would fit all the same."""
+    pytest.importorskip("bitsandbytes")
+    config = GPT2Config(vocab_size=64, n_embd=64, n_layer=1, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=1)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "plain")
+    kind = {"quantization_config": BitsAndBytesConfig(**how), "device_map": {"": "cpu"}}
+    AutoModelForCausalLM.from_pretrained(tmp_path / "plain", **kind).save_pretrained(tmp_path / "base")
+    made = resolve(tmp_path / "base", cache=session_cache).dequantised()
+    before = tensors(tmp_path / "plain")
+    for name, tensor in tensors(made.folder).items():
+        assert (tensor - before[name]).norm() <= 0.15 * before[name].norm(), name
 
 
 def test_records_say_it_and_it_can_be_repeated(made: Callable[[str], Case], tmp_path: Path) -> None:

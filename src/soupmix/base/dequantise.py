@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.base.companions import CONFIG, companions, quantisation
-from soupmix.base.loading import load_model
+from soupmix.base.layers import linear_kind
+from soupmix.base.loading import empty_model, load_model
 from soupmix.base.quantisation import FIELD
 from soupmix.base.safetensors import INDEX, weight_files
 from soupmix.children import end_with
@@ -25,7 +26,7 @@ __all__ = ["dequantise"]
 
 def dequantise(source: Path, folder: Path) -> None:
     """Fill an empty folder with the model of a quantised one, in plain weights."""
-    model = _plain(_loaded(source))
+    model = _as_built(_plain(_loaded(source)), source)
     model.save_pretrained(folder)
     for each in companions(source):
         shutil.copyfile(each, folder / each.name)
@@ -65,6 +66,20 @@ def _plain(model: Any) -> Any:
     odd = [name for name, each in model.named_parameters() if not _is_plain(each)]
     if odd:
         raise ValueError(f"{odd[0]} cannot be made plain again by transformers")
+    return model
+
+
+def _as_built(model: Any, source: Path) -> Any:
+    """The model with weights the way round that its config asks for.
+
+    bitsandbytes puts a linear layer where transformers has a Conv1D, and it stays one when it is dequantised.
+    """
+    from torch import nn
+
+    for path, built in empty_model(source).named_modules():
+        found = model.get_submodule(path)
+        if linear_kind(built) == "conv1d" and linear_kind(found) == "linear":
+            found.weight = nn.Parameter(found.weight.data.T.contiguous(), requires_grad=False)
     return model
 
 
