@@ -16,6 +16,7 @@ _AT = {
     "addmm": 1,
     "addmm_": 1,
     "linear": 0,
+    "matmul": 0,
     "_linear_pointwise": 0,
 }  # where the rows stand among the arguments
 

@@ -193,7 +193,7 @@ def insert(
             base = BaseLinear(linears, fused=fused)
             made[paths] = _replaced(model, paths, SoupGroup(base, [held[path] for path in paths], batch))
     for path, layer in quantised_linears(model, odd & held.keys()).items():
-        if held[path] or not layer.apart:
+        if held[path] or layer.spaced or not layer.apart:
             made[(path,)] = _replaced(model, (path,), SoupGroup(layer, [held[path]], batch))
     return made
 

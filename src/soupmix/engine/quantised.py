@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from soupmix.errors import BaseModelError
+from soupmix_kernels.rows_apart import whole, widen
 
 __all__ = ["QuantisedLinear", "quantised_linears"]
 
@@ -32,6 +33,7 @@ class QuantisedLinear:
     Attributes:
         inputs: in-features. widths: the out-features, as `BaseLinear` has them. dtype, device: of activations.
         apart: whether a token's output depends on that token only, however many there are.
+        spaced: whether zeros must lie behind every token for that; of plain weights, see `soupmix_kernels.rows_apart`.
 
     Raises:
         BaseModelError: it cannot be computed here (reason "quantised").
@@ -42,6 +44,10 @@ class QuantisedLinear:
         self.widths: tuple[int, ...] = (module.out_features,)
         self.dtype, self.device = dtype, device
         self._module = module
+        weight = getattr(module, "weight", None)
+        plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.dtype == dtype
+        self._whole = whole(self.inputs, dtype, device) if plain else self.inputs
+        self.spaced = self._whole != self.inputs
         try:
             self.apart = self._keeps_apart()
         except Exception as error:  # whatever the package behind it raises
@@ -67,6 +73,8 @@ class QuantisedLinear:
         return torch.cat([self._product(row) for row in x.split(1)])
 
     def _product(self, x: Tensor) -> Tensor:
+        if self.spaced:
+            x = widen(x, self._whole)[:, : self.inputs]
         y: Tensor = self._module(x)
         return y
 
