@@ -1,6 +1,5 @@
 """What a batch answers is what transformers generates of each row alone, whatever attention a model has."""
 
-import json
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from soupmix.backends import Delta, Limits, Request, Sampling
 from soupmix.base import Base, resolve
@@ -21,6 +19,7 @@ from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.families import make_family
+from tests.support.random_adapter import save_random_adapter
 
 LENGTHS = (3, 11, 26, 40)  # windows of these models are 8 tokens, chunks of a prompt 16
 SOUP = {"one": 0.6, "two": 0.3}
@@ -101,28 +100,12 @@ def tried(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Call
             base = resolve(make_family(name, folder / name), cache=session_cache)
             store = Store(folder / "store", create=True)
             for number, adapter in enumerate(() if name in BARE else SOUP):
-                _adapter(base, folder / adapter, number)
+                save_random_adapter(base, folder / adapter, seed=number)
                 store.add(folder / adapter, name=adapter, dimension=adapter, pole=adapter, base=base)
             held[name] = Tried(base, store)
         return held[name]
 
     return make
-
-
-def _adapter(base: Base, folder: Path, seed: int) -> None:
-    """On every plain linear layer that is called; rank 4."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
-    linears = {path: each for path, each in model.named_modules() if type(each) is torch.nn.Linear}
-    paths = [path for path in linears if path.rpartition(".")[2] not in {"lm_head", "embed_out", "dt_proj"}]
-    draw, tensors = torch.Generator().manual_seed(seed), {}
-    for path in paths:
-        for name, shape in (("A", (4, linears[path].in_features)), ("B", (linears[path].out_features, 4))):
-            tensors[f"base_model.model.{path}.lora_{name}.weight"] = torch.randn(shape, generator=draw) * 0.1
-    folder.mkdir()
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": paths}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    save_file(tensors, folder / "adapter_model.safetensors")
 
 
 def _asked(

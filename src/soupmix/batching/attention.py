@@ -85,8 +85,10 @@ def attending(model: Any, slots: Slots, layout: Layout) -> Iterator[None]:
     step = _running.step = _Step(slots, layout, named=before == "eager")
     try:
         yield
-        if not step.asked or step.asked != slots.attentions:
-            raise _unsupported(model, f"calls attention of transformers {step.asked} times and then {slots.attentions}")
+        if not step.asked:
+            raise _unsupported(model, "does not attend through transformers' attention interface")
+        if step.asked != slots.attentions:
+            raise _unsupported(model, f"attends {step.asked} times in one step and {slots.attentions} times in another")
     finally:
         _running.step = None
         config._attn_implementation = before

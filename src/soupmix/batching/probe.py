@@ -28,7 +28,7 @@ from soupmix.errors import BaseModelError, SoupmixError
 __all__ = ["ChosenLoop", "LoopName", "choose_loop"]
 
 LoopName = Literal["running", "padded"]
-_CHUNK = 7  # prompt tokens a step: the longer prompt comes in parts
+_CHUNK = 16  # prompt tokens a step: a longer prompt comes in parts
 _found: "weakref.WeakKeyDictionary[Engine, ChosenLoop]" = weakref.WeakKeyDictionary()
 
 

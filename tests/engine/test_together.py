@@ -1,0 +1,65 @@
+"""Rows of models whose states padding would change, or whose code reads weights itself, are what they are alone."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from soupmix.base import Base, resolve
+from soupmix.engine import Engine, Sampling
+from soupmix.engine.direct import read_directly
+from soupmix.errors import BaseModelError
+from soupmix.policy import Grant, Policy
+from soupmix.store import Store
+from tests.support.families import make_family
+from tests.support.random_adapter import save_random_adapter
+
+PROMPTS = ["why?", "tell me of tides", "is it so", "hi", "and then what happened to the sea?"]
+
+
+@pytest.fixture(scope="module")
+def base_of(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Callable[[str], Base]:
+    folder = tmp_path_factory.mktemp("families")
+    return cache(lambda name: resolve(make_family(name, folder / name), cache=session_cache))
+
+
+def nobody(count: int) -> list[Grant]:
+    return [Policy.open(()).clamp({})] * count
+
+
+@pytest.mark.parametrize(("name", "together"), [("mamba", "equal"), ("lfm2", "padded"), ("falcon-h1", "padded")])
+def test_rows_that_end_at_other_times_are_what_they_are_alone(
+    base_of: Callable[[str], Base], name: str, together: str
+) -> None:
+    engine = Engine.load(base_of(name), None)
+    assert engine.together == together
+    hot = {"temperature": 1.0, "top_k": 0}
+    ends = engine.ends | {token for token in range(1024) if token % 5 == 0}  # so that answers end, one by one
+    engine.__dict__["ends"] = frozenset(ends)
+    found = engine.complete(PROMPTS, nobody(5), sampling=Sampling(max_new_tokens=12, seed=3, **hot))
+    assert len({each.tokens for each in found}) > 2
+    for number, prompt in enumerate(PROMPTS):
+        how = Sampling(max_new_tokens=12, seed=3 + number, **hot)
+        assert engine.complete([prompt], nobody(1), sampling=how) == [found[number]]
+
+
+def test_a_layer_whose_weight_is_read_stays_and_takes_no_adapter(
+    base_of: Callable[[str], Base], tmp_path: Path
+) -> None:
+    base = base_of("mamba")
+    read = read_directly(Engine.load(base, None, fused=False).model)
+    path = "backbone.layers.0.mixer.dt_proj"
+    assert path in read
+    store = Store(tmp_path / "store", create=True)
+    folder = save_random_adapter(base, tmp_path / "one", layers=[path])
+    store.add(folder, name="one", dimension="one", pole="one", base=base)
+    with pytest.raises(
+        BaseModelError, match=r"dt_proj' of the base is not called.*merge into the model itself"
+    ) as caught:
+        Engine.load(base, store)
+    assert caught.value.reason == "read-directly"
+
+
+def test_no_layer_of_a_plain_model_is_read(tiny_base: Base) -> None:
+    assert read_directly(Engine.load(tiny_base, None, fused=False).model) == set()
