@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.serving import MODEL, Running
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana.json"
-PLAIN = {"route", "method", "status", "finish", "outcome", "le"}
+PLAIN = {"route", "method", "status", "finish", "outcome", "le", "loop"}
 
 
 def samples(text: str) -> dict[str, float]:

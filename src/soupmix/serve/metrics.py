@@ -79,11 +79,7 @@ class _Reader(Collector):
 def _engine_metrics(backend: Backend) -> Iterator[Metric]:
     state = backend.state()
     yield GaugeMetricFamily("soupmix_engine_up", "Whether answers can be made", value=float(state.alive))
-    yield InfoMetricFamily(
-        "soupmix_loop",
-        "How answers are computed beside each other, and why",
-        value={"loop": state.loop, "why": state.why},
-    )
+    yield InfoMetricFamily("soupmix_loop", "How answers are computed beside each other", value={"loop": state.loop})
     yield GaugeMetricFamily("soupmix_rows", "Answers that can be made at once", value=backend.limits.rows)
     for attribute, (name, text) in _GAUGES.items():
         yield GaugeMetricFamily(name, text, value=getattr(state, attribute))
