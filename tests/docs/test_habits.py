@@ -10,7 +10,7 @@ import soupmix
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "kernels/README.md"])
-GENERATED = {"api.md", "attacks.md", "cli.md"}
+GENERATED = {"api.md", "attacks.md", "cli.md", "families.md"}
 WIDTH = 120
 
 

@@ -131,6 +131,7 @@ def _random_model(family: Family, settings: Mapping[str, Any], seed: int) -> Any
                 parameter.add_(0.1 * torch.randn_like(parameter))
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.05)
+        model.get_output_embeddings().weight[2] = 0  # the end, which few answers should begin with
     model.tie_weights()
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     return model.eval()
