@@ -16,7 +16,7 @@ from soupmix.errors import AdapterError, BaseModelError
 from soupmix.store import convert, read_adapter
 from soupmix.store.beside import beside
 from soupmix.store.folder import source_folder
-from soupmix.store.reader import sealed_bytes
+from soupmix.store.reader import AdapterFiles, sealed_bytes
 from soupmix.store.unchanged import unchanged
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -176,3 +176,16 @@ def test_what_a_process_tells_without_end_is_cut(tmp_path: Path, monkeypatch: py
     with pytest.raises(AdapterError, match="too much time or memory") as caught:
         convert.convert_pickle(tmp_path / "a.bin", tmp_path / "cut")
     assert caught.value.reason == "not-converted"
+
+
+def test_a_pickle_alone_has_no_config(tmp_path: Path) -> None:
+    with source_folder(tmp_path) as folder:
+        assert convert._others(folder) == {}
+
+
+def test_a_store_s_file_without_tensors_is_refused(tmp_path: Path) -> None:
+    config = json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}).encode()
+    empty = sealed_bytes(len(b"{}").to_bytes(8, "little") + b"{}")
+    with pytest.raises(AdapterError, match="no LoRA factors") as caught:
+        AdapterFiles(tmp_path, config, "", empty).factors()
+    assert caught.value.reason == "empty"

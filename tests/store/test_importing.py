@@ -364,6 +364,19 @@ def test_the_base_says_what_its_first_part_is_called() -> None:
     assert parts_of(["vision.h.0.q.lora_A.weight"], towers, "x")["vision.h.0.q.lora_A.weight"].module == "vision.h.0.q"
 
 
+def test_two_names_of_one_tensor_are_refused() -> None:
+    keys = ["base_model.model.model.a.lora_A.weight", "lora_te_model_a.lora_down.weight"]
+    with pytest.raises(AdapterError, match=r"which are one tensor of model\.a") as caught:
+        parts_of(keys, ["model.a"], "x")
+    assert caught.value.reason == "bad-key"
+
+
+def test_a_name_too_long_is_no_part() -> None:
+    assert parts_of(["x" * 242 + ".lora_A.weight", "x" * 243 + ".lora_A.weight"], [], "x").keys() == {
+        "x" * 242 + ".lora_A.weight"
+    }
+
+
 def test_hostile_names_take_no_time() -> None:
     base = [f"model.layers.{layer}.mlp.{name}" for layer in range(200) for name in ("up", "down", "gate")]
     keys = [(f"{number:06d}" + ".lora_A" * 40)[:242] + ".lora_B.weight" for number in range(4_000)]

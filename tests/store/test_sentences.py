@@ -232,6 +232,7 @@ def test_what_is_just_allowed_is_read(handmade: Handmade, q_proj: Factors) -> No
          "{0}/x is a symbolic link, and links may point anywhere: put the file itself there", "symlink"),
         (lambda folder: folder.rename(folder.parent / "moved") and folder.symlink_to("moved"),
          "adapter folder {0} is a symbolic link: give the folder itself", "symlink"),
+        (lambda folder: folder.rename(folder.parent / "moved"), "there is no adapter folder {0}", "missing"),
     ],
 )  # fmt: skip
 def test_of_a_folder_in_a_store(
@@ -245,3 +246,11 @@ def test_of_a_folder_in_a_store(
             pass
 
     assert _said(read) == (sentence.format(folder), reason)
+
+
+def test_of_a_folder_in_a_store_whose_name_is_too_long(tmp_path: Path) -> None:
+    def read() -> None:
+        with open_adapter(tmp_path / ("x" * 300)):
+            pass
+
+    assert _said(read)[1] == "unreadable"
