@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,10 @@ def test_four_bit_weights_that_are_not_as_large_as_they_say_are_refused(
     with pytest.raises(BaseModelError, match="damaged or hostile") as found:
         load_model(folder, "auto")
     assert found.value.reason == "bad-quantisation"
+
+
+def test_what_transformers_imports_unasked_says_nothing() -> None:
+    pytest.importorskip("torchao")
+    code = "from soupmix.base.loading import hushed\nwith hushed():\n    import torchao"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

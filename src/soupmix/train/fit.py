@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.base import Base, chat_text, load_model, load_tokenizer
+from soupmix.base.loading import hushed
 from soupmix.errors import TrainingError
 from soupmix.evaluate.promptset import conversation
 from soupmix.files import canonical_json
@@ -89,8 +90,10 @@ def _save(adapter: Any, base: Base, folder: Path) -> None:
 
 def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: TrainingRecipe, scratch: str) -> Any:
     from datasets import Dataset
-    from peft import LoraConfig
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    with hushed():
+        from peft import LoraConfig
+        from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     lora = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
