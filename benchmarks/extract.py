@@ -59,7 +59,9 @@ def adapter(name: str, base: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), configs()[name]())
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False), configs()[name]()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -71,9 +73,11 @@ def fine_tune(base: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
     text = (ROOT / "docs" / "idea.md").read_text("utf-8")
-    tokens = torch.tensor(AutoTokenizer.from_pretrained(base)(text)["input_ids"][:512]).view(4, 128)
+    tokens = torch.tensor(AutoTokenizer.from_pretrained(base, trust_remote_code=False)(text)["input_ids"][:512]).view(
+        4, 128
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     for _ in range(4):
         optimizer.zero_grad()

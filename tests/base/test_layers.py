@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,14 @@ def test_a_model_with_far_more_parts_than_tensors_is_not_built(
     with pytest.raises(BaseModelError, match="far more parts than the 20 tensors") as caught:
         _edited(tiny_base, tmp_path / "edited").layers()
     assert caught.value.reason == "bad-config"
+
+
+def test_a_base_that_has_lost_its_config_says_so(tiny_base: Base, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base.folder, tmp_path / "base"))
+    (folder / "config.json").unlink()
+    with pytest.raises(BaseModelError, match="put it there") as caught:
+        replace(tiny_base, folder=folder).layers()
+    assert caught.value.reason == "no-config"
 
 
 def test_a_table_is_made_once_and_anew_when_the_config_changes(tiny_base: Base, tmp_path: Path) -> None:

@@ -25,16 +25,14 @@ from soupmix.base import Base, tensors_digest
 from soupmix.merge import Soup, merge, verify
 from soupmix.policy import Policy
 from soupmix.store import Store
-from tests.support.adapter_folder import SHAPES, adapter, encode, item, sound
+from tests.support.adapter_folder import adapter, encode, item, sound
 from tests.support.folders import Snapshot, debris, snapshot
+from tests.support.tiny_model import save_tiny_model
 
 
 def _base(where: Path) -> Base:
-    """The layers that the adapters change, and no more."""
-    (where / "base").mkdir()
-    weights = {f"{module}.weight": item(list(shape)) for module, shape in SHAPES.items()}
-    (where / "base" / "model.safetensors").write_bytes(encode(weights))
-    return Base("tiny", where / "base", tensors_digest(where / "base"), None, "test", where / "cache")
+    folder = save_tiny_model(where / "base")
+    return Base("tiny", folder, tensors_digest(folder), None, "test", where / "cache")
 
 
 def killed(work: Callable[[], object], after: float) -> bool:

@@ -16,6 +16,7 @@ from soupmix.base.companions import CONFIG
 from soupmix.base.conversion import Conversion, TensorGroup
 from soupmix.base.loading import empty_model, saying
 from soupmix.base.safetensors import read_tensors
+from soupmix.errors import BaseModelError
 from soupmix.files import sha256_file
 from soupmix.public import public
 
@@ -143,15 +144,25 @@ def layer_table(folder: Path, digest: str) -> LayerTable:
     """The layers of the model in a folder; made once a process for one digest of tensors and one config.json.
 
     Raises:
-        BaseModelError: as `soupmix.base.loading.empty_model` and `read_tensors`.
+        BaseModelError: there is no config.json ("no-config"), or as `soupmix.base.loading.empty_model` and `read_tensors`.
     """
     with _lock:
-        key = folder, digest, sha256_file(folder / CONFIG)
+        key = folder, digest, _config_sha256(folder)
         if key not in _tables:
             while len(_tables) >= _KEPT:
                 del _tables[next(iter(_tables))]
             _tables[key] = _made(folder)
         return _tables[key]
+
+
+def _config_sha256(folder: Path) -> str:
+    try:
+        return sha256_file(folder / CONFIG)
+    except OSError as error:
+        raise BaseModelError(
+            f"{folder / CONFIG} cannot be read ({error.strerror}), and it says what the layers of the model are: put it there",
+            reason="no-config",
+        ) from None
 
 
 def _made(folder: Path) -> LayerTable:
