@@ -1,12 +1,13 @@
 """A batch over a backend that is none of ours: it needs what the protocol names."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from soupmix.backends import Limits
-from soupmix.errors import SoupmixError
+from soupmix.backends import Limits, Message
+from soupmix.errors import BaseModelError, SoupmixError
 from tests.support.batch_shop import Shop, chat, mixed, plain
 from tests.support.echo_backend import EchoBackend
 
@@ -50,3 +51,35 @@ def test_every_line_gets_its_status_whoever_answers(shop: Shop, tmp_path: Path) 
     source.write_bytes(content)
     assert EchoShop(shop.engine, shop.policy).work(source, out)
     assert [json.loads(line)["response"]["status_code"] for line in out.read_text().splitlines()] == statuses
+
+
+class TemplateShop(Shop):
+    """A template that asks too much for what one line says."""
+
+    def backend(self, limits: Limits) -> EchoBackend:  # type: ignore[override]
+        made = EchoBackend(limits)
+        tokens = made.tokens
+
+        def read(said: str | Sequence[Message]) -> tuple[int, ...]:
+            if "loop" in str(said):
+                raise BaseModelError("the chat template took more than 5 seconds", reason="template-limit")
+            return tokens(said)
+
+        made.tokens = read  # type: ignore[method-assign]
+        return made
+
+
+@pytest.mark.parametrize("done", [0, 2, 3])
+def test_a_line_for_which_the_template_asks_too_much_fails_alone(shop: Shop, tmp_path: Path, done: int) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(
+        "".join(json.dumps(chat(number, said)) + "\n" for number, said in enumerate(("hi", "loop", "ho")))
+    )
+    greedy = TemplateShop(shop.engine, shop.policy)
+    seen: list[int] = []
+    assert greedy.work(source, out, stopping=lambda: bool(done) and len(seen) >= done, advance=seen.append) or done
+    if done:
+        assert greedy.work(source, out) or out.exists()
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [each["response"]["status_code"] for each in results] == [200, 503, 200]
+    assert results[1]["error"]["code"] == "template-limit"

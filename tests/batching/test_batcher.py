@@ -259,11 +259,12 @@ def test_closing_lets_answers_end_and_takes_no_new_ones(engine: Engine, grant: G
     assert caught.value.reason == "draining"
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, IndexError, AttributeError])
 def test_a_step_that_fails_ends_its_answers_and_nothing_more(
-    engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("no memory left")
+        raise kind("no memory left")
 
     request = Request(engine.chat_tokens(WORDS[0]), grant(calm=1), Sampling(max_new_tokens=8))
     with Batcher(engine, SMALL) as batcher:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupmix.engine.detokenizer import Continuation, Detokenizer
+from soupmix.errors import BaseModelError
 from tests.support.tokenizer_kinds import KINDS, PLAIN_ADDED
 
 MARK = "\N{REPLACEMENT CHARACTER}"
@@ -103,3 +104,19 @@ def test_special_tokens_have_a_name_and_no_bytes(kind: tuple[str, Any, Detokeniz
         assert name.casefold() == text.casefold()
     for unknown in (len(tokenizer) + 3, 10**9):
         assert (detokenizer.name(unknown), detokenizer.data(unknown)) == ("", b"")
+
+
+def test_a_token_that_cannot_be_read_is_told_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = KINDS["in_python"]()
+    odd, honest = len(tokenizer) - 1, tokenizer.decode
+
+    def decode(ids: Sequence[int], **options: Any) -> str:
+        if odd in ids and options["skip_special_tokens"]:
+            raise KeyError("no such piece")
+        return str(honest(ids, **options))
+
+    monkeypatch.setattr(tokenizer, "decode", decode)
+    detokenizer = Detokenizer(tokenizer)
+    with pytest.raises(BaseModelError):
+        detokenizer.text([odd])
+    assert detokenizer.data(odd) == tokenizer.convert_ids_to_tokens(odd).encode()

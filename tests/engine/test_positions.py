@@ -42,6 +42,22 @@ def config(**fields: Any) -> Any:
             },
             131072,
         ),
+        *(
+            (
+                {
+                    "max_position_embeddings": 64,
+                    "rope_parameters": {"rope_type": kind, "factor": odd, "original_max_position_embeddings": 32},
+                },
+                64,
+            )
+            for kind, odd in (
+                ("yarn", float("inf")),
+                ("yarn", float("nan")),
+                ("yarn", "8"),
+                ("yarn", [1]),
+                (["x"], 1.0),
+            )
+        ),
     ],
 )
 def test_what_a_config_says(fields: dict[str, Any], expected: int | None) -> None:

@@ -3,16 +3,20 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from soupmix.base import Base, resolve
+from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.engine.direct import read_directly
 from soupmix.errors import BaseModelError
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
-from tests.support.families import make_family
+from tests.support.families import make_family, make_tokenizer
 from tests.support.random_adapter import save_random_adapter
 
 PROMPTS = ["why?", "tell me of tides", "is it so", "hi", "and then what happened to the sea?"]
@@ -63,3 +67,44 @@ def test_a_layer_whose_weight_is_read_stays_and_takes_no_adapter(
 
 def test_no_layer_of_a_plain_model_is_read(tiny_base: Base) -> None:
     assert read_directly(Engine.load(tiny_base, None, fused=False).model) == set()
+
+
+SMALL = {
+    "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("rwkv", {"vocab_size": 1024, "context_length": 512, "hidden_size": 64, "num_hidden_layers": 2}),  # other cache
+        ("openai-gpt", {"vocab_size": 1024, "n_embd": 64, "n_layer": 2, "n_head": 4}),  # no cache
+        ("cpmant", {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}),  # raises
+    ],
+)
+def test_a_model_that_makes_no_answers_token_by_token_is_refused(
+    kind: str, settings: dict[str, Any], tmp_path: Path, session_cache: Path
+) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    engine = Engine.load(resolve(str(tmp_path), cache=session_cache), None)
+    with pytest.raises(BaseModelError, match="token by token") as caught:
+        engine.complete(["why?"], nobody(1), sampling=Sampling(max_new_tokens=2))
+    assert caught.value.reason == "cannot-generate"
+    with pytest.raises(BaseModelError, match="token by token"):
+        Batcher(engine)
+
+
+def test_a_router_is_no_linear_layer_and_stays_as_it_is(base_of: Callable[[str], Base], tmp_path: Path) -> None:
+    base = base_of("llama4-text")
+    with Batcher(Engine.load(base, None)) as batcher:
+        assert batcher.loop.name == "running"
+    store = Store(tmp_path / "store", create=True)
+    path = "model.layers.1.feed_forward.router"
+    folder = save_random_adapter(base, tmp_path / "one", layers=[path])
+    store.add(folder, name="one", dimension="one", pole="one", base=base)
+    with pytest.raises(BaseModelError, match=r"Llama4Router, which gives no output for each token") as caught:
+        Engine.load(base, store)
+    assert caught.value.reason == "not-linear"

@@ -23,8 +23,9 @@ def save_random_adapter(base: Base, folder: Path, *, seed: int = 0, layers: Sequ
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
-    linears = {path: each for path, each in model.named_modules() if type(each) in (torch.nn.Linear, Conv1D)}
-    paths = list(layers) or [path for path in linears if path.rpartition(".")[2] not in _NOT_CALLED]
+    linears = {path: each for path, each in model.named_modules() if isinstance(each, torch.nn.Linear | Conv1D)}
+    plain = (path for path, each in linears.items() if type(each) in (torch.nn.Linear, Conv1D))
+    paths = list(layers) or [path for path in plain if path.rpartition(".")[2] not in _NOT_CALLED]
     draw, tensors = torch.Generator().manual_seed(seed), {}
     for path in paths:
         outputs, inputs = linears[path].weight.shape

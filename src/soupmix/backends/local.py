@@ -27,7 +27,8 @@ class LocalBackend:
         loop: see `Batcher`; None: what a trial finds right for the engine's model.
 
     Raises:
-        BaseModelError: the running loop is asked for and not right for this model (reason "unsupported-attention").
+        BaseModelError: the running loop is asked for and not right for this model (reason "unsupported-attention"), or no
+            loop is ("cannot-generate").
         RecipeError: an unknown method, or one that needs adapters of one rank, where ranks differ.
     """
 

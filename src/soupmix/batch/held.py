@@ -12,14 +12,14 @@ from typing import Any, Final
 from soupmix.batch.inputs import InputFile
 from soupmix.batch.journal import Journal
 from soupmix.batch.line import Answered, Begun, Line, LineResult
-from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError, WeightError
+from soupmix.errors import BaseModelError, PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.files import compact_json, strict_json
 from soupmix.openai.forms import AnswerSoFar
 
 __all__ = ["check_held"]
 
-_OF_THE_ENGINE: Final = ("not-finite", "step-failed")
-"""Why a line that the policy grants may have no answer."""
+_OF_THE_ENGINE: Final = ("not-finite", "step-failed", "cannot-decode", "template-limit")
+"""Why a line that the policy grants may have no answer; what a chat template asks for differs from run to run."""
 
 _Record = Callable[[LineResult], Mapping[str, Any]]
 
@@ -53,6 +53,10 @@ def _expected(line: Line, held: Any, preview: Callable[[Line], Begun], record: _
     try:
         begun = preview(line)
     except (WeightError, RecipeError, PolicyRefusal) as error:
+        return _plain(record(LineResult(line, error)))
+    except BaseModelError as error:
+        if error.reason != "template-limit" or held["error"] is None:
+            raise
         return _plain(record(LineResult(line, error)))
     said = held["error"]
     if said is not None and said["code"] in _OF_THE_ENGINE:

@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 
 from soupmix.backends import Backend, Delta, Ticket
 from soupmix.batch.line import Answered, Begun, Line, LineResult
-from soupmix.errors import Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
+from soupmix.errors import BaseModelError, Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
 from soupmix.openai.forms import AnswerSoFar
 
 __all__ = ["in_order", "waiting_room"]
@@ -29,7 +29,8 @@ def in_order(
 
     Args:
         begin: what a line asks, checked and allowed; WeightError, RecipeError and PolicyRefusal are the line's result,
-            but that the policy has ended (reason "ended") is no line's.
+            but that the policy has ended (reason "ended") is no line's; and so is a BaseModelError of a chat template that
+            asks too much for this conversation (reason "template-limit").
         stopping: asked now and then; once it says so nothing further is given.
 
     Raises:
@@ -91,6 +92,10 @@ class _Flow:
             begun = self._begin(line)
         except (WeightError, RecipeError, PolicyRefusal) as error:
             if error.reason == "ended":
+                raise
+            self._results[line.number] = LineResult(line, error)
+        except BaseModelError as error:
+            if error.reason != "template-limit":
                 raise
             self._results[line.number] = LineResult(line, error)
         else:

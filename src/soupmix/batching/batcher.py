@@ -61,7 +61,8 @@ class Batcher:
         loop: how answers are computed, and why so; see `soupmix.batching.probe`.
 
     Raises:
-        BaseModelError: the running loop is asked for and not right for this model (reason "unsupported-attention").
+        BaseModelError: the running loop is asked for and not right for this model (reason "unsupported-attention"), or no
+            loop is ("cannot-generate").
         RecipeError: an unknown method, or one that needs adapters of one rank, where ranks differ.
     """
 
@@ -233,7 +234,7 @@ class Batcher:
         started = time.perf_counter()
         try:
             made = self._runner.step(plan)
-        except (RuntimeError, ValueError, MemoryError, SoupmixError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever the code of a model raises
             _log.exception("a step failed")
             self._fail(
                 [feed.job for feed in plan.feeds], SoupmixError(f"the step failed: {error}", reason="step-failed")

@@ -48,13 +48,15 @@ def choose_loop(engine: Engine, method: str, asked: LoopName | None = None) -> C
     """The loop that is asked for, or the best that is right for this engine's model.
 
     Raises:
-        BaseModelError: the running loop is asked for and not right (reason "unsupported-attention").
+        BaseModelError: the running loop is asked for and not right (reason "unsupported-attention"), or no loop is
+            ("cannot-generate"; see `soupmix.engine.together`).
     """
+    noise = engine.noise
     if asked == "padded":
         return ChosenLoop("padded", "it is asked for")
     found = _found.get(engine)
     if found is None:
-        found = _found[engine] = _tried(engine, method)
+        found = _found[engine] = _tried(engine, method, noise)
     if asked == "running" and found.name != asked:
         raise BaseModelError(
             f"the running batch cannot serve this model: {found.why}; leave the choice of the loop to soupmix",
@@ -63,9 +65,9 @@ def choose_loop(engine: Engine, method: str, asked: LoopName | None = None) -> C
     return found
 
 
-def _tried(engine: Engine, method: str) -> ChosenLoop:
+def _tried(engine: Engine, method: str, noise: float) -> ChosenLoop:
     started = time.perf_counter()
-    why = _objection(engine, method)
+    why = _objection(engine, method, noise)
     seconds = time.perf_counter() - started
     if why is None:
         return ChosenLoop("running", f"tried for {seconds:.2g} s, it computes what transformers computes")
@@ -73,7 +75,7 @@ def _tried(engine: Engine, method: str) -> ChosenLoop:
 
 
 @torch.inference_mode()
-def _objection(engine: Engine, method: str) -> str | None:
+def _objection(engine: Engine, method: str, noise: float) -> str | None:
     """Why the loop over slots is not right for this model; None if it is."""
     rows = [(ids, weights) for ids in prompts(engine.model)[:2] for weights in _weights(engine)]
     try:
@@ -82,7 +84,7 @@ def _objection(engine: Engine, method: str) -> str | None:
         return str(error)
     except Exception as error:  # noqa: BLE001  # whatever the code of a model makes of masks that are none
         return f"attention over slots fails in it with {type(error).__name__}: {error}"[:300]
-    most = allowed(engine.noise, engine.model.dtype)
+    most = allowed(noise, engine.model.dtype)
     for (ids, weights), logits in zip(rows, found, strict=True):
         with engine.batch.serving(BatchWeights(weights[None], method=method)):
             expected = whole_logits(engine.model, ids)

@@ -93,7 +93,10 @@ class Detokenizer:
             return bytes(_LETTERS[letter] for letter in written) if known else written.encode("utf-8", "replace")
         if self._joins_bytes and (byte := _BYTE.fullmatch(written)):
             return bytes.fromhex(byte[1])
-        return _behind(self.text(self._before), self.text([*self._before, token])).encode("utf-8", "replace")
+        try:
+            return _behind(self.text(self._before), self.text([*self._before, token])).encode("utf-8", "replace")
+        except BaseModelError:  # it may be told beside another token, and nobody's answer may end for that
+            return written.encode("utf-8", "replace")
 
     def _written(self, token: int) -> str:
         """As it stands in the vocabulary; "" for an id that is not there."""
@@ -108,7 +111,10 @@ class Detokenizer:
         for token in range(len(self._tokenizer)):
             if token in self.special or self.is_byte(token):
                 continue
-            once, twice = self.text([token]), self.text([token, token])
+            try:
+                once, twice = self.text([token]), self.text([token, token])
+            except BaseModelError:
+                continue
             if once.strip() and _MARK not in twice and twice.startswith(once) and twice != once:
                 return [token]
         return []

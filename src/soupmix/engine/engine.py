@@ -179,6 +179,7 @@ class Engine:
         Raises:
             RecipeError: there are not as many grants as prompts (reason "lengths"), a prompt is empty ("empty-prompt"), or one
                 has with its answer more tokens than the model has positions ("too-long").
+            BaseModelError: the model makes no answers token by token (reason "cannot-generate"), found out at the first call.
             RecipeError, BaseModelError: as `chat_tokens`.
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
@@ -197,7 +198,7 @@ class Engine:
     def _batches(self, lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         """Which rows of these lengths are computed together, by length."""
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-        together = self.together if len(order) > 1 else "alone"
+        together = self.together
         alike = [order] if together == "padded" else [list(rows) for _, rows in groupby(order, lengths.__getitem__)]
         for rows in alike:
             size = 1 if together == "alone" else most

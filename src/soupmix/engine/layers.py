@@ -192,7 +192,8 @@ def insert(
         if everything or any(held[path] for path in paths):
             base = BaseLinear(linears, fused=fused)
             made[paths] = _replaced(model, paths, SoupGroup(base, [held[path] for path in paths], batch))
-    for path, layer in quantised_linears(model, odd & held.keys()).items():
+    changed = {path for path, parts in held.items() if parts}
+    for path, layer in quantised_linears(model, odd & held.keys(), changed).items():
         if held[path] or layer.spaced or not layer.apart:
             made[(path,)] = _replaced(model, (path,), SoupGroup(layer, [held[path]], batch))
     return made

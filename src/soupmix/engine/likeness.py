@@ -9,9 +9,10 @@ spread: of several tokens the largest, and in half precision the largest but one
 import torch
 from torch import Tensor
 
-__all__ = ["allowed", "apart"]
+__all__ = ["allowed", "apart", "is_rounding"]
 
 _TIMES, _UNITS, _LEAST, _MOST = 4, 8, 1e-4, 0.25
+_MOST_FULL = 1e-3  # in fp32, in which models are below 1e-5
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -25,3 +26,8 @@ def apart(one: Tensor, other: Tensor) -> float:
 def allowed(noise: float, dtype: torch.dtype) -> float:
     """How far a way may be from the others, where two right ways are `noise` apart."""
     return min(max(_TIMES * noise, _UNITS * torch.finfo(dtype).eps, _LEAST), _MOST)
+
+
+def is_rounding(noise: float, dtype: torch.dtype) -> bool:
+    """Whether two ways so far apart may both be right."""
+    return noise <= (_MOST_FULL if dtype == torch.float32 else _MOST)

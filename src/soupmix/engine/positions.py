@@ -7,11 +7,12 @@ from soupmix.errors import RecipeError
 
 __all__ = ["check_fits", "positions"]
 
+_MOST = 2**40
 _NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-_OF_THE_LONGEST = {
+_OF_THE_LONGEST = (
     "dynamic",
     "longrope",
-}  # kinds of scaling under which a longer row changes the rotation of all others
+)  # kinds of scaling under which a longer row changes the rotation of all others
 
 
 def positions(config: Any) -> int | None:
@@ -23,12 +24,12 @@ def positions(config: Any) -> int | None:
     text = config.get_text_config()
     said = next((value for name in _NAMES if type(value := getattr(text, name, None)) is int and value > 0), None)
     for rope in _scalings(text):
-        kind, factor = rope.get("rope_type"), rope.get("factor")
-        original = rope.get("original_max_position_embeddings") or getattr(
-            text, "original_max_position_embeddings", None
+        factor = _number(rope.get("factor"))
+        original = _number(rope.get("original_max_position_embeddings")) or _number(
+            getattr(text, "original_max_position_embeddings", None)
         )
-        if kind in _OF_THE_LONGEST:
-            said = min(each for each in (said, original) if each) if said or original else None
+        if rope.get("rope_type") in _OF_THE_LONGEST:
+            said = min((int(each) for each in (said, original) if each), default=None)
         elif said and original and factor:
             said = max(said, int(original * factor))
     return said
@@ -42,6 +43,11 @@ def check_fits(prompt: int, answer: int, most: int | None) -> None:
             f"and at most {most} fit; shorten the prompt or ask for a shorter answer",
             reason="too-long",
         )
+
+
+def _number(value: Any) -> float | None:
+    """A number that a config may mean; None for anything else that may stand in its place."""
+    return float(value) if isinstance(value, int | float) and 0 < value < _MOST else None
 
 
 def _scalings(text: Any) -> Iterator[Mapping[str, Any]]:

@@ -7,7 +7,7 @@ So every kind is tried when it is loaded, and one that mixes tokens is given the
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -36,7 +36,8 @@ class QuantisedLinear:
         spaced: whether zeros must lie behind every token for that; of plain weights, see `soupmix_kernels.rows_apart`.
 
     Raises:
-        BaseModelError: it cannot be computed here (reason "quantised").
+        BaseModelError: it cannot be computed here (reason "quantised"); its weight is plain, and it is no linear layer all the
+            same ("not-linear").
     """
 
     def __init__(self, path: str, module: Any, dtype: torch.dtype, device: torch.device) -> None:
@@ -52,6 +53,13 @@ class QuantisedLinear:
             self.apart = self._keeps_apart()
         except Exception as error:  # whatever the package behind it raises
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if plain:
+                raise BaseModelError(
+                    f"layer '{path}' of the base is a {self.kind}, which gives no output for each token as a linear layer does "
+                    f"({said!r}), so no adapter can be added to it for a row; merge into the model itself (`soupmix merge --as "
+                    "model`), or use an adapter without it",
+                    reason="not-linear",
+                ) from error
             raise BaseModelError(
                 f"layer '{path}' of the base is quantised ({self.kind}) and cannot be computed in {dtype} on {device}: "
                 f"{said!r}; load the base in the dtype that it was saved in, on a device that its package supports, or as it "
@@ -94,11 +102,19 @@ class QuantisedLinear:
         return True
 
 
-def quantised_linears(model: Any, paths: Iterable[str]) -> dict[str, QuantisedLinear]:
-    """These layers of a quantised model, by path. Those that mix tokens are told once."""
-    found = {
-        path: QuantisedLinear(path, model.get_submodule(path), model.dtype, model.device) for path in sorted(paths)
-    }
+def quantised_linears(model: Any, paths: Iterable[str], changed: Collection[str]) -> dict[str, QuantisedLinear]:
+    """These layers of a model, by path. Those that mix tokens are told once.
+
+    Args:
+        changed: paths of layers that an adapter changes. Of the others one that is no linear layer is left out.
+    """
+    found = dict[str, QuantisedLinear]()
+    for path in sorted(paths):
+        try:
+            found[path] = QuantisedLinear(path, model.get_submodule(path), model.dtype, model.device)
+        except BaseModelError as error:
+            if error.reason != "not-linear" or path in changed:
+                raise
     mixing = sorted({each.kind for each in found.values() if not each.apart})
     if mixing:
         _log.warning(

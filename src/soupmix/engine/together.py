@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor
 
 from soupmix.engine.decode import PaddedBatch, left_padded
-from soupmix.engine.likeness import allowed, apart
+from soupmix.engine.likeness import allowed, apart, is_rounding
 from soupmix.engine.positions import positions
+from soupmix.errors import BaseModelError
 
 __all__ = ["STEPS", "Company", "Together", "company", "prompts", "whole_logits"]
 
@@ -37,16 +39,37 @@ class Company:
 
 @torch.inference_mode()
 def company(model: Any) -> Company:
-    """Compute three short prompts alone and together."""
+    """Compute three short prompts alone and together.
+
+    Raises:
+        BaseModelError: token by token the model fails, or computes something else than at once and than transformers' `generate`
+            (reason "cannot-generate").
+    """
     given = prompts(model)
-    alone = [whole_logits(model, each) for each in given]
-    noise = apart(_stepwise(model, given[1:2])[0], alone[1])
+    try:
+        alone = [whole_logits(model, each) for each in given]
+        stepwise = _stepwise(model, given[1:2])[0]
+        noise = apart(stepwise, alone[1])
+        if stepwise.isfinite().all() and not is_rounding(noise, model.dtype):
+            noise = apart(stepwise, _generated(model, given[1]))  # a model may see less at once than step by step
+    except Exception as error:  # whatever the code of a model raises
+        raise _cannot_generate(model, f"it fails with {type(error).__name__}: {error}"[:300]) from error
+    if alone[1].isfinite().all() and not is_rounding(noise, model.dtype):
+        raise _cannot_generate(model, f"its logits are {noise:.2g} from those that it has when transformers generates")
     most = allowed(noise, model.dtype)
     if _like(_stepwise(model, given), alone, most):
         return Company("padded", noise)
     if _like(_stepwise(model, given[::2]), alone[::2], most):
         return Company("equal", noise)
     return Company("alone", noise)
+
+
+def _cannot_generate(model: Any, why: str) -> BaseModelError:
+    return BaseModelError(
+        f"soupmix cannot make answers with a {type(model).__name__}: token by token, over the cache and the positions that "
+        f"transformers has for its models, {why}; choose another base, or merge into this one and run it by its own code",
+        reason="cannot-generate",
+    )
 
 
 def prompts(model: Any) -> list[Tensor]:
@@ -85,6 +108,36 @@ def _stepwise(model: Any, rows: Sequence[Tensor]) -> list[Tensor]:
             batch.add(torch.stack([row[step - STEPS] for row in rows]), mask[:, -1] > 0)
         found.append(batch.logits())
     return list(torch.stack(found, 1))
+
+
+def _generated(model: Any, ids: Tensor) -> Tensor:
+    """As `whole_logits`, of transformers' own `generate`, which is made to say these tokens."""
+    head = len(ids) - STEPS + 1
+    how = GenerationConfig(
+        max_new_tokens=STEPS, do_sample=False, output_logits=True, return_dict_in_generate=True,
+        eos_token_id=model.config.get_text_config().vocab_size, pad_token_id=0,
+    )  # fmt: skip
+    given = ids[None, :head]
+    out = model.generate(
+        given, attention_mask=torch.ones_like(given), generation_config=how, logits_processor=[_Forced(ids)]
+    )
+    return torch.stack(out.logits)[:, 0]
+
+
+class _Forced(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+    """Leaves no choice but these tokens, one after the other."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self._ids = ids
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores in which the token that comes next is alone; behind the last one as they are."""
+        said = input_ids.shape[1]
+        if said == len(self._ids):
+            return scores
+        only = torch.full_like(scores, -torch.inf)
+        only[:, self._ids[said]] = 0.0
+        return only
 
 
 def _like(found: Iterable[Tensor], expected: Iterable[Tensor], most: float) -> bool:
