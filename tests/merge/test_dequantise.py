@@ -152,7 +152,10 @@ def test_weights_are_the_way_round_that_the_config_asks_for(
 
 def test_records_say_it_and_it_can_be_repeated(made: Callable[[str], Case], tmp_path: Path) -> None:
     case = made("fp8")
+    beside = case.base.folder / "quantize_config.json"  # as AutoGPTQ and others lay it there
+    beside.write_text('{"bits": 8}')
     saved = case.soup.save_model(tmp_path / "out", base=case.base, dequantise=True)
+    assert beside.name not in saved.digests, "a plain model would be taken for a quantised one"
     recipe = yaml.safe_load((tmp_path / "out/soupmix_recipe.yaml").read_text())
     assert recipe["dequantise"] is True
     assert recipe["record"]["inputs"]["base dequantised"] == case.base.dequantised().digest

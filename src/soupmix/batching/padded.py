@@ -1,8 +1,8 @@
 """The padded loop: for models that keep more than keys and values, or attend in ways of their own.
 
 Answers begin in rounds. A round is a left-padded batch with the cache that transformers has for the model, or several, where
-the engine found that padding or company changes a row. Several rounds take turns, so that a long answer keeps nobody waiting
-for its end; nothing is taken over from one answer to another.
+the engine found that padding or company changes a row. Up to four rounds take turns, so that a long answer alone keeps
+nobody waiting for its end; where four are long, whoever comes later waits. Nothing is taken over from one answer to another.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """A full model: the deltas folded into the base weights, streamed tensor by tensor into safetensors."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,8 @@ __all__ = ["write_model"]
 _CARRIED = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 _CARRIED_STEMS = ("LICENSE", "LICENCE", "NOTICE")
 _LARGEST_CARRIED = 256 << 20
+_OF_QUANTISERS = {"quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json"}
+"""What GPTQ, AWQ and ModelOpt lay beside their weights; readers take a model with such a file for a quantised one."""
 _NOT_CARRIED = {"config.json", "model.safetensors.index.json", "adapter_config.json"}
 
 
@@ -74,7 +76,7 @@ def write_model(
     if len(parts) > 1:
         sink.write("model.safetensors.index.json", _index(names, parts))
     sink.write("config.json", config)
-    _carry_over(sink, base)
+    _carry_over(sink, base, frozenset() if plain is None else _OF_QUANTISERS)
     return Errors.of(folding.norms())
 
 
@@ -182,11 +184,20 @@ def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _carry_over(sink: Sink, base: Base) -> None:
-    """Tokenizer, chat template, generation config, licence: everything small that is not weights, code or a card."""
+def _carry_over(sink: Sink, base: Base, left: Collection[str]) -> None:
+    """Tokenizer, chat template, generation config, licence: everything small that is not weights, code or a card.
+
+    Args:
+        left: names that are not carried over either.
+    """
     for path in sorted(base.folder.iterdir()):
         plain = path.suffix in _CARRIED or path.name.startswith(_CARRIED_STEMS)
-        if path.is_file() and plain and path.name not in _NOT_CARRIED and not path.name.startswith("soupmix_"):
+        if (
+            path.is_file()
+            and plain
+            and path.name not in {*_NOT_CARRIED, *left}
+            and not path.name.startswith("soupmix_")
+        ):
             try:
                 if path.stat().st_size > _LARGEST_CARRIED:
                     raise BaseModelError(
