@@ -97,6 +97,13 @@ def test_a_model_that_makes_no_answers_token_by_token_is_refused(
         Batcher(engine)
 
 
+def test_a_model_that_differs_from_itself_at_once_is_held_to_transformers_generate(
+    base_of: Callable[[str], Base],
+) -> None:
+    engine = Engine.load(base_of("doge"), None)
+    assert engine.noise > 0.1, "how far apart right ways may be is measured as of any other model"
+
+
 def test_a_router_is_no_linear_layer_and_stays_as_it_is(base_of: Callable[[str], Base], tmp_path: Path) -> None:
     base = base_of("llama4-text")
     with Batcher(Engine.load(base, None)) as batcher:

@@ -49,13 +49,13 @@ def company(model: Any) -> Company:
     try:
         alone = [whole_logits(model, each) for each in given]
         stepwise = _stepwise(model, given[1:2])[0]
-        noise = apart(stepwise, alone[1])
+        noise = wrong = apart(stepwise, alone[1])
         if stepwise.isfinite().all() and not is_rounding(noise, model.dtype):
-            noise = apart(stepwise, _generated(model, given[1]))  # a model may see less at once than step by step
+            wrong = apart(stepwise, _generated(model, given[1]))  # a model may see less at once than step by step
     except Exception as error:  # whatever the code of a model raises
         raise _cannot_generate(model, f"it fails with {type(error).__name__}: {error}"[:300]) from error
-    if alone[1].isfinite().all() and not is_rounding(noise, model.dtype):
-        raise _cannot_generate(model, f"its logits are {noise:.2g} from those that it has when transformers generates")
+    if alone[1].isfinite().all() and not is_rounding(wrong, model.dtype):
+        raise _cannot_generate(model, f"its logits are {wrong:.2g} from those that it has when transformers generates")
     most = allowed(noise, model.dtype)
     if _like(_stepwise(model, given), alone, most):
         return Company("padded", noise)
