@@ -13,17 +13,23 @@ __all__ = ["AnswerSoFar", "ChatForm", "CompletionForm", "Form", "usage"]
 
 @dataclass(slots=True)
 class AnswerSoFar:
-    """An answer as far as it is known; its counts are those of its last delta."""
+    """An answer as far as it is known; its counts are those of its last delta.
+
+    Attributes:
+        characters: whole characters of its tokens, and the bytes of one that has begun.
+    """
 
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     last: Delta | None = None
+    characters: tuple[int, bytes] = (0, b"")
 
     def add(self, delta: Delta) -> None:
         """The next delta."""
         self.text += delta.text
         self.tokens += delta.tokens
         self.last = delta
+        _, self.characters = _offsets(delta.tokens, self.characters)
 
 
 class Form(Protocol):
@@ -80,7 +86,7 @@ class CompletionForm:
 
     def delta(self, number: int, made: AnswerSoFar, delta: Delta) -> dict[str, Any]:
         """What is added."""
-        told = _plain_told(delta.tokens, made.tokens)
+        told = _plain_told(delta.tokens, made.characters)
         return {"index": number, "text": delta.text, "logprobs": told, "finish_reason": delta.finish}
 
 
@@ -109,21 +115,23 @@ def _token(token: Token) -> dict[str, Any]:
     }
 
 
-def _plain_told(tokens: Sequence[Token], before: Sequence[Token] = ()) -> dict[str, Any] | None:
+def _plain_told(tokens: Sequence[Token], before: tuple[int, bytes] = (0, b"")) -> dict[str, Any] | None:
     if not tokens:
         return None
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [{text: logprob for _, text, _, logprob in reversed(token.likeliest)} for token in tokens],
-        "text_offset": _offsets([*before, *tokens])[len(before) :],
+        "text_offset": _offsets(tokens, before)[0],
     }
 
 
-def _offsets(tokens: Sequence[Token]) -> list[int]:
-    """How many whole characters stand before each token."""
-    decoder, made, offsets = getincrementaldecoder("utf-8")("replace"), 0, []
+def _offsets(tokens: Sequence[Token], before: tuple[int, bytes]) -> tuple[list[int], tuple[int, bytes]]:
+    """How many whole characters stand before each token, and `AnswerSoFar.characters` behind the last of them."""
+    decoder, offsets = getincrementaldecoder("utf-8")("replace"), list[int]()
+    made, begun = before
+    decoder.setstate((begun, 0))
     for token in tokens:
         offsets.append(made)
         made += len(decoder.decode(token.data))
-    return offsets
+    return offsets, (made, bytes(decoder.getstate()[0]))
