@@ -19,11 +19,6 @@ from tests.support.adapter_folder import MODULES
 __all__ = ["ATTACKS"]
 
 
-class _Own(nn.Linear):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return -super().forward(input)
-
-
 def _under(held: Store, *, at_least: str) -> Policy:
     approved = [{"name": each.name, "digest": each.digest} for each in held]
     rules = [
@@ -71,11 +66,6 @@ def _as(dtype: torch.dtype) -> Callable[[nn.Linear], nn.Linear]:
     return spoil
 
 
-def _hidden(linear: nn.Linear) -> nn.Linear:
-    linear.forward = lambda x: x  # type: ignore[method-assign]
-    return linear
-
-
 ATTACKS = (
     _grant("grant-of-no-policy", "weights that nobody's rules were asked for", lambda held: Policy.open(held)),
     _grant(
@@ -83,6 +73,4 @@ ATTACKS = (
     ),
     _layer("layer-of-int8", "adapters rounded to whole numbers", _as(torch.int8), BaseModelError),
     _layer("layer-of-float8", "adapters rounded to eight bits", _as(torch.float8_e4m3fn), BaseModelError),
-    _layer("layer-of-its-own-kind", "what it does beside a product is dropped", lambda _: _Own(32, 32), BaseModelError),
-    _layer("layer-with-another-forward", "the same, unseen by its type", _hidden, BaseModelError),
 )
