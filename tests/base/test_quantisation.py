@@ -57,6 +57,31 @@ def test_null_is_plain_and_a_config_inside_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "inside"),
+    [
+        ({"quant_method": "gptq", "load_in_4bit": 1}, None),
+        ({"quant_method": "gptq", "load_in_8bit": "yes"}, None),
+        ({"quant_method": "gptq"}, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+    ],
+)
+def test_a_method_that_transformers_could_read_as_another_is_refused(
+    settings: Mapping[str, Any], inside: Mapping[str, Any] | None, tmp_path: Path
+) -> None:
+    """The tensors would be checked for the one, and read by the compiled code of the other."""
+    with pytest.raises(BaseModelError) as found:
+        quantisation(said(tmp_path, settings, text_config={"quantization_config": inside}))
+    assert found.value.reason == "bad-config"
+
+
+def test_a_config_without_end_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BaseModelError) as found:
+        quantisation(tmp_path)
+    assert found.value.reason == "too-large"
+
+
+@pytest.mark.parametrize(
     "settings", [{}, {"bits": 4}, {"quant_method": None}, {"quant_method": "mine"}, {"quant_method": ["gptq"]}]
 )
 def test_a_method_that_is_not_known_is_refused(settings: Mapping[str, Any], tmp_path: Path) -> None:

@@ -230,6 +230,14 @@ def test_targets_too_complex_to_match_are_not_matched(pattern: str) -> None:
     assert time.process_time() - started < 1
 
 
+def test_lists_of_layers_without_end_are_not_matched() -> None:
+    """Each is a search through every path, and a megabyte holds more than a hundred thousand."""
+    started = time.process_time()
+    said = _parse(target_modules=["q_proj"], layers_to_transform=[0], layers_pattern=[f"a{n}" for n in range(100_000)])
+    assert said.targets.among([f"model.layers.{n}.q_proj" for n in range(100)]) is None
+    assert time.process_time() - started < 1
+
+
 @pytest.mark.parametrize(
     "pattern",
     ["", "(a+)+", "(a*)*", "(.*)*", r"(?=a)", r"(?P<n>a)", r"\1", "a{1,9}", "((a))", "(a", "a)", "[z-a]", "[^a]", "a\n",

@@ -16,7 +16,8 @@ from soupmix.errors import AdapterError, BaseModelError
 from soupmix.store import convert, read_adapter
 from soupmix.store.beside import beside
 from soupmix.store.folder import source_folder
-from soupmix.store.reader import AdapterFiles, sealed_bytes
+from soupmix.store.importing import open_source
+from soupmix.store.reader import AdapterFiles, load_tensors, sealed_bytes
 from soupmix.store.unchanged import unchanged
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -157,6 +158,7 @@ def test_only_a_weight_of_the_base_is_its_own(tiny_base: Base, tmp_path: Path) -
         "model.other.weight": embeddings,
         "model.norm.weight": load_file(tiny_base.folder / "model.safetensors")["model.norm.weight"],
         "lm_head.weight": embeddings.to(torch.int8),
+        "lm_head.base_layer.weight": embeddings.to(torch.float8_e5m2),
         "model.embed_tokens.weight": embeddings[:0],
     }.items():
         assert not _own(tiny_base, name, tensor), name
@@ -165,6 +167,36 @@ def test_only_a_weight_of_the_base_is_its_own(tiny_base: Base, tmp_path: Path) -
     cut = _Cut("b", tmp_path / "base", tiny_base.digest, None, "test")
     with pytest.raises(BaseModelError, match="cut short"):
         _own(cut, "model.embed_tokens.weight", embeddings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu])
+def test_a_tensor_of_one_byte_is_refused_in_a_sentence(
+    handmade: Handmade, q_proj: Callable[..., Tensors], tiny_base: Base, dtype: torch.dtype
+) -> None:
+    embeddings = load_file(tiny_base.folder / "model.safetensors")["model.embed_tokens.weight"]
+    own = {"base_model.model.model.embed_tokens.weight": embeddings}
+    for tensors in (own | {"x\x1b[2J": embeddings.to(dtype)}, {key: each.to(dtype) for key, each in own.items()}):
+        with pytest.raises(AdapterError) as caught, open_source(handmade(q_proj() | tensors), SHAPES, tiny_base):
+            pass
+        assert caught.value.reason in ("bad-key", "embedding")
+        assert str(caught.value).isprintable()
+
+
+def test_a_name_in_a_message_is_printable(handmade: Handmade, q_proj: Callable[..., Tensors]) -> None:
+    key = "x\x1b[2J" + "y" * 1000
+    content = handmade(q_proj() | {key: torch.full((1,), torch.nan)}) / TENSORS
+    with pytest.raises(AdapterError, match="NaN") as caught:
+        load_tensors(sealed_bytes(content.read_bytes()), "x")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+def test_one_layer_by_two_names_is_refused(handmade: Handmade, q_proj: Callable[..., Tensors]) -> None:
+    """A pattern could mean one of them only, and so would the scaling."""
+    two = {key.replace(LAYER, LAYER[6:]) if key == A0 else key: each for key, each in q_proj().items()}
+    with pytest.raises(AdapterError, match="both") as caught:
+        read_adapter(handmade(two, alpha_pattern={r"model\.layers\.0.*": 100}), SHAPES)
+    assert caught.value.reason == "bad-key"
 
 
 # --- pickles

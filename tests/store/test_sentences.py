@@ -142,7 +142,7 @@ def test_of_a_pattern_without_end() -> None:
         ({B0: None}, f"has no lora_B for {LAYER}", "missing-factor"),
         ({B0: (32, 3)}, f"has factors of {LAYER} that do not fit: A [2, 32] must be [rank, in], B [32, 3] [out, rank]",
          "shape"),
-        ({B0: torch.full((32, 2), float("nan"))}, f"holds NaN or infinity in {B0}", "not-finite"),
+        ({B0: torch.full((32, 2), float("nan"))}, f"holds NaN or infinity in {B0!r}", "not-finite"),
         ({A0: (3, 32), B0: (32, 3)}, f"has rank 3 for {LAYER}, adapter_config.json says 2", "rank"),
         ({A0: (2, 31)}, f"fits a 32 x 31 layer at {LAYER}, the base model has 32 x 32: it was trained on another base",
          "wrong-base"),

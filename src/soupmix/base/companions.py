@@ -96,6 +96,7 @@ def check_config(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
 
 def _config(path: Path) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
     """A config.json, and every field of it."""
+    _present(path, _LIMITS[CONFIG])
     try:
         config = strict_json(path.read_bytes())
         if not isinstance(config, dict):

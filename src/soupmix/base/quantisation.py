@@ -79,15 +79,22 @@ def quantisation_of(config: Mapping[str, Any], where: Path) -> Quantisation | No
             ("unknown-quantisation"), or says what no such config says ("bad-config").
     """
     inner = config.get("text_config")
-    settings = config.get(FIELD)
-    if settings is None and isinstance(inner, Mapping):
-        settings = inner.get(FIELD)
+    settings, text = config.get(FIELD), inner.get(FIELD) if isinstance(inner, Mapping) else None
+    if settings is not None and text is not None and settings != text:
+        raise BaseModelError(
+            f"{where} says in two ways how the weights are quantised: leave the {FIELD} that is meant",
+            reason="bad-config",
+        )
+    settings = text if settings is None else settings
     if settings is None:
         return None
     if not isinstance(settings, dict):
         raise BaseModelError(f"{where} has a {FIELD} that is not an object", reason="bad-config")
     method = settings.get("quant_method")
-    if settings.get("load_in_4bit") is True or settings.get("load_in_8bit") is True:
+    loads = settings.get("load_in_4bit"), settings.get("load_in_8bit")
+    if not all(each is None or isinstance(each, bool) for each in loads):
+        raise BaseModelError(f"{where}: load_in_4bit and load_in_8bit must be true or false", reason="bad-config")
+    if any(loads):
         method = "bitsandbytes"  # as transformers reads it
     if not isinstance(method, str) or method not in _TITLES:
         raise BaseModelError(

@@ -21,6 +21,8 @@ from soupmix.weights import check_name
 
 __all__ = ["Addition", "add_adapter", "set_budget"]
 
+_PARTS = ("slice", "converted")  # the norm of the whole tensor would allow more than a rule says
+
 Model = TypeVar("Model", ManifestEntry, Manifest)
 
 
@@ -142,8 +144,10 @@ def _base_norm(base: Base, modules: Iterable[str]) -> float | None:
     """None for a quantised base: what its weights stand for is known to their package only, once it has loaded them."""
     if base.quantisation is not None:
         return None
-    layers = base.layers()
-    return base_norm(base, (name for module in modules for name in layers[module].tensors))
+    table = base.layers()
+    layers = [table[module] for module in modules]
+    parts = [layer for layer in layers if layer.lies in _PARTS]
+    return base_norm(base, (name for layer in layers if layer.lies not in _PARTS for name in layer.tensors), parts)
 
 
 def _notes(base: Base) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
-from soupmix.base import Base
+from soupmix.base import Base, Layer
+from soupmix.base.squares import layer_square
 from soupmix.dtypes import TORCH
 from soupmix.errors import BaseModelError
 from soupmix.store.adapter import Factors
@@ -66,21 +67,25 @@ def gram_of(names: Sequence[str], modules: Iterable[str], pairs: Mapping[Pair, M
     return Gram(total=triangles.pop(""), modules=triangles)
 
 
-def base_norm(base: Base, weights: Iterable[str]) -> float:
+def base_norm(base: Base, weights: Iterable[str], parts: Sequence[Layer] = ()) -> float:
     """Frobenius norm of these tensors of a base together, by their names on disk, to ten digits.
+
+    Args:
+        parts: layers that are parts of what lies on disk, of which only their own weights count too.
 
     Raises:
         BaseModelError: a weight is stored in a dtype without a norm (reason "dtype"), together they have no norm that others
             could be measured by ("norm"), or as `Base.weight_squares`.
     """
     names, tensors = set(weights), base.tensors()
-    for name in sorted(names):
+    for name in sorted(names.union(*(layer.tensors for layer in parts))):
         if tensors[name].dtype not in TORCH:
             raise BaseModelError(
                 f"weight {name} of the base is stored as {tensors[name].dtype}, which has no norm", reason="dtype"
             )
-    squares = base.weight_squares()
-    norm = _rounded(math.sqrt(math.fsum(squares[name] for name in names)))
+    squares = base.weight_squares() if names else {}
+    own = [layer_square(base.layers(), layer, tensors) for layer in parts]
+    norm = _rounded(math.sqrt(math.fsum([*own, *(squares[name] for name in names)])))
     if not 0 < norm < math.inf:
         raise BaseModelError(
             f"the weights of base model {base.name} that the adapters change have the norm {norm:g}, and a bound on the norm "

@@ -196,7 +196,8 @@ def _form_notes(read: _Read) -> Iterator[Finding]:
         yield Finding(
             "unchanged",
             read.name,
-            f"{read.name} also holds weights that are the base's own, as {min(read.own)}: they are left out",
+            f"{read.name} also holds weights that are the base's own, as {min(read.own)}: they are left out, and so are "
+            "any rows of theirs for tokens that the base does not have",
         )
     if not in_peft_form(read.slots, read.parts) or not isinstance(read.settings, LoraSettings):
         form = {MlxSettings: "MLX-LM's", LoraSettings: "PEFT's under other names"}.get(type(read.settings), "kohya's")

@@ -134,10 +134,12 @@ def parts_of(keys: Iterable[str], base: Iterable[str], where: str) -> Mapping[st
         base: module paths of the base.
 
     Raises:
-        AdapterError: a name could be two layers of the base, or two names are one tensor (reason "bad-key").
+        AdapterError: a name could be two layers of the base, two names are one tensor, or the tensors of one layer call it by
+            two names (reason "bad-key").
     """
     paths, found = _Paths(base), dict[str, TensorPart]()
     taken: dict[tuple[str, Side], str] = {}
+    said: dict[str, str] = {}
     for key in keys:
         part = _part(key, paths, where) if len(key) <= MAX_KEY else None
         if part is not None:
@@ -145,6 +147,12 @@ def parts_of(keys: Iterable[str], base: Iterable[str], where: str) -> Mapping[st
             if other != key:
                 raise AdapterError(
                     f"{where} holds {other[:120]!a} and {key[:120]!a}, which are one tensor of {part.module}",
+                    reason="bad-key",
+                )
+            if said.setdefault(part.module, part.said) != part.said:
+                raise AdapterError(
+                    f"{where} calls {part.module} both {said[part.module]} and {part.said}, and a pattern in its config may "
+                    "mean one of them only",
                     reason="bad-key",
                 )
             found[key] = part

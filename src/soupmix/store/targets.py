@@ -14,6 +14,7 @@ TARGET_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "la
 _INDEX = r"\.(?P<index>\d+)\."
 _ANY_LAYERS = re.compile(rf".*?\.[^.]*{_INDEX}")  # the first number of a path is that of its layer
 _WORD = re.compile(r"\w+", re.ASCII)
+_MOST_LISTS = 16  # of layers in one model; each takes every path a search
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +67,17 @@ class Targets:
     def _in_layers(self, modules: set[str]) -> set[str]:
         if not self.layers or isinstance(self.names, str):
             return modules
-        wanted, named = set(self.layers), set(self.names or ())
-        return {module for module in modules if module in named or self._layer(module) in wanted}
+        wanted, named, lists = set(self.layers), set(self.names or ()), self._lists()
+        return {module for module in modules if module in named or _layer(module, lists) in wanted}
 
-    def _layer(self, module: str) -> int | None:
-        if not self.patterns:
-            found = _ANY_LAYERS.match(module)
-            return int(found["index"]) if found else None
-        for pattern in self.patterns:
-            if not _WORD.fullmatch(pattern):
-                raise AdapterError(f"layers_pattern {pattern[:80]!a} is not a name", reason="pattern")
-            found = re.match(rf"(?:^|.*?\.){pattern}{_INDEX}", module)
-            if found:
-                return int(found["index"])
-        return None
+    def _lists(self) -> list[re.Pattern[str]]:
+        """What finds the number of a layer in a path, the first that matches."""
+        if len(self.patterns) > _MOST_LISTS or not all(map(_WORD.fullmatch, self.patterns)):
+            raise AdapterError(
+                f"layers_pattern is not at most {_MOST_LISTS} names, which begin with {self.patterns[0][:80]!a}",
+                reason="pattern",
+            )
+        return [re.compile(rf"(?:^|.*?\.){each}{_INDEX}") for each in self.patterns] or [_ANY_LAYERS]
 
 
 def parse_targets(config: Mapping[str, Any], where: str) -> Targets:
@@ -95,6 +93,11 @@ def parse_targets(config: Mapping[str, Any], where: str) -> Targets:
         _numbers(config.get("layers_to_transform"), where),
         _listed(_names(config.get("layers_pattern"), "layers_pattern", where)),
     )
+
+
+def _layer(module: str, lists: Iterable[re.Pattern[str]]) -> int | None:
+    found = next(filter(None, (each.match(module) for each in lists)), None)
+    return int(found["index"]) if found else None
 
 
 def _some(modules: list[str]) -> str:
