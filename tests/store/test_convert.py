@@ -1,4 +1,4 @@
-"""Pickled adapters become safetensors in a process that can do nothing else; what would run code does not."""
+"""Pickled adapters become safetensors in a process that can open no file and no socket; what would run code does not."""
 
 import os
 import pickle

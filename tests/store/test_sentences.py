@@ -188,7 +188,7 @@ def _fifo(folder: Path) -> None:
     ("change", "sentence", "reason"),
     [
         (_pickled, "adapter folder {0} holds adapter_model.bin and no adapter_model.safetensors; a pickle can run code when "
-         "it is read: convert it with `soupmix adapters convert {0} NEW_FOLDER`, in a process that can do nothing else",
+         "it is read: convert it with `soupmix adapters convert {0} NEW_FOLDER`, in a process that can open no other file",
          "pickle"),
         (_linked, "{0}/adapter_config.json is a symbolic link, and links may point anywhere: put the file itself there",
          "symlink"),

@@ -1,4 +1,4 @@
-"""An adapter that is saved as a pickle, made into a safetensors folder by a process that can do nothing else."""
+"""An adapter that is saved as a pickle, made into a safetensors folder by a process that can open no file and no socket."""
 
 import os
 import subprocess

@@ -128,7 +128,7 @@ def _tensors_name(folder: SourceFolder) -> str:
     if folder.holds(PICKLED):
         raise AdapterError(
             f"adapter folder {folder.path} holds {PICKLED} and no {TENSORS}; a pickle can run code when it is read: convert "
-            f"it with `soupmix adapters convert {folder.path} NEW_FOLDER`, in a process that can do nothing else",
+            f"it with `soupmix adapters convert {folder.path} NEW_FOLDER`, in a process that can open no other file",
             reason="pickle",
         )
     if folder.holds(_MODEL_CONFIG) and not folder.holds(CONFIG):

@@ -1,4 +1,4 @@
-"""A pickled adapter at work, in a process that can do nothing else; run as `python -m soupmix.store.unpickling PIPE`.
+"""A pickled adapter at work, in a process that can open no file and no socket; run as `python -m soupmix.store.unpickling PIPE`.
 
 It reads the pickle from stdin and writes to stdout a safetensors file, or with exit code 1 why there is none. torch is told to
 load weights only; should a pickle get round that, it finds itself where no file, socket or pipe can be opened, no file written,
