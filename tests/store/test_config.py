@@ -42,7 +42,6 @@ def _refused(reason: str, word: str, **fields: Any) -> None:
         ("lora_bias", True),
         ("modules_to_save", ["lm_head"]),
         ("layer_replication", [[0, 4], [2, 5]]),
-        ("target_parameters", ["experts.weight"]),
         ("trainable_token_indices", [1]),
         ("alora_invocation_tokens", [1]),
         ("arrow_config", {}.fromkeys("a")),

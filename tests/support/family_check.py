@@ -203,6 +203,18 @@ class _Check:
         return [{}, {self.added[-1]: 1.0}, {name: weights[name] for name in self.added}]
 
     @cached_property
+    def row_soups(self) -> list[dict[str, float]]:
+        """The soups that a row can have: those without adapters of experts that lie in one weight."""
+        fit = {name for name in self.added if not any("[" in path for path in self.store.load(name).modules)}
+        kept = [{name: weight for name, weight in soup.items() if name in fit} for soup in self.soups]
+        return [soup for number, soup in enumerate(kept) if soup not in kept[:number]]
+
+    @cached_property
+    def row_grants(self) -> list[Grant]:
+        policy = Policy.open(self.store)
+        return [policy.clamp(soup) for soup in self.row_soups]
+
+    @cached_property
     def grants(self) -> list[Grant]:
         policy = Policy.open(self.store)
         return [policy.clamp(soup) for soup in self.soups]
@@ -210,7 +222,7 @@ class _Check:
     @cached_property
     def rows(self) -> list[tuple[str, int]]:
         """Prompt and number of the soup: every soup with two prompts, of different lengths and in mixed order."""
-        count = len(self.soups)
+        count = len(self.row_soups)
         return [
             (_PROMPTS[(number * 3 + number // count) % len(_PROMPTS)], number % count) for number in range(2 * count)
         ]
@@ -236,7 +248,7 @@ class _Check:
     @cached_property
     def answers(self) -> list[list[int]]:
         """The greedy tokens of every row by `generate` of transformers, alone and in fp32, without the one that ends it."""
-        models = [self.in_fp32(soup) for soup in self.soups]
+        models = [self.in_fp32(soup) for soup in self.row_soups]
         found = []
         for said, number in self.rows:
             ids = torch.tensor([self.prompt(said)])
@@ -317,13 +329,15 @@ class _Check:
                 _close(tensor, exact[path], "model", path)
 
     def _padded_loop(self) -> None:
-        exact = [self.logits(soup) for soup in self.soups]
+        exact = [self.logits(soup) for soup in self.row_soups]
         for engine in (Engine.load(str(self.base), self.store, dtype="fp32", fused=False), self.engine):
-            made = engine.logits(_IDS.repeat(len(exact), 1), self.grants)
+            made = engine.logits(_IDS.repeat(len(exact), 1), self.row_grants)
             for row, wanted in zip(made, exact, strict=True):
                 _close(row, wanted, "logits", "logits")
         said, numbers = zip(*self.rows, strict=True)
-        done = self.engine.complete(said, [self.grants[n] for n in numbers], sampling=Sampling(max_new_tokens=_TOKENS))
+        done = self.engine.complete(
+            said, [self.row_grants[n] for n in numbers], sampling=Sampling(max_new_tokens=_TOKENS)
+        )
         self._equal([(each.text, each.tokens) for each in done], self._texts())
 
     def _running_batch(self) -> None:
@@ -347,7 +361,7 @@ class _Check:
         for number, (said, soup) in enumerate(self.rows):
             request = Request(
                 prompt=tuple(self.prompt(said)),
-                grant=self.grants[soup],
+                grant=self.row_grants[soup],
                 sampling=Sampling(max_new_tokens=_TOKENS),
                 logprobs=1,
             )
@@ -374,7 +388,7 @@ class _Check:
                     "messages": [{"role": "user", "content": row[0]}],
                     "max_tokens": _TOKENS,
                     "temperature": 0,
-                    "soup": {"weights": self.soups[row[1]]},
+                    "soup": {"weights": self.row_soups[row[1]]},
                 }
                 answer = http.post("/v1/chat/completions", json=body)
                 if answer.status_code != 200:

@@ -23,7 +23,17 @@ from soupmix.public import public
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Kind", "Layer", "LayerTable", "Lies", "layer_table", "linear_kind", "plain_forwards"]
+__all__ = [
+    "Kind",
+    "Layer",
+    "LayerTable",
+    "Lies",
+    "expert_path",
+    "layer_table",
+    "linear_kind",
+    "plain_forwards",
+    "weight_path",
+]
 
 Kind = Literal["linear", "conv1d", "embedding", "matrix", "experts"]
 Lies = Literal["whole", "slice", "stacked", "converted", "nowhere"]
@@ -114,6 +124,16 @@ class LayerTable(Mapping[str, Layer]):
             if layer.kind in ("linear", "conv1d", "matrix") and layer.tied is None
         }
 
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """`linear_shapes`, and those of every expert by itself under `expert_path`."""
+        experts = {
+            expert_path(path, number): layer.shape
+            for path, layer in self.items()
+            if layer.kind == "experts"
+            for number in range(layer.experts)
+        }
+        return {**self.linear_shapes(), **experts}
+
     def parameters(self, layer: Layer, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
         """What becomes of the tensors of a layer when transformers loads them.
 
@@ -133,6 +153,16 @@ class LayerTable(Mapping[str, Layer]):
 
     def __repr__(self) -> str:
         return f"<LayerTable of {len(self)} layers, {len(self.unused)} tensors unused>"
+
+
+def expert_path(path: str, number: int) -> str:
+    """What one expert of a weight of experts is called, as "model.layers.0.mlp.experts.down_proj[3]"."""
+    return f"{path}[{number}]"
+
+
+def weight_path(module: str) -> str:
+    """The path of the weight that a linear layer is, or an expert is a part of."""
+    return module.partition("[")[0]
 
 
 _Key = tuple[Path, str, str]

@@ -21,7 +21,7 @@ from soupmix.engine.direct import read_directly
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts
-from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
+from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters, of_experts
 from soupmix.engine.together import Company, Together, company
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
@@ -145,7 +145,8 @@ class Engine:
         model, tokenizer = _load_model(found, dtype, device)
         loaded = LoadedAdapters.of(adapters, policy)
         batch = ActiveBatch(loaded, torch.device(device))
-        groups = insert(model, adapters, batch, fused=fused, left=read_directly(model))
+        held = [each for each in adapters if not of_experts(each)]
+        groups = insert(model, held, batch, fused=fused, left=read_directly(model))
         return cls(model, tokenizer, loaded, batch, groups, found.digest)
 
     def generate(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from soupmix.base.layers import weight_path
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import canonical_json
 from soupmix.merge.result import Errors
@@ -47,7 +48,8 @@ def write_adapter(
         dtype: "F32", "F16" or "BF16" of the stored factors.
 
     Raises:
-        RecipeError: `rank` is not positive, or the adapter would be of a rank that no store takes ("bad-rank").
+        RecipeError: `rank` is not positive, or the adapter would be of a rank that no store takes ("bad-rank"); the soup
+            changes experts that lie in one weight ("experts").
         OutputError: a value does not fit the dtype ("overflow").
     """
     common = _common_rank(modules, rank)
@@ -69,7 +71,7 @@ def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str
     """Which readers will not take the adapter that `write_adapter` would write, and what to do: one sentence each.
 
     Raises:
-        RecipeError: as `write_adapter` does ("bad-rank").
+        RecipeError: as `write_adapter` does ("bad-rank", "experts").
     """
     common, width = _common_rank(modules, rank), DTYPES[dtype].itemsize
     size = width * common * sum(sum(stack.shape) for stack in modules.values())
@@ -89,6 +91,13 @@ def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str
 
 def _common_rank(modules: Mapping[str, Stack], rank: int | None) -> int:
     """The largest rank that a module will have."""
+    experts = sorted(path for path in modules if weight_path(path) != path)
+    if experts:
+        raise RecipeError(
+            f"the soup changes experts ({experts[0]} and {len(experts) - 1} more), which lie in one weight, and readers of "
+            "adapters do not agree on their factors: merge it into a model (--as model), or leave the adapters of experts out",
+            reason="experts",
+        )
     if rank is not None and rank < 1:
         raise RecipeError(f"rank {rank} was asked for; it must be at least 1", reason="bad-rank")
     common = max(_rank(stack, rank) for stack in modules.values())

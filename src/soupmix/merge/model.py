@@ -1,7 +1,7 @@
 """A full model: the deltas folded into the base weights, streamed tensor by tensor into safetensors."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 
 from soupmix.base import Base, Layer, LayerTable, TensorInfo
 from soupmix.base.companions import CONFIG
+from soupmix.base.layers import expert_path, weight_path
+from soupmix.base.pieces import Piece, pieces_of
 from soupmix.base.quantisation import quantisation_of
 from soupmix.errors import BaseModelError
 from soupmix.files import canonical_json, strict_json
@@ -57,14 +59,13 @@ def write_model(
     folded = base if plain is None else plain
     config = _config(folded, dtype)
     layers, tensors = folded.layers(), folded.tensors()
-    touched = _touched(folded, layers, tensors, modules)
+    patches = _patches(folded, layers, tensors, modules)
     with TensorReader() as reader:
-        tensors = _untied(layers, tensors, touched, reader)
+        tensors = _untied(layers, tensors, patches, reader)
         order = sorted(
             tensors, key=lambda name: (-_itemsize(tensors[name]), tensors[name].file.name, tensors[name].start)
         )
         parts = shards((spec_of(name, tensors[name], dtype) for name in order), shard_size)
-        patches = {name: [Patch(path, 0, _as_stored(layers[path], modules[path]))] for name, path in touched.items()}
         names, threads = _file_names(len(parts)), torch.get_num_threads()
         with one_thread(), Folding(reader, threads) as folding:
             for name, specs in zip(names, parts, strict=True):
@@ -80,32 +81,68 @@ def write_model(
     return Errors.of(folding.norms())
 
 
-def _touched(
+def _patches(
     base: Base, layers: LayerTable, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Stack]
-) -> Mapping[str, str]:
-    """Name of a tensor on disk -> path of the layer that it holds, of every layer that changes."""
-    touched = {}
+) -> Mapping[str, Sequence[Patch]]:
+    """Name of a tensor on disk -> what is added to it, by first row, of every layer that changes."""
+    patches: dict[str, list[Patch]] = {}
+    pieces: dict[str, Mapping[str, Sequence[Piece]]] = {}
     for path, stack in modules.items():
-        layer = layers.get(path)
+        weight = weight_path(path)
+        layer = layers.get(weight)
         info = tensors.get(layer.tensors[0]) if layer is not None and layer.tensors and layer.tied is None else None
         if layer is None or info is None:
             raise BaseModelError(
                 f"base model {base.name} has no weight {path}.weight of its own, which the adapters change",
                 reason="no-layer",
             )
-        if layer.lies != "whole" or layer.kind == "experts":
+        if layer.kind == "experts" and weight != path:
+            if weight not in pieces:
+                pieces[weight] = _by_expert(pieces_of(layers, layer, tensors))
+            for patch in _expert_patches(base, layer, tensors, path, stack, pieces[weight]):
+                patches.setdefault(patch[0], []).append(patch[1])
+            continue
+        if layer.lies != "whole" or layer.kind == "experts" or weight != path:
             raise BaseModelError(
                 f"base model {base.name} has several matrices in {path}, or holds it in pieces ({layer.tensors[0]}); soupmix "
                 "folds into weights that are one matrix on disk: export an adapter",
                 reason="in-pieces",
             )
         _check_fits(base, layer, info, stack)
-        touched[layer.tensors[0]] = path
-    return touched
+        patches[layer.tensors[0]] = [Patch(path, 0, _as_stored(layer, stack))]
+    return {name: sorted(each, key=lambda patch: patch.first) for name, each in patches.items()}
+
+
+def _by_expert(pieces: Sequence[Piece]) -> Mapping[str, Sequence[Piece]]:
+    found: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(expert_path(piece.path, piece.expert), []).append(piece)
+    return found
+
+
+def _expert_patches(
+    base: Base,
+    layer: Layer,
+    tensors: Mapping[str, TensorInfo],
+    path: str,
+    stack: Stack,
+    pieces: Mapping[str, Sequence[Piece]],
+) -> Iterator[tuple[str, Patch]]:
+    """Name of a tensor and what is added to it there, for the pieces of one expert."""
+    if path not in pieces:
+        raise BaseModelError(
+            f"base model {base.name} has {layer.experts} experts in {layer.path}, and the adapters are for {path}",
+            reason="no-layer",
+        )
+    turned = _as_stored(layer, stack)
+    for piece in pieces[path]:
+        _check_fits(base, layer, tensors[piece.tensor], stack)
+        rows = turned.B[piece.first : piece.first + piece.count].contiguous()
+        yield piece.tensor, Patch(path, piece.at, replace(turned, B=rows))
 
 
 def _check_fits(base: Base, layer: Layer, info: TensorInfo, stack: Stack) -> None:
-    if layer.shape != stack.shape or info.shape != layer.stored_shape:
+    if layer.shape != stack.shape or (layer.lies == "whole" and info.shape != layer.stored_shape):
         raise BaseModelError(
             f"{layer.path}.weight has shape {list(info.shape)} in base model {base.name}, the adapters are for "
             f"{list(stack.shape)}",
@@ -127,7 +164,7 @@ def _as_stored(layer: Layer, stack: Stack) -> Stack:
 
 
 def _untied(
-    layers: LayerTable, tensors: Mapping[str, TensorInfo], touched: Mapping[str, str], reader: TensorReader
+    layers: LayerTable, tensors: Mapping[str, TensorInfo], touched: Collection[str], reader: TensorReader
 ) -> Mapping[str, TensorInfo]:
     """The tensors without second copies of tied weights, which some models carry."""
     copies = set[str]()

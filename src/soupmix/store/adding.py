@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from soupmix.base import Base
+from soupmix.base.layers import weight_path
 from soupmix.errors import AdapterError, OutputError
 from soupmix.findings import Finding
 from soupmix.store.adapter import Factors
 from soupmix.store.blobs import exclusive, load_entry, write_blob
+from soupmix.store.experts import check_pieces
 from soupmix.store.gram import base_norm, gram_of, norm_of, pairs_of, products
 from soupmix.store.importing import CARD, Source, open_source
 from soupmix.store.manifest import Manifest, ManifestEntry, manifest_if_any, write_manifest
@@ -45,11 +47,12 @@ def add_adapter(
     """Check, copy, compute the Gram matrices, write the manifest; see `Store.add`."""
     for word in (addition.name, addition.dimension, addition.pole, *addition.tags):
         check_name(word)
-    shapes = base.layers().linear_shapes()
+    shapes = base.layers().shapes()
     with open_source(folder, shapes, base) as source, exclusive(store):
         manifest = _current(store)
         _check_place(store, manifest, addition.name, base, force=force)
         factors = source.files.factors(shapes)
+        check_pieces(factors, base)
         entry = _entry(addition, source, factors, base)
         _check_new(store, manifest, entry)
         updated = _with_entry(store, manifest, entry, factors, base)
@@ -105,7 +108,7 @@ def _entry(addition: Addition, source: Source, factors: Mapping[str, Factors], b
         "rank": settings.rank,
         "alpha": settings.alpha,
         "scaling": "rslora" if settings.rslora else "lora",
-        "target_modules": tuple(sorted({module.rpartition(".")[2] for module in factors})),
+        "target_modules": tuple(sorted({weight_path(module).rpartition(".")[2] for module in factors})),
         "config_sha256": files.config_sha256,
         "tensors_sha256": files.tensors.sha256,
         "base": base.label,
@@ -129,10 +132,10 @@ def _with_entry(
     """The manifest with a new entry. Of the other adapters only the products with the new one are computed."""
     adapters = dict(manifest.adapters) | {entry.name: entry}
     pairs = {pair: held for pair, held in pairs_of(manifest.names, manifest.gram).items() if entry.name not in pair}
-    modules = set(factors)
+    modules = set(map(weight_path, factors))
     for name in adapters:
         other = factors if name == entry.name else load_entry(store, adapters[name]).modules
-        modules |= other.keys()
+        modules |= set(map(weight_path, other))
         one, two = sorted([(entry.name, factors), (name, other)], key=itemgetter(0))
         pairs[one[0], two[0]] = products(one[1], two[1])
     gram = gram_of(sorted(adapters), modules, pairs)

@@ -32,7 +32,6 @@ _MORE = frozenset({
 })  # fmt: skip
 # What no weights say: copies of layers, several adapters at once, layers that act on some tokens only.
 _NO_WEIGHTS = frozenset({"alora_invocation_tokens", "arrow_config", "layer_replication", "monteclora_config"})
-_LATER = frozenset({"target_parameters"})
 _ALLOWED: dict[str, Any] = {"task_type": "CAUSAL_LM", "bias": "none", "use_rslora": True}
 # Starting points that leave the base as it is; PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ train against a changed base.
 _BASE_KEPT: tuple[Any, ...] = (True, "gaussian", "orthogonal", "eva")
@@ -165,12 +164,6 @@ def _in_use(field: str, where: str) -> AdapterError:
     if field in _NO_WEIGHTS:
         return AdapterError(
             f"{where} uses {field!r}, which no change of weights says: train without it", reason="unsupported"
-        )
-    if field in _LATER:
-        return AdapterError(
-            f"{where} uses {field!r}, so it changes weights that are no linear layer, such as all experts at once: fold it in "
-            "with PEFT's merge_and_unload, and use the result as a base",
-            reason="unsupported",
         )
     return AdapterError(
         f"{where} has the field {field[:60]!a}, which soupmix does not know and so will not ignore; if it only says how the "

@@ -1,16 +1,19 @@
 """Adapters in other forms than PEFT's, written anew in PEFT's: the same numbers under other names, some of them turned round."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from soupmix.base import Layer
+from soupmix.base.layers import weight_path
 from soupmix.base.safetensors import StoredTensor
 from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 from soupmix.files import canonical_json
 from soupmix.sealed import Sealed
 from soupmix.store.config import EXTRACT, LoraSettings, check_alpha
+from soupmix.store.experts import by_expert
 from soupmix.store.names import TensorPart
 from soupmix.store.reader import check_dtype, factor_key, load_tensors, split_key
 
@@ -21,6 +24,7 @@ __all__ = ["MlxSettings", "check_parts", "in_peft_form", "mlx_settings", "rewrit
 
 _FACTORS = (*WORDS, "F64")
 _ALPHAS = (*_FACTORS, "I64", "I32")
+Number = TypeVar("Number", int, float)
 _ROUNDED = 1e-2  # an alpha may be stored as BF16
 
 
@@ -81,7 +85,11 @@ def in_peft_form(slots: Mapping[str, StoredTensor], parts: Mapping[str, TensorPa
 
 
 def rewritten(
-    tensors: Sealed, parts: Mapping[str, TensorPart], settings: LoraSettings | MlxSettings | None, where: str
+    tensors: Sealed,
+    parts: Mapping[str, TensorPart],
+    settings: LoraSettings | MlxSettings | None,
+    stacked: Mapping[str, Layer],
+    where: str,
 ) -> tuple[bytes, bytes]:
     """adapter_config.json and adapter_model.safetensors in PEFT's form.
 
@@ -89,6 +97,7 @@ def rewritten(
 
     Args:
         settings: what the config says; None if there is none, as of kohya, where alpha is the rank unless a tensor says it.
+        stacked: weights of experts by the modules whose factors are of all experts at once.
 
     Raises:
         AdapterError: a tensor holds no number ("not-finite"), or an alpha is no scaling ("bad-config").
@@ -98,6 +107,7 @@ def rewritten(
 
     factors: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
+    said: dict[str, str] = {}
     for key, tensor in load_tensors(tensors, where).items():
         part = parts.get(key)
         if part is None:
@@ -107,11 +117,25 @@ def rewritten(
         else:
             single = tensor.float() if tensor.dtype == torch.float64 else tensor
             turned = single.T if part.transposed and single.dim() == 2 else single
-            factors[factor_key(part.module, part.side)] = turned.contiguous()
-    said = {part.module: part.said for part in parts.values() if part.side != "alpha"}
+            for module, factor in _each(part, turned, stacked):
+                factors[factor_key(module, part.side)] = factor.contiguous()
+                said[module] = _said(part, settings, stacked)
     ranks = {module: _rank(factors, module) for module in sorted(said)}
     scalings = _agreed(alphas, said, _alphas(said, ranks, settings), settings, where)
     return _config(ranks, scalings, settings), save(factors, metadata={"format": "pt"})
+
+
+def _each(part: TensorPart, factor: "Tensor", stacked: Mapping[str, Layer]) -> "Iterable[tuple[str, Tensor]]":
+    layer = stacked.get(part.module)
+    return [(part.module, factor)] if layer is None else by_expert(layer, part.side, factor)
+
+
+def _said(part: TensorPart, settings: LoraSettings | MlxSettings | None, stacked: Mapping[str, Layer]) -> str:
+    """What the patterns of a config are matched with: the path of a module, or the name of a parameter that is targeted."""
+    if part.module in stacked:
+        return stacked[part.module].parameter
+    name = f"{part.said}.weight"
+    return name if isinstance(settings, LoraSettings) and settings.targets.has_parameter(name) else part.said
 
 
 def _rank(factors: "Mapping[str, Tensor]", module: str) -> int:
@@ -132,7 +156,7 @@ def _alphas(
     said: Mapping[str, str], ranks: Mapping[str, int], settings: LoraSettings | MlxSettings | None
 ) -> Mapping[str, float]:
     if isinstance(settings, LoraSettings):
-        found = settings.alphas.find(said.values(), settings.alpha)
+        found = settings.alphas.find(set(said.values()), settings.alpha)
         return {module: found[name] for module, name in said.items()}
     return {module: rank * (settings.scale if settings is not None else 1.0) for module, rank in ranks.items()}
 
@@ -168,9 +192,9 @@ def _config(
         "base_model_name_or_path": None if settings is None else settings.base,
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {_exactly(module): each for module, each in ranks.items() if each != rank},
-        "alpha_pattern": {_exactly(module): alphas[module] for module in ranks if alphas[module] != alpha},
-        "target_modules": sorted(ranks),
+        "rank_pattern": _patterns(ranks, rank),
+        "alpha_pattern": _patterns({module: alphas[module] for module in ranks}, alpha),
+        "target_modules": sorted(set(map(weight_path, ranks))),
         "use_rslora": isinstance(settings, LoraSettings) and settings.rslora,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -179,6 +203,24 @@ def _config(
     return canonical_json(fields)
 
 
+def _patterns(values: Mapping[str, Number], usual: Number) -> Mapping[str, Number]:
+    """Pattern -> what the modules that it matches have, where that is not usual. Experts of one kind have one together."""
+    kinds: dict[str, set[Number]] = {}
+    for module, value in values.items():
+        kinds.setdefault(_kind(module), set()).add(value)
+    return {
+        _kind(module) if len(kinds[_kind(module)]) == 1 else _exactly(module): value
+        for module, value in values.items()
+        if value != usual
+    }
+
+
+def _kind(module: str) -> str:
+    """A pattern of PEFT's that matches an expert and all others of its name, or this module and no other."""
+    weight = weight_path(module)
+    return _exactly(module) if weight == module else weight.rpartition(".")[2] + r"\[\d+\]"
+
+
 def _exactly(module: str) -> str:
     """A pattern of PEFT's that matches this module and no other."""
-    return "^" + module.replace(".", r"\.")
+    return "^" + module.replace(".", r"\.").replace("[", r"\[").replace("]", r"\]")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 
 from soupmix.base import Base, Layer
+from soupmix.base.layers import weight_path
 from soupmix.base.squares import layer_square
 from soupmix.dtypes import TORCH
 from soupmix.errors import BaseModelError
@@ -33,8 +34,14 @@ def inner_product(one: Factors, other: Factors) -> float:
 
 
 def products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> Mapping[str, float]:
-    """Module -> the inner product of two adapters' deltas there, for the modules that both adapt, sorted."""
-    return {module: inner_product(one[module], other[module]) for module in sorted(one.keys() & other.keys())}
+    """Module -> the inner product of two adapters' deltas there, for the modules that both adapt, sorted.
+
+    All experts in one weight are one module here.
+    """
+    found: dict[str, list[float]] = {}
+    for module in sorted(one.keys() & other.keys()):
+        found.setdefault(weight_path(module), []).append(inner_product(one[module], other[module]))
+    return {module: math.fsum(parts) for module, parts in found.items()}
 
 
 def norm_of(adapter: Mapping[str, Factors]) -> float:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from soupmix.base import Base
+from soupmix.base import Base, Layer
+from soupmix.base.layers import weight_path
 from soupmix.base.safetensors import StoredTensor
 from soupmix.errors import AdapterError
 from soupmix.findings import Finding
@@ -18,6 +19,7 @@ from soupmix.sealed import Sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.beside import beside
 from soupmix.store.config import EXTRACT, LoraSettings, config_object, parse_config
+from soupmix.store.experts import stacked_weights
 from soupmix.store.folder import SourceFolder, source_folder
 from soupmix.store.foreign import MlxSettings, check_parts, in_peft_form, mlx_settings, rewritten
 from soupmix.store.names import TensorPart, parts_of
@@ -69,7 +71,8 @@ def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]] | None = No
 class _Read:
     """What was read, before it is in any form: parts of the file by name of tensor, and what the config says, if any is there.
 
-    `own` are tensors of the file that are the base's own, and so are neither in `slots` nor in `parts`.
+    `own` are tensors of the file that are the base's own, and so are neither in `slots` nor in `parts`. `stacked` are the weights
+    of experts by the modules whose factors are of all experts at once.
     """
 
     folder: Path
@@ -80,6 +83,7 @@ class _Read:
     slots: Mapping[str, StoredTensor]
     parts: Mapping[str, TensorPart]
     own: frozenset[str]
+    stacked: Mapping[str, Layer]
 
     @property
     def where(self) -> str:
@@ -88,7 +92,8 @@ class _Read:
     @property
     def kept(self) -> bool:
         """Whether the very bytes are kept."""
-        return isinstance(self.settings, LoraSettings) and not self.own and in_peft_form(self.slots, self.parts)
+        plain = isinstance(self.settings, LoraSettings) and not self.settings.targets.parameters
+        return plain and not self.own and in_peft_form(self.slots, self.parts)
 
 
 @contextmanager
@@ -161,7 +166,26 @@ def _understood(
         check_layers(sorted({part.module for part in parts.values()}), base.layers(), where)
     if config is None and not _says_its_scaling(parts):
         raise AdapterError(f"{folder / CONFIG} is missing", reason="missing")
-    return _Read(folder, name, config, settings, tensors, slots, parts, own)
+    stacked = _stacked(slots, parts, settings, base, where)
+    return _Read(folder, name, config, settings, tensors, slots, parts, own, stacked)
+
+
+def _stacked(
+    slots: Mapping[str, StoredTensor],
+    parts: Mapping[str, TensorPart],
+    settings: LoraSettings | MlxSettings | None,
+    base: Base | None,
+    where: str,
+) -> Mapping[str, Layer]:
+    if not isinstance(settings, LoraSettings) or (base is None and not settings.targets.parameters):
+        return {}
+    if base is None:
+        raise AdapterError(
+            f"{where} is of parameters by name (target_parameters), such as all experts at once, and only the base says which "
+            "factors are whose: add it to a store with its base",
+            reason="unsupported",
+        )
+    return stacked_weights(parts, slots, settings, base.layers(), where)
 
 
 def _says_its_scaling(parts: Mapping[str, TensorPart]) -> bool:
@@ -173,7 +197,7 @@ def _says_its_scaling(parts: Mapping[str, TensorPart]) -> bool:
 def _in_form(read: _Read) -> AdapterFiles:
     if read.kept and read.config is not None:
         return AdapterFiles(read.folder, read.config, _sha256(read.config), read.tensors, read.name)
-    config, tensors = rewritten(read.tensors, read.parts, read.settings, read.where)
+    config, tensors = rewritten(read.tensors, read.parts, read.settings, read.stacked, read.where)
     return AdapterFiles(read.folder, config, _sha256(config), sealed_bytes(tensors), read.name)
 
 
@@ -207,6 +231,13 @@ def _form_notes(read: _Read) -> Iterator[Finding]:
             f"the form of {read.name} is {form}: the store holds the same numbers under PEFT's names, and their scaling in "
             f"{CONFIG}",
         )
+    if read.stacked:
+        yield Finding(
+            "experts",
+            read.name,
+            f"{read.name} holds factors of all experts of {min(layer.path for layer in read.stacked.values())} at once: the "
+            "store holds them for each expert. They are merged into a model (--as model), and no request can have them",
+        )
     if any(slot.dtype == "F64" for slot in read.slots.values()):
         yield Finding(
             "rounded", read.name, f"{read.name} is stored as F64; the store holds it as F32, as PEFT loads it"
@@ -215,8 +246,13 @@ def _form_notes(read: _Read) -> Iterator[Finding]:
 
 def _target_notes(read: _Read, base: Iterable[str]) -> Iterator[Finding]:
     if isinstance(read.settings, LoraSettings):
-        adapted = {part.said: part.module for part in read.parts.values()}
-        for kind, message in read.settings.targets.compared(adapted, base):
+        targets = read.settings.targets
+        adapted = {
+            weight_path(part.said): weight_path(part.module)
+            for part in read.parts.values()
+            if part.module not in read.stacked and not targets.has_parameter(f"{part.said}.weight")
+        }
+        for kind, message in targets.compared(adapted, set(map(weight_path, base))):
             yield Finding(kind, read.name, message)
 
 

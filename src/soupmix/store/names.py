@@ -79,7 +79,7 @@ Where a model was trained without its head, the first part of every path is miss
 MAX_KEY = 256
 """Most characters of a tensor's name."""
 _INNER = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")  # what wraps a module, anywhere
-_ENDS = [(re.compile(rf"(?P<path>\w[\w.]*){ending.pattern}", re.ASCII), ending) for ending in ENDINGS]
+_ENDS = [(re.compile(rf"(?P<path>\w[\w.]*(?:\[\d{{1,6}}\])?){ending.pattern}", re.ASCII), ending) for ending in ENDINGS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Patterns over module names from an adapter_config.json, in a grammar that cannot be made to run for ever.
 
 A pattern is matched by Python's backtracking `re`, as PEFT does, so an unchecked one from a hostile file can take exponential
-time. Allowed: names, `.`, `\\.`, `\\d`, `\\w`, simple classes, `*`, `+`, `?` on a single character, and groups of alternatives
-without quantifiers; and the work of matching is estimated before it is begun.
+time. Allowed: names, `.`, `\\.`, `\\[`, `\\]`, `\\d`, `\\w`, simple classes, `*`, `+`, `?` on a single character, and groups of
+alternatives without quantifiers; and the work of matching is estimated before it is begun.
 """
 
 import math
@@ -13,7 +13,7 @@ from soupmix.errors import AdapterError
 
 __all__ = ["PatternTable", "check_pattern", "full_matches"]
 
-_ATOM = r"(?:\\[.dw]|\[[A-Za-z0-9_-]+\]|[A-Za-z0-9_.-])"
+_ATOM = r"(?:\\[.dw\[\]]|\[[A-Za-z0-9_-]+\]|[A-Za-z0-9_.-])"
 _GROUP = rf"\((?:\?:)?{_ATOM}*(?:\|{_ATOM}*)*\)"
 _PATTERN = re.compile(rf"\^?(?:{_GROUP}|{_ATOM}(?:[*+?]\??)?)*\$?")
 _MAX_LENGTH = 512

@@ -50,7 +50,9 @@ PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _MAX_HEADER = 4 << 20
 _MOST_FACTORS = 50_000
 PREFIX = "base_model.model."
-_KEY = re.compile(r"base_model\.model\.(?P<module>\w+(?:\.\w+)*)\.lora_(?P<side>[AB])\.weight", re.ASCII)
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>\w+(?:\.\w+)*(?:\[\d{1,6}\])?)\.lora_(?P<side>[AB])\.weight", re.ASCII
+)
 _EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.weight$", re.ASCII)
 
 
@@ -94,6 +96,12 @@ class AdapterFiles:
         """
         where = str(self.folder / self.name)
         settings = self.settings()
+        if settings.targets.parameters:
+            raise AdapterError(
+                f"{where} is of all experts at once (target_parameters), and which of them a factor is of, the base says: add it "
+                "to a store with its base",
+                reason="unsupported",
+            )
         found = _factor_shapes(header_of(self.tensors, where), where)
         layout = settings.layout(found)
         _check_ranks(found, layout, where)

@@ -10,7 +10,7 @@ from soupmix.store.patterns import full_matches
 
 __all__ = ["TARGET_FIELDS", "Targets", "parse_targets"]
 
-TARGET_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+TARGET_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "target_parameters")
 _INDEX = r"\.(?P<index>\d+)\."
 _ANY_LAYERS = re.compile(rf".*?\.[^.]*{_INDEX}")  # the first number of a path is that of its layer
 _WORD = re.compile(r"\w+", re.ASCII)
@@ -26,12 +26,19 @@ class Targets:
         excluded: names, or one regular expression.
         layers: numbers of the layers; empty for all.
         patterns: what the lists of layers are called; empty for any name.
+        parameters: ends of names of parameters that are adapted without their module being one that PEFT knows, such as all
+            experts of a layer at once.
     """
 
     names: tuple[str, ...] | str | None
     excluded: tuple[str, ...] | str
     layers: tuple[int, ...]
     patterns: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+
+    def has_parameter(self, name: str) -> bool:
+        """Whether a parameter of this name is meant, as `BaseTuner._inject_parameters` of PEFT finds it."""
+        return any(name == each or name.endswith(f".{each}") for each in self.parameters)
 
     def among(self, modules: Iterable[str]) -> set[str] | None:
         """The modules that PEFT would adapt under this config; None if nothing says, or a pattern is not safe to match."""
@@ -92,6 +99,7 @@ def parse_targets(config: Mapping[str, Any], where: str) -> Targets:
         _names(config.get("exclude_modules"), "exclude_modules", where),
         _numbers(config.get("layers_to_transform"), where),
         _listed(_names(config.get("layers_pattern"), "layers_pattern", where)),
+        _listed(_names(config.get("target_parameters"), "target_parameters", where)),
     )
 
 

@@ -1,0 +1,95 @@
+"""Where the rows of every expert of a weight of experts lie on disk.
+
+transformers makes one parameter of three dimensions of them, and files hold it whole, or a tensor for each expert and projection.
+Its own conversion says which: it is run on thin tensors that hold the numbers of their rows, and on such of their columns.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from soupmix.base.layers import Layer, LayerTable
+from soupmix.base.safetensors import TensorInfo
+from soupmix.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Piece", "pieces_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of a tensor on disk, seen as a matrix, that are rows of one expert.
+
+    Attributes:
+        path: of the weight. expert: its number. tensor: name on disk. at: the first of these rows in the tensor.
+        first: the first of them in the expert's matrix as the parameter has it, [outputs, inputs] or transposed.
+        count: how many there are.
+    """
+
+    path: str
+    expert: int
+    tensor: str
+    at: int
+    first: int
+    count: int
+
+
+def pieces_of(table: LayerTable, layer: Layer, tensors: Mapping[str, TensorInfo]) -> Sequence[Piece]:
+    """The pieces of a weight of experts, expert by expert and row by row; together they are every number of it.
+
+    Args:
+        layer: of kind "experts". tensors: what is on disk, by name.
+
+    Raises:
+        BaseModelError: it lies in no whole rows, or with other weights in one tensor (reason "in-pieces").
+    """
+    rows, columns = layer.stored_shape[1:]
+    infos = [tensors[name] for name in layer.tensors]
+    if layer.lies == "whole" and infos[0].shape == layer.stored_shape:
+        return [Piece(layer.path, number, layer.tensors[0], number * rows, 0, rows) for number in range(layer.experts)]
+    if layer.lies == "stacked" and all(len(info.shape) == 2 and info.shape[1] == columns for info in infos):
+        found = list(_found(table, layer, [info.shape[0] for info in infos], rows, columns))
+        if sum(piece.count for piece in found) == sum(info.shape[0] for info in infos) == rows * layer.experts:
+            return found
+    raise BaseModelError(
+        f"the base holds the experts {layer.path} in pieces that are no rows of them "
+        f"({layer.tensors[0] if layer.tensors else 'nowhere'}), and soupmix folds into rows: fold the adapter in with PEFT's merge_and_unload, and use the result as a base",
+        reason="in-pieces",
+    )
+
+
+def _found(table: LayerTable, layer: Layer, heights: Sequence[int], rows: int, columns: int) -> Iterator[Piece]:
+    """Runs of rows that follow one another on disk and in the parameter; none if the conversion does anything else."""
+    import torch
+
+    starts = [sum(heights[:number]) for number in range(len(heights))]
+    by_row = {
+        name: torch.arange(start, start + height)[:, None]
+        for name, start, height in zip(layer.tensors, starts, heights, strict=True)
+    }
+    by_column = {name: torch.arange(columns)[None] for name in layer.tensors}
+    numbers = _converted(table, layer, by_row)
+    held = _converted(table, layer, by_column)
+    plain = numbers.shape == (layer.experts, rows, 1) and held.dim() == 3 and held.shape[2] == columns
+    if not plain or not bool((held == torch.arange(columns)).all()):
+        return
+    owner = [name for name, height in zip(layer.tensors, heights, strict=True) for _ in range(height)]
+    start_of = dict(zip(layer.tensors, starts, strict=True))
+    for expert, each in enumerate(numbers[:, :, 0].tolist()):
+        run: Piece | None = None
+        for row, number in enumerate(each):
+            name, at = owner[number], number - start_of[owner[number]]
+            if run is not None and name == run.tensor and at == run.at + run.count:
+                run = replace(run, count=run.count + 1)
+            else:
+                if run is not None:
+                    yield run
+                run = Piece(layer.path, expert, name, at, row, 1)
+        if run is not None:
+            yield run
+
+
+def _converted(table: LayerTable, layer: Layer, tensors: "Mapping[str, Tensor]") -> "Tensor":
+    return table.parameters(layer, tensors)[layer.parameter]

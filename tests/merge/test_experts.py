@@ -1,0 +1,231 @@
+"""Adapters of all experts of a layer at once, whose weights are of three dimensions, held to what PEFT merges."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from soupmix.base import Base, resolve
+from soupmix.base.layers import weight_path
+from soupmix.base.pieces import pieces_of
+from soupmix.engine import Engine
+from soupmix.errors import AdapterError, RecipeError
+from soupmix.findings import Finding
+from soupmix.merge import merge
+from soupmix.policy import Policy
+from soupmix.store import Store
+from tests.support.families import make_family
+
+NAMES = ["mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3-moe", "olmoe", "deepseek-v3-hub"))]
+WHOLE = ["gpt-oss", pytest.param("llama4-text", marks=pytest.mark.slow)]  # [experts, inputs, outputs] on disk
+IDS = torch.tensor([[3, 14, 15, 92, 65, 35, 89, 79]])
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning"),
+    # PEFT looks for them among modules only, and finds them among parameters
+    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning"),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    base: Base
+    folders: Mapping[str, Path]
+    store: Store
+    notes: Mapping[str, list[Finding]]
+
+    def oracle(self, soup: Mapping[str, float]) -> dict[str, Tensor]:
+        """The parameters in float64, adapter after adapter merged by PEFT, its scaling times its weight."""
+        model = _model(self.base.folder, torch.float64)
+        for name, weight in soup.items():
+            adapted = PeftModel.from_pretrained(model, self.folders[name]).double()
+            for module in adapted.modules():
+                if isinstance(module, LoraLayer):
+                    module.scaling["default"] *= weight
+            model = adapted.merge_and_unload()
+        return {path: parameter.data for path, parameter in model.named_parameters()}
+
+
+def _model(folder: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, experts_implementation="eager").eval()
+
+
+def _save(base: Base, folder: Path, seed: int, **config: Any) -> None:
+    adapted = get_peft_model(_model(base.folder, torch.float32), LoraConfig(task_type="CAUSAL_LM", **config))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in adapted.named_parameters():
+        if ".lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    adapted.save_pretrained(folder)
+
+
+EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
+CONFIGS: dict[str, dict[str, Any]] = {
+    "linear": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "o_proj"]},
+    "experts": {"r": 3, "lora_alpha": 5, "target_modules": ["k_proj"], "target_parameters": EXPERTS},
+    "down": {"r": 2, "lora_alpha": 8, "use_rslora": True, "target_modules": [], "target_parameters": EXPERTS[1:]},
+}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    @cache
+    def make(name: str) -> Case:
+        folder = tmp_path_factory.mktemp(name)
+        base = resolve(make_family(name, folder / "base"), cache=folder / "cache")
+        store = Store(folder / "store", create=True)
+        configs = dict(CONFIGS)
+        if name not in ("gpt-oss", "llama4-text", "deepseek-v3-hub"):
+            configs["all"] = {"r": 4, "lora_alpha": 4, "target_modules": "all-linear"}
+        if name == "deepseek-v3-hub":
+            configs["linear"] = configs["linear"] | {"target_modules": ["q_a_proj", "o_proj"]}
+            configs["experts"] = configs["experts"] | {"target_modules": ["kv_b_proj"]}
+        notes: dict[str, list[Finding]] = {each: [] for each in configs}
+        for seed, (each, config) in enumerate(configs.items()):
+            _save(base, folder / each, seed, **config)
+            store.add(folder / each, name=each, dimension=each, pole=each, base=base, tell=notes[each].append)
+        return Case(base, {each: folder / each for each in configs}, store, notes)
+
+    return make
+
+
+def _granted(store: Store, soup: Mapping[str, float]) -> Any:
+    return merge(store, Policy.open(store).clamp(soup))
+
+
+@pytest.mark.parametrize("name", [*NAMES, *WHOLE])
+def test_a_model_is_what_peft_merges(case: Callable[[str], Case], name: str, tmp_path: Path) -> None:
+    made = case(name)
+    weights = dict(zip(made.folders, (0.5, 0.7, 0.3, 0.9), strict=False))
+    for number, soup in enumerate([{"down": 1.0}, {"experts": 1.0}, weights]):
+        out = tmp_path / str(number)
+        _granted(made.store, soup).save_model(out, base=made.base)
+        exact, ours = made.oracle(soup), dict(_model(out, torch.float32).named_parameters())
+        for path, tensor in exact.items():
+            apart = (ours[path].double() - tensor).norm() / tensor.norm()
+            assert apart < 1e-6, (path, float(apart))
+        before, after = load_file(made.base.folder / "model.safetensors"), load_file(out / "model.safetensors")
+        assert {key: value.shape for key, value in after.items()} == {key: each.shape for key, each in before.items()}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *WHOLE])
+def test_norms_and_inner_products_are_those_of_peft(case: Callable[[str], Case], name: str) -> None:
+    made = case(name)
+    plain, changed = made.oracle({}), set[str]()
+    deltas = {}
+    for each in made.folders:
+        merged = made.oracle({each: 1.0})
+        deltas[each] = {path: merged[path] - tensor for path, tensor in plain.items()}
+        changed |= {path for path, delta in deltas[each].items() if delta.any()}
+    for one in made.folders:
+        for other in made.folders:
+            exact = sum(float((deltas[one][path] * deltas[other][path]).sum()) for path in plain)
+            size = sum(float(deltas[one][path].square().sum()) for path in plain)
+            assert abs(made.store.inner_product(one, other) - exact) < 1e-6 * size
+    norm = sum(float(plain[path].square().sum()) for path in changed) ** 0.5
+    assert made.store.base_norm == pytest.approx(norm, rel=1e-6)
+    assert {weight_path(path) for path in made.store.manifest.gram.modules} == set(made.store.manifest.gram.modules)
+    path = next(path for path in made.store.manifest.gram.modules if path.endswith("down_proj"))
+    exact = float((deltas["experts"][path] * deltas["down"][path]).sum())
+    index = made.store.names.index
+    assert made.store.gram_of(path)[index("experts"), index("down")] == pytest.approx(exact, rel=1e-5, abs=1e-6)
+
+
+def test_it_is_told_and_refused_by_name_where_it_cannot_be(case: Callable[[str], Case], tmp_path: Path) -> None:
+    made = case("mixtral")
+    assert [note.kind for note in made.notes["linear"]] == []
+    assert [note.kind for note in made.notes["experts"]] == ["experts"]
+    with pytest.raises(RecipeError, match=r"experts\.down_proj\[0\] and \d+ more.*--as model") as refused:
+        _granted(made.store, {"experts": 1}).save_adapter(tmp_path / "out")
+    assert refused.value.reason == "experts"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_without_it_is_served_and_one_with_it_refused(case: Callable[[str], Case]) -> None:
+    made = case("mixtral")
+    engine, clamp = Engine.load(made.base, made.store, dtype="fp32"), Policy.open(made.store).clamp
+    assert engine.adapters.names == ("linear",)
+    with pytest.raises(AdapterError, match=r"'experts' changes experts.*soupmix merge --as model") as refused:
+        engine.logits(IDS, [clamp({"linear": 0.5, "experts": 0.1})])
+    assert refused.value.reason == "experts"
+    model = _model(made.base.folder, torch.float32)
+    model.load_state_dict({path: tensor.float() for path, tensor in made.oracle({"linear": 0.5}).items()})
+    with torch.inference_mode():
+        exact = model(IDS).logits
+    rows = engine.logits(IDS, [clamp({"linear": 0.5, "experts": 0})])
+    torch.testing.assert_close(rows, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_store_holds_can_be_added_again(case: Callable[[str], Case], tmp_path: Path) -> None:
+    made, again = case("mixtral"), Store(tmp_path / "again", create=True)
+    for each in made.folders:
+        told = list[Finding]()
+        again.add(made.store.path(each), name=each, dimension=each, pole=each, base=made.base, tell=told.append)
+        assert told == []
+    assert again.manifest.gram == made.store.manifest.gram
+    assert [entry.digest for entry in again] == [entry.digest for entry in made.store]
+
+
+def _changed(source: Path, folder: Path, factors: Mapping[str, Tensor | None], **config: Any) -> Path:
+    folder.mkdir()
+    said = json.loads((source / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(said | config))
+    held: dict[str, Any] = load_file(source / "adapter_model.safetensors") | factors
+    save_file({key: each for key, each in held.items() if each is not None}, folder / "adapter_model.safetensors")
+    return folder
+
+
+_INNER = "base_model.model.model.layers.0.mlp.experts.base_layer.lora_"
+_OUTER = "base_model.model.model.layers.0.mlp.experts.lora_"
+
+
+@pytest.mark.parametrize(
+    ("factors", "config", "reason"),
+    [
+        ({}, {"target_parameters": ["experts.down_proj"]}, "experts"),
+        ({}, {"target_parameters": ["gate.weight"]}, "experts"),
+        ({f"{_INNER}A.weight": None, f"{_INNER}B.weight": None}, {}, "experts"),
+        ({}, {"r": 6}, "wrong-base"),
+        ({}, {"rank_pattern": {"down_proj": 6}}, "wrong-base"),
+        ({f"{_OUTER}A.weight": torch.ones(15, 160)}, {}, "wrong-base"),
+        ({f"{_OUTER}B.weight": torch.ones(64, 0)}, {}, "wrong-base"),
+        ({f"{_OUTER}A.weight": None}, {}, "missing-factor"),
+        ({f"{_OUTER}A.weight": torch.full((12, 160), torch.nan)}, {}, "not-finite"),
+        ({}, {"target_parameters": None}, "experts"),
+        ({}, {"target_parameters": [1]}, "bad-config"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    case: Callable[[str], Case], factors: Any, config: Any, reason: str, tmp_path: Path
+) -> None:
+    made = case("mixtral")
+    folder = _changed(made.folders["experts"], tmp_path / "changed", factors, **config)
+    with pytest.raises(AdapterError) as refused:
+        Store(tmp_path / "store", create=True).add(folder, dimension="a", pole="a", base=made.base)
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("name", [*NAMES, *WHOLE])
+def test_pieces_are_the_rows_that_transformers_takes(case: Callable[[str], Case], name: str) -> None:
+    base = case(name).base
+    layers, tensors = base.layers(), base.tensors()
+    held, model = (
+        load_file(base.folder / "model.safetensors"),
+        dict(_model(base.folder, torch.float32).named_parameters()),
+    )
+    for layer in (each for each in layers.values() if each.kind == "experts"):
+        rebuilt = torch.zeros(layer.stored_shape)
+        for piece in pieces_of(layers, layer, tensors):
+            rows = held[piece.tensor].reshape(-1, layer.stored_shape[2])[piece.at : piece.at + piece.count]
+            rebuilt[piece.expert, piece.first : piece.first + piece.count] = rows
+        assert torch.equal(rebuilt, model[layer.parameter])
