@@ -54,8 +54,8 @@ def pieces_of(table: LayerTable, layer: Layer, tensors: Mapping[str, TensorInfo]
         if sum(piece.count for piece in found) == sum(info.shape[0] for info in infos) == rows * layer.experts:
             return found
     raise BaseModelError(
-        f"the base holds the experts {layer.path} in pieces that are no rows of them "
-        f"({layer.tensors[0] if layer.tensors else 'nowhere'}), and soupmix folds into rows: fold the adapter in with PEFT's merge_and_unload, and use the result as a base",
+        f"the base holds the experts {layer.path} in pieces that are no rows ({', '.join(layer.tensors[:1])}), and soupmix "
+        "folds into rows: fold the adapter in with PEFT's merge_and_unload, and use the result as a base",
         reason="in-pieces",
     )
 
