@@ -1,6 +1,8 @@
 """The padded loop: answers begin in rounds, several rounds take turns, and a row that ends leaves the others as they are."""
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -45,12 +47,31 @@ def test_prompts_begin_together_up_to_eight_chunks() -> None:
     assert begun(rounds, jobs(20, 20, 20, 20, 5, 300, 41, 2)) == [[20, 20, 20, 20], [5], [300], [41], []]
 
 
-def test_at_most_four_rounds_take_turns() -> None:
+def test_four_rounds_begin_at_once_and_then_one_whenever_another_ends() -> None:
     rounds = Rounds[Job](Limits(rows=64, length=2048, chunk=10))
     waiting = jobs(*[60] * 6)
     assert begun(rounds, waiting) == [[60], [60], [60], [60], []]
     rounds.leave(waiting[1])
     assert begun(rounds, []) == [[60], []]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_waits_longer_than_sixteen_steps_for_a_free_row(seed: int) -> None:
+    """However long others answer: a round of one's own begins then, with all who have come meanwhile."""
+    draw, rounds = random.Random(seed), Rounds[Job](Limits(rows=200, length=64, chunk=64))
+    since: dict[Job, int] = {}
+    for step in range(300):
+        for job in jobs(*[3] * (draw.random() < 0.3)):
+            rounds.add(job)
+            since[job] = step
+        rounds.computed(plan := rounds.plan())
+        for feed in plan.feeds:
+            if not feed.start:
+                assert step - since[feed.job] <= 16
+            feed.job.answer.append(5)
+            if draw.random() < 0.01:
+                rounds.leave(feed.job)
+        assert all(step - since[job] <= 16 for job in rounds.waiting)
 
 
 def test_nothing_is_taken_over_and_no_slot_is_held_twice() -> None:
@@ -75,6 +96,19 @@ def test_a_short_answer_does_not_wait_for_the_end_of_a_long_one(engine: Engine, 
         assert batcher.state().running, "the long one goes on"
         counts = [delta.completion_tokens for delta in long.wait()]
     assert all(one <= other for one, other in pairwise(counts))
+
+
+def test_four_long_answers_hold_nobody_up(engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine.__dict__, "ends", frozenset())
+    with Batcher(engine, replace(SMALL, rows=8), loop="padded") as batcher:
+        running = []
+        for number in range(4):
+            running.append(ask(batcher, Request((7, number, 9), grant(calm=1), Sampling(max_new_tokens=240))))
+            running[-1].deltas.get(timeout=60)  # it has begun, in a round of its own
+        ask(batcher, Request((7, 8), grant(loud=1), Sampling(max_new_tokens=2))).wait()
+        assert batcher.state().running == 4, "the long ones go on"
+        for each in running:
+            each.ticket.cancel()
 
 
 def test_a_row_that_is_not_finite_ends_alone(engine: Engine, grant: Granter, monkeypatch: pytest.MonkeyPatch) -> None:

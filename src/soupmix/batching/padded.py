@@ -1,8 +1,9 @@
 """The padded loop: for models that keep more than keys and values, or attend in ways of their own.
 
 Answers begin in rounds. A round is a left-padded batch with the cache that transformers has for the model, or several, where
-the engine found that padding or company changes a row. Up to four rounds take turns, so that a long answer alone keeps
-nobody waiting for its end; where four are long, whoever comes later waits. Nothing is taken over from one answer to another.
+the engine found that padding or company changes a row. Rounds take turns, each one token a step, so that nobody waits for the
+end of another's answer: up to four begin as soon as somebody asks, and one more whenever somebody has waited for 16 steps, as
+long as there is a free row. Nothing is taken over from one answer to another.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ from soupmix.engine.together import Together
 
 __all__ = ["PaddedLoop", "Rounds"]
 
-_ROUNDS = 4  # that run at once: more would be smaller, and each costs a forward pass a step
+_ROUNDS = 4  # that begin at once: more would be smaller, and each costs a forward pass a step
+_PATIENCE = 16  # steps and later arrivals that somebody waits for, where so many rounds run
 _CHUNKS = 8  # of prompts that begin together: they are computed whole
 
 
@@ -37,9 +39,13 @@ class Rounds(Scheduler[J]):
     def _admit(self) -> Iterator[tuple[int, int, int]]:
         running = set(self.running)
         self._rounds = [left for each in self._rounds if (left := each & running)]
-        if len(self._rounds) < _ROUNDS:
+        if len(self._rounds) < _ROUNDS or self._has_waited:
             self._rounds.append(set(self._begin()))
         return iter(())
+
+    @property
+    def _has_waited(self) -> bool:
+        return bool(self.waiting) and self._clock - self.waiting[0].arrived > _PATIENCE
 
     def _begin(self) -> Iterator[J]:
         free = [slot for slot, job in enumerate(self._jobs) if job is None]
