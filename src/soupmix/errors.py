@@ -10,6 +10,7 @@
     ├── BaseModelError      exit 1   a base model cannot be found, read or matched
     ├── OutputError         exit 1   something cannot be written
     ├── TrainingError       exit 1   an adapter cannot be trained from what was given
+    ├── EvaluationError     exit 1   an evaluation cannot be carried out, gone on with, or taken as evidence
     ├── AuditError          exit 1   an audit log is damaged, in use, or asked for what it does not have
     └── Overloaded          exit 1   too much is asked at once, or the server is closing; later it may work
 
@@ -26,6 +27,7 @@ __all__ = [
     "AdapterError",
     "AuditError",
     "BaseModelError",
+    "EvaluationError",
     "FileError",
     "OutputError",
     "Overloaded",
@@ -131,6 +133,11 @@ class OutputError(SoupmixError, OSError):
 @public
 class TrainingError(SoupmixError, RuntimeError):
     """An adapter cannot be trained from what was given."""
+
+
+@public
+class EvaluationError(SoupmixError, ValueError):
+    """An evaluation cannot be carried out, gone on with, or taken as evidence."""
 
 
 @public

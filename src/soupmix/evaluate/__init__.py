@@ -4,10 +4,12 @@ It knows adapters by name only and nothing of how they were trained: `soupmix.tr
 measures, and anybody's adapters are measured the same way.
 """
 
-from soupmix.evaluate.arms import Arm, measure_arms, measure_margins
+from soupmix.evaluate.arms import measure_arms, measure_margins
 from soupmix.evaluate.effect import Contrast, Interval, MeasuredAnswer, interval
 from soupmix.evaluate.metrics import Measures, measure
 from soupmix.evaluate.promptset import Prompt, held_out_prompts, read_prompts, training_prompts
+from soupmix.evaluate.samples import Sample
+from soupmix.evaluate.soups import Arm
 
 __all__ = [
     "Arm",
@@ -16,6 +18,7 @@ __all__ = [
     "MeasuredAnswer",
     "Measures",
     "Prompt",
+    "Sample",
     "held_out_prompts",
     "interval",
     "measure",

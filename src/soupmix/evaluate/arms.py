@@ -2,36 +2,21 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from soupmix.base import Base
 from soupmix.evaluate.effect import Contrast, answer_prompts, margin, perplexity, summary
 from soupmix.evaluate.promptset import Prompt
+from soupmix.evaluate.soups import Arm
 from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, workers
 from soupmix.files import digest_parts, write_file
-from soupmix.methods import DEFAULT
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
 from soupmix.weights import Weights
 
-__all__ = ["Arm", "measure_arms", "measure_margins", "open_grant"]
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One way to answer: a soup by a method, or a system prompt, or neither (the bare base).
-
-    Attributes:
-        name: unique among the arms that are measured together. weights: of the soup. method: name of the merge method.
-        system: system prompt, "" for none.
-    """
-
-    name: str
-    weights: Weights
-    method: str = DEFAULT
-    system: str = ""
+__all__ = ["measure_arms", "measure_margins", "open_grant"]
 
 
 def open_grant(store: Store, weights: Weights) -> Grant:

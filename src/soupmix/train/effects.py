@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from soupmix.evaluate.arms import Arm, measure_arms, measure_margins
+from soupmix.evaluate.arms import measure_arms, measure_margins
 from soupmix.evaluate.promptset import held_out_prompts
+from soupmix.evaluate.soups import Arm
 from soupmix.evaluate.workers import Progress
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.store import Store
