@@ -8,17 +8,17 @@ from soupmix.evaluate.arms import measure_arms, measure_margins
 from soupmix.evaluate.effect import Contrast, Interval, MeasuredAnswer, interval
 from soupmix.evaluate.metrics import Measures, measure
 from soupmix.evaluate.promptset import Prompt, held_out_prompts, read_prompts, training_prompts
-from soupmix.evaluate.samples import Sample
+from soupmix.evaluate.samples import ArmSample
 from soupmix.evaluate.soups import Arm
 
 __all__ = [
     "Arm",
+    "ArmSample",
     "Contrast",
     "Interval",
     "MeasuredAnswer",
     "Measures",
     "Prompt",
-    "Sample",
     "held_out_prompts",
     "interval",
     "measure",

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from soupmix.evaluate.soups import Arm
 
-__all__ = ["Sample"]
+__all__ = ["ArmSample"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ArmSample:
     """One answer of one arm to one prompt.
 
     Attributes:
