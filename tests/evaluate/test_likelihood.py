@@ -1,0 +1,50 @@
+"""How likely answers are, against transformers' own arithmetic, one token at a time."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from soupmix.base import Base
+from soupmix.engine import Engine
+from soupmix.evaluate import likelihood
+from soupmix.evaluate.likelihood import Forced, answer_log_p
+from soupmix.policy import Grant
+
+ASKED = ["Why does iron rust?", [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It is"}], "No."]
+ANSWERS = ["It meets water.", " you", ""]
+
+
+def by_hand(engine: Engine, base: Base, prompt: object, answer: str) -> list[float]:
+    """Under the bare base, by transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(base.folder)
+    before, after = engine.chat_tokens(prompt), engine.prompts.tokens(answer) if answer else ()  # type: ignore[arg-type]
+    ids, found = list(before), []
+    for token in after:
+        with torch.no_grad():
+            found.append(float(model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token]))
+        ids.append(token)
+    return found
+
+
+@pytest.mark.parametrize("room", [2048, 1])
+def test_each_token_is_as_likely_as_transformers_says(
+    plain: Engine, tiny_base: Base, grant: Callable[..., Grant], room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "_TOKENS", room)
+    forced = [Forced(prompt, answer, grant()) for prompt, answer in zip(ASKED, ANSWERS, strict=True)]
+    found = answer_log_p(plain, forced)
+    for each, (prompt, answer) in zip(found, zip(ASKED, ANSWERS, strict=True), strict=True):
+        assert each.tolist() == pytest.approx(by_hand(plain, tiny_base, prompt, answer), abs=1e-4)
+
+
+def test_each_row_has_its_own_soup(plain: Engine, grant: Callable[..., Grant]) -> None:
+    soups = [grant(), grant(calm=1), grant(calm=0.5, loud=0.5)]
+    together = answer_log_p(plain, [Forced("Why?", "Because it is so.", each) for each in soups])
+    for soup, found in zip(soups, together, strict=True):
+        (alone,) = answer_log_p(plain, [Forced("Why?", "Because it is so.", soup)])
+        torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+    (short,) = answer_log_p(plain, [Forced("Why?", "Because it is so.", soups[1])], most=3)
+    torch.testing.assert_close(short, together[1][:3], atol=1e-4, rtol=0)
