@@ -13,7 +13,7 @@ from soupmix.base import Base, resolve
 from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.engine.direct import read_directly
-from soupmix.errors import BaseModelError
+from soupmix.errors import BaseModelError, RecipeError
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
 from tests.support.families import make_family, make_tokenizer
@@ -48,21 +48,38 @@ def test_rows_that_end_at_other_times_are_what_they_are_alone(
         assert engine.complete([prompt], nobody(1), sampling=how) == [found[number]]
 
 
-def test_a_layer_whose_weight_is_read_stays_and_takes_no_adapter(
-    base_of: Callable[[str], Base], tmp_path: Path
+def _beside_a_plain_one(base: Base, folder: Path, path: str, plain: str) -> Store:
+    """A store with the adapters "one" of the layer `path` and "plain" of another layer."""
+    store = Store(folder / "store", create=True)
+    for name, layer in (("one", path), ("plain", plain)):
+        saved = save_random_adapter(base, folder / name, layers=[layer])
+        store.add(saved, name=name, dimension=name, pole=name, base=base)
+    return store
+
+
+def _refused_by_name(engine: Engine, store: Store) -> RecipeError:
+    """What is said to whoever asks for "one"; all others are served."""
+    clamp = Policy.open(store).clamp
+    assert engine.adapters.names == ("plain",)
+    bare, soup = (engine.logits(torch.tensor([[5, 6, 7]]), [clamp({"plain": weight})]) for weight in (0, 1))
+    assert not torch.equal(bare, soup)
+    with pytest.raises(RecipeError, match=r"adapter 'one' changes .*soupmix merge --as model") as caught:
+        engine.complete(["why?"], [clamp({"plain": 0.5, "one": 0.1})])
+    return caught.value
+
+
+def test_a_layer_whose_weight_is_read_stays_and_its_adapter_is_refused_by_name(
+    base_of: Callable[[str], Base], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = base_of("mamba")
     read = read_directly(Engine.load(base, None, fused=False).model)
     path = "backbone.layers.0.mixer.dt_proj"
     assert path in read
-    store = Store(tmp_path / "store", create=True)
-    folder = save_random_adapter(base, tmp_path / "one", layers=[path])
-    store.add(folder, name="one", dimension="one", pole="one", base=base)
-    with pytest.raises(
-        BaseModelError, match=r"dt_proj' of the base is not called.*merge into the model itself"
-    ) as caught:
-        Engine.load(base, store)
-    assert caught.value.reason == "read-directly"
+    store = _beside_a_plain_one(base, tmp_path, path, "backbone.layers.0.mixer.in_proj")
+    engine = Engine.load(base, store)
+    refused = _refused_by_name(engine, store)
+    assert (refused.reason, f"layer '{path}'" in str(refused)) == ("read-directly", True)
+    assert caplog.messages.count(str(refused)) == 1
 
 
 def test_no_layer_of_a_plain_model_is_read(tiny_base: Base) -> None:
@@ -108,10 +125,16 @@ def test_a_router_is_no_linear_layer_and_stays_as_it_is(base_of: Callable[[str],
     base = base_of("llama4-text")
     with Batcher(Engine.load(base, None)) as batcher:
         assert batcher.loop.name == "running"
-    store = Store(tmp_path / "store", create=True)
     path = "model.layers.1.feed_forward.router"
-    folder = save_random_adapter(base, tmp_path / "one", layers=[path])
-    store.add(folder, name="one", dimension="one", pole="one", base=base)
-    with pytest.raises(BaseModelError, match=r"Llama4Router, which gives no output for each token") as caught:
-        Engine.load(base, store)
-    assert caught.value.reason == "not-linear"
+    store = _beside_a_plain_one(base, tmp_path, path, "model.layers.0.self_attn.q_proj")
+    refused = _refused_by_name(Engine.load(base, store), store)
+    assert (refused.reason, f"'{path}', a Llama4Router" in str(refused)) == ("not-linear", True)
+
+
+def test_an_adapter_of_a_router_that_is_no_linear_layer_stops_nobody_else(
+    base_of: Callable[[str], Base], tmp_path: Path
+) -> None:
+    base, path = base_of("mixtral"), "model.layers.0.mlp.gate"
+    store = _beside_a_plain_one(base, tmp_path, path, "model.layers.0.self_attn.q_proj")
+    refused = _refused_by_name(Engine.load(base, store), store)
+    assert (refused.reason, f"'{path}', which is a MixtralTopKRouter" in str(refused)) == ("not-linear", True)

@@ -155,7 +155,7 @@ def test_a_row_without_it_is_served_and_one_with_it_refused(case: Callable[[str]
     made = case("mixtral")
     engine, clamp = Engine.load(made.base, made.store, dtype="fp32"), Policy.open(made.store).clamp
     assert engine.adapters.names == ("linear",)
-    with pytest.raises(AdapterError, match=r"'experts' changes experts.*soupmix merge --as model") as refused:
+    with pytest.raises(RecipeError, match=r"'experts' changes experts.*soupmix merge --as model") as refused:
         engine.logits(IDS, [clamp({"linear": 0.5, "experts": 0.1})])
     assert refused.value.reason == "experts"
     model = _model(made.base.folder, torch.float32)

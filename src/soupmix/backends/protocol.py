@@ -261,7 +261,8 @@ class Backend(Protocol):
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), prompt and answer do not fit ("too-long"), or the method is
-                none of `methods` ("method").
+                none of `methods` ("method"); or no row can have an adapter of the grant ("experts", "not-linear",
+                "read-directly").
             PolicyRefusal: the method cannot keep a rule that bounds the norm ("norm-not-linear").
             AdapterError: the grant is for an adapter that is not here.
             PolicyError: the grant is of another policy than the one this backend was opened under ("other-policy"), or not

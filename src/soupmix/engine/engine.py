@@ -21,8 +21,9 @@ from soupmix.engine.direct import read_directly
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts
-from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters, of_experts
+from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.together import Company, Together, company
+from soupmix.engine.unserved import unserved
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.methods import DEFAULT, check_linear, served
@@ -32,6 +33,8 @@ from soupmix.public import public
 from soupmix.store.store import Store
 
 __all__ = ["Completion", "Engine", "Prompt"]
+
+_log = getLogger(__name__)
 
 
 @public
@@ -103,6 +106,9 @@ class Engine:
     ) -> "Engine":
         """Load a base model and put the adapters of a store into it.
 
+        An adapter that no row of this model can have (of all experts at once, of a router) is left out and told once, as a
+        warning; whoever asks for it is refused by its name.
+
         Args:
             base: a base model by name, folder, GGUF file or hub id (see `soupmix.base.resolve`).
             store: its adapters are read, checked against the manifest, and held in memory once for everybody; None: no
@@ -143,10 +149,14 @@ class Engine:
                     reason="wrong-base",
                 )
         model, tokenizer = _load_model(found, dtype, device)
-        loaded = LoadedAdapters.of(adapters, policy)
+        left = read_directly(model)
+        none = unserved(model, adapters, left)
+        for name, each in none.items():
+            _log.warning("%s", each.error(name))
+        loaded = LoadedAdapters.of(adapters, policy, none)
         batch = ActiveBatch(loaded, torch.device(device))
-        held = [each for each in adapters if not of_experts(each)]
-        groups = insert(model, held, batch, fused=fused, left=read_directly(model))
+        held = [each for each in adapters if each.name not in none]
+        groups = insert(model, held, batch, fused=fused, left=left)
         return cls(model, tokenizer, loaded, batch, groups, found.digest)
 
     def generate(
@@ -234,7 +244,8 @@ class Engine:
             The weight of every adapter [grants, K] fp32, on the device of the model.
 
         Raises:
-            RecipeError: the method is unknown ("method"), or not defined for these adapters ("ranks-differ").
+            RecipeError: the method is unknown ("method"), or not defined for these adapters ("ranks-differ"); or no row can have
+                an adapter of a grant ("experts", "not-linear", "read-directly").
             TypeError: a grant is none at all.
             PolicyError: a grant is not as a policy of this process gave it (reason "not-granted"), or is of another policy than
                 the one that the engine was loaded under ("other-policy").

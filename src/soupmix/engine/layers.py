@@ -22,7 +22,7 @@ from soupmix_kernels import Part, Pool
 from soupmix_kernels.checks import FLOATS
 from soupmix_kernels.rows_apart import whole
 
-__all__ = ["BaseLinear", "Paths", "SoupGroup", "SoupLinear", "check_ranks", "insert"]
+__all__ = ["BaseLinear", "Paths", "SoupGroup", "SoupLinear", "check_ranks", "insert", "is_linear", "is_unusual"]
 
 _SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -165,7 +165,7 @@ def insert(
 
     Args:
         left: paths of layers that stay, as the model's own code reads their weights.
-        adapters: in the order of the weights that `batch` serves.
+        adapters: in the order of the weights that `batch` serves; none of those in `soupmix.engine.unserved`.
         fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
             are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
 
@@ -175,16 +175,10 @@ def insert(
     Raises:
         BaseModelError: the model has no such linear layer or one of another shape (reason "wrong-base"), or one that is not
             plain in a model that says nothing of quantised weights (reason "quantised"): its weight is no fp32, fp16 or bf16
-            tensor. An adapter changes what is no linear layer ("not-linear"), or a layer that stays ("read-directly").
+            tensor.
     """
     held, odd = _parts_by_path(model, adapters)
-    for path in left:
-        if held.pop(path, ()):
-            raise BaseModelError(
-                f"layer '{path}' of the base is not called: the model's own code reads its weight, so no adapter can be added "
-                "to it for a row; merge into the model itself (`soupmix merge --as model`), or use an adapter without it",
-                reason="read-directly",
-            )
+    held = {path: parts for path, parts in held.items() if path not in left}
     made = {}
     for paths in _groups(model, {path: held[path] for path in held if path not in odd}, fused=fused):
         linears = _linears(model, paths)  # the weights of the group before are gone by now
@@ -220,11 +214,11 @@ def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> tuple[dict[
 
     Layers that are neither plain nor of these stay as they are.
     """
-    quantised = bool(getattr(model, "is_quantized", False))  # set by transformers where it loaded quantised weights
+    quantised = _is_quantised(model)
     changed = {path for adapter in adapters for path in adapter.modules}
-    linears = {path: module for path, module in model.named_modules() if _is_linear(module, quantised)}
+    linears = {path: module for path, module in model.named_modules() if is_linear(module, model)}
     for path in sorted(changed - set(linears)):
-        raise _no_linear(model, path)
+        raise BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
     odd = {path: oddity for path, linear in linears.items() if (oddity := _oddity(linear))}
     unfit = {path for path in odd if not quantised and _weight_oddity(linears[path])}
     for path in sorted(changed & unfit):
@@ -237,20 +231,16 @@ def _parts_by_path(model: nn.Module, adapters: Sequence[Adapter]) -> tuple[dict[
     return parts, frozenset(odd.keys() - unfit)
 
 
-def _no_linear(model: nn.Module, path: str) -> BaseModelError:
-    found = dict(model.named_modules()).get(path)
-    if found is None:
-        return BaseModelError(f"the base model has no linear layer '{path}'", reason="wrong-base")
-    return BaseModelError(
-        f"'{path}' of the base is a {type(found).__name__}, which is no linear layer, so no adapter can be added to it for a "
-        "row; merge into the model itself (`soupmix merge --as model`), or use an adapter without it",
-        reason="not-linear",
-    )
+def _is_quantised(model: nn.Module) -> bool:
+    return bool(getattr(model, "is_quantized", False))  # set by transformers where it loaded quantised weights
 
 
-def _is_linear(module: nn.Module, quantised: bool) -> bool:
-    """Packages of quantised weights have layers of their own, which are neither of torch nor of transformers."""
-    if linear_kind(module) or not quantised:
+def is_linear(module: nn.Module, model: nn.Module) -> bool:
+    """Whether a module of a model is a linear layer.
+
+    Packages of quantised weights have layers of their own, which are neither of torch nor of transformers.
+    """
+    if linear_kind(module) or not _is_quantised(model):
         return linear_kind(module) is not None
     return type(getattr(module, "in_features", None)) is int and type(getattr(module, "out_features", None)) is int
 
@@ -302,6 +292,11 @@ def _weight_oddity(linear: nn.Module) -> str | None:
 
 def _is_plain(linear: nn.Module) -> bool:
     return type(linear).forward in plain_forwards() and "forward" not in vars(linear)
+
+
+def is_unusual(linear: nn.Module) -> bool:
+    """Whether a layer with a plain weight computes in a way of its own."""
+    return not _is_plain(linear) and _weight_oddity(linear) is None
 
 
 def _in_its_own_way(linear: nn.Module) -> str:

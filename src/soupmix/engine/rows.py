@@ -5,22 +5,37 @@ become a batch (`BatchWeights`), and soup layers ask the batch that is served (`
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from soupmix.base.layers import weight_path
-from soupmix.errors import AdapterError, PolicyError
+from soupmix.errors import AdapterError, PolicyError, RecipeError
 from soupmix.methods import DEFAULT, request_op
 from soupmix.policy import Grant, Policy
 from soupmix.store.adapter import Adapter
 from soupmix.weights import MILLION, twins
 from soupmix_kernels import Coefficients, Pool, RowCoefficients
 
-__all__ = ["ActiveBatch", "BatchWeights", "LoadedAdapters", "of_experts"]
+__all__ = ["ActiveBatch", "BatchWeights", "LoadedAdapters", "Unserved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """Why no row can have an adapter: what it changes, in words, and a stable code."""
+
+    what: str
+    reason: str
+
+    def error(self, name: str) -> RecipeError:
+        """The refusal of a request for it."""
+        return RecipeError(
+            f"adapter '{name}' changes {self.what}, so it cannot be added for a row: merge it into a model (`soupmix merge "
+            "--as model`), or ask without it",
+            reason=self.reason,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,40 +47,41 @@ class LoadedAdapters:
         most: upper bound of every weight in millionths, same order. The kernels clamp to [0, most] once more. That only
             lowers a weight: what was not granted stays 0, whatever a policy requires.
         policy: digest of the one policy whose grants are taken, or None for those of any policy.
-        experts: names of adapters that are left out, as they change experts that lie in one weight: no layer that a row could
-            have another of.
+        unserved: name of an adapter that is left out -> why no row can have it.
     """
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
     most: tuple[int, ...]
     policy: str | None = None
-    experts: frozenset[str] = frozenset()
+    unserved: Mapping[str, Unserved] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, adapters: Sequence[Adapter], policy: Policy | None = None) -> "LoadedAdapters":
-        """Adapters in this order but for those of experts, under the upper bounds of a policy: 0 for a name unknown to it.
+    def of(
+        cls, adapters: Sequence[Adapter], policy: Policy | None = None, unserved: Mapping[str, Unserved] | None = None
+    ) -> "LoadedAdapters":
+        """Adapters in this order but for the unserved, under the upper bounds of a policy: 0 for a name unknown to it.
 
         Raises:
             AdapterError: one adapter under two names, or two adapters under one name (reason "same-adapter").
         """
-        experts = frozenset(each.name for each in adapters if of_experts(each))
-        adapters = [each for each in adapters if each.name not in experts]
+        left = {} if unserved is None else unserved
+        adapters = [each for each in adapters if each.name not in left]
         names = tuple(adapter.name for adapter in adapters)
         if (found := twins((each.name, each.digest) for each in adapters)) or len(set(names)) < len(names):
             said = " and ".join(map(repr, found or names))
             raise AdapterError(f"{said}: an engine holds each adapter once, under one name", reason="same-adapter")
         bounds = dict.fromkeys(names, (0, MILLION)) if policy is None else policy.bounds()
         most = tuple(max(bounds.get(name, (0, 0))[1], 0) for name in names)
-        return cls(names, tuple(each.digest for each in adapters), most, policy.digest if policy else None, experts)
+        return cls(names, tuple(each.digest for each in adapters), most, policy.digest if policy else None, left)
 
     def weights(self, grant: Grant) -> list[float]:
         """The granted weight of every adapter [K], in order; 0 for one that the grant does not name.
 
         Raises:
             PolicyError: the grant is of another policy than the engine was loaded under (reason "other-policy").
-            AdapterError: an adapter of the grant is not loaded, or the loaded one has other content ("digest-mismatch"); or it
-                changes experts, which no row can have ("experts").
+            RecipeError: no row can have an adapter of the grant, as `unserved` says.
+            AdapterError: an adapter of the grant is not loaded, or the loaded one has other content ("digest-mismatch").
         """
         if self.policy is not None and grant.policy_digest != self.policy:
             raise PolicyError(
@@ -76,14 +92,10 @@ class LoadedAdapters:
         weights, digests = grant.granted.floats(), grant.digests
         held = dict(zip(self.names, self.digests, strict=True))
         for name in weights:
-            if name in self.experts:
+            if name in self.unserved:
                 if not weights[name]:
                     continue
-                raise AdapterError(
-                    f"adapter '{name}' changes experts, which lie in one weight and are no linear layers, so it cannot be added "
-                    "for a row: merge it into a model (`soupmix merge --as model`), or ask without it",
-                    reason="experts",
-                )
+                raise self.unserved[name].error(name)
             if held.get(name) != digests[name]:
                 state = "is not loaded" if name not in held else f"is loaded as {held[name]}"
                 raise AdapterError(
@@ -92,11 +104,6 @@ class LoadedAdapters:
                     reason="digest-mismatch",
                 )
         return [weights.get(name, 0.0) for name in self.names]
-
-
-def of_experts(adapter: Adapter) -> bool:
-    """Whether an adapter changes experts that lie in one weight."""
-    return any(weight_path(module) != module for module in adapter.modules)
 
 
 class BatchWeights:
