@@ -35,7 +35,7 @@ def in_order(
 
     Raises:
         SoupmixError: the engine stopped (reason "stopped"), the policy ended (reason "ended"); whatever else `begin` raises,
-            and `Backend.submit`.
+            and `Backend.submit`, but for a RecipeError, which is the line's result too.
     """
     flow, more = _Flow(begin, backend), True
     while not stopping():
@@ -126,6 +126,9 @@ class _Flow:
             except Overloaded:
                 self._check_alive()  # a backend that has stopped takes nothing, either; that is what is to be said then
                 raise
+            except RecipeError as error:
+                self._fail(running, error)
+                return
 
     def _sink(self, number: int, place: int) -> Callable[[Delta], None]:
         return lambda delta: self._inbox.put((number, place, delta))
