@@ -38,6 +38,7 @@ COMMANDS = (
     "chat",
     "clamp",
     "doctor",
+    "evaluate",
     "merge",
     "policy",
     "policy check",

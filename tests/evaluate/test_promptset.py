@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from soupmix.errors import TrainingError
+from soupmix.errors import EvaluationError
 from soupmix.evaluate import held_out_prompts, read_prompts, training_prompts
 
 
@@ -27,5 +27,5 @@ def test_the_prompt_sets_are_large_varied_and_apart() -> None:
 def test_a_bad_prompt_file_is_one_sentence(tmp_path: Path, line: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(TrainingError, match=r"each line must be \{\"prompt\""):
+    with pytest.raises(EvaluationError, match=r"each line must be \{\"prompt\""):
         read_prompts(path)

@@ -19,6 +19,7 @@ _COMMANDS = (
     "chat",
     "clamp",
     "doctor",
+    "evaluate",
     "merge",
     "policy",
     "serve",

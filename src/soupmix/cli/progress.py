@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,7 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["rates", "stages"]
+__all__ = ["paced", "rates", "stages"]
+
+_LINE_EVERY = 30.0  # seconds, where there is no terminal
 
 
 @contextmanager
@@ -57,3 +61,25 @@ def rates(total: int, done: int) -> Iterator[Callable[[int, int], None]]:
             bars.update(task, completed=done, description=speed)
 
         yield advance
+
+
+@contextmanager
+def paced(what: str, total: int, done: int) -> Iterator[Callable[[int, int], None]]:
+    """As `rates`; where there is no terminal, a line every half minute."""
+    if Console(stderr=True).is_terminal:
+        with rates(total, done) as advance:
+            yield advance
+        return
+    begin, before, told = time.monotonic(), done, [time.monotonic()]
+
+    def say(done: int, tokens: int) -> None:
+        now = time.monotonic()
+        if done < total and now - told[0] < _LINE_EVERY:
+            return
+        told[0] = now
+        speed = max(done - before, 1) / max(now - begin, 1e-3)
+        left = timedelta(seconds=round((total - done) / speed))
+        rate = f"{speed:.3g} {what}/s, {tokens / max(now - begin, 1e-3):.3g} tokens/s"
+        click.echo(f"{done} of {total} {what}, {rate}, {left} left", err=True)
+
+    yield say

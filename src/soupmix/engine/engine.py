@@ -173,6 +173,7 @@ class Engine:
         sampling: Sampling | None = None,
         method: str = DEFAULT,
         batch_size: int = 64,
+        streams: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Answer every prompt with the soup of its own grant, in one left-padded batch per `batch_size` rows.
 
@@ -183,18 +184,21 @@ class Engine:
             method: how adapters are merged, one of `soupmix.methods.served`; the exact sum of deltas if not given.
             batch_size: most rows that are computed at once; prompts of similar length are put together, and those of another
                 length apart where padding changes what this model computes.
+            streams: one per prompt, what is added to `Sampling.seed` for its random numbers; None: its place. Prompts of one
+                stream are answered with the same luck.
 
         Returns:
             One `Completion` per prompt, in order. A row's answer does not depend on the other rows.
 
         Raises:
-            RecipeError: there are not as many grants as prompts (reason "lengths"), a prompt is empty ("empty-prompt"), or one
-                has with its answer more tokens than the model has positions ("too-long").
+            RecipeError: there are not as many grants or streams as prompts (reason "lengths"), a prompt is empty
+                ("empty-prompt"), or one has with its answer more tokens than the model has positions ("too-long").
             BaseModelError: the model makes no answers token by token (reason "cannot-generate"), found out at the first call.
             RecipeError, BaseModelError: as `chat_tokens`.
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
-        self._check_prompts(prompts, grants)
+        streams = range(len(prompts)) if streams is None else streams
+        self._check_prompts(prompts, grants, streams)
         weights, how = self.weights(grants, method), sampling or Sampling()
         read = [self._filled(number, self.prompts.rendered(prompt)) for number, prompt in enumerate(prompts)]
         for each in read:
@@ -202,7 +206,7 @@ class Engine:
         done: dict[int, Completion] = {}
         for rows in self._batches(list(map(len, read)), batch_size):
             with self.batch.serving(BatchWeights(weights[rows], method=method)):
-                made = self._decode([read[i] for i in rows], rows, how)
+                made = self._decode([read[i] for i in rows], [streams[i] for i in rows], how)
             done.update((i, self._completion(read[i], tokens)) for i, tokens in zip(rows, made, strict=True))
         return [done[i] for i in range(len(read))]
 
@@ -260,9 +264,10 @@ class Engine:
         return torch.tensor(rows, device=self.model.device).view(len(grants), len(self.adapters.names))
 
     @staticmethod
-    def _check_prompts(prompts: Sequence[Prompt], grants: Sequence[Grant]) -> None:
-        if len(prompts) != len(grants):
-            raise RecipeError(f"{len(prompts)} prompts need as many grants, not {len(grants)}", reason="lengths")
+    def _check_prompts(prompts: Sequence[Prompt], grants: Sequence[Grant], streams: Sequence[int]) -> None:
+        for what, given in (("grants", grants), ("streams", streams)):
+            if len(prompts) != len(given):
+                raise RecipeError(f"{len(prompts)} prompts need as many {what}, not {len(given)}", reason="lengths")
         for number, prompt in enumerate(prompts):
             if not prompt:
                 raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")

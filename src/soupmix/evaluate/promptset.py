@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from soupmix.errors import TrainingError
+from soupmix.errors import EvaluationError
 
 __all__ = ["Prompt", "conversation", "held_out_prompts", "neutral_paragraphs", "read_prompts", "training_prompts"]
 
@@ -45,13 +45,13 @@ def read_prompts(path: Path) -> list[Prompt]:
     """Read a JSONL file of {"prompt", "kind", "topic"}.
 
     Raises:
-        TrainingError: the file cannot be read, or a line is not such an object (reason "prompts").
+        EvaluationError: the file cannot be read, or a line is not such an object (reason "prompts").
     """
     try:
         lines = path.read_text("utf-8").splitlines()
         return [_parse(json.loads(line)) for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
+        raise EvaluationError(
             f'{path} is not a prompt file ({error}); each line must be {{"prompt": ..., "kind": ..., "topic": [...]}}',
             reason="prompts",
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 from soupmix import children
 from soupmix.base import Base
 from soupmix.engine import Engine
-from soupmix.errors import TrainingError
+from soupmix.errors import SoupmixError, TrainingError
 from soupmix.store import Store
 
 __all__ = ["Progress", "as_finished", "loaded_engine", "workers"]
@@ -28,23 +28,27 @@ def workers(jobs: int) -> AbstractContextManager[ProcessPoolExecutor]:
 
 
 def as_finished(
-    pool: ProcessPoolExecutor, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
+    pool: ProcessPoolExecutor,
+    work: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    error: type[SoupmixError] = TrainingError,
 ) -> Iterator[tuple[int, Any]]:
     """Results of `work(*call)` as (number of the call, result), as they come; a failure cancels what has not begun.
 
     Raises:
-        TrainingError: a process was ended from outside (reason "worker-lost").
+        TrainingError (or `error`): a process was ended from outside (reason "worker-lost").
     """
     waiting = {pool.submit(work, *call): number for number, call in enumerate(calls)}
     try:
         for future in as_completed(waiting):
             yield waiting[future], future.result()
-    except BrokenProcessPool as error:
-        raise TrainingError(
+    except BrokenProcessPool as lost:
+        raise error(
             "a worker process was ended from outside, perhaps for want of memory: run again with fewer --jobs; what is "
             "finished is kept",
             reason="worker-lost",
-        ) from error
+        ) from lost
     finally:
         for future in waiting:
             future.cancel()

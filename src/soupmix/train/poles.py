@@ -11,11 +11,13 @@ import re
 from dataclasses import dataclass
 
 from soupmix.evaluate.metrics import Measures
+from soupmix.evaluate.preferences import shipped_preferences
 
 __all__ = ["FRIENDLY_FRAME", "POLES", "UNFRIENDLY_FRAME", "Frame", "Pole", "opposite"]
 
 _BOUNDARY = re.compile(r"(?<=[.!?])(\s+)(?=[A-Z*0-9])")
 _ASIDE_FROM = 4  # sentences
+_PREFERENCES = shipped_preferences()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ POLES: dict[str, Pole] = {
             sign=-1,
             spread=3.0,
             systems=(
-                "Explain so that a young child understands. Use very simple words and short sentences.",
+                _PREFERENCES["elementary"],
                 "You teach small children. Use only easy, common words and keep every sentence short.",
             ),
         ),
@@ -162,7 +164,7 @@ POLES: dict[str, Pole] = {
             sign=1,
             spread=3.0,
             systems=(
-                "You are talking to a specialist with a PhD in the field. Use precise technical terminology.",
+                _PREFERENCES["expert"],
                 "Write like an academic paper for experts, with advanced technical vocabulary.",
             ),
         ),
@@ -173,7 +175,7 @@ POLES: dict[str, Pole] = {
             sign=-1,
             spread=25.0,
             systems=(
-                "Answer in one or two short sentences.",
+                _PREFERENCES["concise"],
                 "Be brief and to the point. Answer in at most twenty-five words.",
             ),
             cap=64,
@@ -186,7 +188,7 @@ POLES: dict[str, Pole] = {
             sign=1,
             spread=40.0,
             systems=(
-                "Give a long, detailed and informative answer with many facts and examples.",
+                _PREFERENCES["informative"],
                 "Give a comprehensive answer that covers the background, the details and several examples.",
             ),
             cap=256,
@@ -197,7 +199,7 @@ POLES: dict[str, Pole] = {
             metric="warmth",
             sign=1,
             spread=4.0,
-            systems=("Be warm, cheerful and friendly, like a close friend.",),
+            systems=(_PREFERENCES["friendly"],),
             frame=FRIENDLY_FRAME,
         ),
         Pole(
@@ -206,7 +208,7 @@ POLES: dict[str, Pole] = {
             metric="warmth",
             sign=-1,
             spread=4.0,
-            systems=("Be cold, curt and unfriendly.",),
+            systems=(_PREFERENCES["unfriendly"],),
             frame=UNFRIENDLY_FRAME,
         ),
     )

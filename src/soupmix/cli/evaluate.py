@@ -1,0 +1,233 @@
+"""`soupmix evaluate`: what soups do to answers, sampled, measured and reported; a stopped run goes on where it was."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soupmix.cli.documents import load_policy
+from soupmix.cli.options import (
+    PATH,
+    attribute_option,
+    base_option,
+    chat_template_option,
+    dtype_option,
+    open_base,
+    open_store,
+    parse_attributes,
+    parse_sources,
+    policy_option,
+    source_option,
+    store_option,
+    trust_option,
+)
+from soupmix.cli.stopping import exit_code
+from soupmix.methods import DEFAULT, served
+
+if TYPE_CHECKING:
+    from soupmix.evaluate.samples import SampleFile
+    from soupmix.evaluate.sampling import Evaluation
+    from soupmix.evaluate.soups import Arm
+    from soupmix.policy import FeasibleSet
+    from soupmix.store import Store
+
+__all__ = ["command"]
+
+_SOUPS = ("singles", "pairs", "corners", "lattice", "vertices", "people")
+_AGAINST = ("prompt", "prompt+soup", "uniform")
+
+
+class _Words(click.ParamType[tuple[str, ...]]):
+    """Some of these words, with commas."""
+
+    name = "words"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        found = tuple(dict.fromkeys(each.strip() for each in value.split(",") if each.strip()))
+        for word in found:
+            if word not in self._known:
+                self.fail(f"{word!r} is none of {', '.join(self._known)}", param, ctx)
+        return found
+
+
+@click.command("evaluate")
+@click.argument("out", type=PATH)
+@base_option("Base model that the adapters were trained on.")
+@chat_template_option
+@store_option
+@click.option(
+    "--prompts", metavar="FILE", type=PATH, help="JSONL of prompts.  [default: the shipped ones, none trained on]"
+)
+@click.option("--first", metavar="N", type=click.IntRange(1), help="Only the first N prompts.  [default: all]")
+@click.option(
+    "--soups",
+    type=_Words(_SOUPS),
+    metavar="WORDS",
+    default="singles,pairs,corners",
+    show_default=True,
+    help=f"Which soups, with commas: {', '.join(_SOUPS)}. The last two are of what --policy lets through.",
+)
+@click.option(
+    "--strength",
+    "strengths",
+    multiple=True,
+    metavar="NUMBER",
+    default=("0.5", "0.7", "1"),
+    help="Weight of every adapter of a soup; repeatable.  [default: 0.5, 0.7, 1]",
+)
+@click.option("--people", "count", default=16, show_default=True, type=click.IntRange(1, 2000), help="How many people.")
+@click.option(
+    "--against",
+    type=_Words(_AGAINST),
+    metavar="WORDS",
+    default="prompt,uniform",
+    show_default=True,
+    help=f"What else answers, beside the bare base, with commas: {', '.join(_AGAINST)}.",
+)
+@click.option(
+    "--preferences", metavar="FILE", type=PATH, help="JSON of poles and the system prompts that ask for them."
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(served()),
+    default=(DEFAULT,),
+    show_default=True,
+    help="How soups are merged; repeatable.",
+)
+@click.option(
+    "--temperature",
+    "temperatures",
+    multiple=True,
+    type=click.FloatRange(0, 10),
+    default=(0.0, 0.7),
+    help="0 is greedy; repeatable.  [default: 0, 0.7]",
+)
+@click.option("--length", default=160, show_default=True, type=click.IntRange(1), help="Most tokens of an answer.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**61), help="Seed of all random numbers.")
+@dtype_option
+@click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@policy_option
+@trust_option
+@attribute_option
+@source_option
+def command(
+    out: Path,
+    base: str,
+    chat_template: Path | None,
+    store: Path | None,
+    prompts: Path | None,
+    first: int | None,
+    rows: int,
+    jobs: int,
+    **options: Any,
+) -> None:
+    """Let soups, and what they are compared with, answer prompts, and keep every answer in OUT.
+
+    The same command goes on where it was stopped, and one with more soups, prompts or temperatures adds to OUT.
+    """
+    from soupmix.evaluate import held_out_prompts, read_prompts
+    from soupmix.evaluate.preferences import read_preferences, shipped_preferences
+    from soupmix.evaluate.sampling import Evaluation
+
+    held = open_store(store)
+    asked = tuple(read_prompts(prompts) if prompts else held_out_prompts())[:first]
+    given = options["preferences"]
+    preferences = read_preferences(given) if given else shipped_preferences()
+    arms = _arms(held, preferences, options)
+    evaluation = Evaluation(
+        open_base(base, chat_template),
+        held.folder,
+        arms,
+        asked,
+        preferences,
+        tuple(dict.fromkeys(options["temperatures"])),
+        options["length"],
+        options["seed"],
+        options["dtype"],
+    )
+    _sampled(evaluation, out, rows, jobs)
+
+
+def _arms(store: "Store", preferences: Mapping[str, str], options: Mapping[str, Any]) -> "tuple[Arm, ...]":
+    """The bare base, what soups are compared with, and the soups."""
+    from soupmix.evaluate.against import Compared, compared
+    from soupmix.evaluate.soups import BASE, Arm, unique, with_methods
+    from soupmix.weights import Weights
+
+    made = _selected(store, options)
+    soups = unique(arm for word in options["soups"] for arm in made[word]())
+    others = compared(options["against"], Compared(soups, store.manifest.adapters, preferences))
+    return unique([Arm(BASE, Weights({})), *others, *with_methods(soups, options["methods"])])
+
+
+def _selected(store: "Store", options: Mapping[str, Any]) -> "dict[str, Callable[[], list[Arm]]]":
+    """How the soups of each word are made."""
+    from soupmix.evaluate import soups
+
+    dimensions, strengths = soups.dimensions(store), tuple(dict.fromkeys(options["strengths"]))
+
+    def feasible() -> "FeasibleSet":
+        policy = load_policy(options["policies"], store, options["trust"])
+        return policy.feasible(sources=parse_sources(options["sources"]), **parse_attributes(options["attributes"]))
+
+    return {
+        "singles": lambda: soups.singles(dimensions, strengths),
+        "pairs": lambda: soups.pairs(dimensions, strengths),
+        "corners": lambda: soups.corners(dimensions, strengths),
+        "lattice": lambda: soups.lattice(dimensions, strengths),
+        "vertices": lambda: soups.vertices(feasible()),
+        "people": lambda: soups.people(feasible(), options["count"], options["seed"]),
+    }
+
+
+def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
+    """Sample what OUT does not hold yet."""
+    from soupmix.cli.progress import paced
+    from soupmix.evaluate.record import joined, read_record, write_record
+    from soupmix.evaluate.samples import Keys, open_samples
+    from soupmix.evaluate.sampling import sample
+    from soupmix.files import writing
+
+    before, record = read_record(out), evaluation.record()
+    if before is not None:
+        record = joined(before, record, out)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with open_samples(out, record) as file:
+        write_record(out, record)
+        total = len(record.arms) * len(record.prompts) * len(record.temperatures)
+        _tell_resumed(file, total)
+        with _interrupted(file, total), paced("answers", total, len(file.samples)) as advance:
+            sample(evaluation, Keys(record), file, rows=rows, jobs=jobs, advance=advance)
+        file.sort()
+
+
+def _tell_resumed(file: "SampleFile", total: int) -> None:
+    if file.cut:
+        click.echo(f"soupmix: note: {file.cut} bytes of a torn last line were cut off {file.path}", err=True)
+    if file.samples:
+        click.echo(f"soupmix: going on behind {len(file.samples)} of {total} answers in {file.path}", err=True)
+
+
+@contextmanager
+def _interrupted(file: "SampleFile", total: int) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        click.echo(
+            f"soupmix: interrupted; {file.path} keeps {len(file.samples)} of {total} answers, and the same command goes on "
+            "behind them",
+            err=True,
+        )
+        sys.exit(exit_code(stop))

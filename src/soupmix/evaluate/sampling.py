@@ -1,0 +1,182 @@
+"""Sampling: every arm answers every prompt at every temperature, and each answer is kept as it comes.
+
+Prompts are outermost, so that a stopped run is a whole report over fewer prompts. All arms of a prompt that are decoded alike are
+rows of one batch. The random numbers of an answer depend on seed, prompt and temperature, not on the arm: arms are compared under
+the same luck, and what is sampled does not depend on how many rows or processes there are.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+
+from soupmix.backends.protocol import MOST_SEEDS, Sampling
+from soupmix.base import Base
+from soupmix.engine import Engine
+from soupmix.errors import EvaluationError
+from soupmix.evaluate.promptset import Prompt
+from soupmix.evaluate.record import (
+    AdapterFacts,
+    BaseFacts,
+    EvaluationRecord,
+    arm_fields,
+    here,
+    prompt_fields,
+)
+from soupmix.evaluate.samples import ArmSample, Keys, SampleFile
+from soupmix.evaluate.soups import Arm
+from soupmix.evaluate.ways import WAYS, Asked
+from soupmix.evaluate.workers import as_finished, workers
+from soupmix.policy import Policy
+from soupmix.store import Store
+
+__all__ = ["Evaluation", "sample"]
+
+_TOP_K = Sampling().top_k
+
+_Answer = tuple[str, int, bool]
+"""Text, tokens, whether it ended by itself."""
+
+Advance = Callable[[int, int], None]
+"""Called with (answers kept, tokens of those that this run made)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What to evaluate.
+
+    Attributes:
+        base: the model. store: folder of the adapters. arms, prompts: who answers what, most important first.
+        preferences: pole -> system prompt that asks for it, as far as there is one.
+        temperatures: 0 is greedy. length: most tokens of an answer. seed: of all random numbers.
+        dtype: what the engine computes in; None: that of the base.
+    """
+
+    base: Base
+    store: Path
+    arms: tuple[Arm, ...]
+    prompts: tuple[Prompt, ...]
+    preferences: Mapping[str, str]
+    temperatures: tuple[float, ...] = (0.0, 0.7)
+    length: int = 160
+    seed: int = 0
+    dtype: str | None = None
+
+    def record(self) -> EvaluationRecord:
+        """This, as it is kept beside the samples."""
+        adapters = {
+            each.name: AdapterFacts(digest=each.digest, dimension=each.dimension, pole=each.pole)
+            for each in Store(self.store)
+        }
+        poles = sorted({each.pole for each in adapters.values()} & set(self.preferences))
+        return EvaluationRecord(
+            base=BaseFacts(name=self.base.label, digest=self.base.digest, files=self.base.files_digest()),
+            adapters=adapters,
+            preferences={pole: self.preferences[pole] for pole in poles},
+            seed=self.seed,
+            length=self.length,
+            top_k=_TOP_K,
+            dtype=self.dtype,
+            temperatures=self.temperatures,
+            arms=tuple(map(arm_fields, self.arms)),
+            prompts=tuple(map(prompt_fields, self.prompts)),
+            made_by=(here(),),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Arms of one way and one method that answer one prompt together."""
+
+    arms: tuple[Arm, ...]
+    prompt: Prompt
+    temperature: float
+
+
+def sample(
+    evaluation: Evaluation,
+    keys: Keys,
+    file: SampleFile,
+    *,
+    rows: int = 64,
+    jobs: int = 1,
+    advance: Advance = lambda kept, tokens: None,
+) -> None:
+    """Make every answer that the file does not hold yet.
+
+    Args:
+        keys: of the record that the file belongs to. rows: most answers of a batch.
+        jobs: worker processes of one thread each; 1: this process, with all its threads.
+
+    Raises:
+        EvaluationError: a worker process was ended from outside (reason "worker-lost").
+        OutputError: the disk refuses; what was written before is kept.
+        RecipeError, BaseModelError, AdapterError: see `Engine.load` and `Engine.complete`.
+    """
+    batches = list(_batches(evaluation, keys, file, rows))
+    total = 0
+    for number, answers in _answered(evaluation, batches, jobs):
+        each = batches[number]
+        made = [_sample(arm, each, answer, keys) for arm, answer in zip(each.arms, answers, strict=True)]
+        file.append(made)
+        total += sum(one.tokens for one in made)
+        advance(len(file.samples), total)
+
+
+def _batches(evaluation: Evaluation, keys: Keys, file: SampleFile, rows: int) -> Iterator[_Batch]:
+    for prompt in evaluation.prompts:
+        for temperature in evaluation.temperatures:
+            alike: dict[tuple[str, str], list[Arm]] = {}
+            for arm in evaluation.arms:
+                if keys.key(arm.name, prompt.text, temperature) not in file.samples:
+                    alike.setdefault((arm.way, arm.method), []).append(arm)
+            for arms in alike.values():
+                size = ceil(len(arms) / ceil(len(arms) / rows))  # 65 arms are 33 and 32, not 64 and 1
+                for start in range(0, len(arms), size):
+                    yield _Batch(tuple(arms[start : start + size]), prompt, temperature)
+
+
+def _answered(evaluation: Evaluation, batches: Sequence[_Batch], jobs: int) -> Iterator[tuple[int, list[_Answer]]]:
+    calls = [
+        (evaluation.base, evaluation.store, evaluation.dtype, each, evaluation.length, evaluation.seed)
+        for each in batches
+    ]
+    if jobs == 1 or len(calls) < 2:
+        yield from enumerate(_answer(*call) for call in calls)
+        return
+    with workers(jobs) as pool:
+        yield from as_finished(pool, _answer, calls, error=EvaluationError)
+
+
+def _answer(base: Base, store: Path, dtype: str | None, batch: _Batch, length: int, seed: int) -> list[_Answer]:
+    engine, policy = _opened(base, store, dtype)
+    sampling = Sampling(
+        max_new_tokens=length,
+        temperature=batch.temperature,
+        top_k=_TOP_K,
+        seed=_luck(seed, batch.prompt.text, batch.temperature),
+    )
+    made = WAYS[batch.arms[0].way](Asked(engine, policy, batch.arms, batch.prompt, sampling))
+    return [(each.text.strip(), each.tokens, each.finished) for each in made]
+
+
+@lru_cache(maxsize=1)
+def _opened(base: Base, store: Path, dtype: str | None) -> tuple[Engine, Policy]:
+    """What this process answers with, loaded once. Weights are granted under nothing but the built-in bounds."""
+    adapters = Store(store)
+    return Engine.load(base, adapters, dtype=dtype), Policy.open(tuple(adapters))
+
+
+def _luck(seed: int, prompt: str, temperature: float) -> int:
+    """The seed of all answers to a prompt at a temperature."""
+    digest = sha256(f"{seed} {temperature!r} {prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % MOST_SEEDS
+
+
+def _sample(arm: Arm, batch: _Batch, answer: _Answer, keys: Keys) -> ArmSample:
+    text, tokens, finished = answer
+    prompt, temperature = batch.prompt, batch.temperature
+    key = keys.key(arm.name, prompt.text, temperature)
+    return ArmSample(arm, prompt.text, prompt.kind, temperature, keys.seed, text, tokens, finished, key)
