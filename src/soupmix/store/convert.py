@@ -1,12 +1,14 @@
-"""An adapter that is saved as a pickle, made into a safetensors folder by a process that can open no file and no socket."""
+"""An adapter that is saved as a pickle, made into a safetensors folder by a process that can only compute."""
 
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 from soupmix.errors import AdapterError
 from soupmix.files import new_folder
@@ -14,6 +16,7 @@ from soupmix.sealed import Sealed
 from soupmix.store.folder import SourceFolder, source_folder
 from soupmix.store.importing import CARD, MAX_CARD, PICKLED
 from soupmix.store.reader import CONFIG, MAX_BYTES, MAX_CONFIG, TENSORS, header_of, sealed_bytes
+from soupmix.store.unpickling import OPEN, REFUSED
 
 __all__ = ["convert_pickle"]
 
@@ -50,7 +53,7 @@ def _others(folder: SourceFolder) -> dict[str, bytes]:
 
 def _converted(content: Sealed, where: str) -> bytes:
     watched, held = os.pipe()  # closed when this process ends, however it does, and then the other ends too
-    with tempfile.TemporaryDirectory() as empty, content.open() as file:
+    with tempfile.TemporaryDirectory() as empty, _with_handle(content) as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "soupmix.store.unpickling", str(watched)],
             cwd=empty,
@@ -71,13 +74,30 @@ def _converted(content: Sealed, where: str) -> bytes:
             os.close(watched)
             os.close(held)
     if code or not told:
-        why = (
-            told[:300].decode("utf-8", "replace")
-            if code == 1
-            else "it took too much time or memory, or tried what it may not"
-        )
-        raise AdapterError(f"{where} cannot be converted: {why}", reason="not-converted")
+        raise AdapterError(f"{where} cannot be converted: {_why(code, told)}", reason="not-converted")
     return told
+
+
+def _why(code: int, told: bytes) -> str:
+    if code == OPEN:
+        return (
+            "a pickle can run code, and only Linux on x86-64 or aarch64, with seccomp, can shut it in: convert it there, or "
+            "ask its author for safetensors"
+        )
+    return told[:300].decode("utf-8", "replace") if code == REFUSED else "it took too much time or memory"
+
+
+@contextmanager
+def _with_handle(content: Sealed) -> Iterator[BinaryIO]:
+    """The sealed bytes as a file that a process can inherit; without sealed memory one that has no name any longer."""
+    if isinstance(content.memory, bytes):
+        with tempfile.TemporaryFile() as file:
+            file.write(content.memory)
+            file.seek(0)
+            yield file
+    else:
+        with content.open() as file:
+            yield file
 
 
 def _told(stream: IO[bytes]) -> bytes:
