@@ -6,7 +6,16 @@ from collections.abc import Hashable, Iterable
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from soupmix.weights import check_name, to_micro
 
@@ -20,6 +29,7 @@ __all__ = [
     "Line",
     "Micro",
     "Name",
+    "NumberLine",
     "ShortLine",
     "Value",
     "Values",
@@ -27,6 +37,8 @@ __all__ = [
     "check_value",
     "twice",
 ]
+
+_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
 
 
 def check_digest(text: str) -> str:
@@ -73,6 +85,15 @@ def _parse_micro(value: object) -> int:
     return to_micro(value, "the number", exact=True)
 
 
+def _numbers(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = value.split()
+    if not all(_NUMBER.fullmatch(word) for word in words):
+        raise ValueError("not a line of numbers")
+    return tuple(map(float, words))
+
+
 def _text(pattern: str, **more: object) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", **more})
 
@@ -93,6 +114,13 @@ Label = Annotated[Line, WithJsonSchema({"type": ["string", "number"]})]
 """A line that people may write as a number, such as a version."""
 
 Day = Annotated[date, BeforeValidator(_parse_date), _text("[0-9]{4}-[0-9]{2}-[0-9]{2}", format="date")]
+NumberLine = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    BeforeValidator(_numbers),
+    PlainSerializer(lambda numbers: " ".join(f"{number:.10g}" for number in numbers), return_type=str),
+]
+"""Many numbers; in a file one line of text with ten significant digits of each."""
+
 _DECIMAL = r"^-?[0-9]{1,32}(\.[0-9]{1,32})?$"
 Micro = Annotated[
     int,

@@ -182,7 +182,7 @@ class Effects:
             )
         there = {measure for values in table.values() for measure in values}
         known = {name: dimension for name, dimension in measures.items() if name in there}
-        cells = _cells(table, tuple(first.values()), prompts, tuple(known))
+        cells = cells_of(table, tuple(first.values()), prompts, tuple(known))
         cells -= cells[:, [list(first).index(Weights())]]
         rows = draws.means(cells.reshape(len(prompts), -1)).reshape(-1, len(first), len(known))
         return cls({name: weights for weights, name in first.items()}, dict(adapters), known, rows)
@@ -212,8 +212,12 @@ class Effects:
         return self.named(Weights.from_micro({adapter: micro}))
 
 
-def _cells(table: Table, soups: Sequence[str], prompts: Sequence[str], measures: Sequence[str]) -> Numbers:
-    """[prompts, soups, measures]; NaN where there is no value, and for prompts that not all soups answered."""
+def cells_of(table: Table, soups: Sequence[str], prompts: Sequence[str], measures: Sequence[str]) -> Numbers:
+    """Values as [prompts, soups, measures]; NaN where there is no value, and for prompts that not all soups answered.
+
+    Raises:
+        EvaluationError: no prompt was answered by all soups (reason "no-answers").
+    """
     cells = np.full((len(prompts), len(soups), len(measures)), np.nan)
     answered = [place for place, prompt in enumerate(prompts) if all((name, prompt) in table for name in soups)]
     if not answered:

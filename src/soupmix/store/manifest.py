@@ -1,7 +1,6 @@
 """manifest.json: what a store holds, in one file that is replaced in one step. No torch here."""
 
 import difflib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
@@ -10,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
-    PlainSerializer,
     ValidationError,
     model_validator,
 )
 
 from soupmix.errors import AdapterError, WeightError
-from soupmix.fields import Cell, Digest, Hex, Name
+from soupmix.fields import Cell, Digest, Hex, Name, NumberLine
 from soupmix.files import canonical_json, digest_parts, strict_json, write_file
 from soupmix.public import public
 from soupmix.sealed import read_sealed
@@ -43,7 +40,6 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 _MAX_BYTES = 16 << 20
-_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
 
 
 def _as_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -52,22 +48,6 @@ def _as_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_as_json)]
-
-
-def _from_line(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    words = value.split()
-    if not all(_NUMBER.fullmatch(word) for word in words):
-        raise ValueError("not a line of numbers")
-    return tuple(map(float, words))
-
-
-Triangle = Annotated[
-    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
-    BeforeValidator(_from_line),
-    PlainSerializer(lambda numbers: " ".join(f"{number:.10g}" for number in numbers), return_type=str),
-]
 
 
 def adapter_digest(config_sha256: str, tensors_sha256: str, base_digest: str) -> str:
@@ -139,8 +119,8 @@ class Gram(_Frozen):
         modules: module path -> the same over that module.
     """
 
-    total: Triangle = ()
-    modules: dict[str, Triangle] = {}
+    total: NumberLine = ()
+    modules: dict[str, NumberLine] = {}
 
     def __repr__(self) -> str:
         return f"<Gram of {len(self.modules)} modules>"

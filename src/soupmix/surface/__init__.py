@@ -1,0 +1,20 @@
+"""What soups are expected to do to answers: a map from weights to measures, kept beside the adapters it was fitted for, and asked
+for the weights that reach a target. It is fitted by `soupmix.evaluate`; reading and asking it needs no torch.
+"""
+
+from soupmix.surface.ask import Answer, Target, ask
+from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface, write_surface
+from soupmix.surface.surface import Expected, Surface
+
+__all__ = [
+    "SURFACE",
+    "Answer",
+    "Expected",
+    "FittedMeasure",
+    "Surface",
+    "SurfaceDocument",
+    "Target",
+    "ask",
+    "read_surface",
+    "write_surface",
+]

@@ -1,0 +1,183 @@
+"""The fitted map over the adapters of a store: what a soup is expected to do, and how sure that is."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soupmix.errors import EvaluationError
+from soupmix.store.manifest import ManifestEntry
+from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface
+from soupmix.weights import MILLION, Weights
+
+__all__ = ["Expected", "Surface", "from_scale", "products", "to_scale"]
+
+Numbers = NDArray[np.float64]
+
+_Z95, _Z90 = 1.959964, 1.644854  # of a normal distribution
+_LARGEST_LOG = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of one measure, in its own unit.
+
+    Attributes:
+        value: the mean over prompts; on the scale "log" the geometric one.
+        low, high: its 95 % interval, for other prompts of the same kind.
+        answers_low, answers_high: between these lie nine of ten single answers.
+    """
+
+    value: float
+    low: float
+    high: float
+    answers_low: float
+    answers_high: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """A fitted map, read with the names that a store gives to its adapters.
+
+    Attributes:
+        document: as it is kept.
+        names: of every place the adapter's name in the store, None if the store does not have it: its weight is 0 then.
+        dimensions: name -> dimension of the adapters of the store that the map knows.
+        unknown: names of the store's adapters that the map says nothing of.
+    """
+
+    document: SurfaceDocument
+    names: tuple[str | None, ...]
+    dimensions: Mapping[str, str]
+    unknown: tuple[str, ...]
+    _factors: Mapping[str, Numbers] = field(repr=False)
+
+    @classmethod
+    def of(cls, document: SurfaceDocument, adapters: Iterable[ManifestEntry]) -> "Surface":
+        """A fitted map over adapters, which are found by their digests.
+
+        Raises:
+            EvaluationError: it is of another base (reason "wrong-base"), or knows none of the adapters ("other-adapters").
+        """
+        entries = list(adapters)
+        for entry in entries:
+            if entry.base_digest != document.base_digest:
+                raise EvaluationError(
+                    f"the surface is of the base {document.base_digest[:19]}..., and {entry.name!r} of "
+                    f"{entry.base_digest[:19]}...; run `soupmix evaluate` with this base",
+                    reason="wrong-base",
+                )
+        known = {entry.digest: entry for entry in entries if entry.digest in document.adapters}
+        if not known:
+            raise EvaluationError(
+                "the surface is of other adapters, none of which is in this store; run `soupmix evaluate` on these",
+                reason="other-adapters",
+            )
+        return cls(
+            document,
+            tuple(known[digest].name if digest in known else None for digest in document.adapters),
+            {entry.name: entry.dimension for entry in known.values()},
+            tuple(sorted(entry.name for entry in entries if entry.digest not in known)),
+            {name: _triangle(measure) for name, measure in document.measures.items()},
+        )
+
+    @classmethod
+    def beside(cls, folder: Path, adapters: Iterable[ManifestEntry]) -> "Surface":
+        """The map that lies beside the manifest of a store.
+
+        Raises:
+            EvaluationError: there is none (reason "no-surface"), it is damaged (see `read_surface`), or of others (see `of`).
+        """
+        document = read_surface(folder)
+        if document is None:
+            raise EvaluationError(
+                f"nobody has measured what these adapters do: {folder} holds no {SURFACE}; `soupmix evaluate` makes one",
+                reason="no-surface",
+            )
+        return cls.of(document, adapters)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measures that can be asked for, sorted: those of a dimension that some adapter of the store steers."""
+        steered = set(self.dimensions.values())
+        return tuple(sorted(n for n, each in self.document.measures.items() if each.dimension in steered))
+
+    def expect(self, weights: Weights) -> dict[str, Expected]:
+        """What a soup of these weights is expected to do, by measure.
+
+        Raises:
+            EvaluationError: a weight is of an adapter that the map does not know (reason "other-adapters"), or outside
+                of what was measured ("not-measured").
+        """
+        for name in weights.nonzero():
+            if name not in self.names:
+                raise EvaluationError(
+                    f"the surface says nothing of {name!r}; it knows {', '.join(sorted(self.dimensions))}",
+                    reason="other-adapters",
+                )
+        point = self.point(weights)[None]
+        if not self.measured(point)[0]:
+            raise EvaluationError(
+                f"no soup as far out as {weights} was measured; stay within the weights that were",
+                reason="not-measured",
+            )
+        return {name: self._expected(name, point) for name in self.document.measures}
+
+    def point(self, weights: Weights) -> Numbers:
+        """[places] of these weights; those of adapters that the map does not know are not in it."""
+        return np.array([0 if name is None else weights.get(name, 0) for name in self.names]) / MILLION
+
+    def measured(self, points: Numbers) -> NDArray[np.bool_]:
+        """Of [points, places] weights, whether each lies within the weights that were measured."""
+        document = self.document
+        least, most = np.array(document.least) / MILLION, np.array(document.most) / MILLION
+        inside = ((points >= least - 1e-9) & (points <= most + 1e-9)).all(1)
+        found: NDArray[np.bool_] = inside & (np.abs(points).sum(1) <= document.total / MILLION + 1e-9)
+        return found
+
+    def mean(self, name: str, points: Numbers) -> Numbers:
+        """[points] expected values of a measure on its scale, at [points, places] weights."""
+        found: Numbers = (
+            products(self.document.measures[name].terms, points) @ self.document.measures[name].coefficients
+        )
+        return found
+
+    def variance(self, name: str, points: Numbers) -> Numbers:
+        """[points] variances of these, as far as the map is unsure or known to err."""
+        measure = self.document.measures[name]
+        found: Numbers = np.square(products(measure.terms, points) @ self._factors[name]).sum(1) + measure.lack**2
+        return found
+
+    def _expected(self, name: str, point: Numbers) -> Expected:
+        measure = self.document.measures[name]
+        value = float(self.mean(name, point)[0])
+        sure = float(self.variance(name, point)[0]) + measure.level**2
+        mean, single = _Z95 * sure**0.5, _Z90 * (sure + measure.spread**2) ** 0.5
+        ends = (value, value - mean, value + mean, value - single, value + single)
+        return Expected(*(from_scale(measure, end) for end in ends))
+
+
+def products(terms: Iterable[tuple[int, ...]], points: Numbers) -> Numbers:
+    """[points, terms] products of [points, places] weights."""
+    found: Numbers = np.stack([points[:, list(term)].prod(1) for term in terms], axis=1)
+    return found
+
+
+def from_scale(measure: FittedMeasure, value: float) -> float:
+    """A value on the scale of a measure in its own unit."""
+    return float(np.exp(np.clip(value, -_LARGEST_LOG, _LARGEST_LOG))) if measure.scale == "log" else value
+
+
+def to_scale(measure: FittedMeasure, value: float) -> float:
+    """A value in the unit of a measure on its scale."""
+    return math.log(value) if measure.scale == "log" else value
+
+
+def _triangle(measure: FittedMeasure) -> Numbers:
+    count = len(measure.terms)
+    found = np.zeros((count, count))
+    found[np.tril_indices(count)] = measure.factor
+    return found
