@@ -2,15 +2,15 @@
 for the weights that reach a target. It is fitted by `soupmix.evaluate`; reading and asking it needs no torch.
 """
 
-from soupmix.surface.ask import Answer, Target, ask
+from soupmix.surface.ask import Proposal, Target, ask
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface, write_surface
-from soupmix.surface.surface import Expected, Surface
+from soupmix.surface.surface import Expectation, Surface
 
 __all__ = [
     "SURFACE",
-    "Answer",
-    "Expected",
+    "Expectation",
     "FittedMeasure",
+    "Proposal",
     "Surface",
     "SurfaceDocument",
     "Target",

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from soupmix.errors import RecipeError
 from soupmix.policy import FeasibleSet, Grant, Policy
 from soupmix.policy.policy import Sources
-from soupmix.surface.surface import Expected, Surface, from_scale, to_scale
+from soupmix.surface.surface import Expectation, Surface, from_scale, to_scale
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Answer", "Target", "ask"]
+__all__ = ["Proposal", "Target", "ask"]
 
 Numbers = NDArray[np.float64]
 Loss = Callable[[Numbers], Numbers]
@@ -43,14 +43,14 @@ class Target:
     asked: float
     unit: str
     title: str
-    expected: Expected
+    expected: Expectation
     reached: bool
     least: float
     most: float
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Proposal:
     """Weights for targets.
 
     Attributes:
@@ -78,7 +78,7 @@ def ask(
     beside: Weights | None = None,
     attributes: Mapping[str, str] | None = None,
     sources: Sources | None = None,
-) -> Answer:
+) -> Proposal:
     """The weights inside a policy with the least expected squared error, in spans of each measure.
 
     Only adapters of the dimensions that are asked about get a weight. No rule binds or refuses what is found.
@@ -109,7 +109,7 @@ def ask(
     grant = policy._grant(search.least(_error(surface, goals)), said, where)
     expected = surface.expect(grant.granted)
     told = {name: _told(surface, name, targets[name], expected[name], search.ends(name)) for name in goals}
-    return Answer(grant, told, surface.document.digest, tuple(_notes(surface, told, names)))
+    return Proposal(grant, told, surface.document.digest, tuple(_notes(surface, told, names)))
 
 
 def _goals(surface: Surface, targets: Mapping[str, float]) -> dict[str, float]:
@@ -251,7 +251,7 @@ def _spread(most: Numbers, dimensions: Sequence[str]) -> Numbers:
     return np.unique(found, axis=0)
 
 
-def _told(surface: Surface, name: str, asked: float, expected: Expected, ends: tuple[float, float]) -> Target:
+def _told(surface: Surface, name: str, asked: float, expected: Expectation, ends: tuple[float, float]) -> Target:
     measure = surface.document.measures[name]
     low, high = (from_scale(measure, end) for end in ends)
     gap = abs(to_scale(measure, expected.value) - to_scale(measure, asked))

@@ -13,7 +13,7 @@ from soupmix.store.manifest import ManifestEntry
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Expected", "Surface", "from_scale", "products", "to_scale"]
+__all__ = ["Expectation", "Surface", "from_scale", "products", "to_scale"]
 
 Numbers = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ _LARGEST_LOG = 50.0
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class Expectation:
     """What is expected of one measure, in its own unit.
 
     Attributes:
@@ -105,7 +105,7 @@ class Surface:
         steered = set(self.dimensions.values())
         return tuple(sorted(n for n, each in self.document.measures.items() if each.dimension in steered))
 
-    def expect(self, weights: Weights) -> dict[str, Expected]:
+    def expect(self, weights: Weights) -> dict[str, Expectation]:
         """What a soup of these weights is expected to do, by measure.
 
         Raises:
@@ -151,13 +151,13 @@ class Surface:
         found: Numbers = np.square(products(measure.terms, points) @ self._factors[name]).sum(1) + measure.lack**2
         return found
 
-    def _expected(self, name: str, point: Numbers) -> Expected:
+    def _expected(self, name: str, point: Numbers) -> Expectation:
         measure = self.document.measures[name]
         value = float(self.mean(name, point)[0])
         sure = float(self.variance(name, point)[0]) + measure.level**2
         mean, single = _Z95 * sure**0.5, _Z90 * (sure + measure.spread**2) ** 0.5
         ends = (value, value - mean, value + mean, value - single, value + single)
-        return Expected(*(from_scale(measure, end) for end in ends))
+        return Expectation(*(from_scale(measure, end) for end in ends))
 
 
 def products(terms: Iterable[tuple[int, ...]], points: Numbers) -> Numbers:
