@@ -10,7 +10,7 @@ from soupmix.engine import Engine, Prompt
 from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 
-__all__ = ["Forced", "answer_log_p"]
+__all__ = ["Forced", "answer_log_p", "batches"]
 
 _TOKENS = 2048  # of a batch with its padding; the logits of more take too much memory
 
@@ -49,7 +49,7 @@ def answer_log_p(
     """
     read = [_tokens(engine, each, most) for each in forced]
     found: dict[int, Tensor] = {}
-    for rows in _batches([len(before) + len(after) for before, after in read], engine):
+    for rows in batches([len(before) + len(after) for before, after in read], engine):
         longest = max(len(before) + len(after) for before, after in (read[row] for row in rows))
         # What stands behind an answer is not seen by it, so that padding needs no mask.
         ids = torch.tensor([_padded((*read[row][0], *read[row][1]), longest) for row in rows])
@@ -65,8 +65,11 @@ def _tokens(engine: Engine, forced: Forced, most: int | None) -> tuple[tuple[int
     return before, engine.prompts.tokens(forced.answer)[:most] if forced.answer else ()
 
 
-def _batches(lengths: Sequence[int], engine: Engine) -> Iterator[list[int]]:
-    """Rows of similar length, as many as fit; where padding changes what this model computes, of one length or alone."""
+def batches(lengths: Sequence[int], engine: Engine) -> Iterator[list[int]]:
+    """Which rows to compute together, given how many tokens they have: of similar length, and as many as fit.
+
+    Where padding changes what this model computes, they are of one length, or each is alone.
+    """
     rows: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
         full = (len(rows) + 1) * lengths[row] > _TOKENS or engine.together == "alone"
