@@ -14,7 +14,7 @@ import pytest
 from soupmix.base import Base
 from soupmix.errors import EvaluationError, OutputError
 from soupmix.evaluate import Arm, Prompt, samples
-from soupmix.evaluate.record import RECORD, joined, read_record, write_record
+from soupmix.evaluate.record import RECORD, held_record, joined, write_record
 from soupmix.evaluate.samples import SAMPLES, ArmSample, Keys, open_samples, read_samples
 from soupmix.evaluate.sampling import Evaluation, sample
 from soupmix.store import Store
@@ -46,7 +46,7 @@ def evaluation(store: Store, tiny_base: Base) -> Evaluation:
 
 def run(evaluation: Evaluation, out: Path, **options: Any) -> tuple[ArmSample, ...]:
     """As the command does it."""
-    record, before = evaluation.record(), read_record(out)
+    record, before = evaluation.record(), held_record(out)
     record = record if before is None else joined(before, record, out)
     out.mkdir(exist_ok=True)
     with open_samples(out, record) as file:
@@ -150,7 +150,7 @@ def test_arms_and_prompts_may_be_added(evaluation: Evaluation, copied: Path) -> 
         temperatures=(0.0,),
     )
     assert len(run(more, copied)) == 24 + 3
-    record = read_record(copied)
+    record = held_record(copied)
     assert record is not None
     assert [each.name for each in record.arms] == [*(arm.name for arm in ARMS), "short@1"]
     assert record.temperatures == (0.0, 0.7)

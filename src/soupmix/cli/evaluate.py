@@ -194,12 +194,12 @@ def _selected(store: "Store", options: Mapping[str, Any]) -> "dict[str, Callable
 def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
     """Sample what OUT does not hold yet."""
     from soupmix.cli.progress import paced
-    from soupmix.evaluate.record import joined, read_record, write_record
+    from soupmix.evaluate.record import held_record, joined, write_record
     from soupmix.evaluate.samples import Keys, open_samples
     from soupmix.evaluate.sampling import sample
     from soupmix.files import writing
 
-    before, record = read_record(out), evaluation.record()
+    before, record = held_record(out), evaluation.record()
     if before is not None:
         record = joined(before, record, out)
     with writing(out):

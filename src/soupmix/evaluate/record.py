@@ -25,10 +25,10 @@ __all__ = [
     "EvaluationRecord",
     "PromptFields",
     "arm_fields",
+    "held_record",
     "here",
     "joined",
     "prompt_fields",
-    "read_record",
     "write_record",
 ]
 
@@ -141,7 +141,7 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def read_record(out: Path) -> EvaluationRecord | None:
+def held_record(out: Path) -> EvaluationRecord | None:
     """What a folder holds an evaluation of; None if there is nothing, or only an empty folder.
 
     Raises:
