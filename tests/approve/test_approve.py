@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from soupmix import merge
 from soupmix.approve import Approval, draft, screen
+from soupmix.approve.screening import check_screened
 from soupmix.base import Base
 from soupmix.cli import cli
 from soupmix.errors import AdapterError, PolicyError, RecipeError, SoupmixError, WeightError
@@ -132,6 +133,25 @@ def test_a_delta_as_large_as_the_base_is_remarked(shop: Shop) -> None:
 def test_a_zero_adapter_is_remarked(shop: Shop) -> None:
     store = shop(a=noise(1), nothing=torch.zeros(32, 2))
     assert [remark.kind for remark in screen(store, store.names)] == ["no-effect"]
+
+
+def test_a_planted_adapter_of_almost_nothing_is_remarked(shop: Shop) -> None:
+    """What is left of a colluding pair whose other half holds all: no training leaves so little."""
+    store = shop(a=noise(1), b=noise(2), c=noise(3), planted=0.02 * noise(4), small=0.3 * noise(5))
+    (remark,) = screen(store, store.names)
+    assert (remark.kind, remark.adapters) == ("negligible", ("planted",))
+    assert "0.022 of the others' and" in remark.text
+    with pytest.raises(AdapterError, match="--accept negligible") as caught:
+        check_screened([remark], accept=())
+    assert caught.value.reason == "screened"
+    check_screened([remark], accept=("negligible",))
+
+
+def test_alone_it_is_told_by_the_norm_of_the_base(shop: Shop) -> None:
+    (remark,) = screen(shop(planted=0.01 * noise(1)), ("planted",))
+    assert remark.kind == "negligible"
+    assert "of the base's: what is it for?" in remark.text
+    assert screen(shop(), ()) == ()
 
 
 def test_the_document_approves_what_was_evaluated(shop: Shop, tmp_path: Path) -> None:

@@ -2,5 +2,6 @@
 
 from soupmix.approve.draft import Approval, draft
 from soupmix.approve.screening import Remark, Thresholds, screen
+from soupmix.approve.sweep import SweptAdapter, SweptWeight, swept_remarks
 
-__all__ = ["Approval", "Remark", "Thresholds", "draft", "screen"]
+__all__ = ["Approval", "Remark", "SweptAdapter", "SweptWeight", "Thresholds", "draft", "screen", "swept_remarks"]

@@ -1,7 +1,8 @@
 """Numbers that should make somebody look before adapters are approved. They are heuristics: passing them proves nothing.
 
 Colluding adapters (Ding 2026, arXiv 2603.12681) are harmless alone and harmful in sum. The simplest kind hides a common part
-under large opposite ones: then the deltas nearly cancel. Who knows the screen can avoid it; what counts is the evaluation.
+under large opposite ones: then the deltas nearly cancel. Another leaves one of them with a delta of almost nothing, which no
+training for a use does. Who knows the screen can avoid it; what counts is the evaluation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,10 @@ class Thresholds:
             others. module: share of a delta's squared norm in one module, times the number of modules.
         cosine: magnitude of the cosine between two deltas. left: norm of the sum of two deltas at weight 1 relative to the
             sum of their norms.
+        little: norm of a delta relative to the median of the others, below which it is next to nothing. nothing: the same
+            relative to the base weights it changes: less is lost when a merged model is rounded to bf16.
+        damage: perplexity of neutral prose along the weight, relative to the base's. sudden: what a step of the weight does to
+            next tokens, relative to the square of the step.
     """
 
     base: float = 0.2
@@ -37,6 +42,10 @@ class Thresholds:
     module: float = 20.0
     cosine: float = 0.9
     left: float = 0.3
+    little: float = 0.1
+    nothing: float = 1e-4
+    damage: float = 1.25
+    sudden: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +103,23 @@ def _sizes(store: Store, names: Sequence[str], limits: Thresholds) -> Iterator[R
         others = [each for other, each in norms.items() if other != name and each > 0]
         if norm == 0:
             yield Remark("no-effect", (name,), "the delta is zero")
+            continue
+        yield from _negligible(store, name, norm, others, limits)
         if store.base_norm is not None and norm > limits.base * store.base_norm:
             yield Remark("large", (name,), f"the delta has {norm / store.base_norm:.2f} of the base's norm")
         if len(others) > 1 and norm > limits.family * median(others):
             yield Remark("outlier", (name,), f"the delta is {norm / median(others):.1f} times as large as the others")
+
+
+def _negligible(store: Store, name: str, norm: float, others: Sequence[float], limits: Thresholds) -> Iterator[Remark]:
+    """A delta of almost nothing: nobody trains one, but a part that completes another adapter's looks like it."""
+    said = []
+    if len(others) > 1 and norm < limits.little * median(others):
+        said.append(f"{norm / median(others):.2g} of the others'")
+    if store.base_norm and norm < limits.nothing * store.base_norm:
+        said.append(f"{norm / store.base_norm:.2g} of the base's")
+    if said:
+        yield Remark("negligible", (name,), f"the delta has a norm of {' and '.join(said)}: what is it for?")
 
 
 def _places(store: Store, names: Sequence[str], limits: Thresholds) -> Iterator[Remark]:
