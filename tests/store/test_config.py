@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from soupmix.errors import AdapterError
-from soupmix.store.config import parse_config
+from soupmix.store.config import WholeSettings, parse_config
 from soupmix.store.patterns import PatternTable, check_pattern
 
 MINIMAL: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
@@ -38,17 +39,14 @@ def _refused(reason: str, word: str, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("use_dora", True),
-        ("lora_bias", True),
-        ("modules_to_save", ["lm_head"]),
         ("layer_replication", [[0, 4], [2, 5]]),
-        ("trainable_token_indices", [1]),
         ("alora_invocation_tokens", [1]),
         ("arrow_config", {}.fromkeys("a")),
         ("use_qalora", True),
         ("use_bdlora", {"a": 1}),
-        ("bias", "all"),
-        ("bias", "lora_only"),
+        ("bias", "some"),
+        ("bias", True),
+        ("lora_bias", 1),
         ("init_lora_weights", "pissa"),
         ("init_lora_weights", "olora"),
         ("init_lora_weights", "loftq"),
@@ -61,6 +59,53 @@ def _refused(reason: str, word: str, **fields: Any) -> None:
 )
 def test_a_feature_soupmix_does_not_have_is_refused_by_name(field: str, value: Any) -> None:
     _refused("unsupported", field, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "whole"),
+    [
+        ({"use_dora": True}, WholeSettings(dora=True)),
+        ({"lora_bias": True}, WholeSettings(lora_bias=True)),
+        ({"bias": "lora_only"}, WholeSettings(bias="lora_only")),
+        ({"modules_to_save": ["b", "a", "b"]}, WholeSettings(saved=("a", "b"))),
+        ({"trainable_token_indices": [7, 1]}, WholeSettings(tokens={"": (7, 1)})),
+        ({"trainable_token_indices": {"wte": [0]}}, WholeSettings(tokens={"wte": (0,)})),
+        ({"trainable_token_indices": {}, "modules_to_save": []}, WholeSettings()),
+    ],
+)
+def test_what_is_changed_beside_factors_is_read(fields: Mapping[str, Any], whole: WholeSettings) -> None:
+    assert _parse(**fields).whole == whole
+    assert bool(whole) == (whole != WholeSettings())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("modules_to_save", "lm_head"),
+        ("modules_to_save", [1]),
+        ("modules_to_save", {"lm_head": True}),
+        ("trainable_token_indices", [-1]),
+        ("trainable_token_indices", [1, 1]),
+        ("trainable_token_indices", [1.0]),
+        ("trainable_token_indices", [True]),
+        ("trainable_token_indices", {"wte": 5}),
+        ("trainable_token_indices", {"wte": {"1": 1}}),
+        ("trainable_token_indices", "wte"),
+    ],
+)
+def test_names_and_tokens_are_lists(field: str, value: Any) -> None:
+    _refused("bad-config", field, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"base_digest": "sha256:0"}, {"kinds": {}}, {"base_digest": 1, "kinds": {}},
+     {"base_digest": "sha256:0", "kinds": {"a": ["vector"]}}, {"base_digest": "sha256:0", "kinds": {"a": "linear"}}],
+)  # fmt: skip
+def test_the_form_of_a_store_names_its_base_and_what_is_not_linear(more: Mapping[str, Any]) -> None:
+    _refused("bad-config", "base_digest", peft_type="SOUPMIX", **more)
+    assert _parse(peft_type="SOUPMIX", base_digest="sha256:0", kinds={"a": "vector"}).own.kinds == {"a": "vector"}
+    _refused("unknown-field", "base_digest", base_digest="sha256:0", kinds={"a": "vector"})
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:

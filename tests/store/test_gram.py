@@ -49,9 +49,9 @@ def test_an_inner_product_is_that_of_the_dense_deltas(one: Factors, other: Facto
     assert inner_product(one, other) == pytest.approx(expected, rel=1e-12, abs=1e-12 * scale)
 
 
-def test_a_delta_of_zero_has_no_norm_however_it_is_scaled() -> None:
+def test_a_delta_of_zero_has_no_norm_however_it_is_scaled(tiny_base: Base) -> None:
     empty = Factors(torch.ones(2, 7), torch.zeros(5, 2), 1e300)
-    assert norm_of({"up": empty}) == 0.0
+    assert norm_of({"up": empty}, tiny_base) == 0.0
 
 
 CASES: Mapping[str, Mapping[str, Any]] = {
@@ -137,7 +137,7 @@ def test_adding_multiplies_the_new_adapter_with_each_and_reads_the_base_once(
 ) -> None:
     multiplied, read = [], []
     base = replace(tiny_base, cache=tmp_path / "cache")
-    monkeypatch.setattr(adding, "products", lambda *two: multiplied.append(two) or products(*two))
+    monkeypatch.setattr(adding, "products", lambda *three: multiplied.append(three) or products(*three))
     monkeypatch.setattr(cache, "measured", lambda folder: read.append(folder) or measured(folder))
     for count, item in enumerate(folders.items(), start=1):
         multiplied.clear()

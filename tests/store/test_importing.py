@@ -432,15 +432,28 @@ def _nudged(saved: torch.Tensor) -> torch.Tensor:
     return saved
 
 
-@pytest.mark.parametrize("change", [_nudged, torch.zeros_like, lambda saved: saved.T.contiguous(), torch.flatten])
-def test_embeddings_that_changed_are_refused(
-    handmade: Handmade, tiny_base: Base, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor]
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(_nudged, None), (lambda saved: saved.T.contiguous(), "wrong-base"), (torch.flatten, "wrong-base"),
+     (lambda saved: torch.cat([saved + 1, saved]), "wrong-base"), (lambda saved: saved[1:].contiguous(), "wrong-base")],
+)  # fmt: skip
+def test_embeddings_that_changed_are_whole_weights_of_the_base(
+    handmade: Handmade,
+    tiny_base: Base,
+    tmp_path: Path,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    reason: str | None,
 ) -> None:
-    folder = handmade()
+    folder, notes = handmade(), list[Finding]()
     _with_embeddings(folder, tiny_base, change)
-    with pytest.raises(AdapterError, match="embedding") as caught:
-        Store(tmp_path / "store", create=True).add(folder, dimension="d", pole="p", base=tiny_base)
-    assert caught.value.reason == "embedding"
+    store = Store(tmp_path / "store", create=True)
+    if reason is None:
+        store.add(folder, dimension="d", pole="p", base=tiny_base, tell=notes.append)
+        assert [note.kind for note in notes] == ["whole"]
+    else:
+        with pytest.raises(AdapterError, match="of the base it must be") as caught:
+            store.add(folder, dimension="d", pole="p", base=tiny_base)
+        assert caught.value.reason == reason
 
 
 def test_a_full_model_is_no_adapter(tiny_base: Base) -> None:

@@ -52,8 +52,8 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
     ("fields", "sentence", "reason"),
     [
         (
-            {"use_dora": True},
-            f"c.json uses 'use_dora', which is more than factors of linear layers: {EXTRACT}",
+            {"use_qalora": True},
+            f"c.json uses 'use_qalora', which is more than factors of linear layers: {EXTRACT}",
             "unsupported",
         ),
         (
@@ -61,8 +61,11 @@ def test_of_a_config(raw: bytes, sentence: str, reason: str) -> None:
             "c.json uses 'layer_replication', which no change of weights says: train without it",
             "unsupported",
         ),
-        ({"bias": "all"}, f"c.json says bias = 'all'; soupmix supports 'none'; {EXTRACT}", "unsupported"),
-        ({"bias": "x" * 99}, f"c.json says bias = {'x' * 60!r}; soupmix supports 'none'; {EXTRACT}", "unsupported"),
+        (
+            {"bias": "x" * 99},
+            f"c.json says bias = {'x' * 60!r}; soupmix supports 'none' and 'all' and 'lora_only'",
+            "unsupported",
+        ),
         (
             {"task_type": ["x"]},
             "c.json says task_type = a list or object; soupmix supports 'CAUSAL_LM'",

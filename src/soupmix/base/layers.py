@@ -35,7 +35,7 @@ __all__ = [
     "weight_path",
 ]
 
-Kind = Literal["linear", "conv1d", "embedding", "matrix", "experts"]
+Kind = Literal["linear", "conv1d", "embedding", "matrix", "experts", "vector"]
 Lies = Literal["whole", "slice", "stacked", "converted", "nowhere"]
 
 _KEPT = 8
@@ -53,7 +53,8 @@ class Layer:
         path: its module's path in the model ("model.layers.0.self_attn.q_proj"); of a parameter that is not called `weight`, the
             path of the parameter.
         kind: "linear", "conv1d" (linear, with the weight the other way round), "embedding" (linear in one-hot tokens),
-            "matrix" (another module with a two-dimensional weight, such as a router) or "experts" (three dimensions).
+            "matrix" (another module with a two-dimensional weight, such as a router), "experts" (three dimensions) or "vector"
+            (one: a bias, a norm's weights; as a map of one input).
         outputs: its out-features.
         inputs: its in-features.
         experts: how many such maps there are in one weight; 1 unless the kind is "experts".
@@ -84,6 +85,8 @@ class Layer:
     @property
     def stored_shape(self) -> tuple[int, ...]:
         """The shape of the parameter in the model, and of its tensor where it lies whole."""
+        if self.kind == "vector":
+            return (self.outputs,)
         matrix = (self.inputs, self.outputs) if self.transposed else (self.outputs, self.inputs)
         return (self.experts, *matrix) if self.kind == "experts" else matrix
 
@@ -133,6 +136,15 @@ class LayerTable(Mapping[str, Layer]):
             for number in range(layer.experts)
         }
         return {**self.linear_shapes(), **experts}
+
+    def every_shape(self) -> Mapping[str, tuple[int, int]]:
+        """`shapes`, and those of embeddings and vectors that are no other layer's too."""
+        more = {
+            path: layer.shape
+            for path, layer in self.items()
+            if layer.kind in ("embedding", "vector") and layer.tied is None
+        }
+        return {**self.shapes(), **more}
 
     def parameters(self, layer: Layer, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
         """What becomes of the tensors of a layer when transformers loads them.
@@ -231,7 +243,7 @@ def _layer(
     transposed = kind in ("conv1d", "embedding") or (
         kind == "experts" and bool(getattr(module, "is_transposed", False))
     )
-    *experts, rows, columns = shape
+    *experts, rows, columns = shape if len(shape) > 1 else (*shape, 1)
     outputs, inputs = (columns, rows) if transposed else (rows, columns)
     return Layer(
         path,
@@ -284,6 +296,8 @@ def _kind(module: Any, name: str, dimensions: int) -> Kind | None:
     from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
+    if dimensions == 1:
+        return "vector"
     if dimensions == 3 and not isinstance(module, _ConvNd):
         return "experts"
     if name != "weight" or dimensions != 2:

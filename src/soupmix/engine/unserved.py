@@ -1,4 +1,4 @@
-"""Adapters that no row can have, as what they change is no linear layer that the model calls.
+"""Adapters that no row can have, as what they change is no linear layer that the model calls, or more than its factors say.
 
 They are merged into models of their own. The other adapters of their store are served.
 """
@@ -25,7 +25,7 @@ def unserved(model: Any, adapters: Sequence[Adapter], left: Collection[str]) -> 
     modules, found = dict(model.named_modules()), dict[str, Unserved]()
     odd = dict[str, Unserved | None]()  # a path is tried once
     for adapter in adapters:
-        for path in _without_pieces(adapter, found):
+        for path in _to_be_tried(adapter, found):
             if path not in odd:
                 odd[path] = _why(model, path, modules.get(path), left)
             if (why := odd[path]) is not None:
@@ -33,9 +33,11 @@ def unserved(model: Any, adapters: Sequence[Adapter], left: Collection[str]) -> 
     return found
 
 
-def _without_pieces(adapter: Adapter, found: dict[str, Unserved]) -> Iterator[str]:
-    """The layers of an adapter; none if it is of experts that lie in one weight, which is noted."""
-    if any(weight_path(path) != path for path in adapter.modules):
+def _to_be_tried(adapter: Adapter, found: dict[str, Unserved]) -> Iterator[str]:
+    """The layers of an adapter; none if it is of experts that lie in one weight, or of whole weights, which is noted."""
+    if adapter.whole:
+        found[adapter.name] = Unserved("whole weights, embeddings, biases or DoRA's lengths, which all rows share", "whole")
+    elif any(weight_path(path) != path for path in adapter.modules):
         found[adapter.name] = Unserved("experts, which lie in one weight and are no linear layers", "experts")
     else:
         yield from sorted(adapter.modules)

@@ -49,7 +49,7 @@ def write_adapter(
 
     Raises:
         RecipeError: `rank` is not positive, or the adapter would be of a rank that no store takes ("bad-rank"); the soup
-            changes experts that lie in one weight ("experts").
+            changes experts that lie in one weight ("experts"), or more than factors of linear layers say ("whole").
         OutputError: a value does not fit the dtype ("overflow").
     """
     common = _common_rank(modules, rank)
@@ -71,7 +71,7 @@ def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str
     """Which readers will not take the adapter that `write_adapter` would write, and what to do: one sentence each.
 
     Raises:
-        RecipeError: as `write_adapter` does ("bad-rank", "experts").
+        RecipeError: as `write_adapter` does ("bad-rank", "experts", "whole").
     """
     common, width = _common_rank(modules, rank), DTYPES[dtype].itemsize
     size = width * common * sum(sum(stack.shape) for stack in modules.values())
@@ -91,6 +91,14 @@ def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str
 
 def _common_rank(modules: Mapping[str, Stack], rank: int | None) -> int:
     """The largest rank that a module will have."""
+    whole = sorted(path for path, stack in modules.items() if stack.kind != "linear" or stack.gain is not None)
+    if whole:
+        others = f" and {len(whole) - 1} more" if len(whole) > 1 else ""
+        raise RecipeError(
+            f"the soup changes {whole[0]}{others} by more than factors of linear layers (embeddings, biases, norms or DoRA's "
+            "lengths), and a plain adapter holds no more: merge it into a model (--as model), or leave that adapter out",
+            reason="whole",
+        )
     experts = sorted(path for path in modules if weight_path(path) != path)
     if experts:
         raise RecipeError(

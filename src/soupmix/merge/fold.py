@@ -176,6 +176,8 @@ class Folding:
         merged = scratch.merged.take(len(stored), torch.float32).view(shape)
         B = patch.stack.B[block.first : block.first + len(weight)]
         soupmix_kernels.merge(weight, patch.stack.A, B, self._coefficients[patch.module], out=merged[None])
+        if (gain := patch.stack.gain) is not None:
+            merged.addcmul_(weight, gain if len(gain) == 1 else gain[block.first : block.first + len(weight)])
         rounded = buffer.take(len(stored), DTYPES[block.spec.dtype]).view(shape).copy_(merged)
         norms = torch.zeros(2, len(weight))
         torch.linalg.vector_norm(torch.sub(merged, weight, out=weight), dim=-1, out=norms[1])

@@ -160,7 +160,8 @@ def _as_stored(layer: Layer, stack: Stack) -> Stack:
     """The update of a layer the way round in which its weight lies."""
     if not layer.transposed:
         return stack
-    return replace(stack, A=stack.B.T.contiguous(), B=stack.A.T.contiguous())
+    gain = None if stack.gain is None else stack.gain.T.contiguous()
+    return replace(stack, A=stack.B.T.contiguous(), B=stack.A.T.contiguous(), gain=gain)
 
 
 def _untied(

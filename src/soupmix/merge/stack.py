@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from soupmix.public import public
+from soupmix.store.adapter import LayerForm
 
 __all__ = ["Stack", "compress", "distance", "frobenius", "one_thread"]
 
@@ -19,19 +20,23 @@ _THREADS = threading.Lock()
 @public
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """delta = (B * c) A with c = weights * scale, never formed.
+    """delta = (B * c) A with c = weights * scale, never formed; where an adapter is a DoRA, diag(gain) W besides.
 
     Attributes:
         A: [R, in] fp32.
         B: [out, R] fp32.
         weights: weight of every rank column's adapter [R] float64, in [0, 1].
         scale: scaling of every rank column's adapter [R] float64.
+        gain: how much of itself every output of the base's weight W gains [out, 1] fp32, or None: nothing.
+        kind: what the layer is, as `Factors.kind`.
     """
 
     A: Tensor
     B: Tensor
     weights: Tensor
     scale: Tensor
+    gain: Tensor | None = None
+    kind: LayerForm = "linear"
 
     @property
     def c(self) -> Tensor:

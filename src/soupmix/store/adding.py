@@ -47,11 +47,11 @@ def add_adapter(
     """Check, copy, compute the Gram matrices, write the manifest; see `Store.add`."""
     for word in (addition.name, addition.dimension, addition.pole, *addition.tags):
         check_name(word)
-    shapes = base.layers().shapes()
+    shapes, every = base.layers().shapes(), base.layers().every_shape()
     with open_source(folder, shapes, base) as source, exclusive(store):
         manifest = _current(store)
         _check_place(store, manifest, addition.name, base, force=force)
-        factors = source.files.factors(shapes)
+        factors = source.files.factors(shapes if source.files.settings().own is None else every)
         check_pieces(factors, base)
         entry = _entry(addition, source, factors, base)
         _check_new(store, manifest, entry)
@@ -113,7 +113,7 @@ def _entry(addition: Addition, source: Source, factors: Mapping[str, Factors], b
         "tensors_sha256": files.tensors.sha256,
         "base": base.label,
         "base_digest": base.digest,
-        "delta_norm": norm_of(factors),
+        "delta_norm": norm_of(factors, base),
     }
     return _valid(ManifestEntry, fields)
 
@@ -137,7 +137,7 @@ def _with_entry(
         other = factors if name == entry.name else load_entry(store, adapters[name]).modules
         modules |= set(map(weight_path, other))
         one, two = sorted([(entry.name, factors), (name, other)], key=itemgetter(0))
-        pairs[one[0], two[0]] = products(one[1], two[1])
+        pairs[one[0], two[0]] = products(one[1], two[1], base)
     gram = gram_of(sorted(adapters), modules, pairs)
     norm = _base_norm(base, gram.modules)
     return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)

@@ -52,7 +52,8 @@ def load_entry(store: Path, entry: ManifestEntry) -> Adapter:
                     f"(sha256 {found[file][:16]}..., not {sha256[:16]}...); restore it, or add the adapter again",
                     reason="digest-mismatch",
                 )
-        return Adapter(entry.name, entry.digest, entry.base_digest, MappingProxyType(dict(files.factors())))
+        factors, whole = MappingProxyType(dict(files.factors())), files.settings().own is not None
+        return Adapter(entry.name, entry.digest, entry.base_digest, factors, whole)
 
 
 def _is_blob(folder: Path) -> bool:

@@ -1,21 +1,29 @@
-"""Adapters in other forms than PEFT's, written anew in PEFT's: the same numbers under other names, some of them turned round."""
+"""Adapters in other forms than PEFT's, written anew in PEFT's: the same numbers under other names, some of them turned round.
+
+An adapter that changes more than factors of linear layers say is written in a form of the store's own: what every weight is
+changed by, as factors under PEFT's names, with a `peft_type` that PEFT refuses.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from soupmix.base import Layer
+from soupmix.base import Base, Layer
 from soupmix.base.layers import weight_path
 from soupmix.base.safetensors import StoredTensor
 from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 from soupmix.files import canonical_json
 from soupmix.sealed import Sealed
-from soupmix.store.config import EXTRACT, LoraSettings, check_alpha
+from soupmix.store.adapter import Factors
+from soupmix.store.config import EXTRACT, STORE_FORM, LoraSettings, check_alpha
+from soupmix.store.deltas import changed
 from soupmix.store.experts import by_expert
 from soupmix.store.names import TensorPart
-from soupmix.store.reader import check_dtype, factor_key, load_tensors, split_key
+from soupmix.store.reader import MAX_BYTES, check_dtype, factor_key, gain_key, load_tensors, split_key
+from soupmix.store.whole import Extra
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +98,8 @@ def rewritten(
     settings: LoraSettings | MlxSettings | None,
     stacked: Mapping[str, Layer],
     where: str,
+    extras: Sequence[Extra] = (),
+    base: Base | None = None,
 ) -> tuple[bytes, bytes]:
     """adapter_config.json and adapter_model.safetensors in PEFT's form.
 
@@ -98,9 +108,12 @@ def rewritten(
     Args:
         settings: what the config says; None if there is none, as of kohya, where alpha is the rank unless a tensor says it.
         stacked: weights of experts by the modules whose factors are of all experts at once.
+        extras: the other tensors of a PEFT adapter that count, whose changes are differences from this `base`.
 
     Raises:
-        AdapterError: a tensor holds no number ("not-finite"), or an alpha is no scaling ("bad-config").
+        AdapterError: a tensor holds no number ("not-finite"), an alpha is no scaling ("bad-config"), what would be written is
+            more than a store reads ("too-large"), or as `changed`.
+        BaseModelError: as `changed`.
     """
     import torch
     from safetensors.torch import save
@@ -108,7 +121,8 @@ def rewritten(
     factors: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
     said: dict[str, str] = {}
-    for key, tensor in load_tensors(tensors, where).items():
+    held = load_tensors(tensors, where)
+    for key, tensor in held.items():
         part = parts.get(key)
         if part is None:
             continue  # a weight of the base's own
@@ -121,8 +135,64 @@ def rewritten(
                 factors[factor_key(module, part.side)] = factor.contiguous()
                 said[module] = _said(part, settings, stacked)
     ranks = {module: _rank(factors, module) for module in sorted(said)}
-    scalings = _agreed(alphas, said, _alphas(said, ranks, settings), settings, where)
-    return _config(ranks, scalings, settings), save(factors, metadata={"format": "pt"})
+    alphas = dict(_agreed(alphas, said, _alphas(said, ranks, settings), settings, where))
+    if base is not None and isinstance(settings, LoraSettings):
+        scalings = {module: settings.scaling(rank, alphas[module]) for module, rank in ranks.items()}
+        before = _paired(factors, scalings, base, where)
+        after = changed(before, extras, held, base, where)
+        if any(each.kind != "linear" or each is not before.get(path) for path, each in after.items()):
+            return _in_store_form(after, settings, base, where)
+    return _config(ranks, alphas, settings), save(factors, metadata={"format": "pt"})
+
+
+def _paired(
+    factors: "Mapping[str, Tensor]", scalings: Mapping[str, float], base: Base, where: str
+) -> Mapping[str, Factors]:
+    """Module -> its factors, which fit the base."""
+    found, shapes = {}, base.layers().every_shape()
+    for module, scaling in scalings.items():
+        A, B = (factors.get(factor_key(module, side)) for side in "AB")
+        if A is None or B is None:
+            raise AdapterError(f"{where} has only one factor for {module}", reason="missing-factor")
+        outputs, inputs = shapes.get(module, (0, 0))
+        if A.dim() != 2 or B.dim() != 2 or A.shape[1] != inputs or B.shape != (outputs, A.shape[0]):
+            raise AdapterError(
+                f"{where} has factors of {module} that do not fit the base: A {list(A.shape)} must be [rank, {inputs}], B "
+                f"{list(B.shape)} [{outputs}, rank]",
+                reason="wrong-base",
+            )
+        kind = base.layers()[weight_path(module)].kind
+        found[module] = Factors(A, B, scaling, kind="embedding" if kind == "embedding" else "linear")
+    return found
+
+
+def _in_store_form(
+    changes: Mapping[str, Factors], settings: LoraSettings, base: Base, where: str
+) -> tuple[bytes, bytes]:
+    from safetensors.torch import save
+
+    tensors: dict[str, Tensor] = {}
+    for path, each in changes.items():
+        tensors |= {factor_key(path, "A"): each.A.contiguous(), factor_key(path, "B"): each.B.contiguous()}
+        tensors |= {} if each.gain is None else {gain_key(path): each.gain}
+    size = sum(each.numel() * each.element_size() for each in tensors.values())
+    if size > MAX_BYTES - (1 << 22):
+        raise AdapterError(
+            f"{where} changes weights of {size / 1e9:.1f} GB as they are, and a store reads {MAX_BYTES / 1e9:.1f} GB of an "
+            f"adapter at most: {EXTRACT}",
+            reason="too-large",
+        )
+    ranks = {path: each.rank for path, each in sorted(changes.items()) if each.kind != "vector"}
+    power = 0.5 if settings.rslora else 1.0
+    alphas = {path: changes[path].scaling * rank**power for path, rank in ranks.items()}
+    more = {
+        "peft_type": STORE_FORM,
+        "base_digest": base.digest,
+        "kinds": {path: each.kind for path, each in sorted(changes.items()) if each.kind != "linear"},
+    }
+    return _config(ranks, alphas, settings, (settings.rank, settings.alpha), more), save(
+        tensors, metadata={"format": "pt"}
+    )
 
 
 def _each(part: TensorPart, factor: "Tensor", stacked: Mapping[str, Layer]) -> "Iterable[tuple[str, Tensor]]":
@@ -182,11 +252,15 @@ def _agreed(
 
 
 def _config(
-    ranks: Mapping[str, int], alphas: Mapping[str, float], settings: LoraSettings | MlxSettings | None
+    ranks: Mapping[str, int],
+    alphas: Mapping[str, float],
+    settings: LoraSettings | MlxSettings | None,
+    usual: tuple[int, float] | None = None,
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> bytes:
     first = next(iter(ranks))
-    rank, alpha = ranks[first], alphas[first]
-    fields = {
+    rank, alpha = usual or (ranks[first], alphas[first])
+    fields: dict[str, object] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None if settings is None else settings.base,
@@ -200,7 +274,7 @@ def _config(
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    return canonical_json(fields)
+    return canonical_json(fields | dict(more))
 
 
 def _patterns(values: Mapping[str, Number], usual: Number) -> Mapping[str, Number]:

@@ -8,6 +8,7 @@ base.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
 
 from soupmix.base import Base, Layer
 from soupmix.base.layers import weight_path
@@ -15,7 +16,11 @@ from soupmix.base.squares import layer_square
 from soupmix.dtypes import TORCH
 from soupmix.errors import BaseModelError
 from soupmix.store.adapter import Factors
+from soupmix.store.deltas import matrix_of
 from soupmix.store.manifest import Gram
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Pair", "base_norm", "gram_of", "inner_product", "norm_of", "pairs_of", "products"]
 
@@ -33,20 +38,39 @@ def inner_product(one: Factors, other: Factors) -> float:
     return one.scaling * products.sum().item() * other.scaling
 
 
-def products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> Mapping[str, float]:
+def _gained(one: Factors, other: Factors, weight: "Tensor") -> float:
+    """What DoRA's gains g add to the inner product: <diag(g) W, other's delta>, and the other way round.
+
+    <diag(g) W, s B A> = s tr(B^T (diag(g) W A^T)), and <diag(g) W, diag(h) W> the squares of rows of W by g h.
+    """
+    both = [each.gain.double() if each.gain is not None else None for each in (one, other)]
+    parts = [
+        factors.scaling * (factors.B.double() * gain[:, None] * (weight @ factors.A.double().T)).sum().item()
+        for gain, factors in zip(both, (other, one), strict=True)
+        if gain is not None
+    ]
+    if both[0] is not None and both[1] is not None:
+        parts.append((both[0] * both[1] * weight.square().sum(1)).sum().item())
+    return math.fsum(parts)
+
+
+def products(one: Mapping[str, Factors], other: Mapping[str, Factors], base: Base) -> Mapping[str, float]:
     """Module -> the inner product of two adapters' deltas there, for the modules that both adapt, sorted.
 
-    All experts in one weight are one module here.
+    All experts in one weight are one module here. The base's weights are read where an adapter has gains.
     """
     found: dict[str, list[float]] = {}
     for module in sorted(one.keys() & other.keys()):
-        found.setdefault(weight_path(module), []).append(inner_product(one[module], other[module]))
+        parts = found.setdefault(weight_path(module), [])
+        parts.append(inner_product(one[module], other[module]))
+        if one[module].gain is not None or other[module].gain is not None:
+            parts.append(_gained(one[module], other[module], matrix_of(base, base.layers()[module])))
     return {module: math.fsum(parts) for module, parts in found.items()}
 
 
-def norm_of(adapter: Mapping[str, Factors]) -> float:
+def norm_of(adapter: Mapping[str, Factors], base: Base) -> float:
     """Frobenius norm of an adapter's whole delta, to ten digits."""
-    square = _rounded(math.fsum(products(adapter, adapter).values()))
+    square = _rounded(math.fsum(products(adapter, adapter, base).values()))
     return _rounded(math.sqrt(max(0.0, square)))
 
 

@@ -5,7 +5,7 @@ read is hashed as it was read; a store keeps these bytes, or what was written an
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,17 @@ from soupmix.store.reader import (
     CONFIG,
     MAX_BYTES,
     MAX_CONFIG,
+    PREFIX,
     TENSORS,
     AdapterFiles,
     check_layers,
+    check_plain,
     header_of,
+    is_gain,
     sealed_bytes,
 )
 from soupmix.store.unchanged import unchanged
+from soupmix.store.whole import Extra, embedding_parts, extras_of
 
 __all__ = ["CARD", "MAX_CARD", "PICKLED", "Source", "open_source", "read_adapter"]
 
@@ -72,7 +76,8 @@ class _Read:
     """What was read, before it is in any form: parts of the file by name of tensor, and what the config says, if any is there.
 
     `own` are tensors of the file that are the base's own, and so are neither in `slots` nor in `parts`. `stacked` are the weights
-    of experts by the modules whose factors are of all experts at once.
+    of experts by the modules whose factors are of all experts at once. `extras` are what a PEFT adapter changes beside factors of
+    linear layers, and `base` is the model that is changed so, or None.
     """
 
     folder: Path
@@ -84,6 +89,8 @@ class _Read:
     parts: Mapping[str, TensorPart]
     own: frozenset[str]
     stacked: Mapping[str, Layer]
+    extras: Sequence[Extra] = ()
+    base: Base | None = None
 
     @property
     def where(self) -> str:
@@ -92,8 +99,9 @@ class _Read:
     @property
     def kept(self) -> bool:
         """Whether the very bytes are kept."""
-        plain = isinstance(self.settings, LoraSettings) and not self.settings.targets.parameters
-        return plain and not self.own and in_peft_form(self.slots, self.parts)
+        if not isinstance(self.settings, LoraSettings) or self.settings.targets.parameters or self.settings.whole:
+            return False
+        return not self.own and not self.extras and in_peft_form(self.slots, self.parts)
 
 
 @contextmanager
@@ -116,10 +124,16 @@ def open_source(path: Path, shapes: Mapping[str, tuple[int, int]], base: Base | 
         with folder.sealed(name, cap=MAX_BYTES) as tensors:
             read = _understood(folder.path, name, config, settings, tensors, shapes, base)
             card, left = _card(folder)
-            said = None if settings is None else settings.base
+            files, said = _in_form(read), None if settings is None else settings.base
             others = () if base is None else beside(folder, said, base)
-            notes = (*_form_notes(read), *_target_notes(read, shapes), *left, *others)
-            yield Source(_in_form(read), card, notes, _origin(read))
+            notes = (
+                *_form_notes(read, files),
+                *_whole_notes(read, files),
+                *_target_notes(read, shapes),
+                *left,
+                *others,
+            )
+            yield Source(files, card, notes, _origin(read))
 
 
 def _settings(config: bytes, where: str) -> LoraSettings | MlxSettings:
@@ -156,18 +170,62 @@ def _understood(
 ) -> _Read:
     where = str(folder / name)
     slots = header_of(tensors, where)
+    if isinstance(settings, LoraSettings) and settings.own is not None:
+        return _of_store(folder, name, config, settings, tensors, slots, base)
+    if base is None and isinstance(settings, LoraSettings):
+        check_plain(settings, where)
     parts = parts_of(slots, paths, where)
     own = frozenset[str]() if base is None else unchanged(slots.keys() - parts.keys(), tensors, base, where)
     slots = {key: slot for key, slot in slots.items() if key not in own}
-    check_parts(slots, parts, where)
-    if not parts:
-        raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
     if base is not None:
         check_layers(sorted({part.module for part in parts.values()}), base.layers(), where)
+    extras: Sequence[Extra] = ()
+    embedded: Mapping[str, TensorPart] = {}
+    if base is not None and isinstance(settings, LoraSettings):
+        rest = {key: slot for key, slot in slots.items() if key not in parts}
+        embedded = embedding_parts(rest, base.layers(), where)
+        parts = {**parts, **embedded}
+        modules = {part.module for part in parts.values()}
+        extras = extras_of(
+            {key: rest[key] for key in rest if key not in embedded}, settings.whole, base, modules, where
+        )
+    counted = {extra.key for extra in extras}
+    check_parts({key: slot for key, slot in slots.items() if key not in counted}, parts, where)
+    if not parts:
+        raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
     if config is None and not _says_its_scaling(parts):
         raise AdapterError(f"{folder / CONFIG} is missing", reason="missing")
     stacked = _stacked(slots, parts, settings, base, where)
-    return _Read(folder, name, config, settings, tensors, slots, parts, own, stacked)
+    more = base if extras or embedded else None
+    return _Read(folder, name, config, settings, tensors, slots, parts, own, stacked, extras, more)
+
+
+def _of_store(
+    folder: Path,
+    name: str,
+    config: bytes | None,
+    settings: LoraSettings,
+    tensors: Sealed,
+    slots: Mapping[str, StoredTensor],
+    base: Base | None,
+) -> _Read:
+    """What another store holds of an adapter with whole weights, whose base is known by its digest."""
+    where, form = str(folder / name), settings.own
+    if base is None or form is None or base.digest != form.base_digest:
+        raise AdapterError(
+            f"{where} is how a store holds whole weights, by how much they differ from those of one base, and this is another: "
+            "add the adapter that was trained",
+            reason="wrong-base",
+        )
+    layers, shapes = base.layers(), base.layers().every_shape()
+    slots = {key: slot for key, slot in slots.items() if not is_gain(key)}
+    parts = parts_of(slots, shapes, where)
+    check_parts(slots, parts, where)
+    for module in sorted({part.module for part in parts.values()}):
+        kind = layers[weight_path(module)].kind if module in shapes else "linear"
+        if form.kinds.get(module, kind) != kind or (kind in ("embedding", "vector")) != (module in form.kinds):
+            raise AdapterError(f"{where} takes {module} of the base for what it is not", reason="wrong-base")
+    return _Read(folder, name, config, settings, tensors, slots, parts, frozenset(), {})
 
 
 def _stacked(
@@ -197,7 +255,9 @@ def _says_its_scaling(parts: Mapping[str, TensorPart]) -> bool:
 def _in_form(read: _Read) -> AdapterFiles:
     if read.kept and read.config is not None:
         return AdapterFiles(read.folder, read.config, _sha256(read.config), read.tensors, read.name)
-    config, tensors = rewritten(read.tensors, read.parts, read.settings, read.stacked, read.where)
+    config, tensors = rewritten(
+        read.tensors, read.parts, read.settings, read.stacked, read.where, read.extras, read.base
+    )
     return AdapterFiles(read.folder, config, _sha256(config), sealed_bytes(tensors), read.name)
 
 
@@ -215,7 +275,7 @@ def _card(folder: SourceFolder) -> tuple[bytes | None, tuple[Finding, ...]]:
     return folder.read(CARD, cap=MAX_CARD), ()
 
 
-def _form_notes(read: _Read) -> Iterator[Finding]:
+def _form_notes(read: _Read, files: AdapterFiles) -> Iterator[Finding]:
     if read.own:
         yield Finding(
             "unchanged",
@@ -223,7 +283,8 @@ def _form_notes(read: _Read) -> Iterator[Finding]:
             f"{read.name} also holds weights that are the base's own, as {min(read.own)}: they are left out, and so are "
             "any rows of theirs for tokens that the base does not have",
         )
-    if not in_peft_form(read.slots, read.parts) or not isinstance(read.settings, LoraSettings):
+    other = not in_peft_form(read.slots, read.parts) or not isinstance(read.settings, LoraSettings)
+    if other and files.settings().own is None:
         form = {MlxSettings: "MLX-LM's", LoraSettings: "PEFT's under other names"}.get(type(read.settings), "kohya's")
         yield Finding(
             "rewritten",
@@ -242,6 +303,27 @@ def _form_notes(read: _Read) -> Iterator[Finding]:
         yield Finding(
             "rounded", read.name, f"{read.name} is stored as F64; the store holds it as F32, as PEFT loads it"
         )
+
+
+def _whole_notes(read: _Read, files: AdapterFiles) -> Iterator[Finding]:
+    if files.settings().own is not None:
+        paths = sorted({extra.layer.path for extra in read.extras} | {part.module for part in read.parts.values()})
+        yield Finding(
+            "whole",
+            read.name,
+            f"{read.name} changes more than factors of linear layers say, as of {paths[0]}: the store holds by how much its "
+            "weights differ from the base's. They are merged into a model (--as model), and no request can have them",
+        )
+    if isinstance(read.settings, LoraSettings):
+        held = [*(extra.layer.parameter for extra in read.extras), *(key.removeprefix(PREFIX) for key in read.own)]
+        for said in (*read.settings.whole.saved, *filter(None, read.settings.whole.tokens)):
+            if not any(f".{said}." in f".{name}" for name in held):
+                yield Finding(
+                    "no-factors",
+                    read.name,
+                    f"adapter_config.json says that {said[:120]!a} was trained as a whole, and {read.name} holds nothing of it: "
+                    "no change there",
+                )
 
 
 def _target_notes(read: _Read, base: Iterable[str]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from soupmix.base.safetensors import HeaderError, StoredTensor, parse_header
 from soupmix.dtypes import WORDS
 from soupmix.errors import AdapterError
 from soupmix.sealed import Sealed, read_sealed, sealed
-from soupmix.store.adapter import Factors
+from soupmix.store.adapter import Factors, LayerForm
 from soupmix.store.config import EXTRACT, LoraSettings, parse_config
 from soupmix.store.names import MAX_KEY
 
@@ -34,8 +34,11 @@ __all__ = [
     "AdapterFiles",
     "check_dtype",
     "check_layers",
+    "check_plain",
     "factor_key",
+    "gain_key",
     "header_of",
+    "is_gain",
     "load_tensors",
     "open_adapter",
     "sealed_bytes",
@@ -50,9 +53,9 @@ PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _MAX_HEADER = 4 << 20
 _MOST_FACTORS = 50_000
 PREFIX = "base_model.model."
-_KEY = re.compile(
-    r"base_model\.model\.(?P<module>\w+(?:\.\w+)*(?:\[\d{1,6}\])?)\.lora_(?P<side>[AB])\.weight", re.ASCII
-)
+_MODULE = r"base_model\.model\.(?P<module>\w+(?:\.\w+)*(?:\[\d{1,6}\])?)"
+_KEY = re.compile(_MODULE + r"\.lora_(?P<side>[AB])\.weight", re.ASCII)
+_GAIN = re.compile(_MODULE + r"\.gain", re.ASCII)
 _EMBEDDING = re.compile(r"lora_embedding_|(^|\.)(embed_tokens|wte|lm_head)\.weight$", re.ASCII)
 
 
@@ -88,11 +91,12 @@ class AdapterFiles:
         """Module path -> factors, sorted by path, in the dtypes of the file; every check of this room has passed.
 
         Args:
-            shapes: module path -> (out, in) of the base model's linear layers; None skips the comparison, which is
-                for adapters whose digests are already known.
+            shapes: module path -> (out, in) of the base model's layers; None skips the comparison, which is for adapters
+                whose digests are already known.
 
         Raises:
-            AdapterError: reason "rank", "wrong-base", "not-finite", or those of `parse_config`.
+            AdapterError: reason "rank", "wrong-base", "not-finite", "unsupported" (only with its base it is known what it
+                changes), or those of `parse_config`.
         """
         where = str(self.folder / self.name)
         settings = self.settings()
@@ -102,12 +106,17 @@ class AdapterFiles:
                 "to a store with its base",
                 reason="unsupported",
             )
-        found = _factor_shapes(header_of(self.tensors, where), where)
-        layout = settings.layout(found)
+        check_plain(settings, where)
+        slots, kinds = header_of(self.tensors, where), {} if settings.own is None else settings.own.kinds
+        gains = {} if settings.own is None else _gains(slots)
+        found = _factor_shapes({key: slot for key, slot in slots.items() if key not in gains}, where)
+        layout = settings.layout(each for each in found if kinds.get(each) != "vector")
+        layout = {each: layout.get(each, (1, 1.0)) for each in found}
         _check_ranks(found, layout, where)
+        _check_gains(gains, slots, found, where)
         if shapes is not None:
             _check_shapes(found, shapes, where)
-        return _load(self.tensors, layout, where)
+        return _load(self.tensors, layout, kinds, where)
 
 
 @contextmanager
@@ -150,6 +159,17 @@ def _entries(folder: Path) -> list[Path]:
         raise AdapterError(f"there is no adapter folder {folder}", reason="missing") from None
     except OSError as error:
         raise AdapterError(f"adapter folder {folder} cannot be read: {error.strerror}", reason="unreadable") from None
+
+
+def check_plain(settings: LoraSettings, where: str) -> None:
+    """Refuse what is changed beside factors of layers, where there is no base that says by how much (reason "unsupported")."""
+    if settings.whole:
+        raise AdapterError(
+            f"{where} changes whole weights, embeddings, biases or lengths of outputs ({CONFIG}: modules_to_save, "
+            "trainable_token_indices, bias, lora_bias or use_dora), and only its base says by how much: add it to a store with "
+            "its base",
+            reason="unsupported",
+        )
 
 
 def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[int, float]], where: str) -> None:
@@ -208,10 +228,40 @@ def _check_shapes(found: Mapping[str, _FactorShapes], shapes: Mapping[str, tuple
             )
 
 
-def _load(content: Sealed, layout: Mapping[str, tuple[int, float]], where: str) -> Mapping[str, Factors]:
+def _gains(slots: Mapping[str, StoredTensor]) -> Mapping[str, str]:
+    """Key of every gain -> its module."""
+    return {key: match["module"] for key in filter(is_gain, slots) if (match := _GAIN.fullmatch(key))}
+
+
+def is_gain(key: str) -> bool:
+    """Whether a name is that of a gain, in the form of a store."""
+    return len(key) <= MAX_KEY and _GAIN.fullmatch(key) is not None
+
+
+def _check_gains(
+    gains: Mapping[str, str], slots: Mapping[str, StoredTensor], found: Mapping[str, _FactorShapes], where: str
+) -> None:
+    for key, module in gains.items():
+        check_dtype(key, slots[key].dtype, ("F32",), where)
+        if module not in found or slots[key].shape != (found[module].outputs,):
+            raise AdapterError(
+                f"{where} holds {key[:120]!a} of shape {list(slots[key].shape)}, which fits no factors of {module}",
+                reason="shape",
+            )
+
+
+def _load(
+    content: Sealed, layout: Mapping[str, tuple[int, float]], kinds: Mapping[str, LayerForm], where: str
+) -> Mapping[str, Factors]:
     tensors = load_tensors(content, where)
     return {
-        module: Factors(tensors[factor_key(module, "A")], tensors[factor_key(module, "B")], scaling)
+        module: Factors(
+            tensors[factor_key(module, "A")],
+            tensors[factor_key(module, "B")],
+            scaling,
+            tensors.get(gain_key(module)),
+            kinds.get(module, "linear"),
+        )
         for module, (_, scaling) in layout.items()
     }
 
@@ -242,6 +292,11 @@ def load_tensors(content: Sealed, where: str) -> dict[str, "torch.Tensor"]:
 def factor_key(module: str, side: str) -> str:
     """The name PEFT gives factor "A" or "B" of a module of a causal language model."""
     return f"{PREFIX}{module}.lora_{side}.weight"
+
+
+def gain_key(module: str) -> str:
+    """The name of what every output of a module's weight gains, in the form of a store."""
+    return f"{PREFIX}{module}.gain"
 
 
 def header_of(content: Sealed, where: str) -> Mapping[str, StoredTensor]:

@@ -1,7 +1,7 @@
 """Weights saved beside factors that are the base's own: PEFT saves embeddings and head whenever a vocabulary was resized.
 
 They change nothing, so they are left out. Rows for tokens that the base does not have count as nothing either: a soup runs with
-the base's vocabulary. Whatever else differs, in one value, is a change, and is not for here.
+the base's vocabulary. Whatever else differs, in one value, is a change; see `soupmix.store.whole`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from soupmix.store.reader import PREFIX, load_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["unchanged"]
+__all__ = ["row_blocks", "unchanged"]
 
 _BLOCK = 8 << 20
 _WEIGHT = ".weight"
@@ -55,12 +55,16 @@ def _same(saved: "Tensor", info: TensorInfo) -> bool:
     if rough or saved.dim() != 2 or saved.shape[1] != info.shape[1]:
         return False
     rows = min(saved.shape[0], info.shape[0])
-    blocks = _rows(info, rows)
+    blocks = row_blocks(info, rows)
     return rows > 0 and all(block.to(saved.dtype).equal(saved[at : at + len(block)]) for at, block in blocks)
 
 
-def _rows(info: TensorInfo, most: int) -> "Iterator[tuple[int, Tensor]]":
-    """The first rows of a weight of the base, block by block, with the number of the first row in each."""
+def row_blocks(info: TensorInfo, most: int) -> "Iterator[tuple[int, Tensor]]":
+    """The first rows of a tensor of the base, block by block, with the number of the first row in each; a vector's are numbers.
+
+    Raises:
+        BaseModelError: the file was cut short ("truncated").
+    """
     import torch
 
     size = (info.end - info.start) // info.shape[0]

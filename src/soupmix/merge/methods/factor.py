@@ -26,9 +26,16 @@ def stack(path: str, parts: Parts) -> Stack:
     """(sum_k w_k sqrt(s_k) B_k) (sum_k w_k sqrt(s_k) A_k), of the rank that all parts have.
 
     Raises:
-        AdapterError: the ranks differ ("rank-mismatch"), or a scaling is negative ("negative-scaling").
+        AdapterError: the ranks differ ("rank-mismatch"), a scaling is negative ("negative-scaling"), or there is more than
+            factors ("whole").
     """
     for name, _, factors in parts:
+        if factors.gain is not None or factors.kind != "linear":
+            raise AdapterError(
+                f"method factor adds the factors themselves, and {name} changes {path} by more than factors of a linear layer: "
+                f"use method {DEFAULT}",
+                reason="whole",
+            )
         if factors.rank != parts[0][2].rank:
             raise AdapterError(
                 f"method factor adds the factors themselves, so all ranks must be equal; at {path} {parts[0][0]} has "
