@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "llama3": {
         "plain": {"target_modules": ["q_proj", "down_proj"]},
         "head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+        "output": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
         "module": {"target_modules": ["v_proj"], "modules_to_save": ["mlp", "norm"]},
         "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": ROWS, "lm_head": [7]}},
         "embedding": {"target_modules": ["q_proj", "embed_tokens"], "rank_pattern": {"embed_tokens": 3}},
@@ -139,7 +140,7 @@ def test_at_weight_1_a_model_is_what_peft_merges(
 def test_a_soup_adds_tuned_minus_base_by_weight(case: Callable[[str], Case], family: str, tmp_path: Path) -> None:
     """Each at a weight of its own, several on one weight of the base, DoRA too."""
     made = case(family)
-    weights = dict(zip(KINDS[family], (0.4, 0.9, 0.25, 0.7, 0.55, 0.3), strict=False))
+    weights = dict(zip(KINDS[family], (0.4, 0.9, 0.5, 0.25, 0.7, 0.55, 0.3), strict=False))
     _soup(made, weights).save_model(tmp_path / "out", base=made.base)
     ours, plain = (dict(_model(folder).named_parameters()) for folder in (tmp_path / "out", made.base.folder))
     for path, delta in made.deltas(weights).items():
@@ -184,16 +185,27 @@ def test_half_precision_rounds_once_and_shards_are_found(tmp_path: Path, dtype: 
 def test_what_is_told_and_what_a_plain_adapter_cannot_carry(case: Callable[[str], Case], tmp_path: Path) -> None:
     made = case("llama3")
     assert {kind: [note.kind for note in notes] for kind, notes in made.notes.items()} == {
-        "plain": [], "head": ["whole"], "module": ["whole"], "tokens": ["whole"], "embedding": ["unchanged", "whole"],
+        "plain": [], "head": ["whole"], "output": ["whole"], "module": ["whole"], "tokens": ["whole"], "embedding": ["unchanged", "whole"],
         "dora": ["whole"],
     }  # fmt: skip
-    for kind, path in {"head": "model.embed_tokens", "module": "input_layernorm", "dora": "self_attn.q_proj"}.items():
+    for kind, path in {"head": "model.embed_tokens", "module": "input_layernorm", "dora": "mlp.down_proj"}.items():
         with pytest.raises(RecipeError, match=rf"{path}.*--as model") as refused:
             _soup(made, {"plain": 0.5, kind: 0.5}).save_adapter(tmp_path / "out")
         assert refused.value.reason == "whole"
     with pytest.raises(AdapterError, match=r"method factor.*use method delta") as kept:
         merge(made.store, Policy.open(made.store).clamp({"module": 1}), method="factor")
     assert kept.value.reason == "whole"
+
+
+def test_a_whole_linear_layer_is_a_plain_adapter_of_full_rank(case: Callable[[str], Case], tmp_path: Path) -> None:
+    made, soup = case("llama3"), {"output": 1}
+    saved = _soup(made, soup).save_adapter(tmp_path / "out")
+    assert saved.errors["total"].total < 1e-6
+    model = PeftModel.from_pretrained(_model(made.base.folder), tmp_path / "out").double().merge_and_unload()
+    exact = made.merged("output")
+    for path, parameter in model.named_parameters():
+        assert (parameter.data - exact[path]).norm() < 2e-7 * exact[path].norm(), path
+    assert _soup(made, soup).save_adapter(tmp_path / "cut", rank=8).errors["truncation"].total > 0.1
 
 
 def test_a_row_without_it_is_served_and_one_with_it_refused(case: Callable[[str], Case]) -> None:

@@ -36,7 +36,9 @@ def unserved(model: Any, adapters: Sequence[Adapter], left: Collection[str]) -> 
 def _to_be_tried(adapter: Adapter, found: dict[str, Unserved]) -> Iterator[str]:
     """The layers of an adapter; none if it is of experts that lie in one weight, or of whole weights, which is noted."""
     if adapter.whole:
-        found[adapter.name] = Unserved("whole weights, embeddings, biases or DoRA's lengths, which all rows share", "whole")
+        found[adapter.name] = Unserved(
+            "whole weights, embeddings, biases or DoRA's lengths, which all rows share", "whole"
+        )
     elif any(weight_path(path) != path for path in adapter.modules):
         found[adapter.name] = Unserved("experts, which lie in one weight and are no linear layers", "experts")
     else:
