@@ -184,10 +184,8 @@ def test_half_precision_rounds_once_and_shards_are_found(tmp_path: Path, dtype: 
 
 def test_what_is_told_and_what_a_plain_adapter_cannot_carry(case: Callable[[str], Case], tmp_path: Path) -> None:
     made = case("llama3")
-    assert {kind: [note.kind for note in notes] for kind, notes in made.notes.items()} == {
-        "plain": [], "head": ["whole"], "output": ["whole"], "module": ["whole"], "tokens": ["whole"], "embedding": ["unchanged", "whole"],
-        "dora": ["whole"],
-    }  # fmt: skip
+    told = {kind: [note.kind for note in notes] for kind, notes in made.notes.items()}
+    assert told == {key: ["whole"] for key in KINDS["llama3"]} | {"plain": [], "embedding": ["unchanged", "whole"]}
     for kind, path in {"head": "model.embed_tokens", "module": "input_layernorm", "dora": "mlp.down_proj"}.items():
         with pytest.raises(RecipeError, match=rf"{path}.*--as model") as refused:
             _soup(made, {"plain": 0.5, kind: 0.5}).save_adapter(tmp_path / "out")
