@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 __all__ = [
     "FLOATS",
     "check_coefficients",
+    "check_delta",
     "check_device",
     "check_merge",
     "check_no_gradient",
@@ -43,6 +44,19 @@ def check_coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor,
     if not (weights.dtype == lo.dtype == hi.dtype == scale.dtype == torch.float32 and columns.dtype == torch.int32):
         raise TypeError(f"coefficients needs columns in int32 and all else in float32; got {_dtypes(given)}")
     check_device(given)
+
+
+def check_delta(A: Tensor, B: Tensor, c: Tensor) -> None:
+    """Raise ValueError, TypeError or RuntimeError where the factors and coefficients of one person do not fit each other."""
+    given = {"A": A, "B": B, "c": c}
+    if not (A.dim() == B.dim() == c.dim() == 2 and A.shape[0] == B.shape[1] == c.shape[1] and c.shape[0] == 1):
+        raise ValueError(f"a delta needs A [R, in], B [out, R] and c [1, R], of one person; got {_shapes(given)}")
+    if not (A.dtype == B.dtype and A.dtype in FLOATS.values() and c.dtype == torch.float32):
+        raise TypeError(
+            f"a delta needs A and B of one dtype, fp32, fp16 or bf16, and c in float32; got {_dtypes(given)}"
+        )
+    check_device(given)
+    check_no_gradient("a delta", given)
 
 
 def check_merge(out: Tensor | None, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:

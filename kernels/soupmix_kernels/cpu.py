@@ -10,7 +10,17 @@ from torch import Tensor
 
 from soupmix_kernels.rows_apart import inner_step, whole, widen
 
-__all__ = ["CpuRows", "FactorViews", "add_soup", "coefficients", "factor_views", "gather", "merge_into", "soup_into"]
+__all__ = [
+    "CpuRows",
+    "FactorViews",
+    "add_soup",
+    "coefficients",
+    "factor_views",
+    "factors_of",
+    "gather",
+    "merge_into",
+    "soup_into",
+]
 
 
 class _Scratch(threading.local):
@@ -57,10 +67,17 @@ def coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor, scale
 def merge_into(out: Tensor, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:
     """out [people, out, in] = W + (B * c) A: one product per person, accumulated in fp32 and rounded once by BLAS."""
     for row, mine in zip(c, out, strict=True):
-        live = row != 0
-        a, b, factor = (A, B, row) if bool(live.all()) else (A[live], B[:, live], row[live])
-        inner = whole(b.shape[1], W.dtype, W.device)
-        torch.addmm(W, widen((b * factor).to(W.dtype), inner), widen(a.t(), inner).t(), out=mine)
+        left, right = factors_of(A, B, row)
+        torch.addmm(W, left, right, out=mine)
+
+
+def factors_of(A: Tensor, B: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """B * c [out, columns] and A [columns, in] of one person, c [R] fp32: without columns of coefficient 0, filled with zeros."""
+    live = c != 0
+    if not bool(live.all()):
+        A, B, c = A[live], B[:, live], c[live]
+    inner = whole(B.shape[1], A.dtype, A.device)
+    return widen((B * c).to(A.dtype), inner), widen(A.t(), inner).t()
 
 
 class CpuRows(NamedTuple):

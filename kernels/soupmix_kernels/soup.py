@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from soupmix_kernels import cpu
-from soupmix_kernels.checks import check_rows
+from soupmix_kernels.checks import check_delta, check_merge, check_no_gradient, check_rows
 from soupmix_kernels.ops import backend_for
 from soupmix_kernels.pool import Coefficients, Pool
 from soupmix_kernels.sealing import sealed
 
-__all__ = ["RowCoefficients", "merge", "merge_", "soup_linear_", "soup_linear_factor_"]
+__all__ = ["Delta", "RowCoefficients", "merge", "merge_", "merge_rows_", "soup_linear_", "soup_linear_factor_"]
 
 
 @sealed
@@ -64,6 +64,43 @@ class RowCoefficients:
         return f"RowCoefficients({len(self.rows)} rows of {people} people, {columns} columns, on {self.values.device})"
 
 
+@sealed
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """`(B * c) A` of one person, for `merge_rows_`: what does not depend on the rows is done once.
+
+    Args:
+        A: [R, in] and B: [out, R] of one dtype: fp32, fp16 or bf16. They must not change as long as this is used.
+        coefficients: of one person over the R columns. A column of coefficient zero is left out, whatever it holds.
+
+    Attributes:
+        values: the coefficients as a tensor [1, R] fp32.
+        factors: B * c and A as the CPU multiplies them, or None where another backend computes.
+
+    Raises:
+        TypeError: `coefficients` is no `Coefficients`, or a dtype is another. ValueError: shapes do not fit; several people.
+        RuntimeError: a gradient would have to pass through.
+    """
+
+    A: Tensor
+    B: Tensor
+    coefficients: InitVar[Coefficients]
+    values: Tensor = field(init=False)
+    factors: tuple[Tensor, Tensor] | None = field(init=False)
+
+    def __post_init__(self, coefficients: Coefficients) -> None:
+        values = _values(coefficients)
+        check_delta(self.A, self.B, values)
+        here = values.device.type == "cpu" and backend_for(values.device) == "torch"
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "factors", cpu.factors_of(self.A, self.B, values[0]) if here else None)
+
+    def __repr__(self) -> str:
+        """Such as "Delta(rank 4, 13 -> 17, on cpu)"."""
+        return f"Delta(rank {len(self.A)}, {self.A.shape[1]} -> {len(self.B)}, on {self.A.device})"
+
+
 def merge(W: Tensor, A: Tensor, B: Tensor, c: Coefficients, out: Tensor | None = None) -> Tensor:
     """`W + (B * c) A` for every person in one pass over W: accumulated in fp32, rounded once.
 
@@ -89,6 +126,34 @@ def merge(W: Tensor, A: Tensor, B: Tensor, c: Coefficients, out: Tensor | None =
 def merge_(W: Tensor, A: Tensor, B: Tensor, c: Coefficients) -> Tensor:
     """`merge` for one person, into W itself. Raises ValueError for more than one."""
     torch.ops.soupmix.merge_(W, A, B, _values(c))
+    return W
+
+
+def merge_rows_(W: Tensor, delta: Delta, first: int = 0) -> Tensor:
+    """`merge_` for some rows of a weight: W [rows, in] += rows `first` to `first + rows` of the delta, rounded once.
+
+    Args:
+        W: of the dtype of the delta's factors; modified.
+
+    Returns:
+        W. Its bits are those of `merge_`, as long as BLAS sums few rows as it sums many.
+
+    Raises:
+        TypeError: `delta` is no `Delta`, or W has another dtype.
+        ValueError: the delta has no such rows, W has another shape, or lies over the factors.
+        RuntimeError: a gradient would have to pass through.
+    """
+    if type(delta) is not Delta:
+        raise TypeError(f"rows are merged with a Delta, not with {type(delta).__name__}: it is made of Coefficients")
+    rows = slice(first, first + len(W))
+    if not 0 <= first <= rows.stop <= len(delta.B):
+        raise ValueError(f"rows {first} to {rows.stop} were asked of a delta of {len(delta.B)} rows")
+    if delta.factors is None:
+        torch.ops.soupmix.merge_(W, delta.A, delta.B[rows], delta.values)
+    else:
+        check_no_gradient("merge_rows_", {"W": W})
+        check_merge(W[None], W, delta.A, delta.B[rows], delta.values)
+        W.addmm_(delta.factors[0][rows], delta.factors[1])
     return W
 
 

@@ -105,6 +105,23 @@ def test_row_coefficients_on_another_backend_go_through_the_op(monkeypatch: pyte
     assert torch.equal(kernels.soup_linear_(y, x, made, of_rows), expected)
 
 
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_are_merged_as_the_whole_is(backend: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUPMIX_KERNELS", backend)
+    made, W = pool(dtype=dtype), torch.randn(17, 13).to(dtype)
+    A, B = made.A[:16].clone(), made.B[:17]
+    A[4:8] = torch.nan  # of the adapter whose coefficient is zero
+    weights, lo, hi = torch.tensor([[0.7, 0.0]]), torch.zeros(2), torch.ones(2)
+    c = kernels.coefficients(weights, lo, hi, made.columns[:16], made.scale[:16])
+    delta, expected = kernels.Delta(A, B, c), kernels.merge(W, A, B, c)[0]
+    assert expected.isfinite().all()
+    assert not torch.equal(expected, W)
+    parts = [kernels.merge_rows_(W[a:b].clone(), delta, a) for a, b in ((0, 8), (8, 17), (17, 17))]
+    assert torch.equal(torch.cat(parts), expected)
+    assert (delta.factors is None) == (backend == "reference")
+
+
 def test_what_is_printed_is_one_line_without_tensors() -> None:
     made = pool()
     c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))
@@ -113,6 +130,8 @@ def test_what_is_printed_is_one_line_without_tensors() -> None:
     assert repr(c) == "Coefficients(3 people, 32 columns, on cpu)"
     rows = kernels.RowCoefficients(c, torch.zeros(4, dtype=torch.int32))
     assert repr(rows) == "RowCoefficients(4 rows of 3 people, 32 columns, on cpu)"
+    mine = kernels.coefficients(torch.ones(1, 2), torch.zeros(2), torch.ones(2), made.columns[:16], made.scale[:16])
+    assert repr(kernels.Delta(made.A[:16], made.B[:17], mine)) == "Delta(rank 16, 13 -> 17, on cpu)"
 
 
 def test_which_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:

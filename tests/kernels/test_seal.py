@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import soupmix_kernels as kernels
-from soupmix_kernels import Coefficients, Part, Pool, RowCoefficients
+from soupmix_kernels import Coefficients, Delta, Part, Pool, RowCoefficients
 
 ROWS = torch.zeros(1, dtype=torch.int32)
 
@@ -95,6 +95,35 @@ WAYS_OF_ROWS: dict[str, Callable[[], Any]] = {
 }
 
 
+def delta() -> Delta:
+    return Delta(pool().A, pool().B, clamped())
+
+
+def delta_of_a_subclass() -> Any:
+    class Lenient(Delta):  # type: ignore[misc]
+        def __post_init__(self, coefficients: Any) -> None:
+            object.__setattr__(self, "values", coefficients)
+            object.__setattr__(self, "factors", (self.B * coefficients, self.A))
+
+    return Lenient(pool().A, pool().B, large()["values"])  # type: ignore[arg-type]
+
+
+def delta_look_alike(kind: Callable[..., Any] = SimpleNamespace) -> Any:
+    A, B, values = pool().A, pool().B, large()["values"]
+    return kind(A=A, B=B, values=values, factors=(B * values, A))
+
+
+WAYS_OF_DELTAS: dict[str, Callable[[], Any]] = {
+    "constructor": lambda: Delta(pool().A, pool().B, large()["values"]),  # type: ignore[arg-type]
+    "subclass": delta_of_a_subclass,
+    "another class of the same names": delta_look_alike,
+    "__setstate__": lambda: delta_look_alike(lambda **said: from_state(Delta, *said.values())),
+    "a made one, and its constructor": lambda: begun_anew(delta(), pool().A, pool().B, large()["values"]),
+    "replace": lambda: replace(delta(), coefficients=large()["values"]),
+    "pickle": lambda: pickle.loads(pickle.dumps(delta())),
+}
+
+
 def added(c: Any) -> float:
     """The largest that a layer adds by these."""
     return kernels.soup_linear_(torch.zeros(1, 8), torch.ones(1, 32), pool(), c).max().item()
@@ -103,6 +132,10 @@ def added(c: Any) -> float:
 def merged(c: Any) -> float:
     """The largest that a merge by these gives."""
     return kernels.merge(torch.zeros(8, 32), pool().A, pool().B, c).max().item()
+
+
+def merged_by(delta: Any) -> float:
+    return kernels.merge_rows_(torch.zeros(8, 32), delta).max().item()
 
 
 def largest(use: Callable[[], float]) -> float:
@@ -117,7 +150,7 @@ def test_what_is_clamped_passes() -> None:
     made = clamped()
     assert copy.copy(made) is copy.deepcopy(made) is made
     assert added(RowCoefficients(made, ROWS)) == 16 * 32
-    assert merged(made) == 16
+    assert merged(made) == merged_by(delta()) == 16
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -129,3 +162,8 @@ def test_no_public_way_gives_coefficients(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS_OF_ROWS)
 def test_no_public_way_gives_coefficients_of_rows(way: str) -> None:
     assert largest(lambda: added(WAYS_OF_ROWS[way]())) <= 16 * 32
+
+
+@pytest.mark.parametrize("way", WAYS_OF_DELTAS)
+def test_no_public_way_gives_a_delta_of_other_coefficients(way: str) -> None:
+    assert largest(lambda: merged_by(WAYS_OF_DELTAS[way]())) <= 16

@@ -5,6 +5,7 @@ buffers that stay. How blocks are cut follows from the shapes alone, and torch i
 byte and no measure depends on how many threads there are.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,13 +47,14 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of the patch."""
+    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of its delta."""
 
     spec: Spec
     info: TensorInfo
     start: int
     end: int
     patch: Patch | None = None
+    delta: soupmix_kernels.Delta | None = None
     first: int = 0
 
 
@@ -79,10 +81,10 @@ class _Buffer:
 
 
 class _Scratch(threading.local):
-    """The buffers of one thread: what was read, the weights and their sums with the delta in fp32."""
+    """The buffers of one thread: what was read, its sum with the delta in fp32, and how far the two are apart."""
 
     def __init__(self) -> None:
-        self.read, self.weight, self.merged = _Buffer(), _Buffer(), _Buffer()
+        self.read, self.merged, self.apart = _Buffer(), _Buffer(), _Buffer()
 
 
 class Folding:
@@ -100,7 +102,6 @@ class Folding:
         self._free = [_Buffer() for _ in range(self._ahead + PENDING)]
         self._making: deque[tuple[Future[_Made], _Block, _Buffer]] = deque()
         self._norms: dict[str, list[Tensor]] = {}
-        self._coefficients: dict[str, soupmix_kernels.Coefficients] = {}
 
     def __enter__(self) -> "Folding":
         return self
@@ -121,8 +122,6 @@ class Folding:
             OSError: the disk refused an earlier piece.
         """
         self._reader.open(info)
-        for patch in patches:
-            self._coefficients[patch.module] = _clamped(patch.stack)
         for block in _blocks(spec, info, patches):
             if len(self._making) == self._ahead:
                 self._hand_over(stream)
@@ -150,8 +149,8 @@ class Folding:
         stream.write(made.piece, lambda: self._free.append(buffer))
 
     def _make(self, block: _Block, buffer: _Buffer) -> _Made:
-        if block.patch is not None:
-            return self._folded(block, block.patch, buffer)
+        if block.patch is not None and block.delta is not None:
+            return self._folded(block, block.patch, block.delta, buffer)
         size = block.end - block.start
         if block.spec.dtype == block.info.dtype:
             copied = buffer.take(size)
@@ -168,24 +167,28 @@ class Folding:
         self._reader.read_into(held, block.info, block.start)
         return held.view(DTYPES[block.info.dtype])
 
-    def _folded(self, block: _Block, patch: Patch, buffer: _Buffer) -> _Made:
+    def _folded(self, block: _Block, patch: Patch, delta: soupmix_kernels.Delta, buffer: _Buffer) -> _Made:
         """W + delta with fp32 accumulation, rounded once; and how much of the delta the rounding lost."""
-        stored, scratch = self._read(block), self._scratch
-        shape = (-1, patch.stack.shape[1])
-        weight = scratch.weight.take(len(stored), torch.float32).copy_(stored).view(shape)
-        merged = scratch.merged.take(len(stored), torch.float32).view(shape)
-        B = patch.stack.B[block.first : block.first + len(weight)]
-        soupmix_kernels.merge(weight, patch.stack.A, B, self._coefficients[patch.module], out=merged[None])
+        stored = self._read(block).view(-1, delta.A.shape[1])
+        shape, count = stored.shape, stored.numel()
+        merged = self._scratch.merged.take(count, torch.float32).view(shape).copy_(stored)
+        soupmix_kernels.merge_rows_(merged, delta, block.first)
         if (gain := patch.stack.gain) is not None:
+            weight = self._scratch.apart.take(count, torch.float32).view(shape).copy_(stored)
             merged.addcmul_(weight, gain if len(gain) == 1 else gain[block.first : block.first + len(weight)])
-        rounded = buffer.take(len(stored), DTYPES[block.spec.dtype]).view(shape).copy_(merged)
-        norms = torch.zeros(2, len(weight))
-        torch.linalg.vector_norm(torch.sub(merged, weight, out=weight), dim=-1, out=norms[1])
+        rounded = buffer.take(count, DTYPES[block.spec.dtype]).view(shape).copy_(merged)
+        norms = torch.zeros(2, len(stored))
+        self._distances(merged, stored, norms[1])
         if rounded.dtype is not merged.dtype:
-            torch.linalg.vector_norm(torch.sub(merged, weight.copy_(rounded), out=weight), dim=-1, out=norms[0])
-        if not torch.isfinite(norms).all():
+            self._distances(merged, rounded, norms[0])
+        if not math.isfinite(norms.sum().item()):
             _check_finite(rounded, block.spec)
         return _Made(raw(rounded), norms)
+
+    def _distances(self, merged: Tensor, other: Tensor, found: Tensor) -> None:
+        """Norm of the difference in every row, in fp32."""
+        apart = self._scratch.apart.take(merged.numel(), torch.float32).view(merged.shape).copy_(other)
+        torch.linalg.vector_norm(torch.sub(merged, apart, out=apart), dim=-1, out=found)
 
 
 def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch]) -> Iterator[_Block]:
@@ -193,11 +196,12 @@ def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch]) -> Iterator[
     at = info.start
     for patch in patches:
         rows, columns = patch.stack.shape
+        delta = _delta(patch.stack)
         row = columns * DTYPES[info.dtype].itemsize
         start = info.start + patch.first * row
         yield from _plain(spec, info, at, start)
         for first, end in _row_blocks(rows, columns):
-            yield _Block(spec, info, start + first * row, start + end * row, patch, first)
+            yield _Block(spec, info, start + first * row, start + end * row, patch, delta, first)
         at = start + rows * row
     yield from _plain(spec, info, at, info.end)
 
@@ -217,13 +221,14 @@ def _plain(spec: Spec, info: TensorInfo, start: int, end: int) -> Iterator[_Bloc
         yield _Block(spec, info, first, min(first + step, end))
 
 
-def _clamped(stack: Stack) -> soupmix_kernels.Coefficients:
-    """The coefficients of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
+def _delta(stack: Stack) -> soupmix_kernels.Delta:
+    """The delta of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
     weights, scale = stack.weights.float(), stack.scale.float()
     columns = torch.arange(stack.rank, dtype=torch.int32)
-    return soupmix_kernels.coefficients(
+    held = soupmix_kernels.coefficients(
         weights[None], torch.zeros_like(weights), torch.ones_like(weights), columns, scale
     )
+    return soupmix_kernels.Delta(stack.A, stack.B, held)
 
 
 def _check_finite(tensor: Tensor, spec: Spec) -> None:

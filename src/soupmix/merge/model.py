@@ -41,7 +41,7 @@ def write_model(
 ) -> Errors:
     """Write base + deltas as a Hugging Face model folder.
 
-    Every touched matrix is folded by `soupmix_kernels.merge` with fp32 accumulation, then rounded once. Every other tensor
+    Every touched matrix is folded by `soupmix_kernels.merge_rows_` with fp32 accumulation, then rounded once. Every other tensor
     is copied byte for byte, or rounded once if `dtype` differs. A few blocks of tensors are in memory, besides the factors;
     see `soupmix.merge.fold`.
 
