@@ -3,10 +3,13 @@
 import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast, final
+
+import torch
 
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
@@ -15,7 +18,7 @@ from soupmix.merge.export import Saved, SigningKeys, save, with_plain_base
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
-from soupmix.merge.stack import Stack
+from soupmix.merge.stack import Stack, one_thread
 from soupmix.methods import DEFAULT, check_linear
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
@@ -197,7 +200,16 @@ def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
         RecipeError, PolicyRefusal, AdapterError: as `merge` does.
     """
     check_linear(method, said.norm_rule)
-    adapters = {name: store.load(name, said.digests[name]) for name, micro in said.granted.items() if micro > 0}
+    threads = torch.get_num_threads()
+    with one_thread():  # each step is small: torch's threads would take longer to wait for one another
+        return _mix(store, said, method, threads)
+
+
+def _mix(store: Store, said: RecordedGrant, method: str, threads: int) -> Mix:
+    names = [name for name, micro in said.granted.items() if micro > 0]
+    with ThreadPoolExecutor(threads) as pool:
+        loaded = pool.map(lambda name: store.load(name, said.digests[name]), names)
+        adapters = dict(zip(names, loaded, strict=True))
     bases = {adapter.base_digest for adapter in adapters.values()}
     if len(bases) > 1:
         raise AdapterError(

@@ -284,7 +284,9 @@ def load_tensors(content: Sealed, where: str) -> dict[str, "torch.Tensor"]:
     except safetensors.SafetensorError as error:
         raise AdapterError(f"{where} is not a safetensors file: {error}", reason="bad-header") from None
     for key, tensor in tensors.items():  # of one byte is no factor, and torch cannot ask it
-        if tensor.element_size() > 1 and not torch.isfinite(tensor).all():
+        # What adds up to a finite number is finite, and a sum takes a tenth of the time of asking every number.
+        plain = tensor.is_floating_point() and tensor.element_size() > 1 and torch.isfinite(tensor.sum())
+        if tensor.element_size() > 1 and not plain and not torch.isfinite(tensor).all():
             raise AdapterError(f"{where} holds NaN or infinity in {key[:120]!a}", reason="not-finite")
     return tensors
 
