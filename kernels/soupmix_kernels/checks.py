@@ -13,7 +13,6 @@ from torch.autograd import forward_ad
 __all__ = [
     "FLOATS",
     "check_coefficients",
-    "check_delta",
     "check_device",
     "check_merge",
     "check_no_gradient",
@@ -21,6 +20,7 @@ __all__ = [
     "check_pool_dtype",
     "check_rows",
     "check_soup",
+    "check_update",
 ]
 
 FLOATS: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -46,17 +46,17 @@ def check_coefficients(weights: Tensor, lo: Tensor, hi: Tensor, columns: Tensor,
     check_device(given)
 
 
-def check_delta(A: Tensor, B: Tensor, c: Tensor) -> None:
+def check_update(A: Tensor, B: Tensor, c: Tensor) -> None:
     """Raise ValueError, TypeError or RuntimeError where the factors and coefficients of one person do not fit each other."""
     given = {"A": A, "B": B, "c": c}
     if not (A.dim() == B.dim() == c.dim() == 2 and A.shape[0] == B.shape[1] == c.shape[1] and c.shape[0] == 1):
-        raise ValueError(f"a delta needs A [R, in], B [out, R] and c [1, R], of one person; got {_shapes(given)}")
+        raise ValueError(f"an update needs A [R, in], B [out, R] and c [1, R], of one person; got {_shapes(given)}")
     if not (A.dtype == B.dtype and A.dtype in FLOATS.values() and c.dtype == torch.float32):
         raise TypeError(
-            f"a delta needs A and B of one dtype, fp32, fp16 or bf16, and c in float32; got {_dtypes(given)}"
+            f"an update needs A and B of one dtype, fp32, fp16 or bf16, and c in float32; got {_dtypes(given)}"
         )
     check_device(given)
-    check_no_gradient("a delta", given)
+    check_no_gradient("an update", given)
 
 
 def check_merge(out: Tensor | None, W: Tensor, A: Tensor, B: Tensor, c: Tensor) -> None:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from soupmix_kernels import cpu
-from soupmix_kernels.checks import check_delta, check_merge, check_no_gradient, check_rows
+from soupmix_kernels.checks import check_merge, check_no_gradient, check_rows, check_update
 from soupmix_kernels.ops import backend_for
 from soupmix_kernels.pool import Coefficients, Pool
 from soupmix_kernels.sealing import sealed
 
-__all__ = ["Delta", "RowCoefficients", "merge", "merge_", "merge_rows_", "soup_linear_", "soup_linear_factor_"]
+__all__ = ["RowCoefficients", "Update", "merge", "merge_", "merge_rows_", "soup_linear_", "soup_linear_factor_"]
 
 
 @sealed
@@ -67,7 +67,7 @@ class RowCoefficients:
 @sealed
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Delta:
+class Update:
     """`(B * c) A` of one person, for `merge_rows_`: what does not depend on the rows is done once.
 
     Args:
@@ -91,14 +91,14 @@ class Delta:
 
     def __post_init__(self, coefficients: Coefficients) -> None:
         values = _values(coefficients)
-        check_delta(self.A, self.B, values)
+        check_update(self.A, self.B, values)
         here = values.device.type == "cpu" and backend_for(values.device) == "torch"
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "factors", cpu.factors_of(self.A, self.B, values[0]) if here else None)
 
     def __repr__(self) -> str:
-        """Such as "Delta(rank 4, 13 -> 17, on cpu)"."""
-        return f"Delta(rank {len(self.A)}, {self.A.shape[1]} -> {len(self.B)}, on {self.A.device})"
+        """Such as "Update(rank 4, 13 -> 17, on cpu)"."""
+        return f"Update(rank {len(self.A)}, {self.A.shape[1]} -> {len(self.B)}, on {self.A.device})"
 
 
 def merge(W: Tensor, A: Tensor, B: Tensor, c: Coefficients, out: Tensor | None = None) -> Tensor:
@@ -129,31 +129,31 @@ def merge_(W: Tensor, A: Tensor, B: Tensor, c: Coefficients) -> Tensor:
     return W
 
 
-def merge_rows_(W: Tensor, delta: Delta, first: int = 0) -> Tensor:
-    """`merge_` for some rows of a weight: W [rows, in] += rows `first` to `first + rows` of the delta, rounded once.
+def merge_rows_(W: Tensor, update: Update, first: int = 0) -> Tensor:
+    """`merge_` for some rows of a weight: W [rows, in] += rows `first` to `first + rows` of the update, rounded once.
 
     Args:
-        W: of the dtype of the delta's factors; modified.
+        W: of the dtype of the factors; modified.
 
     Returns:
         W. Its bits are those of `merge_`, as long as BLAS sums few rows as it sums many.
 
     Raises:
-        TypeError: `delta` is no `Delta`, or W has another dtype.
-        ValueError: the delta has no such rows, W has another shape, or lies over the factors.
+        TypeError: `update` is no `Update`, or W has another dtype.
+        ValueError: the update has no such rows, W has another shape, or lies over the factors.
         RuntimeError: a gradient would have to pass through.
     """
-    if type(delta) is not Delta:
-        raise TypeError(f"rows are merged with a Delta, not with {type(delta).__name__}: it is made of Coefficients")
+    if type(update) is not Update:
+        raise TypeError(f"rows are merged with an Update, not with {type(update).__name__}: it is made of Coefficients")
     rows = slice(first, first + len(W))
-    if not 0 <= first <= rows.stop <= len(delta.B):
-        raise ValueError(f"rows {first} to {rows.stop} were asked of a delta of {len(delta.B)} rows")
-    if delta.factors is None:
-        torch.ops.soupmix.merge_(W, delta.A, delta.B[rows], delta.values)
+    if not 0 <= first <= rows.stop <= len(update.B):
+        raise ValueError(f"rows {first} to {rows.stop} were asked of an update of {len(update.B)} rows")
+    if update.factors is None:
+        torch.ops.soupmix.merge_(W, update.A, update.B[rows], update.values)
     else:
         check_no_gradient("merge_rows_", {"W": W})
-        check_merge(W[None], W, delta.A, delta.B[rows], delta.values)
-        W.addmm_(delta.factors[0][rows], delta.factors[1])
+        check_merge(W[None], W, update.A, update.B[rows], update.values)
+        W.addmm_(update.factors[0][rows], update.factors[1])
     return W
 
 

@@ -114,12 +114,12 @@ def test_rows_are_merged_as_the_whole_is(backend: str, dtype: torch.dtype, monke
     A[4:8] = torch.nan  # of the adapter whose coefficient is zero
     weights, lo, hi = torch.tensor([[0.7, 0.0]]), torch.zeros(2), torch.ones(2)
     c = kernels.coefficients(weights, lo, hi, made.columns[:16], made.scale[:16])
-    delta, expected = kernels.Delta(A, B, c), kernels.merge(W, A, B, c)[0]
+    update, expected = kernels.Update(A, B, c), kernels.merge(W, A, B, c)[0]
     assert expected.isfinite().all()
     assert not torch.equal(expected, W)
-    parts = [kernels.merge_rows_(W[a:b].clone(), delta, a) for a, b in ((0, 8), (8, 17), (17, 17))]
+    parts = [kernels.merge_rows_(W[a:b].clone(), update, a) for a, b in ((0, 8), (8, 17), (17, 17))]
     assert torch.equal(torch.cat(parts), expected)
-    assert (delta.factors is None) == (backend == "reference")
+    assert (update.factors is None) == (backend == "reference")
 
 
 def test_what_is_printed_is_one_line_without_tensors() -> None:
@@ -131,7 +131,7 @@ def test_what_is_printed_is_one_line_without_tensors() -> None:
     rows = kernels.RowCoefficients(c, torch.zeros(4, dtype=torch.int32))
     assert repr(rows) == "RowCoefficients(4 rows of 3 people, 32 columns, on cpu)"
     mine = kernels.coefficients(torch.ones(1, 2), torch.zeros(2), torch.ones(2), made.columns[:16], made.scale[:16])
-    assert repr(kernels.Delta(made.A[:16], made.B[:17], mine)) == "Delta(rank 16, 13 -> 17, on cpu)"
+    assert repr(kernels.Update(made.A[:16], made.B[:17], mine)) == "Update(rank 16, 13 -> 17, on cpu)"
 
 
 def test_which_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,30 +253,30 @@ def test_the_short_way_of_the_cpu_asks_the_same(add: Callable[..., Tensor]) -> N
         add(y, x.clone().requires_grad_(), made, of_rows)
 
 
-def test_a_delta_and_its_rows_are_asked_for_as_the_op_is() -> None:
+def test_an_update_and_its_rows_are_asked_for_as_the_op_is() -> None:
     made = pool()
     c = made.coefficients(torch.rand(1, 1), torch.zeros(1), torch.ones(1))
     A, B, W = made.A, made.B, torch.randn(OUT, INPUTS)
     several = made.coefficients(torch.rand(2, 1), torch.zeros(1), torch.ones(1))
     for wrong in ((A[1:], B, c), (A, B[:, 1:], c), (A[0], B, c), (A, B, several)):
-        with pytest.raises(ValueError, match="a delta needs A"):
-            kernels.Delta(*wrong)
+        with pytest.raises(ValueError, match="an update needs A"):
+            kernels.Update(*wrong)
     for dtypes in ((A.double(), B.double()), (A.half(), B)):
-        with pytest.raises(TypeError, match="a delta needs A and B of one dtype"):
-            kernels.Delta(*dtypes, c)
-    with pytest.raises(RuntimeError, match="a delta computes no gradients, and A would"):
-        kernels.Delta(A.clone().requires_grad_(), B, c)
-    delta = kernels.Delta(A, B, c)
+        with pytest.raises(TypeError, match="an update needs A and B of one dtype"):
+            kernels.Update(*dtypes, c)
+    with pytest.raises(RuntimeError, match="an update computes no gradients, and A would"):
+        kernels.Update(A.clone().requires_grad_(), B, c)
+    update = kernels.Update(A, B, c)
     for first in (-1, 1, OUT + 1):
-        with pytest.raises(ValueError, match=f"rows {first} to {first + OUT} were asked of a delta of {OUT} rows"):
-            kernels.merge_rows_(W, delta, first)
+        with pytest.raises(ValueError, match=f"rows {first} to {first + OUT} were asked of an update of {OUT} rows"):
+            kernels.merge_rows_(W, update, first)
     for refused, kind in ((W[:, 1:], ValueError), (W[0].expand(OUT, INPUTS), ValueError), (W.half(), TypeError)):
         with pytest.raises(kind):
-            kernels.merge_rows_(refused, delta)
+            kernels.merge_rows_(refused, update)
     with pytest.raises(ValueError, match="they must not share memory"):
-        kernels.merge_rows_(delta.A[:OUT], delta)
+        kernels.merge_rows_(update.A[:OUT], update)
     with pytest.raises(RuntimeError, match="computes no gradients, and W would"):
-        kernels.merge_rows_(W.clone().requires_grad_(), delta)
+        kernels.merge_rows_(W.clone().requires_grad_(), update)
 
 
 def test_whoever_kept_a_tensor_for_a_gradient_learns_that_it_was_written() -> None:

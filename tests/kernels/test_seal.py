@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import soupmix_kernels as kernels
-from soupmix_kernels import Coefficients, Delta, Part, Pool, RowCoefficients
+from soupmix_kernels import Coefficients, Part, Pool, RowCoefficients, Update
 
 ROWS = torch.zeros(1, dtype=torch.int32)
 
@@ -95,12 +95,12 @@ WAYS_OF_ROWS: dict[str, Callable[[], Any]] = {
 }
 
 
-def delta() -> Delta:
-    return Delta(pool().A, pool().B, clamped())
+def update() -> Update:
+    return Update(pool().A, pool().B, clamped())
 
 
-def delta_of_a_subclass() -> Any:
-    class Lenient(Delta):  # type: ignore[misc]
+def update_of_a_subclass() -> Any:
+    class Lenient(Update):  # type: ignore[misc]
         def __post_init__(self, coefficients: Any) -> None:
             object.__setattr__(self, "values", coefficients)
             object.__setattr__(self, "factors", (self.B * coefficients, self.A))
@@ -108,19 +108,19 @@ def delta_of_a_subclass() -> Any:
     return Lenient(pool().A, pool().B, large()["values"])  # type: ignore[arg-type]
 
 
-def delta_look_alike(kind: Callable[..., Any] = SimpleNamespace) -> Any:
+def update_look_alike(kind: Callable[..., Any] = SimpleNamespace) -> Any:
     A, B, values = pool().A, pool().B, large()["values"]
     return kind(A=A, B=B, values=values, factors=(B * values, A))
 
 
-WAYS_OF_DELTAS: dict[str, Callable[[], Any]] = {
-    "constructor": lambda: Delta(pool().A, pool().B, large()["values"]),  # type: ignore[arg-type]
-    "subclass": delta_of_a_subclass,
-    "another class of the same names": delta_look_alike,
-    "__setstate__": lambda: delta_look_alike(lambda **said: from_state(Delta, *said.values())),
-    "a made one, and its constructor": lambda: begun_anew(delta(), pool().A, pool().B, large()["values"]),
-    "replace": lambda: replace(delta(), coefficients=large()["values"]),
-    "pickle": lambda: pickle.loads(pickle.dumps(delta())),
+WAYS_OF_UPDATES: dict[str, Callable[[], Any]] = {
+    "constructor": lambda: Update(pool().A, pool().B, large()["values"]),  # type: ignore[arg-type]
+    "subclass": update_of_a_subclass,
+    "another class of the same names": update_look_alike,
+    "__setstate__": lambda: update_look_alike(lambda **said: from_state(Update, *said.values())),
+    "a made one, and its constructor": lambda: begun_anew(update(), pool().A, pool().B, large()["values"]),
+    "replace": lambda: replace(update(), coefficients=large()["values"]),
+    "pickle": lambda: pickle.loads(pickle.dumps(update())),
 }
 
 
@@ -134,8 +134,8 @@ def merged(c: Any) -> float:
     return kernels.merge(torch.zeros(8, 32), pool().A, pool().B, c).max().item()
 
 
-def merged_by(delta: Any) -> float:
-    return kernels.merge_rows_(torch.zeros(8, 32), delta).max().item()
+def merged_by(update: Any) -> float:
+    return kernels.merge_rows_(torch.zeros(8, 32), update).max().item()
 
 
 def largest(use: Callable[[], float]) -> float:
@@ -150,7 +150,7 @@ def test_what_is_clamped_passes() -> None:
     made = clamped()
     assert copy.copy(made) is copy.deepcopy(made) is made
     assert added(RowCoefficients(made, ROWS)) == 16 * 32
-    assert merged(made) == merged_by(delta()) == 16
+    assert merged(made) == merged_by(update()) == 16
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -164,6 +164,6 @@ def test_no_public_way_gives_coefficients_of_rows(way: str) -> None:
     assert largest(lambda: added(WAYS_OF_ROWS[way]())) <= 16 * 32
 
 
-@pytest.mark.parametrize("way", WAYS_OF_DELTAS)
-def test_no_public_way_gives_a_delta_of_other_coefficients(way: str) -> None:
-    assert largest(lambda: merged_by(WAYS_OF_DELTAS[way]())) <= 16
+@pytest.mark.parametrize("way", WAYS_OF_UPDATES)
+def test_no_public_way_gives_an_update_of_other_coefficients(way: str) -> None:
+    assert largest(lambda: merged_by(WAYS_OF_UPDATES[way]())) <= 16

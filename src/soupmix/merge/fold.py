@@ -47,14 +47,14 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of its delta."""
+    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of its update."""
 
     spec: Spec
     info: TensorInfo
     start: int
     end: int
     patch: Patch | None = None
-    delta: soupmix_kernels.Delta | None = None
+    update: soupmix_kernels.Update | None = None
     first: int = 0
 
 
@@ -149,8 +149,8 @@ class Folding:
         stream.write(made.piece, lambda: self._free.append(buffer))
 
     def _make(self, block: _Block, buffer: _Buffer) -> _Made:
-        if block.patch is not None and block.delta is not None:
-            return self._folded(block, block.patch, block.delta, buffer)
+        if block.patch is not None and block.update is not None:
+            return self._folded(block, block.patch, block.update, buffer)
         size = block.end - block.start
         if block.spec.dtype == block.info.dtype:
             copied = buffer.take(size)
@@ -167,12 +167,12 @@ class Folding:
         self._reader.read_into(held, block.info, block.start)
         return held.view(DTYPES[block.info.dtype])
 
-    def _folded(self, block: _Block, patch: Patch, delta: soupmix_kernels.Delta, buffer: _Buffer) -> _Made:
+    def _folded(self, block: _Block, patch: Patch, update: soupmix_kernels.Update, buffer: _Buffer) -> _Made:
         """W + delta with fp32 accumulation, rounded once; and how much of the delta the rounding lost."""
-        stored = self._read(block).view(-1, delta.A.shape[1])
+        stored = self._read(block).view(-1, update.A.shape[1])
         shape, count = stored.shape, stored.numel()
         merged = self._scratch.merged.take(count, torch.float32).view(shape).copy_(stored)
-        soupmix_kernels.merge_rows_(merged, delta, block.first)
+        soupmix_kernels.merge_rows_(merged, update, block.first)
         if (gain := patch.stack.gain) is not None:
             weight = self._scratch.apart.take(count, torch.float32).view(shape).copy_(stored)
             merged.addcmul_(weight, gain if len(gain) == 1 else gain[block.first : block.first + len(weight)])
@@ -196,12 +196,12 @@ def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch]) -> Iterator[
     at = info.start
     for patch in patches:
         rows, columns = patch.stack.shape
-        delta = _delta(patch.stack)
+        update = _update(patch.stack)
         row = columns * DTYPES[info.dtype].itemsize
         start = info.start + patch.first * row
         yield from _plain(spec, info, at, start)
         for first, end in _row_blocks(rows, columns):
-            yield _Block(spec, info, start + first * row, start + end * row, patch, delta, first)
+            yield _Block(spec, info, start + first * row, start + end * row, patch, update, first)
         at = start + rows * row
     yield from _plain(spec, info, at, info.end)
 
@@ -221,14 +221,14 @@ def _plain(spec: Spec, info: TensorInfo, start: int, end: int) -> Iterator[_Bloc
         yield _Block(spec, info, first, min(first + step, end))
 
 
-def _delta(stack: Stack) -> soupmix_kernels.Delta:
-    """The delta of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
+def _update(stack: Stack) -> soupmix_kernels.Update:
+    """The update of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
     weights, scale = stack.weights.float(), stack.scale.float()
     columns = torch.arange(stack.rank, dtype=torch.int32)
     held = soupmix_kernels.coefficients(
         weights[None], torch.zeros_like(weights), torch.ones_like(weights), columns, scale
     )
-    return soupmix_kernels.Delta(stack.A, stack.B, held)
+    return soupmix_kernels.Update(stack.A, stack.B, held)
 
 
 def _check_finite(tensor: Tensor, spec: Spec) -> None:
