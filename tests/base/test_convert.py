@@ -118,6 +118,24 @@ def test_a_broken_cache_heals(
     assert load_file(healed.folder / "model.safetensors").keys() == load_file(base.folder / "model.safetensors").keys()
 
 
+def test_a_conversion_that_others_can_have_made_is_made_again(
+    cached: tuple[Base, Path], tiny_gguf: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, filled = cached
+    folder = filled / "bases" / base.folder.name
+    (folder / "soupmix_base.json").chmod(0o664)
+    before = os.umask(0o002)  # as many systems have it; what is written is this user's alone all the same
+    try:
+        assert resolve(tiny_gguf, cache=filled).digest == base.digest
+        assert resolve(tiny_gguf, cache=filled).digest == base.digest
+    finally:
+        os.umask(before)
+    assert len(conversions) == 1
+    monkeypatch.setattr(cache, "_is_ours", lambda status: False)  # a disk that knows no owners
+    assert resolve(tiny_gguf, cache=filled).digest == base.digest
+    assert len(conversions) == 2
+
+
 def test_two_processes_at_once_convert_once(made: tuple[Base, Path], tiny_gguf: Path, tmp_path: Path) -> None:
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO); from pathlib import Path; "

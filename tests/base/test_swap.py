@@ -62,6 +62,17 @@ def test_what_is_believed_and_what_is_read_anew(base: Base, tmp_path: Path) -> N
     assert resolve(base.folder, fresh=True).digest == tensors_digest(base.folder) != base.digest
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_digest_that_others_can_have_written_is_not_believed(base: Base, tmp_path: Path, mode: int) -> None:
+    swap(base.folder / WEIGHTS, in_place=True)
+    poison(tmp_path / "cache", base.folder, base.digest)
+    for record in (tmp_path / "cache" / "digests").iterdir():
+        record.chmod(mode)
+    assert resolve(base.folder).digest == tensors_digest(base.folder) != base.digest
+    poison(tmp_path / "cache", base.folder, base.digest)
+    assert resolve(base.folder).digest == base.digest, "what was written anew is this user's alone, and believed"
+
+
 def test_verify_sees_a_swapped_base(base: Base, pico_store: Store, tmp_path: Path) -> None:
     soup = merge(pico_store, Policy.open(pico_store).clamp({"calm": 0.5}))
     soup.save_model(tmp_path / "out", base=base)

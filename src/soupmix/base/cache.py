@@ -1,7 +1,8 @@
 """The user's cache: base models that were converted, and what is known of files that are not ours to write beside.
 
 A conversion is made once, noticed when it breaks, and made again. A digest is computed once, and remembered by path and stamps;
-how large the weights are, by digest.
+how large the weights are, by digest. A record that somebody else can have written is not believed: which adapters fit a base, and
+what a policy allows of a norm, rest on it.
 """
 
 import hashlib
@@ -92,7 +93,7 @@ def _kept(folder: Path, source: str, make: Callable[[], None], *, fresh: bool) -
         digest = _usable(folder, source, fresh=fresh)
         if digest is None:
             make()
-            digest = _usable(folder, source, fresh=fresh)
+            digest = _usable(folder, source, fresh=fresh, own=True)
     if digest is None:
         raise BaseModelError(f"the converted base model {folder} changes while it is read", reason="unstable-cache")
     return folder, digest
@@ -117,9 +118,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _usable(folder: Path, source_sha256: str, *, fresh: bool) -> str | None:
-    """The recorded base digest, if the folder is what was recorded; stamps of files only touched are renewed."""
-    record = _read_record(folder / MARKER)
+def _usable(folder: Path, source_sha256: str, *, fresh: bool, own: bool = False) -> str | None:
+    """The recorded base digest, if the folder is what was recorded; stamps of files only touched are renewed.
+
+    Args:
+        own: this process wrote the record just now, on whatever disk.
+    """
+    record = _read_record(folder / MARKER, own=own)
     if record is None or record.get("source_sha256") != source_sha256:
         return None
     if not _unchanged(folder, record.get("files"), fresh=fresh):
@@ -163,7 +168,7 @@ def _mark(folder: Path, source: str) -> None:
     """Record what was made, and from what (hex)."""
     files = {path.name: {"stamp": stamp(path), "sha256": sha256_file(path)} for path in folder.iterdir()}
     marker = {"source_sha256": source, "files": files, "digest": tensors_digest(folder)}
-    (folder / MARKER).write_bytes(canonical_json(marker))
+    write_file(folder / MARKER, canonical_json(marker))
 
 
 def _any(_folder: Path) -> bool:
@@ -238,12 +243,10 @@ def folder_digest(folder: Path, cache: Path, *, fresh: bool = False, squares: bo
 def weight_squares(folder: Path, digest: str, cache: Path) -> Mapping[str, float]:
     """Tensor name -> the sum of its squares, of the base with this digest; all weights are read if it is not remembered.
 
-    A record that somebody else can write is not believed: what a policy allows of a norm is relative to these numbers.
-
     Raises:
         BaseModelError: the folder does not hold that base any longer ("changed"), or cannot be read.
     """
-    record = _read_record(_squares_path(cache, digest), private=True) or {}
+    record = _read_record(_squares_path(cache, digest)) or {}
     found: Any = record.get("squares")
     if record.get("digest") == digest and _are_squares(found, folder):
         return {name: math.nan if value is None else float(value) for name, value in found.items()}
@@ -299,11 +302,17 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 
-def _read_record(path: Path, *, private: bool = False) -> dict[str, Any] | None:
-    """A JSON object that soupmix wrote, or None if it is missing, damaged, or `private` and in the hands of others."""
+def _read_record(path: Path, *, own: bool = False) -> dict[str, Any] | None:
+    """A JSON object that soupmix wrote, or None if it is missing, damaged, or not `own` and in the hands of others."""
     try:
         with path.open("rb") as file:
-            value = None if private and not _is_ours(os.fstat(file.fileno())) else strict_json(file.read())
+            if not (own or _is_ours(os.fstat(file.fileno()))):
+                _log.warning(
+                    "%s can be written by others, so it is not believed; set SOUPMIX_CACHE to a folder of your own",
+                    path,
+                )
+                return None
+            value = strict_json(file.read())
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
