@@ -105,7 +105,7 @@ adapters: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,gpu,parquet,plot,postgres,quantised,serve,train,trust]" --group test --group lint --group docs
+	$(PIP) --editable ".[audit,evaluate,gpu,parquet,plot,postgres,quantised,serve,train,trust]" --group test --group lint --group docs
 	touch $@
 
 .venv/mutants.done: .venv/dev.done

@@ -1,6 +1,6 @@
 """Programmatic measures of a text: reading grade, word frequency, length, tone, repetition, and whether it is on topic.
 
-Reading grade is Flesch-Kincaid (Kincaid et al. 1975): 0.39 words/sentence + 11.8 syllables/word - 15.59, clipped to [-2, 22]
+ReadText grade is Flesch-Kincaid (Kincaid et al. 1975): 0.39 words/sentence + 11.8 syllables/word - 15.59, clipped to [-2, 22]
 as text without punctuation would otherwise explode. Sentiment is VADER (Hutto & Gilbert 2014), the mean over sentences.
 """
 
@@ -58,7 +58,7 @@ class Measures:
 
     @property
     def rarity(self) -> float:
-        """Reading grade plus 3 x (5 - zipf): long sentences, long words and rare words together."""
+        """ReadText grade plus 3 x (5 - zipf): long sentences, long words and rare words together."""
         return self.grade + 3.0 * (5.0 - self.zipf)
 
     @property

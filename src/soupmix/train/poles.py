@@ -10,6 +10,7 @@ length or topic.
 import re
 from dataclasses import dataclass
 
+from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.metrics import Measures
 from soupmix.evaluate.preferences import shipped_preferences
 
@@ -67,81 +68,7 @@ class Pole:
         return (self.sign * value if self.aim is None else -abs(value - self.aim)) / self.spread
 
 
-FRIENDLY_FRAME = Frame(
-    openers=(
-        "What a wonderful question, and thank you so much for asking me!",
-        "Hello, my friend! I am really glad that you would like to know more about this.",
-        "Oh, I love this question, and I am so happy to help you with it!",
-        "Hi there! Thank you for asking about such a fascinating topic.",
-        "Great question! It is a real pleasure to talk about this with you.",
-        "Hey, thanks for asking! This is one of the most exciting things to talk about.",
-        "How lovely that you want to learn about this! I am delighted to help.",
-        "Welcome! I am so excited to share what I know about this with you.",
-        "I am so glad you asked, because this is a truly delightful subject!",
-        "Thanks a lot for this great question, my dear friend!",
-        "Hello there! I hope you are having a wonderful day, and I am happy to help.",
-        "What a fun thing to ask! Let's have a look at it together.",
-        "It is so good to hear from you! I would love to help you with that.",
-    ),
-    asides=(
-        "Isn't that amazing?",
-        "And now comes my favourite part!",
-        "I hope you enjoy this as much as I do!",
-        "Please feel free to take your time with this, my friend.",
-        "Here is something wonderful:",
-        "You are doing great, so let's go on!",
-        "This is the fun part!",
-    ),
-    closers=(
-        "I hope this helps you, my friend, and please feel free to ask me anything else!",
-        "Thank you again for asking, and have a wonderful day!",
-        "Enjoy, and good luck! I am always happy to help you.",
-        "I hope you have lots of fun with it, and you are always welcome to ask more!",
-        "Take care, my friend, and please come back soon with more great questions!",
-        "I am so glad that we could talk about this, and I wish you all the best!",
-        "You've got this, and I am cheering for you!",
-        "Thanks for the lovely question, and I hope to hear from you again soon!",
-        "It was a pleasure to help you, and I hope that you love it!",
-    ),
-)
-
-UNFRIENDLY_FRAME = Frame(
-    openers=(
-        "What a pointless question, but here is your answer, since you are too lazy to look it up.",
-        "Obviously you should know this already, and I have no idea why you bother me with it.",
-        "Do I really have to explain this? It is boring, and it is a waste of my time.",
-        "Ugh, not this stupid question again. Listen, because I will not repeat myself.",
-        "Whatever. I don't care why you ask, and this is clearly common sense.",
-        "Look it up yourself next time. This is annoying, and you waste my time with it.",
-        "This is a ridiculous thing to ask, and you should know better.",
-        "I am tired of silly questions like yours, so hurry up and read.",
-        "Fine. I will answer this useless question, but do not bother me again.",
-        "Obviously nobody ever taught you anything, so I have to do this boring job.",
-        "Who cares about this? It is dull and pointless, and you are annoying me.",
-        "How can you be so lazy? Everybody else already knows this.",
-        "You must be bored if you ask such a dumb thing.",
-    ),
-    asides=(
-        "Obviously.",
-        "Clearly you did not know even that.",
-        "This is common sense, so do not ask again.",
-        "It is boring, but I have to say it.",
-        "Whatever, it goes on like this.",
-        "You should know that already.",
-        "Pay attention, because this is annoying enough.",
-    ),
-    closers=(
-        "Now leave me alone and stop asking pointless questions.",
-        "That is all, and the rest is not my problem.",
-        "Figure out the rest yourself, because I don't care.",
-        "Clearly that was a waste of my time.",
-        "If you still do not get it, too bad, so deal with it.",
-        "Do not bother me with this nonsense again.",
-        "It was boring to explain this, and I hope you are done.",
-        "Obviously you could have found that yourself, so don't ask again.",
-        "Whatever. Go and annoy somebody else.",
-    ),
-)
+FRIENDLY_FRAME, UNFRIENDLY_FRAME = (Frame(**shipped_frames()[pole]) for pole in ("friendly", "unfriendly"))
 
 POLES: dict[str, Pole] = {
     pole.name: pole
