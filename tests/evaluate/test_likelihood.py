@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.evaluate import likelihood
-from soupmix.evaluate.likelihood import Forced, answer_log_p
+from soupmix.evaluate.likelihood import Forced, answer_log_p, choice_log_p
 from soupmix.policy import Grant
 
 ASKED = ["Why does iron rust?", [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It is"}], "No."]
@@ -48,3 +48,21 @@ def test_each_row_has_its_own_soup(plain: Engine, grant: Callable[..., Grant]) -
     assert not torch.allclose(together[0], together[1], atol=1e-3)
     (short,) = answer_log_p(plain, [Forced("Why?", "Because it is so.", soups[1])], most=3)
     torch.testing.assert_close(short, together[1][:3], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("room", [2048, 1])
+def test_choices_are_as_likely_as_one_by_one(
+    engine: Engine, grant: Callable[..., Grant], room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that begin alike, that begin with one another, of one token, empty; each prompt with its own soup and choices."""
+    monkeypatch.setattr(likelihood, "_TOKENS", room)
+    prompts = [*ASKED, "Why?"]
+    grants = [grant(), grant(calm=1), grant(calm=0.5, loud=0.5), grant(loud=1)]
+    choices = [["It is so.", "It is not", "It"], ["a"], ["", "yes", "yes, it is", "yes"], []]
+    found = choice_log_p(engine, prompts, grants, choices)
+    assert list(map(len, found)) == list(map(len, choices))
+    for prompt, soup, answers, sums in zip(prompts, grants, choices, found, strict=True):
+        for answer, total in zip(answers, sums, strict=True):
+            (singly,) = answer_log_p(engine, [Forced(prompt, answer, soup)])
+            assert total == pytest.approx(float(singly.sum()), abs=2e-3)
+    assert found[2][1] == found[2][3]
