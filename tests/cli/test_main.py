@@ -28,6 +28,7 @@ COMMANDS = (
     "adapters budget",
     "adapters extract",
     "approve",
+    "ask",
     "audit",
     "audit verify",
     "audit export",

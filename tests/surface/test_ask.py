@@ -179,7 +179,7 @@ def test_adapters_that_nobody_measured_get_no_weight_and_cannot_be_required(surf
     more = Surface.of(surface.document, entries)
     found = ask(more, Policy.open(entries), {"warmth": 3})
     assert list(found.weights.nonzero()) == ["warm"]
-    assert found.notes == ("no soup with new was measured, so that they get no weight",)
+    assert found.notes == ("no soup with new was measured: no weight for that",)
     with pytest.raises(EvaluationError) as caught:
         ask(more, Policy.open(entries), {"grade": 8}, beside=Weights("new=0.5"))
     assert caught.value.reason == "other-adapters"

@@ -121,7 +121,7 @@ def test_adapters_are_found_by_digest_whatever_else_a_store_holds(fitted: Surfac
     more = Surface.of(fitted, [*ENTRIES, entry("new", "tone")])
     soup = Weights("easy=0.5,short=0.5")
     assert more.expect(soup) == whole.expect(soup)
-    assert (whole.unknown, more.unknown) == ((), ("new",))
+    assert (whole.unknown, more.unknown) == ({}, {"new": "tone"})
     renamed = [each if each.name != "easy" else each.model_copy(update={"name": "plain"}) for each in ENTRIES]
     assert Surface.of(fitted, renamed).expect(Weights("plain=0.5,short=0.5")) == whole.expect(soup)
     few = Surface.of(fitted, [entry("easy"), entry("short")])

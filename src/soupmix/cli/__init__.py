@@ -14,6 +14,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = (
     "adapters",
     "approve",
+    "ask",
     "audit",
     "batch",
     "chat",

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice, product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,16 @@ class Proposal:
         """The weights that were granted."""
         return self.grant.granted
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: weights as decimals, all numbers with six digits."""
+        return {
+            "weights": self.weights.decimals(),
+            "targets": {name: _rounded(asdict(each)) for name, each in self.targets.items()},
+            "notes": list(self.notes),
+            "surface": self.surface,
+            "policy": {"digest": self.grant.policy_digest, "open": self.grant.is_open},
+        }
+
 
 def ask(
     surface: Surface,
@@ -110,6 +121,12 @@ def ask(
     expected = surface.expect(grant.granted)
     told = {name: _told(surface, name, targets[name], expected[name], search.ends(name)) for name in goals}
     return Proposal(grant, told, surface.document.digest, tuple(_notes(surface, told, names)))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _goals(surface: Surface, targets: Mapping[str, float]) -> dict[str, float]:
@@ -269,5 +286,5 @@ def _notes(surface: Surface, told: Mapping[str, Target], names: Sequence[str]) -
     for dimension in sorted({surface.document.measures[name].dimension for name in told}):
         if not any(surface.dimensions[name] == dimension for name in names):
             yield f"the policy lets no adapter of {dimension!r} through that was measured"
-    if surface.unknown:
-        yield f"no soup with {', '.join(surface.unknown)} was measured, so that they get no weight"
+        if unmeasured := [name for name, each in surface.unknown.items() if each == dimension]:
+            yield f"no soup with {', '.join(unmeasured)} was measured: no weight for that"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soupmix.errors import EvaluationError
+from soupmix.errors import EvaluationError, RecipeError
 from soupmix.store.manifest import ManifestEntry
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface
 from soupmix.weights import MILLION, Weights
@@ -46,13 +46,13 @@ class Surface:
         document: as it is kept.
         names: of every place the adapter's name in the store, None if the store does not have it: its weight is 0 then.
         dimensions: name -> dimension of the adapters of the store that the map knows.
-        unknown: names of the store's adapters that the map says nothing of.
+        unknown: name -> dimension of the store's adapters that the map says nothing of.
     """
 
     document: SurfaceDocument
     names: tuple[str | None, ...]
     dimensions: Mapping[str, str]
-    unknown: tuple[str, ...]
+    unknown: Mapping[str, str]
     _factors: Mapping[str, Numbers] = field(repr=False)
 
     @classmethod
@@ -80,7 +80,7 @@ class Surface:
             document,
             tuple(known[digest].name if digest in known else None for digest in document.adapters),
             {entry.name: entry.dimension for entry in known.values()},
-            tuple(sorted(entry.name for entry in entries if entry.digest not in known)),
+            {entry.name: entry.dimension for entry in entries if entry.digest not in known},
             {name: _triangle(measure) for name, measure in document.measures.items()},
         )
 
@@ -151,6 +151,77 @@ class Surface:
         found: Numbers = np.square(products(measure.terms, points) @ self._factors[name]).sum(1) + measure.lack**2
         return found
 
+    def part_of_effect(self, adapter: str, share: float) -> tuple[str, float]:
+        """A measure and its value at such a share of what an adapter does to it alone, at weight 1 or the most measured.
+
+        It is the measure of the adapter's dimension that it moves the most, in spans; on the scale "log" the share is one of the
+        logarithm.
+
+        Args:
+            adapter: its name.
+            share: from 0 to 1.
+
+        Raises:
+            RecipeError: no such share (reason "bad-share").
+            EvaluationError: the map does not know the adapter ("other-adapters"), or cannot tell what it does from nothing
+                ("no-effect").
+        """
+        _check_share(adapter, share)
+        name, effect = self._main(adapter)
+        measure = self.document.measures[name]
+        base = float(self.mean(name, np.zeros((1, len(self.names))))[0])
+        return name, from_scale(measure, base + share * effect)
+
+    def calibrated(self, weights: Weights) -> Weights:
+        """Weights whose adapters have, each alone, that share of their effect that these weights are: half for a half.
+
+        It is the inverse of the map along one axis at a time (after the coefficient maps of Bone Soup, Xie et al. 2025); a policy
+        bounds what comes of it as it bounds any other weights.
+
+        Args:
+            weights: from 0 to 1 each.
+
+        Raises:
+            RecipeError, EvaluationError: as `part_of_effect`.
+        """
+        return Weights({adapter: self._weight(adapter, micro / MILLION) for adapter, micro in weights.items()})
+
+    def _weight(self, adapter: str, share: float) -> float:
+        _check_share(adapter, share)
+        name, effect = self._main(adapter)
+        steps = np.linspace(0.0, self._full(adapter), 10_001)
+        rows = np.zeros((len(steps), len(self.names)))
+        rows[:, self.names.index(adapter)] = steps
+        found = (self.mean(name, rows) - self.mean(name, rows[:1])) / effect
+        return round(float(steps[int(np.argmax(found >= share - 1e-9))]), 4)
+
+    def _full(self, adapter: str) -> float:
+        return min(MILLION, self.document.most[self.names.index(adapter)]) / MILLION
+
+    def _main(self, adapter: str) -> tuple[str, float]:
+        """The measure of its dimension that an adapter moves the most, and by how much on its scale."""
+        if adapter not in self.dimensions:
+            raise EvaluationError(
+                f"the surface says nothing of {adapter[:80]!a}; it knows {', '.join(sorted(self.dimensions))}",
+                reason="other-adapters",
+            )
+        point = np.zeros((2, len(self.names)))
+        point[1, self.names.index(adapter)] = self._full(adapter)
+        moved: dict[str, tuple[float, float]] = {}
+        for name, measure in self.document.measures.items():
+            if measure.dimension == self.dimensions[adapter]:
+                effect = float(np.diff(self.mean(name, point))[0])
+                unsure = np.linalg.norm(np.diff(products(measure.terms, point), axis=0) @ self._factors[name])
+                if abs(effect) > _Z95 * float(unsure):
+                    moved[name] = abs(effect) / measure.span, effect
+        if not moved:
+            raise EvaluationError(
+                f"what {adapter!r} does alone to the measures of {self.dimensions[adapter]!r} cannot be told from nothing",
+                reason="no-effect",
+            )
+        name = max(sorted(moved), key=lambda each: moved[each][0])
+        return name, moved[name][1]
+
     def _expected(self, name: str, point: Numbers) -> Expectation:
         measure = self.document.measures[name]
         value = float(self.mean(name, point)[0])
@@ -158,6 +229,13 @@ class Surface:
         mean, single = _Z95 * sure**0.5, _Z90 * (sure + measure.spread**2) ** 0.5
         ends = (value, value - mean, value + mean, value - single, value + single)
         return Expectation(*(from_scale(measure, end) for end in ends))
+
+
+def _check_share(adapter: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise RecipeError(
+            f"{adapter[:80]!a} is to have {share:g} of its effect; a share is from 0 to 1", reason="bad-share"
+        )
 
 
 def products(terms: Iterable[tuple[int, ...]], points: Numbers) -> Numbers:

@@ -1,0 +1,121 @@
+"""`soupmix ask`, over the manifest of the shipped adapters with a map beside it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from soupmix.cli import cli
+from soupmix.evaluate.surface import MeasuredSoups, fit_surface
+from soupmix.store import read_manifest, shipped_root
+from soupmix.surface import SURFACE, Surface, read_surface, write_surface
+from soupmix.weights import Weights
+from tests.support.planted_soups import MEASURES, REPORT, measured
+
+NAMES = {"easy": "elementary", "hard": "expert", "short": "concise", "long": "informative", "warm": "friendly"}
+HOMES = {"grade": "expertise", "words": "length", "warmth": "style"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped manifest, and a map that is fitted on planted soups of its adapters; no files of adapters."""
+    from dataclasses import replace
+
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(shipped_root() / "manifest.json", folder)
+    manifest, planted = read_manifest(folder), measured(noise=0.2)
+    soups = {
+        arm: Weights({NAMES[name]: value for name, value in weights.floats().items()})
+        for arm, weights in planted.soups.items()
+    }
+    base = next(iter(manifest)).base_digest
+    given = MeasuredSoups(planted.table, soups, planted.prompts, base, REPORT, "delta", 0.7, 128)
+    measures = {name: replace(each, dimension=HOMES[name]) for name, each in MEASURES.items()}
+    write_surface(folder, fit_surface(given, list(manifest), measures))
+    return folder
+
+
+def _ask(store: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["ask", *arguments, "--store", str(store)])
+
+
+def test_a_grade_and_a_length_become_weights(store: Path) -> None:
+    done = _ask(store, "grade=7", "words=60")
+    assert done.exit_code == 0, done.output
+    first, _, head, *rows = done.output.splitlines()
+    weights = Weights(first)
+    assert set(weights) == {"concise", "elementary"}
+    assert head.split()[:2] == ["asked", "expected"]
+    assert [row.split()[0] for row in rows] == ["grade", "words"]
+    found = json.loads(_ask(store, "grade=7", "words=60", "--json").output)
+    assert found["weights"] == weights.decimals()
+    assert found["targets"]["grade"]["expected"]["value"] == pytest.approx(7, abs=0.5)
+    assert found["targets"]["words"]["reached"] is True
+    assert found["policy"]["open"] is True
+    document = read_surface(store)
+    assert document is not None
+    assert found["surface"] == document.digest
+
+
+def test_what_cannot_be_reached_is_on_the_screen(store: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "house.yaml"
+    policy.write_text(
+        "tier: organisation\nissuer: House\nversion: 1\nrules:\n  - {rule: bounds, adapter: concise, at_most: 0.2}\n"
+    )
+    done = _ask(store, "words=10", "--policy", str(policy))
+    assert done.exit_code == 0
+    assert done.output.splitlines()[-1].startswith("words = 10 cannot be reached: inside this policy it goes from ")
+    assert "concise=0.2" in done.output
+
+
+def test_half_of_an_effect_is_a_target(store: Path) -> None:
+    surface = Surface.beside(store, read_manifest(store))
+    measure, value = surface.part_of_effect("concise", 0.5)
+    assert measure == "words"
+    base, full = (surface.expect(Weights(w))["words"].value for w in ({}, {"concise": 1}))
+    assert value == pytest.approx((base * full) ** 0.5, rel=1e-6)
+    found = json.loads(_ask(store, "concise=50%", "warmth=3", "--json").output)
+    assert found["targets"]["words"]["asked"] == pytest.approx(value, rel=1e-4)
+    assert surface.calibrated(Weights("concise=0.5"))["concise"] == pytest.approx(500_000, abs=30_000)
+
+
+def test_weights_beside_are_kept(store: Path) -> None:
+    found = json.loads(_ask(store, "grade=7", "-w", "friendly=0.4", "--json").output)
+    assert found["weights"]["friendly"] == "0.4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["tone=7"], 2, "the surface has no measure 'tone'; it has grade, warmth, words"),
+        (["grade"], 2, "'grade' is no target; write MEASURE=NUMBER"),
+        (["grade=seven"], 2, "is no target"),
+        (["grade=nan"], 2, "is no target"),
+        (["grade=1e3"], 2, "is no target"),
+        (["grade=7", "grade=8"], 2, "'grade' is asked for twice"),
+        (["elementary=50%", "grade=8"], 2, "'grade' is asked for twice"),
+        (["elementary=150%"], 2, "a share is from 0 to 1"),
+        (["unfriendly=50%"], 1, "says nothing of 'unfriendly'"),
+        (["words=0"], 2, "give a positive number"),
+        (["grade=7", "-w", "elementary=1"], 2, "say one"),
+        (["grade=7", "-w", "nobody=1"], 2, "nobody"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(store: Path, arguments: list[str], code: int, said: str) -> None:
+    from soupmix.errors import SoupmixError
+
+    done = _ask(store, *arguments)
+    assert isinstance(done.exception, SoupmixError), done.output
+    assert done.exception.exit_code == code
+    assert said in str(done.exception)
+
+
+def test_a_store_without_a_map_says_how_to_get_one(tmp_path: Path) -> None:
+    from soupmix.errors import EvaluationError
+
+    shutil.copy(shipped_root() / "manifest.json", tmp_path)
+    done = _ask(tmp_path, "grade=7")
+    assert isinstance(done.exception, EvaluationError)
+    assert f"holds no {SURFACE}; `soupmix evaluate` makes one" in str(done.exception)
