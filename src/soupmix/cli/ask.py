@@ -76,7 +76,7 @@ def _targets(texts: Sequence[str], surface: "Surface") -> dict[str, float]:
 def _print(found: "Proposal") -> None:
     click.echo(str(found.weights) or "no weights: the bare base")
     click.echo()
-    rows = [("", "asked", "expected", "95 % of it", "90 % of answers", "within the policy")]
+    rows: list[tuple[str, ...]] = [("", "asked", "expected", "95 % of it", "90 % of answers", "within the policy")]
     for name, each in found.targets.items():
         expected = each.expected
         ends = (
