@@ -1,7 +1,8 @@
 """Soups whose effects somebody wrote down: tables, and the map that is fitted on them."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -85,3 +86,19 @@ def measured(by: Rule = rule, *, noise: float = 0.0, prompts: int = 20, seed: in
 def document(by: Rule = rule, *, noise: float = 0.5, seed: int = 0) -> SurfaceDocument:
     """The map that is fitted on these answers."""
     return fit_surface(measured(by, noise=noise, seed=seed), ENTRIES, MEASURES)
+
+
+def document_over(entries: Collection[ManifestEntry], names: Mapping[str, str]) -> SurfaceDocument:
+    """The map of the rule over adapters of a store: of those planted ones that have a name there."""
+    planted, by_name = measured(noise=0.2), {each.name: each for each in entries}
+    chosen = {
+        arm: Weights({names[name]: value for name, value in weights.floats().items()})
+        for arm, weights in planted.soups.items()
+        if set(weights) <= set(names)
+    }
+    home = {DIMENSIONS[name]: by_name[other].dimension for name, other in names.items()}
+    measures = {
+        name: replace(each, dimension=home[each.dimension]) for name, each in MEASURES.items() if each.dimension in home
+    }
+    base = next(iter(by_name.values())).base_digest
+    return fit_surface(replace(planted, soups=chosen, base_digest=base), list(entries), measures)

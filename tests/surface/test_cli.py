@@ -8,32 +8,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from soupmix.cli import cli
-from soupmix.evaluate.surface import MeasuredSoups, fit_surface
 from soupmix.store import read_manifest, shipped_root
 from soupmix.surface import SURFACE, Surface, read_surface, write_surface
 from soupmix.weights import Weights
-from tests.support.planted_soups import MEASURES, REPORT, measured
+from tests.support.planted_soups import document_over
 
 NAMES = {"easy": "elementary", "hard": "expert", "short": "concise", "long": "informative", "warm": "friendly"}
-HOMES = {"grade": "expertise", "words": "length", "warmth": "style"}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped manifest, and a map that is fitted on planted soups of its adapters; no files of adapters."""
-    from dataclasses import replace
-
     folder = tmp_path_factory.mktemp("store")
     shutil.copy(shipped_root() / "manifest.json", folder)
-    manifest, planted = read_manifest(folder), measured(noise=0.2)
-    soups = {
-        arm: Weights({NAMES[name]: value for name, value in weights.floats().items()})
-        for arm, weights in planted.soups.items()
-    }
-    base = next(iter(manifest)).base_digest
-    given = MeasuredSoups(planted.table, soups, planted.prompts, base, REPORT, "delta", 0.7, 128)
-    measures = {name: replace(each, dimension=HOMES[name]) for name, each in MEASURES.items()}
-    write_surface(folder, fit_surface(given, list(manifest), measures))
+    write_surface(folder, document_over(list(read_manifest(folder)), NAMES))
     return folder
 
 

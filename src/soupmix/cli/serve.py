@@ -27,11 +27,13 @@ from soupmix.cli.options import (
     store_option,
     trust_option,
 )
-from soupmix.errors import SoupmixError
+from soupmix.errors import EvaluationError, SoupmixError
 
 if TYPE_CHECKING:
     from soupmix.serve.keys import ApiKeys
     from soupmix.serve.state import ServerConfig
+    from soupmix.store import Store
+    from soupmix.surface import Surface
 
 __all__ = ["command"]
 
@@ -214,7 +216,22 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
         audit=options["audit"],
         signer=signer_of(options["audit_key"]),
         shared=options["shared"],
+        surface=_surface(store),
     )
+
+
+def _surface(store: "Store") -> "Surface | None":
+    """What soups of these adapters are expected to do; None, and a note, if it is of others than a store has by now."""
+    from soupmix.surface import Surface
+
+    try:
+        return Surface.beside(store.folder, store)
+    except EvaluationError as error:
+        if error.reason not in ("no-surface", "wrong-base", "other-adapters"):
+            raise
+        if error.reason != "no-surface":
+            click.echo(f"soupmix: note: nobody can ask for a measure: {error}", err=True)
+        return None
 
 
 def _keys(database: str) -> "ApiKeys":

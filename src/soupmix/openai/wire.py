@@ -30,6 +30,7 @@ __all__ = [
     "Sent",
     "SoupAsk",
     "StreamOptions",
+    "TargetsAsk",
     "TextPart",
 ]
 
@@ -38,6 +39,7 @@ _MOST_SEED: Final = 2**62 - _MOST_ANSWERS - 1
 _MOST_MESSAGES: Final = 1000
 _MOST_TOKENS: Final = 1 << 20
 _MOST_TEXT: Final = 1 << 22  # characters; a row holds less, and `--body` lets less through
+_MOST_TARGETS: Final = 64
 _MOST_NAMES: Final = 1000  # a server's own limit is lower
 
 
@@ -96,6 +98,11 @@ Weight = Annotated[
     Discriminator(_number_or_text),
 ]
 Weights = Annotated[dict[AnyName, Weight], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES)]
+Targets = Annotated[
+    dict[AnyName, Annotated[float, Field(ge=-1e9, le=1e9)]],
+    Field(min_length=1, max_length=_MOST_TARGETS),
+    _at_most(_MOST_TARGETS),
+]
 Sources = Annotated[
     Annotated[Source, Tag("text")]
     | Annotated[dict[AnyName, Source], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES), Tag("more")],
@@ -152,6 +159,12 @@ class RangesAsk(Sent):
     """Whose ranges: what a request would say about itself."""
 
     attributes: Attributes = {}
+
+
+class TargetsAsk(SoupAsk):
+    """`POST /v1/soups/ask`: values by measure; the weights are of adapters of other dimensions, besides."""
+
+    targets: Targets
 
 
 class TextPart(Sent):

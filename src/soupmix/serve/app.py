@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
 from soupmix.errors import SoupmixError
-from soupmix.serve import about, chat_routes, grants, soups
+from soupmix.serve import about, asking, chat_routes, grants, soups
 from soupmix.serve.logs import LOGGER
 from soupmix.serve.middleware import RequestGate
 from soupmix.serve.profiles import PREFIX
@@ -53,7 +53,7 @@ def application(state: ServerState) -> ASGIApp:
     """The ASGI application of a server."""
     app = FastAPI(lifespan=_lifespan, **_APP)
     app.state.server = state
-    for router in (about.router, chat_routes.router, grants.router, soups.router):
+    for router in (about.router, chat_routes.router, grants.router, asking.router, soups.router):
         app.include_router(router)
     _add_page(app)
     app.add_exception_handler(SoupmixError, _refused)
@@ -88,7 +88,7 @@ def schema(app: FastAPI) -> dict[str, Any]:
             schemas.pop(unused, None)
         for name in ("ChatAsk", "CompletionAsk"):
             schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(state.settings.model)}|{PREFIX}.+)$"
-        for name in ("SoupAsk", "ProfileAsk"):
+        for name in ("SoupAsk", "ProfileAsk", "TargetsAsk"):
             schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in state.adapters]}
         app.openapi_schema = made
     return app.openapi_schema

@@ -23,6 +23,7 @@ from soupmix.serve.refusals import Refusals
 from soupmix.serve.shares import Bodies, Shares
 from soupmix.serve.tables import open_database
 from soupmix.store.manifest import ManifestEntry
+from soupmix.surface import Surface
 
 if TYPE_CHECKING:
     from soupmix.trust import SignedSource
@@ -82,6 +83,7 @@ class ServerConfig:
         metric: see `Policy.load`.
         audit: folder of the audit log, or None. signer: of its checkpoints, or None.
         shared: files with system prompts that are nobody's secret: each is computed once for a merge, whoever asks.
+        surface: what soups of these adapters are expected to do, or None.
     """
 
     settings: Settings
@@ -94,6 +96,7 @@ class ServerConfig:
     audit: Path | None = None
     signer: Signer | None = None
     shared: tuple[Path, ...] = ()
+    surface: Surface | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapters, Collection):
@@ -107,6 +110,7 @@ class ServerState:
     Attributes:
         adapters: entries of the store that the backend holds. audit, refusals: None if no log is kept.
         started: seconds since 1970. closing: set once nothing new is taken.
+        surface: what soups are expected to do, or None. searching: held by whoever searches it for weights.
     """
 
     settings: Settings
@@ -121,6 +125,8 @@ class ServerState:
     started: int
     shares: Shares
     bodies: Bodies
+    surface: Surface | None = None
+    searching: threading.Lock = field(default_factory=threading.Lock)
     closing: threading.Event = field(default_factory=threading.Event)
 
 
@@ -169,6 +175,7 @@ def open_server(config: ServerConfig) -> Iterator[ServerState]:
             started=int(time()),
             shares=Shares(config.settings.share),
             bodies=Bodies(config.settings.bodies),
+            surface=config.surface,
         )
 
 

@@ -1,0 +1,132 @@
+"""`/v1/measures` and `/v1/soups/ask`: what can be asked for, and weights that are expected to reach it. Nothing is generated,
+stored or recorded; the weights are granted as any others when they are used.
+"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from soupmix.errors import EvaluationError, Overloaded, PolicyRefusal
+from soupmix.openai.answers import PolicyName
+from soupmix.openai.errors import HttpError
+from soupmix.openai.wire import TargetsAsk
+from soupmix.serve.auth import authenticate, state_of
+from soupmix.serve.disclosure import Disclosure
+from soupmix.serve.grants import attributes_of, draft_of
+from soupmix.serve.keys import Caller
+from soupmix.serve.responses import ANSWERING, GUARDED
+from soupmix.serve.state import ServerState
+from soupmix.serve.strict import StrictRoute
+from soupmix.surface import Proposal, ask
+from soupmix.weights import Weights
+
+__all__ = ["router"]
+
+router = APIRouter(route_class=StrictRoute)
+
+_Caller = Annotated[Caller, Depends(authenticate)]
+_PATIENCE = 10.0  # seconds that a search waits for others
+
+
+class MeasureAnswer(BaseModel):
+    """A measure that can be asked for; `base` is what is expected of the bare base."""
+
+    name: str
+    title: str
+    unit: str
+    dimension: str
+    base: float
+
+
+class MeasuresAnswer(BaseModel):
+    """`GET /v1/measures`; nothing if nobody has measured what these adapters do."""
+
+    object: Literal["list"] = "list"
+    data: list[MeasureAnswer]
+
+
+class ExpectationAnswer(BaseModel):
+    """The mean over prompts, its 95 % interval, and between what nine of ten answers lie."""
+
+    value: float
+    low: float
+    high: float
+    answers_low: float
+    answers_high: float
+
+
+class TargetAnswer(BaseModel):
+    """A target, and what is expected; `least` and `most` is what the policy lets it be if nothing else is asked for."""
+
+    asked: float
+    unit: str
+    title: str
+    expected: ExpectationAnswer
+    reached: bool
+    least: float
+    most: float
+
+
+class ProposalAnswer(BaseModel):
+    """`POST /v1/soups/ask`: weights inside the policy, and what cannot be reached, one sentence each."""
+
+    weights: dict[str, str]
+    targets: dict[str, TargetAnswer]
+    notes: list[str]
+    surface: str
+    policy: PolicyName
+
+
+@router.get("/v1/measures", responses=GUARDED)
+def measures(request: Request, caller: _Caller) -> MeasuresAnswer:
+    """What `/v1/soups/ask` can be asked for."""
+    surface = state_of(request).surface
+    if surface is None:
+        return MeasuresAnswer(data=[])
+    base, known = surface.expect(Weights()), surface.document.measures
+    return MeasuresAnswer(
+        data=[
+            MeasureAnswer(name=n, title=each.title, unit=each.unit, dimension=each.dimension, base=base[n].value)
+            for n, each in ((name, known[name]) for name in surface.measures)
+        ]
+    )
+
+
+@router.post("/v1/soups/ask", responses=ANSWERING)
+def propose(asked: TargetsAsk, request: Request, caller: _Caller) -> ProposalAnswer:
+    """Weights inside the policy in force that are expected to reach these targets."""
+    state = state_of(request)
+    held = state.policies.current()
+    found = _found(state, asked, caller).to_dict()
+    policy = PolicyName(digest=held.policy.digest, open=held.policy.is_open, signed=held.signed)
+    return ProposalAnswer.model_validate({**found, "policy": policy})
+
+
+def _found(state: ServerState, asked: TargetsAsk, caller: Caller) -> Proposal:
+    """One search at a time: it keeps a processor busy for up to a second."""
+    if state.surface is None:
+        raise HttpError(
+            "nobody has measured what these adapters do: their store holds no surface.json; `soupmix evaluate` makes one",
+            status=404,
+            reason="no-surface",
+        )
+    draft, policy = draft_of(state, asked), state.policies.current().policy
+    if not state.searching.acquire(timeout=_PATIENCE):
+        raise Overloaded("too many ask for weights at once; ask again", reason="queue-full")
+    try:
+        return ask(
+            state.surface,
+            policy,
+            asked.targets,
+            beside=draft.weights,
+            attributes=attributes_of(draft, caller),
+            sources=draft.sources,
+        )
+    except EvaluationError as error:  # what is asked for besides, or what the policy requires, was not measured
+        raise HttpError(str(error), status=400, reason=error.reason, param="weights") from None
+    except PolicyRefusal as error:
+        raise Disclosure(policy, caller.attributes).refusal(error) from None
+    finally:
+        state.searching.release()
