@@ -15,8 +15,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base, LayerTable, layers, loading, resolve
-from soupmix.errors import BaseModelError
+from soupmix.errors import AdapterError, BaseModelError
+from soupmix.store import Store
 from tests.support.families import make_family
+from tests.support.random_adapter import save_random_adapter
 
 Loaded = tuple[LayerTable, Any, dict[str, Tensor]]
 
@@ -161,9 +163,24 @@ def test_a_model_with_far_more_parts_than_tensors_is_not_built(
 ) -> None:
     monkeypatch.setattr(loading, "_MOST_CALLS", 10)
     monkeypatch.setattr(loading, "_CALLS_A_TENSOR", 1)
-    with pytest.raises(BaseModelError, match="far more parts than the 20 tensors") as caught:
-        _edited(tiny_base, tmp_path / "edited").layers()
-    assert caught.value.reason == "bad-config"
+    base = _edited(tiny_base, tmp_path / "edited")
+    for make in (base.layers, lambda: loading.load_model(base.folder, "auto")):
+        with pytest.raises(BaseModelError, match="far more parts than the 20 tensors") as caught:
+            make()
+        assert caught.value.reason == "bad-config"
+
+
+def test_a_layer_that_lies_nowhere_is_named(tiny_base: Base, tmp_path: Path) -> None:
+    base = _edited(tiny_base, tmp_path / "edited", num_hidden_layers=3)
+    table, path = base.layers(), "model.layers.2.mlp.up_proj"
+    assert table[path].lies == "nowhere"
+    with pytest.raises(BaseModelError, match=r"no weights for model\.layers\.2\.mlp\.up_proj") as caught:
+        table.parameters(table[path], {})
+    assert caught.value.reason == "incomplete"
+    folder = save_random_adapter(base, tmp_path / "one", layers=[path])
+    with pytest.raises(AdapterError, match=r"hold no weight: complete the base") as refused:
+        Store(tmp_path / "store", create=True).add(folder, dimension="a", pole="a", base=base)
+    assert refused.value.reason == "wrong-base"
 
 
 def test_a_base_that_has_lost_its_config_says_so(tiny_base: Base, tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 """What is extracted of an adapter is what PEFT computes with it, unmerged, method by method."""
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base
+from soupmix.errors import AdapterError
 from soupmix.extract import Extraction, extract_adapter, settings
 from tests.support.tuned import METHODS, RARE, Tuned, tuned, tuned_deltas
 
@@ -62,6 +64,23 @@ def test_what_peft_computes_unmerged_and_what_a_rank_misses_of_it(
         missed = relative({path: made[path]}, {path: delta})
         assert missed == pytest.approx(saved.errors.modules[path], rel=1e-3, abs=near)
         assert missed == pytest.approx(float(best[2:].norm() / best.norm()), rel=1e-3, abs=near)
+
+
+@pytest.mark.parametrize("names", [[".base_layer.weight"], [".weight", ".modules_to_save.weight"]])
+def test_a_layer_that_is_changed_twice_is_refused_by_name(
+    names: list[str], adapter_of: Callable[[str], Tuned], tiny_base: Base, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(adapter_of("lora").folder, tmp_path / "twice"))
+    path = "model.layers.0.self_attn.q_proj"
+    whole = load_file(tiny_base.folder / "model.safetensors")[f"{path}.weight"]
+    held = load_file(folder / "adapter_model.safetensors")
+    if len(names) > 1:
+        held = {key: value for key, value in held.items() if path not in key}
+    held |= {f"base_model.model.{path}{name}": whole + 1 + place for place, name in enumerate(names)}
+    save_file(held, folder / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=rf"says twice what becomes of {path}") as caught:
+        extract_adapter(folder, base=tiny_base)
+    assert caught.value.reason == "bad-key"
 
 
 def test_every_method_that_is_read_is_tried() -> None:

@@ -115,12 +115,15 @@ def test_what_training_left_beside_goes_into_the_manifest(
     _run(*words)
     entry = Store(tmp_path / "s")["p"]
     assert (entry.training, entry.effect) == ({"seed": 3}, {})
-    for bad in ("[1]", '{"a": NaN}', "{"):
+    for bad in ("[1]", '{"a": NaN}', "{", "[" * 100_000, " " * ((1 << 20) + 1)):
         (folder / "effect.json").write_text(bad)
-        failed = _run(*words, "--force")
-        assert isinstance(failed.exception, SoupmixError)
-        assert failed.exception.reason == "bad-facts"
-    assert Store(tmp_path / "s")["p"].digest == entry.digest
+        added = _run(*words, "--force", "--json")
+        assert [(note["kind"], note["subject"]) for note in json.loads(added.stdout)["notes"]] == [
+            ("facts", "effect.json")
+        ]
+        assert "note: effect.json is left out: " in added.stderr
+    entry = Store(tmp_path / "s")["p"]
+    assert (entry.training, entry.effect) == ({"seed": 3}, {})
 
 
 @pytest.mark.usefixtures("cache")

@@ -35,10 +35,11 @@ def pickled(handmade: Callable[..., Path]) -> Path:
 def test_what_is_converted_holds_the_same_values(pickled: Path, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="soupmix adapters convert"):
         read_adapter(pickled)
-    (pickled / "README.md").write_text("hello")
+    (pickled / "README.md").write_bytes(b"x" * ((1 << 20) + 1))
     done = CliRunner().invoke(cli, ["adapters", "convert", str(pickled), str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["README.md", CONFIG, TENSORS]
+    assert "note: README.md is left out" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [CONFIG, TENSORS]
     ours, theirs = load_file(tmp_path / "new" / TENSORS), load_file(tmp_path / "kept.safetensors")
     assert sorted(ours) == sorted(theirs)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -170,7 +171,9 @@ def test_the_old_form_and_every_dtype_come_out_and_no_sealed_memory_is_needed(
     whole = torch.arange(1 << 16, dtype=torch.float32).view(256, 256)
     given = {"a": whole.T, "b": whole[3:7].bfloat16(), "c": whole.half()[::2], "d": whole[:0], "e": torch.tensor(1.5)}
     torch.save(given, tmp_path / "a.bin", _use_new_zipfile_serialization=False)
-    convert_pickle(tmp_path / "a.bin", tmp_path / "new")
+    (tmp_path / "README.md").write_text("hello")
+    assert convert_pickle(tmp_path / "a.bin", tmp_path / "new") == ()
+    assert (tmp_path / "new" / "README.md").read_text() == "hello"
     found = load_file(tmp_path / "new" / TENSORS)
     assert all(torch.equal(found[key], value) and found[key].dtype == value.dtype for key, value in given.items())
 

@@ -78,6 +78,18 @@ def test_a_link_to_the_folder_is_followed(handmade: Handmade, tmp_path: Path) ->
     assert read_adapter(tmp_path / "best")
 
 
+@pytest.mark.parametrize("spoil", [lambda card: card.write_bytes(b"x" * ((1 << 20) + 1)), Path.mkdir, os.mkfifo])
+def test_a_card_that_cannot_be_kept_is_left_out_and_that_is_said(
+    handmade: Handmade, tiny_base: Base, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    folder = handmade()
+    spoil(folder / "README.md")
+    told: list[Finding] = []
+    Store(tmp_path / "s", create=True).add(folder, dimension="d", pole="p", base=tiny_base, tell=told.append)
+    assert [(note.kind, note.subject) for note in told] == [("card", "README.md")]
+    assert "README.md is left out: " in told[0].message
+
+
 def test_a_card_elsewhere_is_left_out_and_that_is_said(handmade: Handmade, tiny_base: Base, tmp_path: Path) -> None:
     folder, said = handmade(), list[Finding]()
     (folder / "README.md").symlink_to("/etc/passwd")

@@ -158,8 +158,13 @@ class LayerTable(Mapping[str, Layer]):
             that lie in the same tensors.
 
         Raises:
-            BaseModelError: transformers cannot convert them ("cannot-load").
+            BaseModelError: transformers cannot convert them ("cannot-load"), or the layer lies nowhere ("incomplete").
         """
+        if not layer.tensors:
+            raise BaseModelError(
+                f"base model {self._folder} has no weights for {layer.path}, which its config.json asks for",
+                reason="incomplete",
+            )
         with saying(self._folder):
             return self._conversion.run(self._groups[layer.tensors[0]], tensors)
 

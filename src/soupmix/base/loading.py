@@ -19,7 +19,10 @@ from soupmix.errors import BaseModelError
 
 __all__ = ["empty_model", "hushed", "load_model", "load_tokenizer", "plainly", "saying"]
 
-_MOST_CALLS, _CALLS_A_TENSOR = 100_000, 100  # of torch; a model of transformers makes some ten a tensor
+_MOST_CALLS, _CALLS_A_TENSOR = (
+    100_000,
+    100,
+)  # of torch; making a model of transformers takes some ten a tensor, loading it twenty
 _ADVICE = "use a safetensors folder of a causal language model that transformers supports without code of its own"
 _TALKATIVE = ("torchao", "torch.utils._pytree")
 _PIECES = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
@@ -34,17 +37,20 @@ def load_model(folder: Path, dtype: Any, device: str = "cpu") -> Any:
 
     Raises:
         BaseModelError: the folder is damaged, hostile, of an unknown architecture or for code of its own
-            ("cannot-load"), lacks weights that the model needs ("incomplete"), is quantised by a package that is not
-            installed ("quantiser-missing"), or as `companions` and `check_config`.
+            ("cannot-load"), lacks weights that the model needs ("incomplete"), is of a model with far more parts than it has
+            tensors ("bad-config"), is quantised by a package that is not installed ("quantiser-missing"), or as `companions` and
+            `check_config`.
     """
     from transformers import AutoModelForCausalLM
 
-    check_config(folder, read_tensors(folder))
+    tensors = read_tensors(folder)
+    check_config(folder, tensors)
     placed: dict[str, Any] = {}
     if (found := quantisation(folder)) is not None:
         check_packages(found, str(folder))
         placed = {"device_map": {"": device}}
-    with plainly(folder, [*companions(folder), *_weights(folder)]) as plain, saying(folder), hushed():
+    files = [*companions(folder), *_weights(folder)]
+    with plainly(folder, files) as plain, saying(folder), hushed(), _few_calls(folder, len(tensors)):
         model, told = AutoModelForCausalLM.from_pretrained(
             plain,
             dtype=dtype,

@@ -10,9 +10,10 @@ from soupmix.cli.extracting import extract
 from soupmix.cli.options import PATH, base_option, json_option, open_store, print_json, read_adapters, store_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from soupmix.findings import Finding
     from soupmix.store import Manifest, ManifestEntry
-    from soupmix.store.folder import SourceFolder
 
 __all__ = ["command"]
 
@@ -101,12 +102,11 @@ def add(
         name=name,
         tags=tags,
         licence=licence,
-        **_facts(folder),
+        **_facts(folder, notes.append),
         force=force,
         tell=notes.append,
     )
-    for note in notes:
-        click.echo(f"note: {note.message}", err=True)
+    _tell(notes)
     click.echo(f"added {entry.name} to {target.folder}", err=True)
     if as_json:
         found = [{"kind": note.kind, "subject": note.subject, "message": note.message} for note in notes]
@@ -125,7 +125,7 @@ def convert(pickled: Path, folder: Path) -> None:
     """
     from soupmix.store.convert import convert_pickle
 
-    convert_pickle(pickled, folder)
+    _tell(convert_pickle(pickled, folder))
     click.echo(f"wrote {folder}; add it with `soupmix adapters add {folder}`", err=True)
 
 
@@ -145,31 +145,28 @@ def budget(total: str, store: Path | None) -> None:
     click.echo(f"total budget of {target.folder}: {total}", err=True)
 
 
-def _facts(folder: Path) -> dict[str, dict[str, Any]]:
-    """What `soupmix train` left beside an adapter."""
+def _tell(notes: "Iterable[Finding]") -> None:
+    for note in notes:
+        click.echo(f"note: {note.message}", err=True)
+
+
+def _facts(folder: Path, tell: "Callable[[Finding], object]") -> dict[str, dict[str, Any]]:
+    """What `soupmix train` left beside an adapter; files of somebody else under these names are left out, and told."""
+    from soupmix.errors import AdapterError
+    from soupmix.findings import Finding
     from soupmix.store.folder import source_folder
 
+    found: dict[str, dict[str, Any]] = {}
     if not folder.is_dir():
-        return {}
+        return found
     with source_folder(folder) as opened:
-        return {kind: _fact(opened, f"{kind}.json") for kind in ("training", "effect")}
-
-
-def _fact(folder: "SourceFolder", name: str) -> dict[str, Any]:
-    """A JSON object beside an adapter, or nothing."""
-    from soupmix.errors import AdapterError
-    from soupmix.files import strict_json
-
-    if not folder.holds(name):
-        return {}
-    raw, path = folder.read(name, cap=1 << 20), folder.path / name
-    try:
-        facts = strict_json(raw)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} is not JSON: {error}", reason="bad-facts") from None
-    if not isinstance(facts, dict):
-        raise AdapterError(f"{path} must hold a JSON object", reason="bad-facts")
-    return facts
+        for kind in ("training", "effect"):
+            name = f"{kind}.json"
+            try:
+                found[kind] = opened.read_object(name, cap=1 << 20, reason="bad-facts")
+            except AdapterError as error:
+                tell(Finding("facts", name, f"{name} is left out: {error}"))
+    return found
 
 
 def _summary(entry: "ManifestEntry") -> dict[str, Any]:

@@ -45,7 +45,8 @@ def extract_adapter(source: str | Path, *, base: str | Path | Base, most: int = 
         most: highest rank that can be saved; singular vectors beyond it are not kept.
 
     Raises:
-        AdapterError: the source is damaged, hostile, of another base, unsupported, or changes no linear layer ("no-change").
+        AdapterError: the source is damaged, hostile, of another base, unsupported, changes no linear layer ("no-change"), or
+            says twice what becomes of one ("bad-key").
         BaseModelError: the base is not found, damaged, or does not lie on disk as plain numbers.
         RecipeError: `most` is not positive ("bad-rank").
     """
@@ -57,7 +58,7 @@ def extract_adapter(source: str | Path, *, base: str | Path | Base, most: int = 
     with TensorReader() as reader, _opened(source, BaseWeights(found, reader), reader) as opened:
         with one_thread():  # so that the bytes do not depend on how many there are
             for change in opened.changes():
-                _take(change, most, layers, left_out)
+                _take(change, most, layers, left_out, source)
         said = opened.method, opened.digest
     if not layers:
         changed = f"; what it changes, such as {next(iter(left_out))}, no LoRA can carry" if left_out else ""
@@ -74,7 +75,13 @@ def extract_adapter(source: str | Path, *, base: str | Path | Base, most: int = 
     )
 
 
-def _take(change: Change, most: int, layers: dict[str, LayerChange], left_out: dict[str, float]) -> None:
+def _take(change: Change, most: int, layers: dict[str, LayerChange], left_out: dict[str, float], source: Path) -> None:
+    if change.delta is not None and change.name in layers:
+        raise AdapterError(
+            f"{source} says twice what becomes of {change.name}, by a whole weight and by factors or by two whole weights, and "
+            "it can be only one: merge it with PEFT's merge_and_unload, and give the result as a full fine-tune",
+            reason="bad-key",
+        )
     if change.norm and change.delta is not None:
         layers[change.name] = decomposed(change.delta, most)
     elif change.norm:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from soupmix.base.loading import hushed
 from soupmix.errors import AdapterError
-from soupmix.store.config import config_object
+from soupmix.store.folder import json_object
 from soupmix.store.patterns import PatternTable
 
 __all__ = ["METHODS", "TunerSettings", "parse_settings"]
@@ -66,7 +66,7 @@ def parse_settings(raw: bytes, where: str) -> TunerSettings:
         AdapterError: reason "bad-config" (not strict JSON, a wrong type or value), "unsupported" (a method or a feature that
             cannot be extracted, by name) or "unknown-field".
     """
-    config = config_object(raw, where)
+    config = json_object(raw, where, "bad-config")
     method = config.get("peft_type")
     if not isinstance(method, str) or method not in METHODS:
         raise AdapterError(

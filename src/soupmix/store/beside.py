@@ -12,7 +12,6 @@ from typing import Any
 
 from soupmix.base import Base
 from soupmix.errors import AdapterError
-from soupmix.files import strict_json
 from soupmix.findings import Finding
 from soupmix.store.folder import SourceFolder, source_folder
 
@@ -111,14 +110,4 @@ def _added(folder: SourceFolder) -> Mapping[str, Any]:
 
 
 def _object(folder: SourceFolder, name: str) -> dict[str, Any]:
-    """The object in a file, empty if there is no such file."""
-    if not folder.holds(name):
-        return {}
-    content = folder.read(name, cap=_MOST[name])
-    try:
-        found = strict_json(content)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{folder.path / name} is not strict JSON ({error})", reason="bad-json") from None
-    if not isinstance(found, dict):
-        raise AdapterError(f"{folder.path / name} is no JSON object", reason="bad-json")
-    return found
+    return folder.read_object(name, cap=_MOST[name], reason="bad-json")

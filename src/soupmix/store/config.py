@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soupmix.errors import AdapterError
-from soupmix.files import strict_json
 from soupmix.store.adapter import LayerForm
+from soupmix.store.folder import json_object
 from soupmix.store.patterns import PatternTable
 from soupmix.store.targets import TARGET_FIELDS, Targets, parse_targets
 
@@ -23,7 +23,6 @@ __all__ = [
     "StoreForm",
     "WholeSettings",
     "check_alpha",
-    "config_object",
     "parse_config",
 ]
 
@@ -130,21 +129,6 @@ class LoraSettings:
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
 
-def config_object(raw: bytes, where: str) -> dict[str, Any]:
-    """The object in an adapter_config.json.
-
-    Raises:
-        AdapterError: it is not strict JSON, or no object (reason "bad-config").
-    """
-    try:
-        config = strict_json(raw)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{where} is not strict JSON: {error}", reason="bad-config") from None
-    if not isinstance(config, dict):
-        raise AdapterError(f"{where} is not a JSON object", reason="bad-config")
-    return config
-
-
 def parse_config(raw: bytes, where: str) -> LoraSettings:
     """Read an adapter_config.json as PEFT writes it, or a store.
 
@@ -152,7 +136,7 @@ def parse_config(raw: bytes, where: str) -> LoraSettings:
         AdapterError: reason "bad-config" (not strict JSON, a wrong type or value), "unsupported" (a feature that
             soupmix does not have, by name), "unknown-field" or "pattern".
     """
-    config = config_object(raw, where)
+    config = json_object(raw, where, "bad-config")
     _check_type(config, where)
     own = _store_form(config, where)
     for name, value in config.items():

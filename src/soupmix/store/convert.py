@@ -12,9 +12,10 @@ from typing import IO, BinaryIO, cast
 
 from soupmix.errors import AdapterError
 from soupmix.files import new_folder
+from soupmix.findings import Finding
 from soupmix.sealed import Sealed
-from soupmix.store.folder import SourceFolder, source_folder
-from soupmix.store.importing import CARD, MAX_CARD, PICKLED
+from soupmix.store.folder import source_folder
+from soupmix.store.importing import CARD, PICKLED, card_of
 from soupmix.store.reader import CONFIG, MAX_BYTES, MAX_CONFIG, TENSORS, header_of, sealed_bytes
 from soupmix.store.unpickling import OPEN, REFUSED
 
@@ -24,8 +25,11 @@ _SECONDS = 600.0
 _MOST = MAX_BYTES
 
 
-def convert_pickle(pickled: Path, target: Path) -> None:
+def convert_pickle(pickled: Path, target: Path) -> tuple[Finding, ...]:
     """Write an adapter folder from one with adapter_model.bin, or from that file; its values stay as they are.
+
+    Returns:
+        What is worth knowing of it.
 
     Raises:
         AdapterError: there is none ("missing"), it is no plain file, too large, or holds anything else than tensors by name
@@ -37,18 +41,14 @@ def convert_pickle(pickled: Path, target: Path) -> None:
         name = pickled.name if alone else PICKLED
         with folder.sealed(name, cap=MAX_BYTES) as content:
             tensors = _converted(content, str(folder.path / name))
-        files = {TENSORS: tensors} | _others(folder)
+        card, notes = card_of(folder)
+        config = {CONFIG: folder.read(CONFIG, cap=MAX_CONFIG)} if folder.holds(CONFIG) else {}
+        files = {TENSORS: tensors} | config | ({} if card is None else {CARD: card})
     header_of(sealed_bytes(tensors), f"what was made of {folder.path / name}")
     with new_folder(target, reads=(folder.path,)) as made:
         for kept, data in files.items():
             (made / kept).write_bytes(data)
-
-
-def _others(folder: SourceFolder) -> dict[str, bytes]:
-    found = {CONFIG: folder.read(CONFIG, cap=MAX_CONFIG)} if folder.holds(CONFIG) else {}
-    if folder.holds(CARD) and not folder.is_link(CARD):
-        found[CARD] = folder.read(CARD, cap=MAX_CARD)
-    return found
+    return notes
 
 
 def _converted(content: Sealed, where: str) -> bytes:

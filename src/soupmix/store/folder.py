@@ -13,11 +13,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from soupmix.errors import AdapterError
+from soupmix.files import strict_json
 from soupmix.sealed import Sealed, sealed
 
-__all__ = ["SourceFolder", "source_folder"]
+__all__ = ["SourceFolder", "json_object", "source_folder"]
 
 _HUB_LINK = re.compile(r"(?P<blobs>(?:\.\./){1,8}blobs)/(?P<name>\w[\w.-]*)", re.ASCII)
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -67,6 +69,10 @@ class SourceFolder:
         with self.sealed(name, cap=cap) as content:
             return content.read()
 
+    def read_object(self, name: str, *, cap: int, reason: str) -> dict[str, Any]:
+        """The object in a small JSON file, refused like `sealed` and `json_object` refuse; empty if there is no such file."""
+        return json_object(self.read(name, cap=cap), str(self.path / name), reason) if self.holds(name) else {}
+
     def names(self, suffix: str) -> list[str]:
         """Names that end so, sorted; of a folder with more than ten thousand entries only those among the first."""
         with os.scandir(self.handle) as entries:
@@ -87,6 +93,24 @@ class SourceFolder:
             ) from None
         stack.callback(os.close, handle)
         return handle
+
+
+def json_object(raw: bytes, where: str, reason: str) -> dict[str, Any]:
+    """The object in the bytes of a JSON file.
+
+    Args:
+        where: names the file in errors. reason: of them.
+
+    Raises:
+        AdapterError: it is not strict JSON, or no object.
+    """
+    try:
+        found = strict_json(raw)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{where} is not strict JSON: {error}", reason=reason) from None
+    if not isinstance(found, dict):
+        raise AdapterError(f"{where} is not a JSON object", reason=reason)
+    return found
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from soupmix.findings import Finding
 from soupmix.sealed import Sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.beside import beside
-from soupmix.store.config import EXTRACT, LoraSettings, config_object, parse_config
+from soupmix.store.config import EXTRACT, LoraSettings, parse_config
 from soupmix.store.experts import stacked_weights
-from soupmix.store.folder import SourceFolder, source_folder
+from soupmix.store.folder import SourceFolder, json_object, source_folder
 from soupmix.store.foreign import MlxSettings, check_parts, in_peft_form, mlx_settings, rewritten
 from soupmix.store.names import TensorPart, parts_of
 from soupmix.store.reader import (
@@ -39,10 +39,10 @@ from soupmix.store.reader import (
 from soupmix.store.unchanged import unchanged
 from soupmix.store.whole import Extra, embedding_parts, extras_of
 
-__all__ = ["CARD", "MAX_CARD", "PICKLED", "Source", "open_source", "read_adapter"]
+__all__ = ["CARD", "PICKLED", "Source", "card_of", "open_source", "read_adapter"]
 
 CARD = "README.md"
-MAX_CARD = 1 << 20
+_MAX_CARD = 1 << 20
 _MLX_TENSORS = "adapters.safetensors"
 _MODEL_CONFIG = "config.json"
 _SAFETENSORS = ".safetensors"
@@ -123,7 +123,7 @@ def open_source(path: Path, shapes: Mapping[str, tuple[int, int]], base: Base | 
         name = path.name if alone else _tensors_name(folder)
         with folder.sealed(name, cap=MAX_BYTES) as tensors:
             read = _understood(folder.path, name, config, settings, tensors, shapes, base)
-            card, left = _card(folder)
+            card, left = card_of(folder)
             files, said = _in_form(read), None if settings is None else settings.base
             others = () if base is None else beside(folder, said, base)
             notes = (
@@ -137,7 +137,7 @@ def open_source(path: Path, shapes: Mapping[str, tuple[int, int]], base: Base | 
 
 
 def _settings(config: bytes, where: str) -> LoraSettings | MlxSettings:
-    return mlx_settings(config_object(config, where), where) or parse_config(config, where)
+    return mlx_settings(json_object(config, where, "bad-config"), where) or parse_config(config, where)
 
 
 def _tensors_name(folder: SourceFolder) -> str:
@@ -267,12 +267,16 @@ def _origin(read: _Read) -> Mapping[str, str]:
     return {read.name: read.tensors.sha256} | ({} if read.config is None else {CONFIG: _sha256(read.config)})
 
 
-def _card(folder: SourceFolder) -> tuple[bytes | None, tuple[Finding, ...]]:
+def card_of(folder: SourceFolder) -> tuple[bytes | None, tuple[Finding, ...]]:
+    """The README.md of a folder, or None and why it is left out: no adapter is refused for it."""
     if not folder.holds(CARD):
         return None, ()
     if folder.is_link(CARD):
         return None, (Finding("card", CARD, f"{CARD} is a link to elsewhere, so it is left out"),)
-    return folder.read(CARD, cap=MAX_CARD), ()
+    try:
+        return folder.read(CARD, cap=_MAX_CARD), ()
+    except AdapterError as error:
+        return None, (Finding("card", CARD, f"{CARD} is left out: {error}"),)
 
 
 def _form_notes(read: _Read, files: AdapterFiles) -> Iterator[Finding]:

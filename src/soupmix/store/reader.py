@@ -181,7 +181,8 @@ def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[
 
 
 def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str) -> None:
-    """Refuse factors of a weight that is another layer's too, of an embedding, or of one of several experts in one weight.
+    """Refuse factors of a weight that is another layer's too, of an embedding, of one of several experts in one weight, or of
+    one that the base lacks.
 
     PEFT adds factors of a tied head to the head alone as long as they are beside the weights, and to the embeddings too once
     they are merged: two models.
@@ -190,7 +191,7 @@ def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str
         layers: of the base.
 
     Raises:
-        AdapterError: reason "embedding" or "experts".
+        AdapterError: reason "embedding", "experts" or "wrong-base".
     """
     pieces = {name: layer for layer in layers.values() if layer.kind == "experts" for name in layer.tensors}
     for module in modules:
@@ -201,6 +202,12 @@ def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str
                 f"{where} adapts {module}, which the base holds in one weight with the other experts ({whole.path}), and a store "
                 "holds factors of linear layers: fold it in with PEFT's merge_and_unload, and use the result as a base",
                 reason="experts",
+            )
+        if layer is not None and layer.lies == "nowhere":
+            raise AdapterError(
+                f"{where} adapts {module}, for which the files of the base hold no weight: complete the base, or use the one "
+                "that the adapter was trained on",
+                reason="wrong-base",
             )
         other = None if layer is None else layer.tied
         if other is not None:
