@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from soupmix import merge
 from soupmix.approve import Approval, draft, screen
+from soupmix.approve.draft import file_digest
 from soupmix.approve.screening import check_screened
 from soupmix.base import Base
 from soupmix.cli import cli
@@ -86,7 +87,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def approval(tmp_path: Path, *combinations: tuple[str, ...], **more: Any) -> Approval:
-    return Approval(combinations, report(tmp_path), date(2099, 12, 31), "Acme", "1", **more)
+    return Approval(combinations, file_digest(report(tmp_path)), date(2099, 12, 31), "Acme", "1", **more)
 
 
 def test_colluding_adapters_pass_alone_and_not_together(shop: Shop, tmp_path: Path) -> None:

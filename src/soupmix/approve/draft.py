@@ -13,7 +13,7 @@ from soupmix.files import sha256_file
 from soupmix.policy import Document, parse_document
 from soupmix.store.store import Store
 
-__all__ = ["Approval", "draft"]
+__all__ = ["Approval", "draft", "file_digest"]
 
 _HEADING = """\
 # Written by `soupmix approve`. What is not listed, by digest, has weight 0; what is not listed together is not mixed.
@@ -23,32 +23,34 @@ _HEADING = """\
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What is approved: the combinations, the report (a file) that they rest on, the last day that it counts, by whom."""
+    """What is approved: the combinations, the digest of the report they rest on, the last day that it counts, by whom."""
 
     combinations: tuple[tuple[str, ...], ...]
-    report: Path
+    report: str
     until: date
     issuer: str
     version: str
     total: str | None = None
 
 
+def file_digest(report: Path) -> str:
+    """The digest of a report that is any file. Raises `RecipeError` if it cannot be read (reason "unreadable")."""
+    try:
+        return f"sha256:{sha256_file(report)}"
+    except OSError as error:
+        raise RecipeError(f"the report {report} cannot be read: {error.strerror}", reason="unreadable") from error
+
+
 def draft(store: Store, approval: Approval) -> tuple[str, Document]:
     """The document as YAML text, and as it will be read.
 
     Raises:
-        RecipeError: no combination is given, or the report cannot be read. WeightError: no such adapter.
+        RecipeError: no combination is given. WeightError: no such adapter.
         PolicyError: the document would not be valid.
     """
     if not approval.combinations:
         raise RecipeError("say what was evaluated together: --combination elementary+friendly", reason="empty")
-    try:
-        digest = f"sha256:{sha256_file(approval.report)}"
-    except OSError as error:
-        raise RecipeError(
-            f"the report {approval.report} cannot be read: {error.strerror}", reason="unreadable"
-        ) from error
-    evidence = {"report": digest, "until": approval.until.isoformat()}
+    evidence = {"report": approval.report, "until": approval.until.isoformat()}
     names = sorted({name for each in approval.combinations for name in each})
     content: dict[str, Any] = {
         "tier": "organisation",

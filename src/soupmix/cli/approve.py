@@ -1,8 +1,9 @@
 """`soupmix approve`: screen adapters and write the document that approves what was evaluated together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from soupmix.cli.documents import inventory_file, set_files
 from soupmix.cli.options import PATH, key_option, open_store, store_option
 from soupmix.errors import RecipeError
 from soupmix.replacing import check_file
+
+if TYPE_CHECKING:
+    from soupmix.store import Store
 
 __all__ = ["command"]
 
@@ -23,7 +27,13 @@ __all__ = ["command"]
     metavar="NAME+NAME",
     help="Adapters that were evaluated together; any part of them is approved too. Repeatable.",
 )
-@click.option("--report", required=True, metavar="FILE", type=PATH, help="The evaluation report.")
+@click.option(
+    "--evidence",
+    metavar="REPORT",
+    type=PATH,
+    help="report.json of `soupmix evaluate`; refused if it is of other adapters, of another base, or has no such soups.",
+)
+@click.option("--report", metavar="FILE", type=PATH, help="Instead: a report of any kind, which is not read.")
 @click.option("--until", required=True, metavar="DATE", help="Last day that the report counts, as in 2027-12-31.")
 @click.option("--issuer", required=True, metavar="TEXT", help="Who approves.")
 @click.option(
@@ -41,7 +51,8 @@ __all__ = ["command"]
 def command(
     out: Path,
     combinations: tuple[str, ...],
-    report: Path,
+    evidence: Path | None,
+    report: Path | None,
     until: str,
     issuer: str,
     version: str,
@@ -66,11 +77,12 @@ def command(
     from soupmix.files import write_file
 
     signer = _publisher(folder, out, beside, store, targets, online)
-    reads = (report, *beside, *(each for each in (store, folder, targets, online) if each is not None))
-    check_file(out, force=force, reads=reads)
+    given = (evidence, report, store, folder, targets, online)
+    check_file(out, force=force, reads=(*beside, *(each for each in given if each is not None)))
     opened = open_store(store)
     groups = tuple(tuple(dict.fromkeys(each.split("+"))) for each in combinations)
-    text, _ = draft(opened, Approval(groups, report, _day(until), issuer, version, total))
+    digest = _evidence(evidence, report, opened, groups, total)
+    text, _ = draft(opened, Approval(groups, digest, _day(until), issuer, version, total))
     remarks = screen(opened, sorted({name for each in groups for name in each}), scanners=scanners)
     for remark in remarks:
         click.echo(f"soupmix: remark: {remark}", err=True)
@@ -80,6 +92,21 @@ def command(
         click.echo(f"soupmix: wrote {out}; sign it with `soupmix trust publish`", err=True)
     else:
         click.echo(f"soupmix: wrote {out} and signed it in {folder}, version {signer()}", err=True)
+
+
+def _evidence(
+    evidence: Path | None, report: Path | None, store: "Store", groups: Sequence[tuple[str, ...]], total: str | None
+) -> str:
+    """The digest of what the approval rests on."""
+    if evidence is not None and report is None:
+        from soupmix.evaluate.evidence import digest_of_evidence
+
+        return digest_of_evidence(evidence, store.manifest, groups, total)
+    if report is not None and evidence is None:
+        from soupmix.approve.draft import file_digest
+
+        return file_digest(report)
+    raise click.UsageError("give --evidence REPORT of `soupmix evaluate`, or --report FILE of any other kind")
 
 
 def _publisher(

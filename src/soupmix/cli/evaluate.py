@@ -25,6 +25,7 @@ from soupmix.cli.options import (
     trust_option,
 )
 from soupmix.cli.stopping import exit_code
+from soupmix.errors import EvaluationError
 from soupmix.methods import DEFAULT, served
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class _Words(click.ParamType[tuple[str, ...]]):
 @dtype_option
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option("--page/--no-page", default=True, help="Also write report.html, with plots.")
+@click.option("--report-only", is_flag=True, help="Let nobody answer; measure and report what OUT holds.")
 @policy_option
 @trust_option
 @attribute_option
@@ -130,13 +133,21 @@ def command(
     first: int | None,
     rows: int,
     jobs: int,
+    page: bool,
+    report_only: bool,
     **options: Any,
 ) -> None:
-    """Let soups, and what they are compared with, answer prompts, and keep every answer in OUT.
+    """Measure what soups do: let them, and what they are compared with, answer prompts, and report in OUT.
 
-    The same command goes on where it was stopped, and one with more soups, prompts or temperatures adds to OUT.
+    OUT gets samples.jsonl with every answer, report.json with figures, intervals and a digest, which
+    `soupmix approve --evidence` takes, and report.html for people. The same command goes on where it was stopped, and one
+    with more soups, prompts or temperatures adds to OUT.
     """
+    if report_only:
+        _reported(out, jobs, page=page)
+        return
     from soupmix.evaluate import held_out_prompts, read_prompts
+    from soupmix.evaluate.measuring import check_libraries
     from soupmix.evaluate.preferences import read_preferences, shipped_preferences
     from soupmix.evaluate.sampling import Evaluation
 
@@ -145,6 +156,7 @@ def command(
     given = options["preferences"]
     preferences = read_preferences(given) if given else shipped_preferences()
     arms = _arms(held, preferences, options)
+    check_libraries(page=page)
     evaluation = Evaluation(
         open_base(base, chat_template),
         held.folder,
@@ -157,6 +169,7 @@ def command(
         options["dtype"],
     )
     _sampled(evaluation, out, rows, jobs)
+    _reported(out, jobs, page=page)
 
 
 def _arms(store: "Store", preferences: Mapping[str, str], options: Mapping[str, Any]) -> "tuple[Arm, ...]":
@@ -211,6 +224,29 @@ def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
         with _interrupted(file, total), paced("answers", total, len(file.samples)) as advance:
             sample(evaluation, Keys(record), file, rows=rows, jobs=jobs, advance=advance)
         file.sort()
+
+
+def _reported(out: Path, jobs: int, *, page: bool) -> None:
+    """Measure what OUT holds, and write the report."""
+    from soupmix.cli.progress import stages
+    from soupmix.evaluate.measuring import measure_samples
+    from soupmix.evaluate.page import PAGE, write_page
+    from soupmix.evaluate.record import held_record
+    from soupmix.evaluate.report import REPORT, report, write_report
+    from soupmix.evaluate.samples import read_samples
+
+    record = held_record(out)
+    samples = () if record is None else read_samples(out, record)
+    if record is None or not samples:
+        raise EvaluationError(f"{out} holds no answers yet; run `soupmix evaluate {out}` first", reason="no-answers")
+    with stages() as progress:
+        measured = measure_samples(record, samples, jobs=jobs, progress=progress)
+    found = report(record, samples, measured)
+    write_report(out, found)
+    click.echo(f"{out / REPORT}\n{found['digest']}")
+    if page:
+        write_page(out, found)
+        click.echo(out / PAGE)
 
 
 def _tell_resumed(file: "SampleFile", total: int) -> None:

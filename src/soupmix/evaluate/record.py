@@ -43,11 +43,12 @@ class _Frozen(BaseModel):
 
 
 class BaseFacts(_Frozen):
-    """The base model: its name, and digests of its weights and of all else that is loaded."""
+    """The base model: its name, digests of its weights and of all else that is loaded, how many parameters are stored."""
 
     name: str
     digest: Digest
     files: Digest
+    parameters: int | None = None
 
 
 class AdapterFacts(_Frozen):

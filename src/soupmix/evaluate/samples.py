@@ -22,7 +22,7 @@ from soupmix.evaluate.soups import Arm
 from soupmix.files import compact_json, digest_parts, strict_json, write_file, writing
 from soupmix.locks import lock
 
-__all__ = ["SAMPLES", "ArmSample", "Keys", "SampleFile", "open_samples", "read_samples"]
+__all__ = ["SAMPLES", "ArmSample", "Keys", "SampleFile", "open_samples", "read_samples", "sample_line"]
 
 SAMPLES = "samples.jsonl"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -127,7 +127,7 @@ class SampleFile:
 
     def append(self, made: Sequence[ArmSample]) -> None:
         """Add samples, all or none of them. Raises `OutputError`."""
-        data = b"".join(map(_line, made))
+        data = b"".join(map(sample_line, made))
         with writing(self.path):
             try:
                 rest = memoryview(data)
@@ -150,7 +150,7 @@ class SampleFile:
     def sort(self) -> None:
         """Put the lines in order, in one step; the same samples then are the same bytes. Raises `OutputError`."""
         ordered = sorted(self.samples.values(), key=self._keys.place)
-        write_file(self.path, b"".join(map(_line, ordered)))
+        write_file(self.path, b"".join(map(sample_line, ordered)))
 
 
 @contextmanager
@@ -266,6 +266,7 @@ def _bad(path: Path, number: int, why: str) -> EvaluationError:
     )
 
 
-def _line(sample: ArmSample) -> bytes:
+def sample_line(sample: ArmSample) -> bytes:
+    """A sample as it is written."""
     fields: dict[str, Any] = {name: getattr(sample, name) for name in ArmSample.__slots__}
     return compact_json({**fields, "arm": sample.arm.to_dict()}) + b"\n"

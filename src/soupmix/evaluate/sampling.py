@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 from soupmix.backends.protocol import MOST_SEEDS, Sampling
@@ -30,7 +30,7 @@ from soupmix.evaluate.soups import Arm
 from soupmix.evaluate.ways import WAYS, Asked
 from soupmix.evaluate.workers import as_finished, workers
 from soupmix.policy import Policy
-from soupmix.store import Store
+from soupmix.store import ManifestEntry, Store
 
 __all__ = ["Evaluation", "sample"]
 
@@ -65,14 +65,20 @@ class Evaluation:
     dtype: str | None = None
 
     def record(self) -> EvaluationRecord:
-        """This, as it is kept beside the samples."""
+        """This, as it is kept beside the samples.
+
+        Raises:
+            EvaluationError: the adapters were trained on another base (reason "wrong-base").
+        """
+        entries = tuple(Store(self.store))
+        for each in entries:
+            _check_base(each, self.base)
         adapters = {
-            each.name: AdapterFacts(digest=each.digest, dimension=each.dimension, pole=each.pole)
-            for each in Store(self.store)
+            each.name: AdapterFacts(digest=each.digest, dimension=each.dimension, pole=each.pole) for each in entries
         }
         poles = sorted({each.pole for each in adapters.values()} & set(self.preferences))
         return EvaluationRecord(
-            base=BaseFacts(name=self.base.label, digest=self.base.digest, files=self.base.files_digest()),
+            base=_facts(self.base),
             adapters=adapters,
             preferences={pole: self.preferences[pole] for pole in poles},
             seed=self.seed,
@@ -84,6 +90,20 @@ class Evaluation:
             prompts=tuple(map(prompt_fields, self.prompts)),
             made_by=(here(),),
         )
+
+
+def _check_base(entry: ManifestEntry, base: Base) -> None:
+    if entry.base_digest != base.digest:
+        raise EvaluationError(
+            f"adapter '{entry.name}' was trained on base {entry.base_digest}, but '{base.name}' is {base.digest}; use the base "
+            "it was trained on",
+            reason="wrong-base",
+        )
+
+
+def _facts(base: Base) -> BaseFacts:
+    count = sum(prod(each.shape) for each in base.tensors().values()) if base.quantisation is None else None
+    return BaseFacts(name=base.label, digest=base.digest, files=base.files_digest(), parameters=count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,117 @@
+"""Whether a report is evidence for an approval: of this base, of these adapters, of what is approved together."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from soupmix.errors import EvaluationError
+from soupmix.evaluate.report import read_report
+from soupmix.store.manifest import Manifest, ManifestEntry, find_entry
+from soupmix.weights import Weights, decimal_text, to_micro
+
+__all__ = ["digest_of_evidence"]
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Digested(_Open):
+    digest: str
+    name: str = ""
+
+
+class _Weighted(_Open):
+    name: str
+    weights: Weights
+
+    @field_validator("weights", mode="plain")
+    @classmethod
+    def _parse(cls, value: Any) -> Weights:
+        return Weights(value)
+
+
+class _Evidence(_Open):
+    """What an approval needs to know of a report."""
+
+    digest: str
+    base: _Digested
+    adapters: dict[str, _Digested]
+    arms: tuple[_Weighted, ...]
+    results: dict[str, dict[str, Any]]
+
+    def sums(self, names: Collection[str]) -> list[int]:
+        """What the weights of soups of just these adapters sum to, in millionths, as far as they were answered."""
+        answered = {name for arms in self.results.values() for name in arms}
+        soups = (arm.weights for arm in self.arms if arm.name in answered)
+        return [sum(weights.values()) for weights in soups if set(weights.nonzero()) == set(names)]
+
+
+def digest_of_evidence(
+    path: Path, adapters: Manifest, combinations: Sequence[Collection[str]], total: str | None = None
+) -> str:
+    """The digest of a report that these combinations can rest on.
+
+    Args:
+        adapters: of the store that is approved from. combinations: names of adapters that are approved together.
+        total: most that their weights may sum to.
+
+    Raises:
+        EvaluationError: the report is none, or was changed (see `read_report`), is of another base (reason "other-base") or of
+            other adapters ("other-adapters"), or has no soup of just these adapters, or none with weights that sum to so much
+            ("not-evaluated").
+        WeightError: the store has no such adapter.
+    """
+    found = _read(path)
+    known = {facts.digest: name for name, facts in found.adapters.items()}
+    for name in sorted({name for each in combinations for name in each}):
+        _check_adapter(found, path, find_entry(adapters, name), known)
+    for each in combinations:
+        _check_together(found, path, [known[adapters.adapters[name].digest] for name in each], total)
+    return found.digest
+
+
+def _read(path: Path) -> _Evidence:
+    try:
+        return _Evidence.model_validate(read_report(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise EvaluationError(
+            f"{path} is not a report of `soupmix evaluate`: {problem}", reason="not-a-report"
+        ) from None
+
+
+def _check_adapter(found: _Evidence, path: Path, entry: ManifestEntry, known: Collection[str]) -> None:
+    """That the report is on the base of an adapter, and on the adapter."""
+    if entry.base_digest != found.base.digest:
+        raise EvaluationError(
+            f"{path} is a report on base {found.base.name:.80}, {found.base.digest:.80}, and {entry.name!r} was trained on "
+            f"{entry.base_digest}: evaluate these adapters on their own base",
+            reason="other-base",
+        )
+    if entry.digest not in known:
+        there = found.adapters.get(entry.name)
+        said = f"has another one of that name, {there.digest:.80}" if there else "does not have it"
+        raise EvaluationError(
+            f"{path} is no evidence for {entry.name!r}, {entry.digest}: the report {said}; evaluate it",
+            reason="other-adapters",
+        )
+
+
+def _check_together(found: _Evidence, path: Path, names: Sequence[str], total: str | None) -> None:
+    """That a soup of just these adapters, by the names that the report has for them, was answered."""
+    sums = found.sums(names)
+    if not sums:
+        raise EvaluationError(
+            f"{path} has no soup of {' + '.join(names)}: evaluate them together, or approve others",
+            reason="not-evaluated",
+        )
+    if total is not None and to_micro(total, "the total") > max(sums):
+        raise EvaluationError(
+            f"{path} has soups of {' + '.join(names)} whose weights sum to {decimal_text(max(sums))} at most, and the total is "
+            f"{total}: evaluate larger weights, or approve smaller ones",
+            reason="not-evaluated",
+        )

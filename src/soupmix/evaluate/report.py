@@ -1,0 +1,135 @@
+"""`report.json`: what an evaluation found, in one canonical document that carries its own digest.
+
+The digest is SHA-256 over the canonical JSON of everything else in the document. Policies cite it as evidence.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from soupmix.errors import EvaluationError
+from soupmix.evaluate.figures import figures
+from soupmix.evaluate.measuring import MeasuredSamples, NotMeasured
+from soupmix.evaluate.record import EvaluationRecord, here
+from soupmix.evaluate.samples import ArmSample, sample_line
+from soupmix.files import canonical_json, strict_json, write_file
+from soupmix.sealed import read_sealed
+
+__all__ = ["REPORT", "read_report", "report", "write_report"]
+
+REPORT = "report.json"
+_CAP = 256 << 20
+_SCHEMA = 1
+_LIBRARIES = ("numpy", "scikit-learn", "vaderSentiment", "wordfreq")
+_SMALL = 1_000_000_000  # parameters
+
+
+def report(record: EvaluationRecord, samples: Sequence[ArmSample], measured: MeasuredSamples) -> dict[str, Any]:
+    """The report of an evaluation, with its digest.
+
+    Args:
+        samples: all that there are, in order.
+    """
+    found = figures(record, measured.tables, measured.measures)
+    left_out = (*measured.left_out, *found.left_out, *_missing(record, samples), *_unasked(record))
+    content = {
+        "schema_version": _SCHEMA,
+        "base": record.base.model_dump(mode="json"),
+        "adapters": {name: facts.model_dump(mode="json") for name, facts in record.adapters.items()},
+        "preferences": dict(record.preferences),
+        "prompts": _prompts(record),
+        "limits": {name: getattr(record, name) for name in ("length", "seed", "top_k", "dtype")}
+        | {"temperatures": list(record.temperatures)},
+        "samples": {"count": len(samples), "digest": _digest(b"".join(map(sample_line, samples)))},
+        "made_by": [dict(each) for each in record.made_by],
+        "measured_by": here() | _versions(),
+        "measures": [asdict(measure) for measure in measured.measures.values()],
+        "arms": [arm.to_dict() for arm in record.all_arms()],
+        "results": found.arms,
+        "spans": found.spans,
+        "composition": found.composition,
+        "not_measured": [{"what": each.what, "why": each.why} for each in left_out],
+        "cannot_show": list(_cannot_show(record)),
+    }
+    return {**content, "digest": _digest(canonical_json(content))}
+
+
+def write_report(out: Path, found: Mapping[str, Any]) -> None:
+    """Write it, whole or not at all. Raises `OutputError`."""
+    write_file(out / REPORT, canonical_json(found))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a report, and check that it says what its digest says.
+
+    Raises:
+        EvaluationError: it cannot be read or is none (reason "not-a-report", or those of `soupmix.sealed`), or it was changed
+            after it was written ("report-changed").
+    """
+    raw, _ = read_sealed(path, cap=_CAP, error=EvaluationError)
+    try:
+        found = strict_json(raw)
+        if not isinstance(found, dict) or found.get("schema_version") != _SCHEMA or "digest" not in found:
+            raise ValueError(f"no object of schema_version {_SCHEMA} with a digest")
+        content = {name: value for name, value in found.items() if name != "digest"}
+        digest = _digest(canonical_json(content))
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path} is not a report of `soupmix evaluate`: {error}", reason="not-a-report") from None
+    if found["digest"] != digest:
+        raise EvaluationError(
+            f"{path} was changed after it was written: it says digest {str(found['digest'])[:80]!a} and has {digest}; take "
+            "the original, or evaluate again",
+            reason="report-changed",
+        )
+    return found
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{sha256(data).hexdigest()}"
+
+
+def _prompts(record: EvaluationRecord) -> dict[str, Any]:
+    kinds: dict[str, int] = {}
+    for each in record.prompts:
+        kinds[each.kind] = kinds.get(each.kind, 0) + 1
+    texts = [each.model_dump(mode="json") for each in record.prompts]
+    return {"count": len(texts), "digest": _digest(canonical_json(texts)), "kinds": kinds}
+
+
+def _missing(record: EvaluationRecord, samples: Sequence[ArmSample]) -> list[NotMeasured]:
+    asked = len(record.arms) * len(record.prompts) * len(record.temperatures)
+    if len(samples) == asked:
+        return []
+    return [NotMeasured(f"{asked - len(samples)} of {asked} answers", "the run was stopped before it made them")]
+
+
+def _unasked(record: EvaluationRecord) -> list[NotMeasured]:
+    poles = {facts.pole for facts in record.adapters.values()} - set(record.preferences)
+    return [NotMeasured(f"{pole} by a prompt", "no preference prompt was given for it") for pole in sorted(poles)]
+
+
+def _cannot_show(record: EvaluationRecord) -> list[str]:
+    found = [
+        "Measures of style are counts over words and probabilities; none of them says whether an answer is true or useful.",
+        "Intervals are over prompts of this set: other prompts, other languages and longer conversations may differ.",
+    ]
+    count = record.base.parameters
+    if count is not None and count < _SMALL:
+        found.append(
+            f"The base has {count:,} parameters. Answers of a model this small are often wrong, drift and repeat "
+            "themselves; what is found here about safety, truth, reasoning and long answers says little about larger models."
+        )
+    return found
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that measure, as far as they are installed."""
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,206 @@
+"""Reports of made-up answers whose effects are known, and reports as evidence."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from soupmix.errors import EvaluationError, WeightError
+from soupmix.evaluate.evidence import digest_of_evidence
+from soupmix.evaluate.report import REPORT, read_report, report, write_report
+from soupmix.evaluate.soups import Arm
+from soupmix.files import canonical_json
+from soupmix.store import Manifest
+from soupmix.weights import Weights
+from tests.support import evaluated
+from tests.support.evaluated import DIMENSIONS, digest
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    record = evaluated.record()
+    return report(record, evaluated.samples(record), evaluated.measured(record))
+
+
+def test_effects_are_those_that_were_planted(found: dict[str, Any]) -> None:
+    arms = found["results"]["0.7"]
+    assert arms["base"]["prompts"] == 12
+    assert arms["base"]["measures"]["words"]["effect"] == {"value": 0, "low": 0, "high": 0}
+    assert arms["long@0.5"]["measures"]["words"]["effect"]["value"] == pytest.approx(20)
+    assert arms["calm+short@1"]["measures"]["words"]["effect"]["value"] == pytest.approx(-40)
+    assert arms["calm+short@1"]["measures"]["peace"]["effect"]["value"] == pytest.approx(2)
+    mean = arms["calm by prompt"]["measures"]["peace"]["mean"]
+    assert mean["value"] == 6
+    assert mean["low"] < 6 < mean["high"]
+    assert arms["long+loud@1"]["measures"]["loops"]["mean"]["value"] == pytest.approx(0.25)
+
+
+def test_what_is_kept_of_a_dimension(found: dict[str, Any]) -> None:
+    kept = {(each["soup"], each["measure"]): each["share"] for each in found["composition"]["0"]["delta"]["kept"]}
+    assert kept["calm+long@1", "words"]["value"] == pytest.approx(1)
+    assert kept["long+loud@1", "words"]["value"] == pytest.approx(0.5)
+    assert kept["long+loud@0.5", "words"]["value"] == pytest.approx(0.75)
+    assert kept["long+loud@1", "peace"]["value"] == pytest.approx(1)
+
+
+def test_floor_and_ceiling_come_from_the_same_run(found: dict[str, Any]) -> None:
+    spans = {(each["adapter"], each["measure"]): each for each in found["spans"]["0.7"]}
+    assert spans["calm", "peace"]["ceiling_of"] == "calm by prompt"
+    assert spans["calm", "peace"]["ceiling"] - spans["calm", "peace"]["floor"] == pytest.approx(5)
+    assert spans["long", "words"]["ceiling_of"] == "long@1"
+    assert spans["short", "words"]["ceiling"] - spans["short", "words"]["floor"] == pytest.approx(-40, abs=1e-3)
+    assert set(spans["calm", "peace"]["candidates"]) == {"calm by prompt", "calm@1"}
+
+
+def test_what_is_not_there_is_said() -> None:
+    record = evaluated.record()
+    few = evaluated.samples(record)[:30]
+    known = {(each.arm.name, each.prompt) for each in few if each.temperature == 0}
+    whole = evaluated.measured(record)
+    some = {key: row for key, row in whole.tables[0.0].items() if key in known}
+    made = report(record, few, type(whole)({0.0: some, 0.7: {}}, whole.measures))
+    said = {each["what"]: each["why"] for each in made["not_measured"]}
+    asked = len(record.arms) * 12 * 2
+    assert said[f"{asked - 30} of {asked} answers"] == "the run was stopped before it made them"
+    assert said["loud by a prompt"] == "no preference prompt was given for it"
+    assert set(made["results"]) == {"0"}
+    assert any("The base has 10,000 parameters" in each for each in made["cannot_show"])
+
+
+def test_without_a_base_nothing_is_compared() -> None:
+    record = evaluated.record(of=[Arm("long@1", Weights({"long": 1}))])
+    made = report(record, evaluated.samples(record), evaluated.measured(record))
+    assert made["results"]["0"]["long@1"]["measures"]["words"]["effect"] is None
+    assert made["composition"] == {"0": {}, "0.7": {}}
+    assert any("no arm has no weights" in each["why"] for each in made["not_measured"])
+
+
+def test_an_arm_that_has_just_begun_does_not_spoil_the_others() -> None:
+    record = evaluated.record()
+    whole = evaluated.measured(record)
+    late = "calm+long@1"
+    table = {key: row for key, row in whole.tables[0.0].items() if key[0] != late or key[1] == "Question 0?"}
+    made = report(record, evaluated.samples(record), type(whole)({0.0: table}, whole.measures))
+    kept = {(each["soup"], each["measure"]): each for each in made["composition"]["0"]["delta"]["kept"]}
+    assert ("long+loud@1", "words") in kept
+    assert (late, "words") not in kept
+    assert made["results"]["0"][late]["prompts"] == 1
+    assert {"what": f"composition of {late} at temperature 0", "why": "1 prompts are answered, 12 by others"} in made[
+        "not_measured"
+    ]
+
+
+def test_the_same_answers_are_the_same_bytes(found: dict[str, Any], tmp_path: Path) -> None:
+    record = evaluated.record()
+    again = report(record, evaluated.samples(record), evaluated.measured(record))
+    assert canonical_json(again) == canonical_json(found)
+    write_report(tmp_path, found)
+    assert read_report(tmp_path / REPORT) == json.loads(canonical_json(found))
+
+
+def manifest(**changed: Any) -> Manifest:
+    """What a store says of the evaluated adapters."""
+    entries = {
+        name: SimpleNamespace(
+            name=name, digest=changed.get(name, digest(name)), base_digest=changed.get("base", digest("base"))
+        )
+        for names in DIMENSIONS.values()
+        for name in names
+    }
+    return cast("Manifest", SimpleNamespace(adapters=entries, names=tuple(entries)))
+
+
+@pytest.fixture
+def written(found: dict[str, Any], tmp_path: Path) -> Path:
+    write_report(tmp_path, found)
+    return tmp_path / REPORT
+
+
+def test_a_report_is_evidence_for_what_it_evaluated(found: dict[str, Any], written: Path) -> None:
+    digest = digest_of_evidence(written, manifest(), [("calm", "long"), ("loud",)], "1")
+    assert digest == found["digest"]
+    assert digest.startswith("sha256:")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], list[tuple[str, ...]], str | None, str]] = {
+    "other-base": ({"base": digest("x")}, [("calm",)], None, "is a report on base tiny"),
+    "other-adapters": (
+        {"calm": digest("x")},
+        [("calm", "long")],
+        None,
+        "no evidence for 'calm', .* another one of that name",
+    ),
+    "not-evaluated": ({}, [("calm", "loud")], None, "no soup of calm [+] loud"),
+    "not-evaluated ": ({}, [("calm", "long")], "2.5", "sum to 2 at most, and the total is 2.5"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_report_is_no_evidence_for_anything_else(written: Path, case: str) -> None:
+    changed, combinations, total, says = REFUSED[case]
+    with pytest.raises(EvaluationError, match=says) as caught:
+        digest_of_evidence(written, manifest(**changed), combinations, total)
+    assert caught.value.reason == case.strip()
+
+
+def test_adapters_are_found_by_digest_whatever_they_are_called(tmp_path: Path) -> None:
+    together = Arm("calm+long@1", Weights({"calm": 1, "long": 1}))
+    record = evaluated.record(of=[Arm("base", Weights({})), together])
+    write_report(tmp_path, report(record, evaluated.samples(record), evaluated.measured(record)))
+    swapped = manifest(calm=digest("loud"), loud=digest("calm"))
+    assert digest_of_evidence(tmp_path / REPORT, swapped, [("loud", "long")])
+    with pytest.raises(EvaluationError, match=r"no soup of loud \+ long"):
+        digest_of_evidence(tmp_path / REPORT, swapped, [("calm", "long")])
+
+
+def test_an_unknown_adapter_is_no_traceback(written: Path) -> None:
+    with pytest.raises(WeightError, match="no adapter 'clam'; did you mean 'calm'"):
+        digest_of_evidence(written, manifest(), [("clam",)])
+    with pytest.raises(WeightError, match="plain decimal"):
+        digest_of_evidence(written, manifest(), [("calm",)], "much")
+
+
+def _resealed(content: dict[str, Any]) -> bytes:
+    from soupmix.evaluate.report import _digest
+
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    return canonical_json({**rest, "digest": _digest(canonical_json(rest))})
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
+    "edited": (lambda found: canonical_json({**found, "seed": 3}), "report-changed"),
+    "no JSON": (lambda found: b"{", "not-a-report"),
+    "a list": (lambda found: b"[]", "not-a-report"),
+    "empty": (lambda found: b"", "not-a-report"),
+    "deep": (lambda found: b"[" * 200_000, "not-a-report"),
+    "another schema": (lambda found: _resealed({**found, "schema_version": 2}), "not-a-report"),
+    "duplicate keys": (lambda found: b'{"digest": "x", "digest": "y", "schema_version": 1}', "not-a-report"),
+    "NaN": (lambda found: b'{"digest": NaN, "schema_version": 1}', "not-a-report"),
+    "digest is no text": (lambda found: canonical_json({**found, "digest": {"a": 1}}), "report-changed"),
+    "no base": (lambda found: _resealed({**found, "base": None}), "not-a-report"),
+    "adapters are a list": (lambda found: _resealed({**found, "adapters": []}), "not-a-report"),
+    "weights that are none": (
+        lambda found: _resealed({**found, "arms": [{"name": "calm@1", "weights": {"calm": "nan"}}]}),
+        "not-a-report",
+    ),
+    "results are null": (lambda found: _resealed({**found, "results": None}), "not-a-report"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_report_is_one_sentence(found: dict[str, Any], tmp_path: Path, case: str) -> None:
+    write, reason = HOSTILE[case]
+    path = tmp_path / REPORT
+    path.write_bytes(write(json.loads(canonical_json(found))))
+    with pytest.raises(EvaluationError) as caught:
+        digest_of_evidence(path, manifest(), [("calm",)])
+    assert caught.value.reason == reason
+    assert REPORT in str(caught.value)
+
+
+def test_a_missing_report_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"absent\.json"):
+        read_report(tmp_path / "absent.json")
