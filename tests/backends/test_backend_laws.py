@@ -51,13 +51,10 @@ def told(backend: Backend, request: Request) -> list[Delta]:
     return found
 
 
-def test_a_backend_that_cannot_be_made_leaves_no_thread(
-    tiny_base: Base, pico_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backend_that_cannot_be_made_leaves_no_thread(tiny_base: Base, pico_store: Store) -> None:
     engine, before = Engine.load(tiny_base, pico_store), threading.active_count()
-    monkeypatch.setattr(engine.tokenizer, "get_vocab", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        LocalBackend(engine, LIMITS)
+    with pytest.raises(RecipeError, match="is not known"):
+        LocalBackend(engine, LIMITS, method="median")
     assert threading.active_count() == before
 
 

@@ -260,7 +260,7 @@ def test_layers_that_share_an_input_are_computed_once_and_nothing_stale_is_taken
 def test_what_was_computed_for_one_person_is_never_handed_to_another(tiny_base: Base, pico_store: Store) -> None:
     engine = Engine.load(tiny_base, pico_store)
     attention, x = engine.model.model.layers[0].self_attn, torch.randn(2, 3, 32)
-    one, other = (BatchWeights(torch.eye(3)[[each, each]]) for each in (0, 2))
+    one, other = (BatchWeights(torch.eye(3)[[each]]) for each in (0, 2))
     with torch.inference_mode():
         with engine.batch.serving(other):
             expected = attention.k_proj(x)

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from soupmix.base import Base, resolve
 from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
 from soupmix.engine.direct import read_directly
+from soupmix.engine.layers import insert
+from soupmix.engine.rows import ActiveBatch, LoadedAdapters
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
@@ -86,6 +89,42 @@ def test_no_layer_of_a_plain_model_is_read(tiny_base: Base) -> None:
     assert read_directly(Engine.load(tiny_base, None, fused=False).model) == set()
 
 
+class Expert(nn.Module):
+    """Its first layer is called, and of the second the weight is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(32, 8, bias=False), nn.Linear(8, 32, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.up(x), self.down.weight)
+
+
+class Experts(nn.Module):
+    """Every token goes to the first of them, until there are many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(Expert() for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen: torch.Tensor = self.experts[0 if x.shape[1] < 9 else 2](x)
+        return chosen
+
+
+def test_a_weight_that_only_an_expert_reads_who_gets_no_token_stays_too(tiny_base: Base) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base.folder).eval()
+    model.model.layers[1].mlp = Experts()
+    ids = torch.arange(12)[None]
+    batch = ActiveBatch(LoadedAdapters.of([]), torch.device("cpu"))
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits
+        left = read_directly(model)
+        insert(model, [], batch, fused=True, left=left)
+        torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-5)
+    assert left == {f"model.layers.1.mlp.experts.{number}.down" for number in range(3)}
+
+
 SMALL = {
     "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 512,
@@ -112,6 +151,29 @@ def test_a_model_that_makes_no_answers_token_by_token_is_refused(
     assert caught.value.reason == "cannot-generate"
     with pytest.raises(BaseModelError, match="token by token"):
         Batcher(engine)
+
+
+@pytest.mark.parametrize("most", [5, 9, 13])
+def test_a_model_of_few_positions_is_tried_within_them(tmp_path: Path, most: int) -> None:
+    folder = make_family("gpt2", tmp_path / "base", n_positions=most)
+    engine = Engine.load(resolve(folder, cache=tmp_path / "cache"), None)
+    assert engine.together == "padded"
+    with Batcher(engine) as batcher:
+        assert batcher.loop.name == "running"
+
+
+def test_a_model_of_hardly_any_positions_is_refused(tmp_path: Path) -> None:
+    folder = make_family("gpt2", tmp_path / "base", n_positions=4)
+    with pytest.raises(BaseModelError, match="it has 4 positions") as caught:
+        Batcher(Engine.load(resolve(folder, cache=tmp_path / "cache"), None))
+    assert caught.value.reason == "cannot-generate"
+
+
+def test_a_config_that_says_nothing_of_tokens_is_none_to_be_asked(tiny_base: Base) -> None:
+    engine = Engine.load(tiny_base, None)
+    del engine.model.config.vocab_size
+    with Batcher(engine) as batcher:
+        assert batcher.loop.name == "running"
 
 
 def test_a_model_that_differs_from_itself_at_once_is_held_to_transformers_generate(

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from soupmix.errors import OutputError, RecipeError
 from soupmix.serve.keys import ApiKeys
 from soupmix.serve.profiles import Draft, Profiles
-from soupmix.serve.tables import METADATA, open_database
+from soupmix.serve.tables import METADATA, open_database, own_files
 from soupmix.weights import Weights
 from tests.support.serving import MODEL, Running
 
@@ -175,6 +175,26 @@ def test_a_database_that_others_had_their_hands_on_is_not_opened(tmp_path: Path,
     assert not (tmp_path / "absent").exists()
     if (tmp_path / "precious").exists():
         assert (tmp_path / "precious").read_text() == "what somebody else wrote"
+
+
+def test_a_journal_that_another_server_removes_meanwhile_is_no_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite removes it after every migration: between opening it and looking at it no name is left."""
+    open_database(str(tmp_path / "serve.db")).dispose()
+    opened, journal = os.open, tmp_path / "serve.db-journal"
+    journal.touch(mode=0o600)
+
+    def open_and_lose(path: Path, *arguments: int) -> int:
+        handle = opened(path, *arguments)
+        if path == journal:
+            journal.unlink()
+        return handle
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_and_lose)
+        own_files(tmp_path / "serve.db")
+    assert not journal.exists(), "it was looked at"
 
 
 def test_a_database_of_another_user_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

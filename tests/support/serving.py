@@ -47,7 +47,7 @@ class Running:
         """What answers behind a `LocalBackend`: an oracle by its own loop."""
         backend = self.state.backend
         assert isinstance(backend, LocalBackend)
-        return backend._engine
+        return backend.engine
 
     def http(self, tenant: str | None = "acme", **options: Any) -> httpx.Client:
         """A bare HTTP client with the tenant's key."""

@@ -99,7 +99,7 @@ class Batcher:
         """Such as "<Batcher of 64 rows x 2048 tokens, method M: 3 running, 0 waiting>"."""
         now, limits = self.state(), self.limits
         how = f"method {self.method}: {now.running} running, {now.waiting} waiting" if self.alive else "closed"
-        return f"<Batcher of {limits.rows} rows x {limits.length} tokens, {how}>"
+        return f"<{type(self).__name__} of {limits.rows} rows x {limits.length} tokens, {how}>"
 
     @property
     def alive(self) -> bool:

@@ -1,9 +1,9 @@
 """Which loop serves a model: tried before anybody is served, not looked up in a list of models.
 
-Two short prompts, each for nobody and with a soup, go through the loop over slots as requests would: in parts, beside each
-other, then token by token. Their logits must be those that transformers computes of every row alone and at once, up to the
-rounding that `soupmix.engine.likeness` allows. Where they are not, or a layer asks for what slots cannot do, the padded loop
-serves.
+Two short prompts, each for nobody and with two soups, go through the loop over slots as requests would: in parts, beside each
+other, then token by token. One of the soups is far too loud, so that it shows if anybody else gets a part of it. The logits of
+the others must be those that transformers computes of every row alone and at once, up to the rounding that
+`soupmix.engine.likeness` allows. Where they are not, or a layer asks for what slots cannot do, the padded loop serves.
 """
 
 import time
@@ -21,7 +21,7 @@ from soupmix.batching.schedule import Scheduler
 from soupmix.batching.slotted import SlottedLoop
 from soupmix.engine import Engine
 from soupmix.engine.likeness import allowed, apart
-from soupmix.engine.rows import BatchWeights
+from soupmix.engine.rows import TrialWeights, strangers
 from soupmix.engine.together import STEPS, prompts, whole_logits
 from soupmix.errors import BaseModelError, SoupmixError
 
@@ -77,7 +77,8 @@ def _tried(engine: Engine, method: str, noise: float) -> ChosenLoop:
 @torch.inference_mode()
 def _objection(engine: Engine, method: str, noise: float) -> str | None:
     """Why the loop over slots is not right for this model; None if it is."""
-    rows = [(ids, weights) for ids in prompts(engine.model)[:2] for weights in _weights(engine)]
+    people = strangers(engine.batch.adapters, engine.model.device)[0 if engine.batch.adapters else 2 :]
+    rows = [(ids, weights) for ids in prompts(engine.model, engine.prompts.size)[:2] for weights in people]
     try:
         found = _over_slots(engine, method, rows)
     except SoupmixError as error:
@@ -86,7 +87,9 @@ def _objection(engine: Engine, method: str, noise: float) -> str | None:
         return f"attention over slots fails in it with {type(error).__name__}: {error}"[:300]
     most = allowed(noise, engine.model.dtype)
     for (ids, weights), logits in zip(rows, found, strict=True):
-        with engine.batch.serving(BatchWeights(weights[None], method=method)):
+        if (weights > 1).any():  # nothing can be said of a soup that is too loud
+            continue
+        with engine.batch.serving(TrialWeights(weights[None], method=method)):
             expected = whole_logits(engine.model, ids)
         distance = apart(logits, expected)
         if expected.isfinite().all() and not distance <= most:
@@ -94,17 +97,10 @@ def _objection(engine: Engine, method: str, noise: float) -> str | None:
     return None
 
 
-def _weights(engine: Engine) -> list[Tensor]:
-    """Weights [K] of nobody, and of a soup of all adapters if there are any."""
-    count, device = len(engine.adapters.names), engine.model.device
-    nobody = torch.zeros(count, device=device)
-    return [nobody, torch.full((count,), 1 / count, device=device)] if count else [nobody]
-
-
 def _over_slots(engine: Engine, method: str, rows: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """Logits of every row [STEPS, vocabulary], from a running batch of its own."""
     limits = Limits(len(rows), max(len(ids) for ids, _ in rows), len(rows), _CHUNK)
-    loop, scheduler = SlottedLoop(engine, limits, method), Scheduler[WeightedJob](limits)
+    loop, scheduler = SlottedLoop(engine, limits, method, TrialWeights), Scheduler[WeightedJob](limits)
     jobs, ends = list[WeightedJob](), list[tuple[int, ...]]()
     for number, (ids, weights) in enumerate(rows):
         tokens = tuple(ids.tolist())

@@ -1,6 +1,6 @@
 """The loop over slots: the new tokens of all rows in one forward pass without padding, whenever rows come and go."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby
 from typing import Any
 
@@ -25,11 +25,13 @@ class SlottedLoop:
 
     Args:
         engine: whose model and soup layers compute. limits: the size of the KV cache, `rows` x `length` tokens.
-        method: how adapters are merged, one of `soupmix.methods.served`.
+        method: how adapters are merged, one of `soupmix.methods.served`. weighted: what makes batches of weights.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, method: str) -> None:
-        self._engine, self._method = engine, method
+    def __init__(
+        self, engine: Engine, limits: Limits, method: str, weighted: Callable[..., BatchWeights] = BatchWeights
+    ) -> None:
+        self._engine, self._method, self._weighted = engine, method, weighted
         self._slots = Slots(limits.rows, limits.length)
         self._last: tuple[list[Any], BatchWeights] = [], BatchWeights(torch.zeros(0, 0))
 
@@ -71,7 +73,7 @@ class SlottedLoop:
         if fed != self._last[0]:
             weights = torch.stack([feed.job.weights for feed in feeds])
             people = torch.arange(len(feeds)).repeat_interleave(counts).to(weights.device)
-            self._last = fed, BatchWeights(weights, people, kept=kept, method=self._method)
+            self._last = fed, self._weighted(weights, people, kept=kept, method=self._method)
         return self._last[1]
 
 

@@ -1,4 +1,8 @@
-"""Linear layers whose weight a model's own code reads, instead of calling them: nothing else may stand there."""
+"""Linear layers whose weight a model's own code reads, instead of calling them: nothing else may stand there.
+
+A model shows them at work. What no token of the trial came by, such as an expert that none was sent to, is taken for what its
+like are: layers of the same name in modules of the same class.
+"""
 
 from contextlib import suppress
 from typing import Any
@@ -13,9 +17,10 @@ __all__ = ["read_directly"]
 
 
 class _Watched(nn.Linear):
-    """A linear layer that notes who reads its weight from outside."""
+    """A linear layer that notes whether it is called, and who reads its weight from outside."""
 
     def forward(self, x: Tensor) -> Tensor:
+        object.__setattr__(self, "is_called", True)
         held: dict[str, Any] = self._parameters
         return linear(x, held["weight"], held["bias"])
 
@@ -27,7 +32,7 @@ class _Watched(nn.Linear):
 
 @torch.inference_mode()
 def read_directly(model: Any) -> frozenset[str]:
-    """Paths of plain linear layers whose weight is read while the model computes two tokens and one more."""
+    """Paths of plain linear layers whose weight is read while the model computes two tokens and one more, or would be."""
     linears = {path: each for path, each in model.named_modules() if type(each) is nn.Linear}
     ids = torch.tensor([[1, 2]], device=model.device)
     for each in linears.values():
@@ -41,4 +46,13 @@ def read_directly(model: Any) -> frozenset[str]:
     finally:
         for each in linears.values():
             each.__class__ = nn.Linear
-    return frozenset(path for path, each in linears.items() if each.__dict__.pop("is_read", False))
+    read = {path for path, each in linears.items() if each.__dict__.pop("is_read", False)}
+    called = {path for path, each in linears.items() if each.__dict__.pop("is_called", False)}
+    kinds = {_kind(model, path) for path in read}
+    return frozenset(read | {path for path in linears.keys() - called if _kind(model, path) in kinds})
+
+
+def _kind(model: Any, path: str) -> tuple[type, str]:
+    """The class of the module that a layer lies in, and the layer's name there."""
+    parent, _, name = path.rpartition(".")
+    return type(model.get_submodule(parent)), name

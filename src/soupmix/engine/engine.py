@@ -237,8 +237,7 @@ class Engine:
     @property
     def _tried(self) -> Company:
         if self._company is None:
-            with self.batch.serving(BatchWeights(torch.zeros(0, 0))):
-                self._company = company(self.model)
+            self._company = company(self.model, self.batch, self.prompts.size)
         return self._company
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
@@ -348,10 +347,23 @@ class Engine:
         Raises:
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
-        batch = BatchWeights(self.weights(grants, method), method=method)
-        with torch.inference_mode(), self.batch.serving(batch):
+        weights = self.weights(grants, method)
+        several = len(weights) > 1 and bool((weights != weights[0]).any())
+        if several and self._mixes_rows:
+            return torch.cat([self._logits(ids[[row]], weights[[row]], method) for row in range(len(weights))])
+        return self._logits(ids, weights, method)
+
+    def _logits(self, ids: Tensor, weights: Tensor, method: str) -> Tensor:
+        with torch.inference_mode(), self.batch.serving(BatchWeights(weights, method=method)):
             result: Tensor = self.model(input_ids=ids).logits
         return result
+
+    @property
+    def _mixes_rows(self) -> bool:
+        try:
+            return self.together == "alone"
+        except BaseModelError:  # it makes no answers, so nothing was found out
+            return True
 
 
 def _load_model(base: Base, dtype: str | None, device: str) -> tuple[Any, Any]:

@@ -134,7 +134,7 @@ class SoupGroup:
         flat = x.reshape(-1, x.shape[-1])
         y = self.base(flat)
         if self.pool is not None and self._batch.has_soup:
-            coefficients = self._batch.coefficients(self._key, self.pool, len(flat))
+            coefficients = self._batch.coefficients(self._key, self.pool, x.shape[:-1])
             add = getattr(soupmix_kernels, request_op(self._batch.method).op)
             add(y, flat, self.pool, coefficients)
         return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self.base.widths, -1))
@@ -166,6 +166,7 @@ def insert(
     Args:
         left: paths of layers that stay, as the model's own code reads their weights.
         adapters: in the order of the weights that `batch` serves; none of those in `soupmix.engine.unserved`.
+        batch: whose coefficients layers use; it follows the model from now on.
         fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
             are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
 
@@ -190,6 +191,7 @@ def insert(
     for path, layer in quantised_linears(model, odd & held.keys(), changed).items():
         if held[path] or layer.spaced or not layer.apart:
             made[(path,)] = _replaced(model, (path,), SoupGroup(layer, [held[path]], batch))
+    batch.follow(model)
     return made
 
 

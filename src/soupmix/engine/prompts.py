@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from soupmix.backends.protocol import Message
+from soupmix.backends.protocol import Message, Vocabulary
 from soupmix.base import chat_text
 from soupmix.base.roles import end_of_answer, role_markers
 from soupmix.errors import RecipeError
@@ -21,11 +21,12 @@ class Prompts:
         tokenizer: that of transformers. size: the model's token ids are below it.
 
     Attributes:
-        size: as given.
+        size: as given. vocabulary: with the longest token.
     """
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self._tokenizer, self.size = tokenizer, size
+        self.vocabulary = Vocabulary(size, max(map(len, tokenizer.get_vocab()), default=1))
 
     def plain(self, text: str) -> tuple[int, ...]:
         """Token ids of a text as it stands, behind the token that the tokenizer begins every text with, if it does.

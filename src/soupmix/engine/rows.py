@@ -1,25 +1,42 @@
 """From grants to the coefficients of every row: what a grant says of the loaded adapters, and the batch that is served now.
 
 A `Grant` becomes one weight per loaded adapter (`LoadedAdapters`), the weights of several persons and the person of every row
-become a batch (`BatchWeights`), and soup layers ask the batch that is served (`ActiveBatch`) for its coefficients.
+become a batch (`BatchWeights`), and soup layers ask the batch that is served (`ActiveBatch`) for its coefficients. Whose a
+row of a product is follows from its place among the tokens of the forward pass; where that cannot be known, nothing is computed.
 """
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from soupmix.errors import AdapterError, PolicyError, RecipeError
+from soupmix.errors import AdapterError, BaseModelError, PolicyError, RecipeError
 from soupmix.methods import DEFAULT, request_op
 from soupmix.policy import Grant, Policy
 from soupmix.store.adapter import Adapter
 from soupmix.weights import MILLION, twins
 from soupmix_kernels import Coefficients, Pool, RowCoefficients
 
-__all__ = ["ActiveBatch", "BatchWeights", "LoadedAdapters", "Unserved"]
+__all__ = [
+    "MIXES_ROWS",
+    "ActiveBatch",
+    "BatchWeights",
+    "LoadedAdapters",
+    "Pass",
+    "TrialWeights",
+    "Unserved",
+    "strangers",
+]
+
+MIXES_ROWS = "mixes-rows"
+"""Reason of the error where it cannot be known whose the rows of a product are."""
+
+_LOUD = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,14 @@ class LoadedAdapters:
         return [weights.get(name, 0.0) for name in self.names]
 
 
+class Pass(NamedTuple):
+    """What a forward pass of the model computes: `tokens` of each of its `rows`, and logits behind `kept` of these."""
+
+    rows: int
+    tokens: int
+    kept: int
+
+
 class BatchWeights:
     """The weights of all persons of one batch, and the person of every row.
 
@@ -135,31 +160,77 @@ class BatchWeights:
         self._rows = numbers if people is None else numbers[people]
         self._kept = self._rows if kept is None else self._rows[kept]
         self._coefficients: dict[int, Coefficients] = {}
-        self._of_rows: dict[tuple[int, int], RowCoefficients] = {}
+        self._of_rows: dict[tuple[int, tuple[int, ...], Pass | None], RowCoefficients] = {}
 
     def subset(self, rows: Tensor) -> "BatchWeights":
         """A batch of these rows in this order, indices [kept]; for a batch in which every person has one row."""
         return BatchWeights(self._weights[rows], method=self.method)
 
-    def coefficients(self, key: int, pool: Pool, rows: int, bounds: tuple[Tensor, Tensor]) -> RowCoefficients:
-        """The coefficients of every row over the columns of a pool.
+    def coefficients(
+        self, key: int, pool: Pool, places: tuple[int, ...], computed: Pass | None, bounds: tuple[Tensor, Tensor]
+    ) -> RowCoefficients:
+        """The coefficients of every row of a product over the columns of a pool.
 
         Args:
             key: number of the pool's columns, see `ActiveBatch.columns_key`; pools of one key share their coefficients.
-            rows: rows of the product that they are for: one per row of the batch, a multiple for several tokens per row, or
-                fewer for the output layer, which gets only the kept rows.
+            places: shape of what a layer gets, without its last dimension: the rows and tokens of the pass, as one or with
+                further dimensions behind them; or the rows and kept tokens, for the output layer. Any shape for one person.
+            computed: the pass; None: not known.
             bounds: least and most of every weight, [K] fp32 each.
+
+        Raises:
+            BaseModelError: the shape is another, and there are several persons (reason "mixes-rows").
         """
-        if (key, rows) not in self._of_rows:
+        asked = key, places, computed
+        if asked not in self._of_rows:
             if key not in self._coefficients:
                 self._coefficients[key] = pool.coefficients(
                     self._weights, *bounds, request_op(self.method).coefficients
                 )
-            people = self._rows if rows >= len(self._rows) else self._kept
-            self._of_rows[key, rows] = RowCoefficients(
-                self._coefficients[key], people.repeat_interleave(rows // len(people))
-            )
-        return self._of_rows[key, rows]
+            self._of_rows[asked] = RowCoefficients(self._coefficients[key], self._people(places, computed))
+        return self._of_rows[asked]
+
+    def _people(self, places: tuple[int, ...], computed: Pass | None) -> Tensor:
+        """The person of every row of a product."""
+        if len(self._weights) == 1:
+            return self._rows[:1].repeat(prod(places))
+        if computed is not None and len(self._rows) in {computed.rows, computed.rows * computed.tokens}:
+            if _are_tokens(places, computed):
+                return self._rows.repeat_interleave(prod(places) // len(self._rows))
+            if places == (computed.rows, computed.kept):
+                return self._kept.repeat_interleave(prod(places) // len(self._kept))
+        raise BaseModelError(
+            f"a layer of the model gets {list(places)} tokens of a batch of {list(computed or ())}: whose they are cannot be "
+            "known, so an adapter of this layer cannot be added for several persons at once; answer one at a time",
+            reason=MIXES_ROWS,
+        )
+
+
+def _are_tokens(places: tuple[int, ...], computed: Pass) -> bool:
+    """Whether these places begin with the rows and tokens of a pass, in this order; a dimension of one says nothing."""
+    found, expected = ([size for size in each if size != 1] for each in (places, (computed.rows, computed.tokens)))
+    return found[: len(expected)] == expected or found == [computed.rows * computed.tokens]
+
+
+class TrialWeights(BatchWeights):
+    """A batch of `strangers`, by which nobody is served: its weights are as they are, whatever bounds an engine has."""
+
+    def coefficients(
+        self, key: int, pool: Pool, places: tuple[int, ...], computed: Pass | None, bounds: tuple[Tensor, Tensor]
+    ) -> RowCoefficients:
+        """See `BatchWeights.coefficients`."""
+        unbounded = bounds[0], torch.full_like(bounds[1], _LOUD)
+        return super().coefficients(key, pool, places, computed, unbounded)
+
+
+def strangers(adapters: int, device: torch.device) -> Tensor:
+    """Weights [3, adapters] fp32 of three persons by whom it shows whether a model keeps rows apart.
+
+    The first has a soup a thousand times as loud as any: what an adapter does may be less than rounding, and a neighbour who
+    gets some of this cannot be overlooked. The second has a little of every adapter, the third has nothing.
+    """
+    loud, quiet = _LOUD, 1 / max(adapters, 1)
+    return torch.tensor([[loud], [quiet], [0.0]], device=device).repeat(1, adapters)
 
 
 _BARE = BatchWeights(torch.zeros(0, 0))
@@ -174,19 +245,30 @@ class ActiveBatch:
         adapters: the loaded adapters, whose upper bounds hold for every batch. device: where the model computes.
 
     Attributes:
+        adapters: how many are loaded.
         generation: another number whenever rows may belong to other persons than before.
     """
 
     def __init__(self, adapters: LoadedAdapters, device: torch.device) -> None:
         most = (torch.tensor(adapters.most, dtype=torch.float64) / MILLION).float().to(device)
+        self.adapters = len(most)
         self._bounds = torch.zeros_like(most), most  # from 0 whatever a policy requires: clamping again only lowers
         self._one_batch = threading.Lock()
         self._keys: dict[object, int] = {}
         self._batch, self.generation = _BARE, 0
+        self._computed: Pass | None = None
 
     def _serve(self, batch: BatchWeights) -> None:
         self.generation += 1
-        self._batch = batch
+        self._batch, self._computed = batch, None
+
+    def follow(self, model: nn.Module) -> None:
+        """Learn from now on what each forward pass of this model computes, from its arguments."""
+        model.register_forward_pre_hook(self._note, with_kwargs=True)
+
+    def _note(self, _: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids = named.get("input_ids", given[0] if given else None)
+        self._computed = None if ids is None else _pass(ids, named.get("logits_to_keep", 0))
 
     @property
     def method(self) -> str:
@@ -216,6 +298,12 @@ class ActiveBatch:
         """A number that pools share whose columns belong to the same adapters with the same scaling, in the same order."""
         return self._keys.setdefault((tuple(pool.columns.tolist()), tuple(pool.scale.tolist())), len(self._keys))
 
-    def coefficients(self, key: int, pool: Pool, rows: int) -> RowCoefficients:
-        """The coefficients of every row of the batch over the columns of a pool; see `BatchWeights.coefficients`."""
-        return self._batch.coefficients(key, pool, rows, self._bounds)
+    def coefficients(self, key: int, pool: Pool, places: tuple[int, ...]) -> RowCoefficients:
+        """The coefficients of every row of a product over the columns of a pool; see `BatchWeights.coefficients`."""
+        return self._batch.coefficients(key, pool, places, self._computed, self._bounds)
+
+
+def _pass(ids: Tensor, logits: Tensor | int) -> Pass:
+    """Of token ids [rows, tokens], and the tokens whose logits are asked for: their indices [kept], or so many; 0: all."""
+    rows, tokens = ids.shape
+    return Pass(rows, tokens, len(logits) if isinstance(logits, Tensor) else logits or tokens)

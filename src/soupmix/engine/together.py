@@ -1,4 +1,8 @@
-"""Whether a row of a model is the same in a padded batch as alone: tried, not looked up in a list of models."""
+"""Whether a row of a model is the same in a padded batch as alone: tried, not looked up in a list of models.
+
+Rows are tried as they will be served, with other soups beside each other, one of them far too loud: so a model that gives a
+part of one person's soup to another is found, and so is one whose layers see tokens in shapes that do not say whose they are.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor
 from soupmix.engine.decode import PaddedBatch, left_padded
 from soupmix.engine.likeness import allowed, apart, is_rounding
 from soupmix.engine.positions import positions
+from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, TrialWeights, strangers
 from soupmix.errors import BaseModelError
 
 __all__ = ["STEPS", "Company", "Together", "company", "prompts", "whole_logits"]
@@ -38,30 +43,57 @@ class Company:
 
 
 @torch.inference_mode()
-def company(model: Any) -> Company:
-    """Compute three short prompts alone and together.
+def company(model: Any, batch: ActiveBatch, size: int) -> Company:
+    """Compute three short prompts alone and together, where there are adapters each with another soup.
+
+    Args:
+        batch: the one that the soup layers of the model read. size: the model's token ids are below it.
 
     Raises:
         BaseModelError: token by token the model fails, or computes something else than at once and than transformers' `generate`
             (reason "cannot-generate").
     """
-    given = prompts(model)
+    given = prompts(model, size)
+    people = strangers(batch.adapters, model.device)
+    with batch.serving(TrialWeights(people[2:])):
+        alone, noise = _alone(model, given, size)
+    if batch.adapters:
+        with batch.serving(TrialWeights(people[1:2])):
+            alone[1] = whole_logits(model, given[1])
+            noise = max(noise, _rounding(apart(_stepwise(model, given[1:2])[0], alone[1]), model.dtype))
+    most, first = allowed(noise, model.dtype), int(batch.adapters > 0)  # nothing can be said of a soup that is too loud
+
+    def alike(rows: list[int]) -> bool:
+        with batch.serving(TrialWeights(people[rows])):
+            try:
+                found = _stepwise(model, [given[row] for row in rows])
+            except BaseModelError as error:
+                if error.reason != MIXES_ROWS:
+                    raise
+                return False
+        return _like(found[first:], [alone[row] for row in rows[first:]], most)
+
+    return Company("padded" if alike([0, 1, 2]) else "equal" if alike([0, 2]) else "alone", noise)
+
+
+def _rounding(noise: float, dtype: torch.dtype) -> float:
+    """The noise of a row with a soup, as far as it is one: where activations are quantised, a soup may bring it about."""
+    return noise if is_rounding(noise, dtype) else 0.0
+
+
+def _alone(model: Any, given: Sequence[Tensor], size: int) -> tuple[list[Tensor], float]:
+    """Logits of every prompt alone, and the noise of the model; raises as `company`."""
     try:
         alone = [whole_logits(model, each) for each in given]
         stepwise = _stepwise(model, given[1:2])[0]
         noise = wrong = apart(stepwise, alone[1])
         if stepwise.isfinite().all() and not is_rounding(noise, model.dtype):
-            wrong = apart(stepwise, _generated(model, given[1]))  # a model may see less at once than step by step
+            wrong = apart(stepwise, _generated(model, given[1], size))  # a model may see less at once than step by step
     except Exception as error:  # whatever the code of a model raises
         raise _cannot_generate(model, f"it fails with {type(error).__name__}: {error}"[:300]) from error
     if alone[1].isfinite().all() and not is_rounding(wrong, model.dtype):
         raise _cannot_generate(model, f"its logits are {wrong:.2g} from those that it has when transformers generates")
-    most = allowed(noise, model.dtype)
-    if _like(_stepwise(model, given), alone, most):
-        return Company("padded", noise)
-    if _like(_stepwise(model, given[::2]), alone[::2], most):
-        return Company("equal", noise)
-    return Company("alone", noise)
+    return alone, noise
 
 
 def _cannot_generate(model: Any, why: str) -> BaseModelError:
@@ -72,19 +104,28 @@ def _cannot_generate(model: Any, why: str) -> BaseModelError:
     )
 
 
-def prompts(model: Any) -> list[Tensor]:
+def prompts(model: Any, size: int) -> list[Tensor]:
     """Three prompts with the tokens that follow them, as ids [length] int64 on the model's device; first and last of one length.
 
-    The second goes beyond the windows and chunks of the model's config, where these are short.
+    The second is longer, where the model has positions for that, and goes beyond windows and chunks of its config that are short.
+
+    Args:
+        size: ids are below it.
+
+    Raises:
+        BaseModelError: the model has fewer than five positions (reason "cannot-generate").
     """
     config = model.config.get_text_config()
+    most = min(_LONGEST, positions(config) or _LONGEST) - STEPS + 1  # tokens of a prompt
+    if most < 2:
+        raise _cannot_generate(
+            model, f"it has {positions(config)} positions, and two prompts to try it by need {STEPS + 1}"
+        )
     named = {name: value for name, value in config.to_dict().items() if "window" in name or "chunk" in name}
-    longest = min(_LONGEST, positions(config) or _LONGEST)
-    ends = [value for value in named.values() if type(value) is int and 1 < value <= longest - 5 - STEPS]
-    lengths = (3, max([6, *ends]) + 5, 3)
-    return [
-        _ids(length + STEPS - 1, number, config.vocab_size).to(model.device) for number, length in enumerate(lengths)
-    ]
+    ends = [value for value in named.values() if type(value) is int and 1 < value <= most - 6]
+    long = min(max([6, *ends]) + 5, most)
+    lengths = min(3, long - 1), long, min(3, long - 1)
+    return [_ids(length + STEPS - 1, number, size).to(model.device) for number, length in enumerate(lengths)]
 
 
 def _ids(length: int, number: int, size: int) -> Tensor:
@@ -110,12 +151,12 @@ def _stepwise(model: Any, rows: Sequence[Tensor]) -> list[Tensor]:
     return list(torch.stack(found, 1))
 
 
-def _generated(model: Any, ids: Tensor) -> Tensor:
+def _generated(model: Any, ids: Tensor, size: int) -> Tensor:
     """As `whole_logits`, of transformers' own `generate`, which is made to say these tokens."""
     head = len(ids) - STEPS + 1
     how = GenerationConfig(
         max_new_tokens=STEPS, do_sample=False, output_logits=True, return_dict_in_generate=True,
-        eos_token_id=model.config.get_text_config().vocab_size, pad_token_id=0,
+        eos_token_id=size, pad_token_id=0,
     )  # fmt: skip
     given = ids[None, :head]
     out = model.generate(
