@@ -68,7 +68,7 @@ def _whole(weight: Tensor, stack: Stack, dtype: torch.dtype) -> tuple[Tensor, tu
 SHAPES = {"narrow": (1000, 7), "square": (300, 300), "wide": (70, 4000), "one": (1, 900), "tall": (129, 33)}
 
 
-@pytest.fixture(params=[1 << 19, 3000])
+@pytest.fixture(params=[2 << 20, 3000])
 def _at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold, "_AT_ONCE", request.param)
 
@@ -105,16 +105,16 @@ def test_several_deltas_lie_in_one_tensor_with_rows_between_them(tmp_path: Path)
     assert torch.equal(load(data)["fused"], expected)
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1000, 1 << 19]))
-def test_blocks_are_all_rows_in_turn_and_never_a_few_of_many(rows: int, columns: int, at_once: int) -> None:
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1000, 2 << 20]))
+def test_blocks_are_all_rows_in_turn_and_never_a_few_of_many(rows: int, row: int, at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fold, "_AT_ONCE", at_once)
-        blocks = list(fold._row_blocks(rows, columns))
+        blocks = list(fold._row_blocks(rows, row))
     assert [first for first, _ in blocks] == [0, *(end for _, end in blocks[:-1])]
     assert blocks[-1][1] == rows
     sizes = [end - first for first, end in blocks]
     assert min(sizes) >= min(rows, fold._FEWEST_ROWS)
-    assert max(sizes) * columns <= max(at_once, fold._FEWEST_ROWS * columns) + fold._FEWEST_ROWS * columns
+    assert max(sizes) * row <= max(at_once, fold._FEWEST_ROWS * row) + fold._FEWEST_ROWS * row
 
 
 @pytest.mark.parametrize("broken", [0, 70])

@@ -15,6 +15,7 @@ __all__ = ["PENDING", "Sink", "Stream"]
 PENDING = 3
 """Most pieces of a file that are on their way to the disk."""
 
+_SLICE = 256 << 10  # bytes written at a time; for larger ones the kernel looks for large pages, and may look for long
 _UNSENT = 64 << 20  # bytes written, of which the disk has not been asked to take any
 
 
@@ -79,7 +80,7 @@ class Stream:
         while len(self._pending) >= PENDING:
             self._settle()
         hashed = self._hasher.submit(self._digest.update, piece)
-        self._pending.append((hashed, self._writer.submit(self._file.write, piece), release))
+        self._pending.append((hashed, self._writer.submit(self._put, piece), release))
 
     def finish(self) -> str:
         """Wait for the last piece; the hex SHA-256 of the whole."""
@@ -89,6 +90,9 @@ class Stream:
             self._sent.result()
         self._file.flush()
         return self._digest.hexdigest()
+
+    def _put(self, piece: bytes | memoryview) -> int:
+        return sum(self._file.write(piece[at : at + _SLICE]) for at in range(0, len(piece), _SLICE))
 
     def _settle(self) -> None:
         """Wait for the oldest piece, release it, and have the disk take what was written, if that is much by now."""
