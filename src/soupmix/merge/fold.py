@@ -221,7 +221,7 @@ def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch]) -> Iterator[
 
 
 def _row_blocks(rows: int, row: int) -> Iterator[tuple[int, int]]:
-    """Rows of `row` bytes, [first, end) in turn. Blocks of a few rows would be multiplied in another order than a whole matrix."""
+    """Rows of `row` bytes, [first, end) in turn. Blocks of a few rows would be summed in another order than a whole matrix is."""
     step, first = max(_FEWEST_ROWS, _AT_ONCE // row // _FEWEST_ROWS * _FEWEST_ROWS), 0
     while first < rows:
         end = rows if rows - first - step < _FEWEST_ROWS else first + step
