@@ -2,20 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from soupmix.base import Base, resolve
+from soupmix.base import resolve
 from soupmix.base.layers import weight_path
 from soupmix.base.pieces import pieces_of
 from soupmix.engine import Engine
@@ -24,6 +20,7 @@ from soupmix.findings import Finding
 from soupmix.merge import merge
 from soupmix.policy import Policy
 from soupmix.store import Store
+from tests.support.experts import Case, model_of, save_by_peft
 from tests.support.families import make_family
 
 NAMES = ["mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3-moe", "olmoe", "deepseek-v3-hub"))]
@@ -35,38 +32,6 @@ pytestmark = [
     # PEFT looks for them among modules only, and finds them among parameters
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning"),
 ]
-
-
-@dataclass(frozen=True)
-class Case:
-    base: Base
-    folders: Mapping[str, Path]
-    store: Store
-    notes: Mapping[str, list[Finding]]
-
-    def oracle(self, soup: Mapping[str, float]) -> dict[str, Tensor]:
-        """The parameters in float64, adapter after adapter merged by PEFT, its scaling times its weight."""
-        model = _model(self.base.folder, torch.float64)
-        for name, weight in soup.items():
-            adapted = PeftModel.from_pretrained(model, self.folders[name]).double()
-            for module in adapted.modules():
-                if isinstance(module, LoraLayer):
-                    module.scaling["default"] *= weight
-            model = adapted.merge_and_unload()
-        return {path: parameter.data for path, parameter in model.named_parameters()}
-
-
-def _model(folder: Path, dtype: torch.dtype) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, experts_implementation="eager").eval()
-
-
-def _save(base: Base, folder: Path, seed: int, **config: Any) -> None:
-    adapted = get_peft_model(_model(base.folder, torch.float32), LoraConfig(task_type="CAUSAL_LM", **config))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in adapted.named_parameters():
-        if ".lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-    adapted.save_pretrained(folder)
 
 
 EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
@@ -92,7 +57,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
             configs["experts"] = configs["experts"] | {"target_modules": ["kv_b_proj"]}
         notes: dict[str, list[Finding]] = {each: [] for each in configs}
         for seed, (each, config) in enumerate(configs.items()):
-            _save(base, folder / each, seed, **config)
+            save_by_peft(base, folder / each, seed, **config)
             store.add(folder / each, name=each, dimension=each, pole=each, base=base, tell=notes[each].append)
         return Case(base, {each: folder / each for each in configs}, store, notes)
 
@@ -110,7 +75,7 @@ def test_a_model_is_what_peft_merges(case: Callable[[str], Case], name: str, tmp
     for number, soup in enumerate([{"down": 1.0}, {"experts": 1.0}, weights]):
         out = tmp_path / str(number)
         _granted(made.store, soup).save_model(out, base=made.base)
-        exact, ours = made.oracle(soup), dict(_model(out, torch.float32).named_parameters())
+        exact, ours = made.oracle(soup), dict(model_of(out, torch.float32).named_parameters())
         for path, tensor in exact.items():
             apart = (ours[path].double() - tensor).norm() / tensor.norm()
             assert apart < 1e-6, (path, float(apart))
@@ -158,7 +123,7 @@ def test_a_row_without_it_is_served_and_one_with_it_refused(case: Callable[[str]
     with pytest.raises(RecipeError, match=r"'experts' changes experts.*soupmix merge --as model") as refused:
         engine.logits(IDS, [clamp({"linear": 0.5, "experts": 0.1})])
     assert refused.value.reason == "experts"
-    model = _model(made.base.folder, torch.float32)
+    model = model_of(made.base.folder, torch.float32)
     model.load_state_dict({path: tensor.float() for path, tensor in made.oracle({"linear": 0.5}).items()})
     with torch.inference_mode():
         exact = model(IDS).logits
@@ -221,7 +186,7 @@ def test_pieces_are_the_rows_that_transformers_takes(case: Callable[[str], Case]
     layers, tensors = base.layers(), base.tensors()
     held, model = (
         load_file(base.folder / "model.safetensors"),
-        dict(_model(base.folder, torch.float32).named_parameters()),
+        dict(model_of(base.folder, torch.float32).named_parameters()),
     )
     for layer in (each for each in layers.values() if each.kind == "experts"):
         rebuilt = torch.zeros(layer.stored_shape)

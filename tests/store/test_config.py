@@ -210,14 +210,21 @@ def test_what_is_not_a_strict_json_object_is_refused(raw: bytes) -> None:
 PATTERNS = st.lists(
     st.sampled_from(
         ["q_proj", "proj", "layers.1.mlp.up_proj", r"model\.layers\.\d+\.mlp.*", "(q|k)_proj", r".*\.1[01]?\..*", ".*",
-         r"^model.*q_proj", "mlp.q_proj", r"layers.[0-1].*", r"\w+_proj", "up_proj$", r"l.?y.*gate_proj"]
+         r"^model.*q_proj", "mlp.q_proj", r"layers.[0-1].*", r"\w+_proj", "up_proj$", r"l.?y.*gate_proj",
+         r"up_proj\[\d+\]", r"^model\.layers\.1\.mlp\.experts\.up_proj\[1\]", r"up_proj\[\d\]", r".*\[1[0-9]?\]", r"up_proj\["]
     ),
     unique=True,
     max_size=5,
 )  # fmt: skip
 
 
-@given(PATTERNS, st.sampled_from(MODULES))
+# What a store calls experts, and what looks like it.
+EXPERTS = [f"model.layers.1.mlp.experts.up_proj{end}" for end in ("[1]", "[10]", "[x]", "[", "1", "")]
+
+
+@given(PATTERNS, st.sampled_from([*MODULES, *EXPERTS]))
+@example([r"up_proj\[\d+\]"], EXPERTS[1])
+@example([r"up_proj\[\d\]"], EXPERTS[1])
 def test_patterns_choose_as_peft_s_do(patterns: list[str], module: str) -> None:
     values = {pattern: float(number) for number, pattern in enumerate(patterns)}
     found = PatternTable(list(values.items()), "rank_pattern").find([module], -1.0)
@@ -285,7 +292,7 @@ def test_lists_of_layers_without_end_are_not_matched() -> None:
 @pytest.mark.parametrize(
     "pattern",
     ["", "(a+)+", "(a*)*", "(.*)*", r"(?=a)", r"(?P<n>a)", r"\1", "a{1,9}", "((a))", "(a", "a)", "[z-a]", "[^a]", "a\n",
-     "q_proj|v_proj", "é", "x" * 600, "**", r"\S"],
+     "q_proj|v_proj", "é", "x" * 600, "**", r"\S", "a[", "a]", "[[]", r"[\[]", r"(\[)+", r"\[\d**\]"],
 )  # fmt: skip
 def test_a_pattern_outside_the_grammar_is_refused(pattern: str) -> None:
     with pytest.raises(AdapterError) as caught:

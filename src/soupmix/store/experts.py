@@ -35,7 +35,8 @@ def stacked_weights(
 
     Raises:
         AdapterError: the config targets parameters that the base does not have ("unsupported"), the file holds factors of more
-            or fewer parameters of a module than it targets ("experts"), or they do not fit the base ("wrong-base").
+            or fewer parameters of a module than it targets ("experts"), of one expert beside those of all ("bad-key"), or they do
+            not fit the base ("wrong-base").
     """
     targets = settings.targets
     if targets.parameters and not any(targets.has_parameter(layer.parameter) for layer in layers.values()):
@@ -60,6 +61,7 @@ def stacked_weights(
                 reason="experts",
             )
         found |= {module: layers[path] for module, path in zip(nested, reversed(paths), strict=True)}
+    _check_once(parts, found, where)
     ranks = settings.ranks.find((layer.parameter for layer in found.values()), settings.rank)
     for key, part in parts.items():
         if part.module in found:
@@ -78,6 +80,18 @@ def _owners(parts: Mapping[str, TensorPart], layers: LayerTable) -> Mapping[str,
         if owner in owners:
             found.setdefault(owner, set()).add(part.module)
     return found
+
+
+def _check_once(parts: Mapping[str, TensorPart], found: Mapping[str, Layer], where: str) -> None:
+    """Refuse factors of one expert beside those of all experts of the same weight."""
+    all_at_once = {layer.path for layer in found.values()}
+    for key, part in parts.items():
+        if part.module not in found and weight_path(part.module) in all_at_once:
+            raise AdapterError(
+                f"{where} holds {key[:120]!a} and factors of all experts of {weight_path(part.module)} at once, and an expert "
+                "can have only one of them",
+                reason="bad-key",
+            )
 
 
 def _check_shape(key: str, part: TensorPart, slot: StoredTensor, layer: Layer, rank: int, where: str) -> None:
