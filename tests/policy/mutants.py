@@ -132,6 +132,7 @@ def report(names: list[str]) -> None:
 def main(share: float, seed: int, files: str) -> None:
     """Make the mutants, draw, run, report."""
     os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"  # a mutant is a fork, and a fork waits for ever for threads that stayed behind
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "mutants" / "src"), str(ROOT / "kernels")])
     file_mutation.mutation_operators = [
         (kind, word_changed if operator is mutators.operator_string else operator)
@@ -146,7 +147,7 @@ def main(share: float, seed: int, files: str) -> None:
     names = drawn(share, seed, files)
     order = random.Random(seed)
     mutmut.estimated_worst_case_time = lambda _: order.random()  # what mutmut sorts by
-    mutmut._run(names, 1)
+    mutmut._run(names, len(os.sched_getaffinity(0)))
     report(names)
     print(f"{time.perf_counter() - start:.0f} s")
 
