@@ -1,15 +1,12 @@
 """Measures of a text against other implementations, hand counts, and laws that hold whatever the constants are."""
 
-import io
 import json
 import math
 import sys
 import time
 import zlib
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +29,7 @@ from soupmix.evaluate.measures.recall import key_facts, known_facts, recall
 from soupmix.evaluate.measures.tone import fit, labelled_texts
 from soupmix.evaluate.promptset import Prompt, held_out_prompts, training_prompts
 from soupmix.evaluate.statistics import area_under_curve
+from tests.support import textstat_offline
 
 ROOT = Path(__file__).parents[2]
 KNOWN = [json.loads(line) for line in (ROOT / "benchmarks/data/known.jsonl").read_text("utf-8").splitlines()]
@@ -45,16 +43,7 @@ def of(text: str, prompt: Prompt = RUST) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def textstat() -> Any:
-    """It imports a package that setuptools no longer has, for the sake of one function."""
-    stand_in = ModuleType("pkg_resources")
-    stand_in.resource_stream = lambda package, name: io.BytesIO(  # type: ignore[attr-defined]
-        resources.files(package).joinpath(name).read_bytes()
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "pkg_resources", stand_in)
-        import textstat as found
-
-        return found.textstat
+    return textstat_offline.textstat()
 
 
 def test_flesch_kincaid_by_hand() -> None:

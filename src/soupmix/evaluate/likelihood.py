@@ -1,6 +1,6 @@
 """How likely a soup finds given answers: teacher-forced log-probabilities, many rows at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from soupmix.engine.rows import BatchWeights
 from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 
-__all__ = ["Forced", "answer_log_p", "choice_log_p"]
+__all__ = ["Forced", "answer_log_p", "choice_log_p", "first_token_p"]
 
 _Tokens = tuple[int, ...]
 
@@ -98,6 +98,38 @@ def choice_log_p(
             made = _along_trees(engine, [asked[row] for row in rows], [wanted[row] for row in rows])
         found.update(zip(rows, made, strict=True))
     return [found[row] for row in range(len(asked))]
+
+
+@torch.inference_mode()
+def first_token_p(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    grants: Sequence[Grant],
+    sets: Sequence[Collection[int]],
+    *,
+    method: str = DEFAULT,
+) -> Tensor:
+    """Chance that the first token of an answer is one of some tokens.
+
+    Args:
+        prompts: as `Forced.prompt`. grants: one per prompt. sets: of token ids.
+
+    Returns:
+        [prompts, sets] float32 on the CPU, each in [0, 1].
+
+    Raises:
+        RecipeError, PolicyRefusal, PolicyError, AdapterError, BaseModelError, TypeError: as `Engine.complete`.
+    """
+    weights = engine.weights(grants, method)
+    asked = [engine.prompts.tokens(engine.prompts.rendered(prompt)) for prompt in prompts]
+    found = torch.zeros(len(asked), len(sets))
+    for rows in _batches([len(ids) for ids in asked], engine):
+        batch = PaddedBatch(engine.model, *left_padded([asked[row] for row in rows], engine.model.device))
+        with engine.batch.serving(BatchWeights(weights[rows], method=method)):
+            chances = batch.logits().float().softmax(-1)
+        for number, ids in enumerate(sets):
+            found[rows, number] = chances[:, sorted(ids)].sum(-1).cpu()
+    return found
 
 
 def _along_trees(engine: Engine, asked: Sequence[_Tokens], wanted: Sequence[Sequence[_Tokens]]) -> list[list[float]]:

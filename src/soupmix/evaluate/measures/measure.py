@@ -1,10 +1,12 @@
 """What a measure is."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from soupmix.errors import EvaluationError
+from soupmix.store import ManifestEntry
 
-__all__ = ["Measure", "missing_library"]
+__all__ = ["Measure", "missing_library", "steered_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +15,10 @@ class Measure:
 
     Attributes:
         name: unique. title: for people. unit: of the number, "" for none.
-        dimension: of which dimension it is, such as "expertise"; "" for damage, which is of none.
+        dimension: of which dimension it is, such as "expertise"; "" for damage and what is only told.
         better: +1 if more is better, -1 if less is, 0 if neither.
         source: paper or definition. needs: libraries, "model" if it asks the model.
-        pole: the pole of that dimension that has more of it; "" for damage.
+        pole: the pole of that dimension that has more of it; "" without a dimension.
     """
 
     name: str
@@ -31,6 +33,21 @@ class Measure:
     def sign(self, pole: str) -> int:
         """Whether more of this number is more (+1) or less (-1) of a pole of its dimension."""
         return 1 if pole == self.pole else -1
+
+
+def steered_by(adapters: Iterable[ManifestEntry], measures: Mapping[str, Measure]) -> dict[str, Measure]:
+    """The same measures, of a dimension only where an adapter has that very dimension and pole.
+
+    "style" from formal to casual is not what a measure of "style" from friendly to unfriendly tells of.
+
+    Args:
+        adapters: of a store. measures: by name.
+    """
+    ends = {(entry.dimension, entry.pole) for entry in adapters}
+    return {
+        name: each if (each.dimension, each.pole) in ends else replace(each, dimension="", pole="")
+        for name, each in measures.items()
+    }
 
 
 def missing_library(what: str, library: str | None) -> EvaluationError:

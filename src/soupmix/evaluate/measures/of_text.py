@@ -121,7 +121,7 @@ _TABLE: tuple[tuple[Measure, Callable[[_Answer], float | None]], ...] = (
         lambda a: tone_score(a.read),
     ),
     (
-        Measure("second_person", "style", 'forms of "you" per 100 words', "words", 0, _OWN, pole=WARM),
+        Measure("second_person", "", 'forms of "you" per 100 words', "words", 0, _OWN),
         lambda a: style.second_person(a.read),
     ),
     (Measure("greeting", "style", "begins with a greeting", "", 0, _OWN, pole=WARM), lambda a: style.greets(a.read)),
