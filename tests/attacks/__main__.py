@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 
 from tests.attacks.every import ATTACKS
+from tests.attacks.on_whole import whole_base
 from tests.support.cage import caged
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    for tied in (True, False):
+        whole_base(tied=tied)
     with tempfile.TemporaryDirectory() as scratch:
         for number, attack in enumerate(ATTACKS):
             where = Path(scratch) / str(number)

@@ -20,6 +20,7 @@ from tests.attacks import (
     on_stores,
     on_tensors,
     on_weights,
+    on_whole,
 )
 from tests.attacks.attack import Attack
 
@@ -30,6 +31,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Headers of safetensors files": on_adapter_headers.ATTACKS,
     "Names, types, shapes and values of tensors": on_tensors.ATTACKS,
     "adapter_config.json": on_configs.ATTACKS,
+    "Whole weights, rows, biases and lengths": on_whole.ATTACKS,
     "Base models and their chat templates": on_bases.ATTACKS,
     "Sources of an extraction": on_extractions.ATTACKS,
     "Stores and manifests": on_stores.ATTACKS,

@@ -51,15 +51,16 @@ def _tensors() -> dict[str, Item]:
     return found
 
 
-def base(folder: Path) -> Path:
+def base(folder: Path, *, tied: bool = True) -> Path:
     """A sound model of two layers."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    (folder / "config.json").write_text(json.dumps(_CONFIG | {"tie_word_embeddings": tied}))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1}))
     (folder / "tokenizer.json").write_text(json.dumps(_TOKENIZER))
     words = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages[0].content }}"}
     (folder / "tokenizer_config.json").write_text(json.dumps(words))
-    (folder / "model.safetensors").write_bytes(encode(_tensors()))
+    head = {} if tied else {"lm_head.weight": item([4, 8])}
+    (folder / "model.safetensors").write_bytes(encode(_tensors() | head))
     return folder
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -180,6 +181,29 @@ def test_half_precision_rounds_once_and_shards_are_found(tmp_path: Path, dtype: 
         rounded = tensor.to(dtype).double()
         apart = (ours[path].double() - rounded).norm()
         assert apart <= 0.1 * (rounded - tensor).norm(), path  # where fp32 fell on the other side of a half
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_a_second_copy_of_a_tied_weight_on_disk_is_no_second_weight(tmp_path: Path, apart: float) -> None:
+    """transformers ties the two only where they are equal."""
+    folder = make_family("llama3.2-tied", tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    copy = tensors["model.embed_tokens.weight"] + apart
+    save_file(tensors | {"lm_head.weight": copy}, folder / "model.safetensors", metadata={"format": "pt"})
+    base, store = resolve(folder, cache=tmp_path / "cache"), Store(tmp_path / "store", create=True)
+    _save(base, tmp_path / "a", 0, target_modules=["q_proj"], trainable_token_indices=ROWS)
+    if apart:
+        with pytest.raises(AdapterError, match=r"lm_head.*other values") as refused:
+            store.add(tmp_path / "a", name="a", dimension="a", pole="a", base=base)
+        assert refused.value.reason == "embedding"
+        return
+    store.add(tmp_path / "a", name="a", dimension="a", pole="a", base=base)
+    made = Case(base, {"a": tmp_path / "a"}, store, {})
+    _soup(made, {"a": 1}).save_model(tmp_path / "out", base=base)
+    tuned = _model(tmp_path / "out")
+    assert tuned.lm_head.weight is tuned.model.embed_tokens.weight
+    exact = made.merged("a")["model.embed_tokens.weight"]
+    assert (tuned.lm_head.weight - exact).norm() < 2e-7 * exact.norm()
 
 
 def test_what_is_told_and_what_a_plain_adapter_cannot_carry(case: Callable[[str], Case], tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def write_model(
     layers, tensors = folded.layers(), folded.tensors()
     patches = _patches(folded, layers, tensors, modules)
     with TensorReader() as reader:
-        tensors = _untied(layers, tensors, patches, reader)
+        tensors = _untied(layers, tensors, reader)
         order = sorted(
             tensors, key=lambda name: (-_itemsize(tensors[name]), tensors[name].file.name, tensors[name].start)
         )
@@ -164,14 +164,14 @@ def _as_stored(layer: Layer, stack: Stack) -> Stack:
     return replace(stack, A=stack.B.T.contiguous(), B=stack.A.T.contiguous(), gain=gain)
 
 
-def _untied(
-    layers: LayerTable, tensors: Mapping[str, TensorInfo], touched: Collection[str], reader: TensorReader
-) -> Mapping[str, TensorInfo]:
-    """The tensors without second copies of tied weights, which some models carry."""
+def _untied(layers: LayerTable, tensors: Mapping[str, TensorInfo], reader: TensorReader) -> Mapping[str, TensorInfo]:
+    """The tensors without second copies of tied weights, which some models carry. One that stayed beside a changed weight would
+    untie them: transformers ties what is equal.
+    """
     copies = set[str]()
     for layer in layers.values():
         first = layers[layer.tied].tensors if layer.tied is not None else layer.tensors
-        if first != layer.tensors and not {*first, *layer.tensors} & set(touched):
+        if first != layer.tensors:
             pairs = zip(first, layer.tensors, strict=False)
             if len(first) == len(layer.tensors) and all(reader.same(tensors[a], tensors[b]) for a, b in pairs):
                 copies.update(layer.tensors)

@@ -52,6 +52,7 @@ def changed(
             delta = _of_vector(tensor, base, layer) if scaling is None else tensor.double() * scaling
             vectors[layer.path] = vectors[layer.path] + delta if layer.path in vectors else delta
         else:
+            _check_copies(base, layer, where)
             found |= _of_matrix(extra, tensor, base, layer)
     found |= {path: _vector(delta) for path, delta in vectors.items() if delta.any()}
     for path, each in found.items():
@@ -61,11 +62,14 @@ def changed(
 
 def matrix_of(base: Base, layer: Layer) -> "Tensor":
     """The weight of a layer that lies whole, as the map that it is [outputs, inputs], in float64."""
+    return _stored(base, layer).T if layer.transposed else _stored(base, layer)
+
+
+def _stored(base: Base, layer: Layer) -> "Tensor":
     import torch
 
     info = base.tensors()[layer.tensors[0]]
-    stored = torch.cat([block.double() for _, block in row_blocks(info, info.shape[0])])
-    return stored.T if layer.transposed else stored
+    return torch.cat([block.double() for _, block in row_blocks(info, info.shape[0])])
 
 
 def _with_lengths(factors: Factors, lengths: "Tensor", base: Base, layer: Layer) -> Factors:
@@ -130,6 +134,18 @@ def _check_same(one: "Tensor", other: "Tensor", key: str, same: str, where: str)
             "(tie_word_embeddings): train both with ensure_weight_tying, or on a base whose head has a weight of its own",
             reason="embedding",
         )
+
+
+def _check_copies(base: Base, layer: Layer, where: str) -> None:
+    """Refuse a tied weight of which the base has two: transformers ties what is equal, whatever config.json says."""
+    for path, each in base.layers().items():
+        copied = each.tied == layer.path and each.tensors != layer.tensors
+        if copied and (each.lies != "whole" or not _stored(base, each).equal(_stored(base, layer))):
+            raise AdapterError(
+                f"{where} changes {layer.path}, and the base has {path} for the same weight (tie_word_embeddings) with other "
+                "values in it: it is not known which of them was trained; repair the base",
+                reason="embedding",
+            )
 
 
 def _check_finite(factors: Factors, path: str, where: str) -> None:

@@ -185,7 +185,7 @@ def _understood(
         rest = {key: slot for key, slot in slots.items() if key not in parts}
         embedded = embedding_parts(rest, base.layers(), where)
         parts = {**parts, **embedded}
-        modules = {part.module for part in parts.values()}
+        modules = {part.said: part.module for part in parts.values()}
         extras = extras_of(
             {key: rest[key] for key in rest if key not in embedded}, settings.whole, base, modules, where
         )
@@ -225,7 +225,12 @@ def _of_store(
         kind = layers[weight_path(module)].kind if module in shapes else "linear"
         if form.kinds.get(module, kind) != kind or (kind in ("embedding", "vector")) != (module in form.kinds):
             raise AdapterError(f"{where} takes {module} of the base for what it is not", reason="wrong-base")
-    return _Read(folder, name, config, settings, tensors, slots, parts, frozenset(), {})
+    read = _Read(folder, name, config, settings, tensors, slots, parts, frozenset(), {})
+    if not read.kept:
+        raise AdapterError(
+            f"{where} is not as a store writes whole weights: add the adapter that was trained", reason="bad-config"
+        )
+    return read
 
 
 def _stacked(
@@ -317,6 +322,13 @@ def _whole_notes(read: _Read, files: AdapterFiles) -> Iterator[Finding]:
             read.name,
             f"{read.name} changes more than factors of linear layers say, as of {paths[0]}: the store holds by how much its "
             "weights differ from the base's. They are merged into a model (--as model), and no request can have them",
+        )
+    elif read.extras:
+        yield Finding(
+            "unchanged",
+            read.name,
+            f"{read.name} also holds weights that are the base's own, as {min(each.layer.path for each in read.extras)}: they "
+            "are left out",
         )
     if isinstance(read.settings, LoraSettings):
         held = [*(extra.layer.parameter for extra in read.extras), *(key.removeprefix(PREFIX) for key in read.own)]

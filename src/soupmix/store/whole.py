@@ -30,7 +30,7 @@ _ENDINGS: Mapping[str, Kind] = {
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }
-_WRAPPERS = (".base_layer.", ".modules_to_save.")
+_WRAPPERS = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)", re.ASCII)
 _DTYPES = (*WORDS, "F64")
 
 
@@ -78,13 +78,13 @@ def extras_of(
     slots: Mapping[str, StoredTensor],
     settings: WholeSettings,
     base: Base,
-    factors: Collection[str],
+    factors: Mapping[str, str],
     where: str,
 ) -> Sequence[Extra]:
     """Every other tensor of the file that says what becomes of a weight of the base. What is none of these is left to the caller.
 
     Args:
-        slots: those that are no factors, by name. factors: modules that have factors.
+        slots: those that are no factors, by name. factors: path as the file has it -> module, of those that have factors.
 
     Raises:
         AdapterError: it is for another base ("wrong-base"), for a weight of several names ("embedding") or one that does not lie
@@ -93,25 +93,31 @@ def extras_of(
     """
     layers = base.layers()
     by_parameter = {layer.parameter: layer for layer in layers.values()}
-    found = []
+    found, modules = [], set(factors.values())
     for key, slot in slots.items():
-        extra = _extra(key, by_parameter, layers, settings, where) if len(key) <= MAX_KEY else None
+        extra = _extra(key, by_parameter, layers, factors, settings, where) if len(key) <= MAX_KEY else None
         if extra is not None:
             _check_place(extra, base, where)
-            _check_slot(extra, slot, factors, where)
+            _check_slot(extra, slot, modules, where)
             found.append(extra)
-    _check_once(found, layers, factors, where)
-    _check_settings(found, settings, factors, where)
+    _check_once(found, layers, modules, where)
+    _check_settings(found, settings, modules, where)
     return found
 
 
 def _extra(
-    key: str, by_parameter: Mapping[str, Layer], layers: LayerTable, settings: WholeSettings, where: str
+    key: str,
+    by_parameter: Mapping[str, Layer],
+    layers: LayerTable,
+    factors: Mapping[str, str],
+    settings: WholeSettings,
+    where: str,
 ) -> Extra | None:
     name = key.removeprefix(PREFIX)
     for ending, kind in _ENDINGS.items():
-        path = name.removesuffix(ending)
-        if path != name and path in layers:
+        said = name.removesuffix(ending)
+        path = factors.get(said, said)
+        if said != name and path in layers:
             layer = layers.get(f"{path}.bias") if kind == "bias" else layers[path]
             if layer is None:
                 raise AdapterError(
@@ -120,9 +126,7 @@ def _extra(
                     reason="wrong-base",
                 )
             return Extra(key, kind, layer, path, _rows(path, settings, where) if kind == "tokens" else ())
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, ".")
-    layer = by_parameter.get(name)
+    layer = by_parameter.get(_WRAPPERS.sub("", name))
     return None if layer is None else Extra(key, "whole", layer, layer.path)
 
 
@@ -174,7 +178,8 @@ def _check_slot(extra: Extra, slot: StoredTensor, factors: Collection[str], wher
         raise _tied(where, layer.path, layer.tied)
     if max(extra.rows, default=0) >= layer.stored_shape[0]:
         raise AdapterError(
-            f"{where} holds a row of token {max(extra.rows)}, and {layer.path} of the base has {layer.stored_shape[0]} rows",
+            f"{where} holds a row of token {max(extra.rows)}, and {layer.path} of the base has {layer.stored_shape[0]} rows: for "
+            f"another vocabulary, {_MODEL}",
             reason="wrong-base",
         )
     if extra.kind in ("bias", "magnitude") and extra.module not in factors:
