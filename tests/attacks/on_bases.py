@@ -281,5 +281,5 @@ ATTACKS = (
         RecipeError,
     ),
     _template("template-file", "read a file", "{% include '/etc/passwd' %}", "bad-conversation", RecipeError),
-    _template("template-broken", "an error nobody thought of", "{% for %}"),
+    _template("template-broken", "an error nobody thought of", "{% for %}", reason="bad-template"),
 )

@@ -83,3 +83,31 @@ def test_a_line_for_which_the_template_asks_too_much_fails_alone(shop: Shop, tmp
     results = [json.loads(line) for line in out.read_text().splitlines()]
     assert [each["response"]["status_code"] for each in results] == [200, 503, 200]
     assert results[1]["error"]["code"] == "template-limit"
+
+
+class BrokenShop(Shop):
+    """A template that does not compile."""
+
+    def backend(self, limits: Limits) -> EchoBackend:  # type: ignore[override]
+        made = EchoBackend(limits)
+        tokens = made.tokens
+
+        def read(said: str | Sequence[Message]) -> tuple[int, ...]:
+            if not isinstance(said, str):
+                raise BaseModelError("the chat template does not compile", reason="bad-template")
+            return tokens(said)
+
+        made.tokens = read  # type: ignore[method-assign]
+        return made
+
+
+def test_a_template_that_does_not_compile_ends_a_batch_before_it_begins(shop: Shop, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [plain(0), plain(1), chat(2)]
+    source.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    done: list[int] = []
+    with pytest.raises(BaseModelError, match="does not compile") as caught:
+        BrokenShop(shop.engine, shop.policy).work(source, out, advance=done.append)
+    assert (caught.value.reason, done, out.exists()) == ("bad-template", [], False)
+    source.write_text("".join(json.dumps(each) + "\n" for each in lines[:2]))
+    assert BrokenShop(shop.engine, shop.policy).work(source, tmp_path / "plain.jsonl")

@@ -229,6 +229,8 @@ class Backend(Protocol):
             RecipeError: an empty conversation ("empty-prompt"), one that the model's template does not take
                 ("bad-conversation"), or any for a model that has none ("no-template"); a text for which the model has no tokens
                 ("cannot-encode", "no-such-token").
+            BaseModelError: the template does not compile ("bad-template"), or asks too much for this conversation
+                ("template-limit").
         """
 
     def marker(self, text: str) -> str | None:

@@ -1,7 +1,8 @@
 """A chat template at work, in a process that may use little time and memory; run as `python -m soupmix.base.rendering`.
 
 It reads JSON objects, one a line: first {"template", "special"}, then {"messages"} each, and answers each of these with
-{"text"} or {"error"}. Whoever asks for too much is ended by the kernel, as code cannot be trusted to stop itself.
+{"text"} or {"error"}; the first one with {"broken"}, and nothing further, where the template does not compile. Whoever asks for
+too much is ended by the kernel, as code cannot be trusted to stop itself.
 
 What templates may use is what transformers gives them: Jinja's immutable sandbox, `tojson`, `raise_exception`,
 `strftime_now`, `dict`, `namespace`, `break`, `continue`, and `generation` blocks.
@@ -115,7 +116,12 @@ def _main(asked: TextIO, told: TextIO) -> None:
         _limit_time((CPU_SECONDS, _WALL_SECONDS))
         said = json.loads(line)
         if template is None:
-            template, special = _compiled(said["template"]), said["special"]
+            try:
+                template, special = _compiled(said["template"]), said["special"]
+            except Exception as error:  # noqa: BLE001  # as in `_answer`
+                told.write(json.dumps({"broken": f"{type(error).__name__}: {error}"[:300]}) + "\n")
+                told.flush()
+                return
         else:
             told.write(json.dumps(_answer(template, special, said["messages"])) + "\n")
             told.flush()

@@ -25,7 +25,8 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
 
     Raises:
         RecipeError: the template refuses these messages (reason "bad-conversation").
-        BaseModelError: there is no template ("no-template"), or it asked for too much time or memory ("template-limit").
+        BaseModelError: there is no template ("no-template"), it does not compile ("bad-template"), or it asked for too much
+            time or memory ("template-limit").
     """
     with _making:
         template = _templates.get(tokenizer)
@@ -64,26 +65,38 @@ class _Template:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._end: Callable[[], object] = lambda: None
+        self._broken: str | None = None  # why it does not compile, once that is known
 
     def render(self, messages: list[dict[str, Any]]) -> str:
         with self._lock:
-            try:
-                said = json.loads(self._exchange(_line({"messages": messages})))
-            except (OSError, ValueError) as error:
-                self._end()
-                self._process = None
-                raise BaseModelError(
-                    f"the chat template of base model {self._name} does not compile, or took more than "
-                    f"{CPU_SECONDS:g} seconds or {MEMORY >> 20} MiB for one conversation; it is not run any longer: "
-                    "choose another model, or repair its template",
-                    reason="template-limit",
-                ) from error
+            said = {"broken": self._broken} if self._broken else self._told(messages)
+            self._broken = said.get("broken")
+        if self._broken:
+            raise BaseModelError(
+                f"the chat template of base model {self._name} does not compile ({self._broken}), so it cannot read "
+                "conversations: repair it, or give another with --chat-template",
+                reason="bad-template",
+            )
         if "error" in said:
             raise RecipeError(
                 f"this model takes no such conversation: {said['error']}",
                 reason="bad-conversation",
             )
         return str(said["text"])
+
+    def _told(self, messages: list[dict[str, Any]]) -> dict[str, str]:
+        try:
+            said: dict[str, str] = json.loads(self._exchange(_line({"messages": messages})))
+        except (OSError, ValueError) as error:
+            self._end()
+            self._process = None
+            raise BaseModelError(
+                f"the chat template of base model {self._name} took more than {CPU_SECONDS:g} seconds or "
+                f"{MEMORY >> 20} MiB for one conversation; it is not run any longer: choose another model, or repair its "
+                "template",
+                reason="template-limit",
+            ) from error
+        return said
 
     def _exchange(self, line: str) -> str:
         process = self._process

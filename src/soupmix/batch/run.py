@@ -4,6 +4,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from hashlib import sha256
@@ -16,6 +17,7 @@ from soupmix.batch.held import check_held
 from soupmix.batch.inputs import JSONL, InputFile
 from soupmix.batch.journal import Journal, check_plain, journal_path
 from soupmix.batch.jsonl import write_results
+from soupmix.batch.line import CHAT
 from soupmix.batch.order import in_order
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import compact_json, new_file, sha256_file, strict_json
@@ -23,6 +25,8 @@ from soupmix.replacing import check_file
 from soupmix.version import __version__
 
 __all__ = ["answer_lines", "check_free", "check_new", "finish", "settings_of"]
+
+_GREETING = ({"role": "user", "content": "hi"},)
 
 
 def settings_of(source: InputFile, lines: int, defaults: Defaults, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def answer_lines(
 ) -> None:
     """Answer what the journal does not hold yet, until all is answered or `stopping` says so.
 
-    What it does hold is checked first: see `check_held`.
+    What it does hold is checked first: see `check_held`; and whether the model reads conversations, if a line has one.
 
     Args:
         desk: checks a line and asks the policy, and writes a result as an output line.
@@ -64,10 +68,14 @@ def answer_lines(
 
     Raises:
         RecipeError: the journal holds what this policy does not give ("batch-changed").
+        BaseModelError: the chat template does not compile ("bad-template"), or asks too much for a greeting ("template-limit").
         SoupmixError: the engine, the disk or the audit log fails; what the journal holds stays good.
     """
     record = partial(desk.record, batch=journal.digest)
     check_held(source, journal, desk.preview, record)
+    if any(line.url == CHAT and line.error is None for line in source.lines(journal.done)):
+        with suppress(RecipeError):  # each line says that there is no template, or what it does not take
+            backend.tokens(_GREETING)
     for result in in_order(source.lines(journal.done), desk.begin, backend, stopping=stopping):
         journal.append(compact_json(record(result)))
         advance(journal.done)

@@ -299,7 +299,8 @@ class Engine:
         Raises:
             RecipeError: the prompt is empty (reason "empty-prompt"), the template does not take it ("bad-conversation"), or the
                 model has no tokens for it ("cannot-encode", "no-such-token").
-            BaseModelError: there is no chat template ("no-template"), or none that can be used ("template-limit").
+            BaseModelError: there is no chat template ("no-template"), or none that can be used ("bad-template",
+                "template-limit").
         """
         return self.prompts.tokens(self.prompts.rendered(prompt))
 
