@@ -92,9 +92,12 @@ def peft_variant(job: dict[str, Any], out: Path, kind: str) -> dict[str, float]:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    from soupmix.store.store import Store
+
     logging.disable_progress_bar()
     torch.ones(2) @ torch.ones(2)
     names, weights = list(job["weights"]), [float(weight) for weight in job["weights"].values()]
+    folders = {name: Store(job["store"]).path(name) for name in names}
 
     def load(layers: int | None) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
@@ -103,9 +106,9 @@ def peft_variant(job: dict[str, Any], out: Path, kind: str) -> dict[str, float]:
         if layers is not None:
             model.model.layers = model.model.layers[:layers]
         first, *others = names
-        model = PeftModel.from_pretrained(model, Path(job["store"]) / first, adapter_name=first)
+        model = PeftModel.from_pretrained(model, folders[first], adapter_name=first)
         for name in others:
-            model.load_adapter(Path(job["store"]) / name, adapter_name=name)
+            model.load_adapter(folders[name], adapter_name=name)
         return model
 
     def work() -> None:

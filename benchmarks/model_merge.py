@@ -344,7 +344,7 @@ def page() -> str:
         "## Larger models, by arithmetic",
         "",
         "Time is the pace above times the bytes of the model (bf16). Memory holds no tensor of the base, only a few blocks of",
-        "half a million numbers; what grows is the factors in fp32, once as the store read them and once stacked. So memory is",
+        "two megabytes; what grows is the factors in fp32, once as the store read them and once stacked. So memory is",
         "the peak above, less twice the factors here, plus twice the factors there.",
         "",
         "| model | GB | merge, s | copy+sync, s | factors, GB | peak, GB | largest matrix, MB, for comparison |",
