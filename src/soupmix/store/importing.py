@@ -308,7 +308,7 @@ def _form_notes(read: _Read, files: AdapterFiles) -> Iterator[Finding]:
             f"{read.name} holds factors of all experts of {min(layer.path for layer in read.stacked.values())} at once: the "
             "store holds them for each expert. They are merged into a model (--as model), and no request can have them",
         )
-    if any(slot.dtype == "F64" for slot in read.slots.values()):
+    if any(read.slots[key].dtype == "F64" for key in read.parts):
         yield Finding(
             "rounded", read.name, f"{read.name} is stored as F64; the store holds it as F32, as PEFT loads it"
         )

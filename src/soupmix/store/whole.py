@@ -143,14 +143,14 @@ def _rows(path: str, settings: WholeSettings, where: str) -> tuple[int, ...]:
 
 def _check_place(extra: Extra, base: Base, where: str) -> None:
     """Refuse what does not lie in the base as one tensor of numbers."""
-    layer = extra.layer
+    layer, layers = extra.layer, base.layers()
     if base.quantisation is not None:
         raise AdapterError(
             f"{where} changes {layer.path} as a whole ({extra.key[:120]!a}), by as much as it differs from the base's, which is "
             f"quantised ({base.quantisation.name}): add it for the base as it was before it was quantised",
             reason="quantised",
         )
-    if layer.kind == "experts" or (layer.lies != "whole" and layer.tied is None):
+    if layer.kind == "experts" or layers[layer.tied or layer.path].lies != "whole":
         raise AdapterError(
             f"{where} changes {layer.path} as a whole ({extra.key[:120]!a}), which the base holds with other weights in one "
             f"tensor, or in pieces: {_MODEL}",
