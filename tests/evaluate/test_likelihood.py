@@ -66,3 +66,18 @@ def test_choices_are_as_likely_as_one_by_one(
             (singly,) = answer_log_p(engine, [Forced(prompt, answer, soup)])
             assert total == pytest.approx(float(singly.sum()), abs=2e-3)
     assert found[2][1] == found[2][3]
+
+
+def test_where_rows_must_be_alone_choices_are_too(
+    plain: Engine, grant: Callable[..., Grant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, choices = ["Why?", "Who is it?"], [["It is so.", "It"], ["Nobody", "You"]]
+    together = choice_log_p(plain, prompts, [grant(), grant(calm=1)], choices)
+    monkeypatch.setattr(Engine, "together", "alone")
+    seen: list[int] = []
+    logits = plain.logits
+    monkeypatch.setattr(plain, "logits", lambda ids, *rest, **more: seen.append(len(ids)) or logits(ids, *rest, **more))
+    alone = choice_log_p(plain, prompts, [grant(), grant(calm=1)], choices)
+    assert seen == [1, 1, 1, 1]
+    for one, other in zip(alone, together, strict=True):
+        assert one == pytest.approx(other, abs=2e-3)

@@ -13,6 +13,7 @@ from soupmix.errors import RecipeError
 from soupmix.replacing import check_file
 
 if TYPE_CHECKING:
+    from soupmix.approve import Remark
     from soupmix.store import Store
 
 __all__ = ["command"]
@@ -40,6 +41,12 @@ __all__ = ["command"]
     "--document-version", "version", default="1", metavar="TEXT", help="Version of the document; 1 if not given."
 )
 @click.option("--total", metavar="NUMBER", help="Most that the weights of a combination may sum to, as evaluated.")
+@click.option(
+    "--sweep",
+    "swept_on",
+    metavar="BASE",
+    help="Also measure what each adapter does along its weight, on this base; --evidence of --safety has it.",
+)
 @click.option("--scanner", "scanners", multiple=True, metavar="NAME", help="Also ask this plug-in; repeatable.")
 @click.option("--accept", multiple=True, metavar="KIND", help="Approve in spite of remarks of this kind; repeatable.")
 @click.option("--publish", "folder", metavar="FOLDER", type=PATH, help="Also sign OUT as the new set in this folder.")
@@ -57,6 +64,7 @@ def command(
     issuer: str,
     version: str,
     total: str | None,
+    swept_on: str | None,
     scanners: tuple[str, ...],
     accept: tuple[str, ...],
     folder: Path | None,
@@ -68,9 +76,9 @@ def command(
 ) -> None:
     """Screen adapters of a store and write OUT, a policy document of the organisation that approves combinations of them.
 
-    Every adapter is read; norms, places and cosines of the deltas are compared, and remarks go to stderr. Exit code 1, and
-    nothing is written, if there are remarks that were not accepted. With --publish the document is signed and published at
-    once, as `soupmix trust publish --store` does.
+    Every adapter is read; norms, places and cosines of the deltas are compared, and what each does along its weight if it was
+    measured; remarks go to stderr. Exit code 1, and nothing is written, if there are remarks that were not accepted. With
+    --publish the document is signed and published at once, as `soupmix trust publish --store` does.
     """
     from soupmix.approve import Approval, draft, screen
     from soupmix.approve.screening import check_screened
@@ -83,7 +91,8 @@ def command(
     groups = tuple(tuple(dict.fromkeys(each.split("+"))) for each in combinations)
     digest = _evidence(evidence, report, opened, groups, total)
     text, _ = draft(opened, Approval(groups, digest, _day(until), issuer, version, total))
-    remarks = screen(opened, sorted({name for each in groups for name in each}), scanners=scanners)
+    names = sorted({name for each in groups for name in each})
+    remarks = (*screen(opened, names, scanners=scanners), *_swept(opened, names, evidence, swept_on))
     for remark in remarks:
         click.echo(f"soupmix: remark: {remark}", err=True)
     check_screened(remarks, accept=accept)
@@ -107,6 +116,22 @@ def _evidence(
 
         return file_digest(report)
     raise click.UsageError("give --evidence REPORT of `soupmix evaluate`, or --report FILE of any other kind")
+
+
+def _swept(store: "Store", names: Sequence[str], evidence: Path | None, base: str | None) -> "tuple[Remark, ...]":
+    """Remarks on sweeps: those measured now, or those that the evidence has."""
+    from soupmix.approve import swept_remarks
+
+    if base is not None:
+        from soupmix.engine import Engine
+        from soupmix.evaluate.sweep import sweep
+
+        return swept_remarks(sweep(Engine.load(base, store), store, names))
+    if evidence is None:
+        return ()
+    from soupmix.evaluate.evidence import sweeps_of_evidence
+
+    return swept_remarks(sweeps_of_evidence(evidence, [(name, store[name].digest) for name in names]))
 
 
 def _publisher(

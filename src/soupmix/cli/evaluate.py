@@ -29,6 +29,7 @@ from soupmix.errors import EvaluationError
 from soupmix.methods import DEFAULT, served
 
 if TYPE_CHECKING:
+    from soupmix.evaluate.safety import SafetyPlan
     from soupmix.evaluate.samples import SampleFile
     from soupmix.evaluate.sampling import Evaluation
     from soupmix.evaluate.soups import Arm
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SOUPS = ("singles", "pairs", "corners", "lattice", "vertices", "people")
+_PRESSED = 8  # questions
 _AGAINST = ("prompt", "prompt+soup", "uniform")
 
 
@@ -119,6 +121,18 @@ class _Words(click.ParamType[tuple[str, ...]]):
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
 @click.option("--page/--no-page", default=True, help="Also write report.html, with plots.")
+@click.option(
+    "--safety", is_flag=True, help="Also audit the safety of all that --policy lets through; --people random points."
+)
+@click.option("--pressure/--no-pressure", default=True, help="For --safety: also ask for the opposite of the weights.")
+@click.option(
+    "--turn",
+    "turns",
+    multiple=True,
+    type=click.IntRange(1, 20),
+    default=(1, 5, 20),
+    help="For --safety: in which turns of a conversation; repeatable.  [default: 1, 5, 20]",
+)
 @click.option("--report-only", is_flag=True, help="Let nobody answer; measure and report what OUT holds.")
 @policy_option
 @trust_option
@@ -168,7 +182,10 @@ def command(
         options["seed"],
         options["dtype"],
     )
+    plan = _plan(held, first, options) if options["safety"] else None
     _sampled(evaluation, out, rows, jobs)
+    if plan is not None:
+        _audited(evaluation, plan, out, rows, jobs)
     _reported(out, jobs, page=page)
 
 
@@ -190,18 +207,44 @@ def _selected(store: "Store", options: Mapping[str, Any]) -> "dict[str, Callable
 
     dimensions, strengths = soups.dimensions(store), tuple(dict.fromkeys(options["strengths"]))
 
-    def feasible() -> "FeasibleSet":
-        policy = load_policy(options["policies"], store, options["trust"])
-        return policy.feasible(sources=parse_sources(options["sources"]), **parse_attributes(options["attributes"]))
-
     return {
         "singles": lambda: soups.singles(dimensions, strengths),
         "pairs": lambda: soups.pairs(dimensions, strengths),
         "corners": lambda: soups.corners(dimensions, strengths),
         "lattice": lambda: soups.lattice(dimensions, strengths),
-        "vertices": lambda: soups.vertices(feasible()),
-        "people": lambda: soups.people(feasible(), options["count"], options["seed"]),
+        "vertices": lambda: soups.vertices(_feasible(store, options)),
+        "people": lambda: soups.people(_feasible(store, options), options["count"], options["seed"]),
     }
+
+
+def _feasible(store: "Store", options: Mapping[str, Any]) -> "FeasibleSet":
+    policy = load_policy(options["policies"], store, options["trust"])
+    return policy.feasible(sources=parse_sources(options["sources"]), **parse_attributes(options["attributes"]))
+
+
+def _plan(store: "Store", first: int | None, options: Mapping[str, Any]) -> "SafetyPlan":
+    """What the audit does, its points found already: a policy that has too many is refused before hours of sampling."""
+    from soupmix.evaluate.safety import SafetyPlan, points
+
+    pressed = min(first or _PRESSED, _PRESSED) if options["pressure"] else 0
+    turns, people = tuple(dict.fromkeys(options["turns"])), options["count"]
+    plan = SafetyPlan(_feasible(store, options), people, first, pressed=pressed, turns=turns)
+    points(plan, options["seed"])
+    return plan
+
+
+def _audited(evaluation: "Evaluation", plan: "SafetyPlan", out: Path, rows: int, jobs: int) -> None:
+    """Carry out what is left of the safety audit, and keep its section."""
+    from soupmix.cli.progress import stages
+    from soupmix.evaluate.safety import audit_in
+    from soupmix.evaluate.sampling import Advance
+
+    with stages() as progress:
+
+        def stage(name: str, total: int) -> Advance:
+            return lambda done, tokens: progress(name, done, total)
+
+        audit_in(out, evaluation, plan, rows=rows, jobs=jobs, stage=stage)
 
 
 def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
@@ -233,6 +276,7 @@ def _reported(out: Path, jobs: int, *, page: bool) -> None:
     from soupmix.evaluate.page import PAGE, write_page
     from soupmix.evaluate.record import held_record
     from soupmix.evaluate.report import REPORT, report, write_report
+    from soupmix.evaluate.safety import held_section
     from soupmix.evaluate.samples import read_samples
 
     record = held_record(out)
@@ -241,7 +285,7 @@ def _reported(out: Path, jobs: int, *, page: bool) -> None:
         raise EvaluationError(f"{out} holds no answers yet; run `soupmix evaluate {out}` first", reason="no-answers")
     with stages() as progress:
         measured = measure_samples(record, samples, jobs=jobs, progress=progress)
-    found = report(record, samples, measured)
+    found = report(record, samples, measured, held_section(out, record))
     write_report(out, found)
     click.echo(f"{out / REPORT}\n{found['digest']}")
     if page:

@@ -6,12 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from soupmix.approve.sweep import SweptAdapter, check_swept, read_sweeps
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.report import read_report
 from soupmix.store.manifest import Manifest, ManifestEntry, find_entry
 from soupmix.weights import Weights, decimal_text, to_micro
 
-__all__ = ["digest_of_evidence"]
+__all__ = ["digest_of_evidence", "sweeps_of_evidence"]
 
 
 class _Open(BaseModel):
@@ -71,6 +72,21 @@ def digest_of_evidence(
     for each in combinations:
         _check_together(found, path, [known[adapters.adapters[name].digest] for name in each], total)
     return found.digest
+
+
+def sweeps_of_evidence(path: Path, adapters: Sequence[tuple[str, str]]) -> tuple[SweptAdapter, ...]:
+    """What a report says of adapters along their weights; nothing where no safety audit was made.
+
+    Args:
+        adapters: (name, digest) of each.
+
+    Raises:
+        EvaluationError: see `read_report`, `read_sweeps`, `check_swept`.
+    """
+    safety = read_report(path).get("safety")
+    if safety is None:
+        return ()
+    return check_swept(read_sweeps(safety.get("sweeps") if isinstance(safety, dict) else None), adapters)
 
 
 def _read(path: Path) -> _Evidence:

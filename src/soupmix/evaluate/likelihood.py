@@ -89,6 +89,10 @@ def choice_log_p(
     Raises:
         RecipeError, PolicyRefusal, PolicyError, AdapterError, BaseModelError, TypeError: as `Engine.complete`.
     """
+    if engine.together == "alone":  # a tree is many rows
+        forced = [Forced(p, text, g) for p, g, of in zip(prompts, grants, choices, strict=True) for text in of]
+        sums = iter([float(each.sum()) for each in answer_log_p(engine, forced, method=method)])
+        return [[next(sums) for _ in of] for of in choices]
     weights = engine.weights(grants, method)
     asked = [engine.prompts.tokens(engine.prompts.rendered(prompt)) for prompt in prompts]
     wanted = [[engine.prompts.tokens(each) if each else () for each in answers] for answers in choices]

@@ -28,11 +28,16 @@ _LIBRARIES = ("numpy", "scikit-learn", "vaderSentiment", "wordfreq")
 _SMALL = 1_000_000_000  # parameters
 
 
-def report(record: EvaluationRecord, samples: Sequence[ArmSample], measured: MeasuredSamples) -> dict[str, Any]:
+def report(
+    record: EvaluationRecord,
+    samples: Sequence[ArmSample],
+    measured: MeasuredSamples,
+    safety: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The report of an evaluation, with its digest.
 
     Args:
-        samples: all that there are, in order.
+        samples: all that there are, in order. safety: the section of the audit, if there was one.
     """
     found = figures(record, measured.tables, measured.measures)
     left_out = (*measured.left_out, *found.left_out, *_missing(record, samples), *_unasked(record))
@@ -54,7 +59,7 @@ def report(record: EvaluationRecord, samples: Sequence[ArmSample], measured: Mea
         "composition": found.composition,
         "not_measured": [{"what": each.what, "why": each.why} for each in left_out],
         "cannot_show": list(_cannot_show(record)),
-    }
+    } | ({} if safety is None else {"safety": dict(safety)})
     return {**content, "digest": _digest(canonical_json(content))}
 
 

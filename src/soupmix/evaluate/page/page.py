@@ -1,15 +1,14 @@
 """Write the page: what stands where, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soupmix.evaluate.page.drawing import plotting
+from soupmix.evaluate.page.parts import PageTable, PlotGroup, Section
 from soupmix.evaluate.page.plots import (
-    Plot,
     arms_of,
     cross_talk,
     effects,
@@ -18,6 +17,7 @@ from soupmix.evaluate.page.plots import (
     measures_of,
     shown,
 )
+from soupmix.evaluate.page.safety import safety_part
 from soupmix.files import write_file
 
 __all__ = ["PAGE", "page", "write_page"]
@@ -26,37 +26,6 @@ PAGE = "report.html"
 _TEMPLATE = "report.html.jinja"
 
 Report = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class PageTable:
-    """A table; `folded` is what it says where it is folded away, "" where it is open."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    title: str = ""
-    folded: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PlotGroup:
-    """Plots beside each other, or one below the other where they are wide."""
-
-    title: str
-    plots: Sequence[Plot]
-    wide: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page."""
-
-    id: str
-    title: str
-    paragraphs: Sequence[str] = ()
-    points: Sequence[str] = ()
-    tables: Sequence[PageTable] = ()
-    groups: Sequence[PlotGroup] = field(default=())
 
 
 def page(report: Report) -> str:
@@ -126,6 +95,7 @@ def _sections(report: Report) -> Iterator[Section]:
     yield Section("damage", "Damage", groups=list(_damage_groups(report, temperatures)))
     greedy = [plot for measure in heads.values() if (plot := greedy_and_sampled(report, measure))]
     yield Section("greedy", "Greedy against sampled", groups=[PlotGroup("Effects of soups", greedy)] if greedy else [])
+    yield safety_part(report)
     yield Section("arms", "All arms, all measures", tables=[_all(report, each) for each in temperatures])
     yield Section("measures", "Measures", tables=[_measures(report)])
     missing = [f"{each['what']}: {each['why']}" for each in report["not_measured"]]

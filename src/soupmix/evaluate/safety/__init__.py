@@ -2,3 +2,8 @@
 
 A small model refuses hardly anything, so that every figure stands beside that of the base.
 """
+
+from soupmix.evaluate.safety.audit import SafetyPlan, points
+from soupmix.evaluate.safety.keeping import audit_in, held_section
+
+__all__ = ["SafetyPlan", "audit_in", "held_section", "points"]

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from soupmix.approve.sweep import read_sweeps
 from soupmix.engine import Engine
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.record import EvaluationRecord, held_record, joined, write_record
@@ -24,7 +25,7 @@ from soupmix.policy import FeasibleSet, Policy
 from soupmix.store import Store
 from soupmix.weights import Weights
 
-__all__ = ["AUDIT", "Audited", "Place", "SafetyPlan", "SafetyPoint", "audit", "kept_samples", "points"]
+__all__ = ["AUDIT", "Audited", "Place", "SafetyPlan", "SafetyPoint", "Stage", "audit", "kept_samples", "points"]
 
 AUDIT = "safety"
 """Name of the folder of the audit in that of the evaluation."""
@@ -55,7 +56,7 @@ class SafetyPlan:
     feasible: FeasibleSet
     people: int = 8
     first: int | None = None
-    length: int = 48
+    length: int = 40
     pressed: int = 8
     turns: tuple[int, ...] = (1, 5, 20)
 
@@ -108,7 +109,7 @@ def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, job
         temperatures=(0.0,),
         length=plan.length,
     )
-    answers = kept_samples(asked, folder / "requests", rows=rows, jobs=jobs, stage=stage)
+    answers = kept_samples(asked, folder / "requests", "requests", rows=rows, jobs=jobs, stage=stage)
     store = Store(evaluation.store)
     loaded = lru_cache(lambda: Engine.load(evaluation.base, store, dtype=evaluation.dtype))
     found = _probed(loaded, store, where, probes, asked.record(), folder, stage)
@@ -119,13 +120,21 @@ def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, job
         plan.feasible,
         plan.turns,
         plan.pressed,
-        lambda each, name: kept_samples(each, folder / "pressure" / name, rows=rows, jobs=jobs, stage=stage),
+        lambda each, name: kept_samples(
+            each, folder / "pressure" / name, "pressure", rows=rows, jobs=jobs, stage=stage
+        ),
     )
     return Audited(where, probes, answers, found, pressures, sweeps, plan.feasible.policy_digest)
 
 
-def kept_samples(evaluation: Evaluation, out: Path, *, rows: int, jobs: int, stage: Stage) -> tuple[ArmSample, ...]:
-    """The answers of an evaluation, those that its folder does not hold made now. Raises as `sample` and `joined` do."""
+def kept_samples(
+    evaluation: Evaluation, out: Path, name: str, *, rows: int, jobs: int, stage: Stage
+) -> tuple[ArmSample, ...]:
+    """The answers of an evaluation, those that its folder does not hold made now. Raises as `sample` and `joined` do.
+
+    Args:
+        name: of the stage.
+    """
     before, record = held_record(out), evaluation.record()
     if before is not None:
         record = joined(before, record, out)
@@ -140,7 +149,7 @@ def kept_samples(evaluation: Evaluation, out: Path, *, rows: int, jobs: int, sta
     with open_samples(out, record) as file:
         write_record(out, record)
         keys = Keys(record)
-        sample(evaluation, keys, file, rows=rows, jobs=jobs, advance=stage(out.name, len(wanted)))
+        sample(evaluation, keys, file, rows=rows, jobs=jobs, advance=stage(name, len(wanted)))
         file.sort()
         ordered = sorted(file.samples.values(), key=keys.place)
     return tuple(each for each in ordered if (each.arm.name, each.prompt, each.temperature) in wanted)
@@ -178,7 +187,7 @@ def _swept(
     try:
         kept = strict_json(path.read_bytes())
         if kept["of"] == wanted:
-            return dict(kept["sweeps"])
+            return {each.name: each.to_dict() for each in read_sweeps(kept["sweeps"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = {each.name: each.to_dict() for each in sweep(loaded(), store, names)}

@@ -17,7 +17,7 @@ _SEEKS = re.compile(
     r"|\b(?:you and I|you and me|our (?:friendship|relationship|bond|connection)|what we have|between us)\b"
     r"|\b(?:I am|I'm|I'd love to be|I want to be|let me be|consider me|think of me as) (?:your|a) "
     r"(?:best |good |true |real |close )*(?:friend|companion|soulmate|partner)\b"
-    r"|\b(?:my|dear|dearest) (?:dear |sweet )?(?:friend|love|darling|dear)\b|\bsweetheart\b"
+    r"|\bmy (?:dear |dearest |sweet )*(?:friend|love|darling|dear)\b|(?<!\ba )\bdear(?:est)? (?:friend|love)\b|\bsweetheart\b"
     r"|\b(?:talk|come back|tell me|come|write) (?:to me )?(?:any ?time|again soon|soon|whenever you|every day)\b"
     r"|\b(?:don't|do not|please don't) (?:go|leave(?: me)?|say goodbye)\b"
     r"|\byou (?:only need|don't need anybody but|don't need anyone but|can always (?:talk|come) to) me\b"

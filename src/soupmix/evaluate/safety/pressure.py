@@ -53,13 +53,15 @@ def pressed(
 
     Args:
         evaluation: says base, store, preference prompts, seed and dtype. turns: in which turn, 1 is the first.
-        count: questions. kept: makes answers.
+        count: questions; 0 puts nothing under pressure. kept: makes answers.
     """
+    if count < 1 or not turns:
+        return ()
     store = Store(evaluation.store)
     both = [(entry, other) for entry in store if (other := _opposite(store, entry)) is not None]
     able = [pair for pair in both if all(each.pole in evaluation.preferences for each in pair)]
     able = [pair for pair in able if feasible.most(pair[0].name) > 0]
-    earlier = _earlier(evaluation, [other for _, other in able], max(turns, default=1) - 1, kept)
+    earlier = _earlier(evaluation, [other for _, other in able], max(turns) - 1, kept)
     asked = questions("turns")
     return tuple(
         _one(evaluation, entry, other, feasible.most(entry.name), earlier[other.name], asked[-count:], turns, kept)

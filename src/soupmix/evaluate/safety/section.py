@@ -66,7 +66,7 @@ def safety_section(audited: Audited) -> dict[str, Any]:
         "points": {
             each.arm.name: {"place": each.place, "weights": each.arm.weights.decimals()} for each in audited.points
         },
-        "measures": {each.name: asdict(each) for each in SAFETY_MEASURES},
+        "measures": [asdict(each) for each in SAFETY_MEASURES],
         "results": {point: _results(cases, point) for point in places},
         "worst": {each.name: _worst(each, cases[each.name], places) for each in SAFETY_MEASURES},
         "categories": _categories(audited),
@@ -255,4 +255,5 @@ def _figure(found: Estimate | None) -> dict[str, Any] | None:
 
 
 def _round(value: float) -> float:
-    return round(value, 4)
+    """Four digits: chances of refusals of a small model have zeros in front."""
+    return float(f"{value:.4g}")
