@@ -53,7 +53,7 @@ def _spaces(count: int) -> Iterable[bytes]:
     yield b" " * (count % 1_000_000)
 
 
-def _filled(start: bytes, unit: bytes, end: bytes, size: int = (4 << 20) - 100) -> bytes:
+def _filled(start: bytes, unit: bytes, end: bytes, size: int = (16 << 20) - 100) -> bytes:
     return raw(start + unit * ((size - len(start) - len(end)) // len(unit)) + end)
 
 
@@ -65,13 +65,35 @@ ATTACKS = (
     _attack("header-of-exabytes", "allocate what a length says", "header-too-large", raw(b"{}", length=2**63)),
     _attack("header-past-the-end", "read behind the end", "truncated", raw(b"{}", length=1000)),
     _attack("header-of-99-megabytes", "parse 99 MB of spaces", "header-too-large", _spaces(99_000_000)),
-    _attack("header-of-four-megabytes", "4 MB of spaces, just allowed", "empty", _spaces((4 << 20) - 2)),
+    _attack("header-of-16-megabytes", "16 MB of spaces, just allowed", "empty", _spaces((16 << 20) - 2)),
     _attack("a-million-keys", "ten seconds and a gigabyte", "header-too-large", _keys(1_000_000)),
-    _attack("fifty-thousand-and-one-keys", "many keys in an allowed length", "too-many-tensors", _keys(50_001)),
-    _attack("a-million-lists", "4 MB that become 100", "bad-header", _filled(b'{"__metadata__":[[]', b",[]", b"]}")),
-    _attack("a-million-objects", "4 MB that become 300", "bad-header", _filled(b'{"__metadata__":[{}', b",{}", b"]}")),
-    _attack("deep-lists", "overflow the stack", "bad-header", _filled(b'{"x":', b"[", b"")),
-    _attack("deep-objects", "overflow the stack", "bad-header", _filled(b"", b'{"x":', b"")),
+    _attack("a-hundred-thousand-and-one-keys", "many keys in an allowed length", "too-many-tensors", _keys(100_001)),
+    _attack(
+        "five-million-lists",
+        "16 MB that become 400",
+        "too-many-tensors",
+        _filled(b'{"__metadata__":[[]', b",[]", b"]}"),
+    ),
+    _attack(
+        "five-million-objects",
+        "16 MB that become 400",
+        "too-many-tensors",
+        _filled(b'{"__metadata__":[{}', b",{}", b"]}"),
+    ),
+    _attack(
+        "two-million-texts",
+        "16 MB that become 200",
+        "too-many-tensors",
+        _filled(b'{"__metadata__":[""', b',"\xc3\xa9"', b"]}"),
+    ),
+    _attack(
+        "a-million-numbers",
+        "just as many commas as are allowed",
+        "bad-header",
+        _filled(b'{"x":[0', b",1e9", b"]}", 3 << 20),
+    ),
+    _attack("deep-lists", "overflow the stack", "bad-header", _filled(b'{"x":', b"[", b"", 299_000)),
+    _attack("deep-objects", "overflow the stack", "bad-header", _filled(b"", b'{"x":', b"", 990_000)),
     _attack("leading-space", "a header that some parsers skip into", "bad-header", raw(b" {}")),
     _attack("list-for-a-header", "an attribute of a list", "bad-header", raw(b"[]")),
     _attack("text-for-a-header", "an attribute of a text", "bad-header", raw(b'"{}"')),

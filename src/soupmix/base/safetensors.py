@@ -31,6 +31,7 @@ _MAX_HEADER = 100 << 20
 _BLOCK = 4 << 20  # bytes; a multiple of the size of every number
 _MAX_TENSORS = 1_000_000
 _MAX_DIMENSIONS = 8  # the product of a hundred thousand numbers takes minutes
+_SIGNS = {b"{": 2, b"[": 3, b",": 8}  # most of them for each tensor; names and metadata may hold some
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
@@ -72,12 +73,23 @@ def parse_header(file: BinaryIO, size: int, *, max_header: int, max_tensors: int
         raise HeaderError(f"has a header of {length} bytes, at most {max_header} are allowed", "header-too-large")
     if 8 + length > size:
         raise HeaderError("ends inside its header", "truncated")
-    found = _table(file.read(length))
+    raw = file.read(length)
+    _check_work(raw, max_tensors)
+    found = _table(raw)
     if len(found) > max_tensors:
         raise HeaderError(f"lists {len(found)} tensors, at most {max_tensors} are allowed", "too-many-tensors")
     tensors = {name: _tensor(name, item, 8 + length) for name, item in found.items()}
     _check_ranges(tensors, 8 + length, size)
     return tensors
+
+
+def _check_work(raw: bytes, max_tensors: int) -> None:
+    """Refuse a header that would become far more objects than so many tensors do, before it is parsed.
+
+    A tensor is one object of three fields with two lists; an empty list takes twenty times the bytes that it is written in.
+    """
+    if any(raw.count(sign) > most * max_tensors for sign, most in _SIGNS.items()):
+        raise HeaderError(f"lists more than the {max_tensors} tensors that are allowed", "too-many-tensors")
 
 
 def _table(raw: bytes) -> dict[str, Any]:
