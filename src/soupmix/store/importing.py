@@ -178,7 +178,8 @@ def _understood(
     own = frozenset[str]() if base is None else unchanged(slots.keys() - parts.keys(), tensors, base, where)
     slots = {key: slot for key, slot in slots.items() if key not in own}
     if base is not None:
-        check_layers(sorted({part.module for part in parts.values()}), base.layers(), where)
+        adapted = sorted({part.module for part in parts.values()})
+        check_layers(adapted, base.layers(), where, packed=base.quantisation is not None)
     extras: Sequence[Extra] = ()
     embedded: Mapping[str, TensorPart] = {}
     if base is not None and isinstance(settings, LoraSettings):

@@ -181,7 +181,7 @@ def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[
             )
 
 
-def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str) -> None:
+def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str, *, packed: bool) -> None:
     """Refuse factors of a weight that is another layer's too, of an embedding, of one of several experts in one weight, or of
     one that the base lacks.
 
@@ -189,7 +189,7 @@ def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str
     they are merged: two models.
 
     Args:
-        layers: of the base.
+        layers: of the base. packed: whether it is quantised; its weights may lie under names that only their package knows.
 
     Raises:
         AdapterError: reason "embedding", "experts" or "wrong-base".
@@ -204,7 +204,7 @@ def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str
                 "holds factors of linear layers: fold it in with PEFT's merge_and_unload, and use the result as a base",
                 reason="experts",
             )
-        if layer is not None and layer.lies == "nowhere":
+        if layer is not None and layer.lies == "nowhere" and not packed:
             raise AdapterError(
                 f"{where} adapts {module}, for which the files of the base hold no weight: complete the base, or use the one "
                 "that the adapter was trained on",
