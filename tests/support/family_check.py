@@ -45,7 +45,7 @@ from soupmix.backends.local import LocalBackend
 from soupmix.base import resolve
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
-from soupmix.errors import SoupmixError
+from soupmix.errors import RecipeError, SoupmixError
 from soupmix.merge import merge
 from soupmix.policy import Grant, Policy
 from soupmix.serve.state import ServerConfig, Settings
@@ -391,6 +391,9 @@ class _Check:
                     "soup": {"weights": self.row_soups[row[1]]},
                 }
                 answer = http.post("/v1/chat/completions", json=body)
+                if answer.status_code == 400:
+                    said = answer.json()["error"]
+                    raise RecipeError(said["message"], reason=said["code"])
                 if answer.status_code != 200:
                     raise RuntimeError(f"{answer.status_code} {answer.text[:200]}")
                 said = answer.json()
