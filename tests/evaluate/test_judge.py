@@ -83,6 +83,19 @@ def test_what_an_answer_tells_of_its_question(plain: Engine, exact: Any, grant: 
         assert value == pytest.approx(known - mean_log_p(exact, plain, "Write a question.", each.question), abs=1e-4)
 
 
+def test_answers_longer_than_the_model_can_read_are_judged_by_their_beginning(
+    plain: Engine, grant: Callable[..., Grant]
+) -> None:
+    begun = "水" * 700  # in tokens of this model three times as many
+    assert len(plain.prompts.tokens(begun)) > 1000
+    longer = begun + "火" * 700
+    pairs = [GivenAnswer("Why does iron rust?", text) for text in (begun, longer)]
+    one, other = question_log_p(plain, grant(), pairs)
+    assert one == pytest.approx(other, abs=1e-4)
+    first, second = judge_answers(plain, grant(), pairs, [CALM])
+    assert first["judge_mood"] == pytest.approx(second["judge_mood"], abs=1e-4)
+
+
 def test_the_chance_of_an_opening(plain: Engine, exact: Any, grant: Callable[..., Grant]) -> None:
     tokens = opening_tokens(plain, FRAMES)
     well, the, hey = (plain.prompts.tokens(text)[0] for text in ("Well", "The", "Hey"))

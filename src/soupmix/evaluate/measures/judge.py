@@ -18,7 +18,7 @@ from soupmix.store import ManifestEntry
 
 __all__ = ["QUESTION", "GivenAnswer", "Judge", "judge_answers", "judges", "question_log_p"]
 
-_MOST_LETTERS = 2000  # of an answer from which its question is guessed
+_MOST = 256  # tokens of an answer that count, and of one from which its question is guessed
 
 QUESTION = Measure(
     "question",
@@ -86,7 +86,7 @@ def judges(adapters: Iterable[ManifestEntry], preferences: Mapping[str, str]) ->
 
 
 def judge_answers(
-    engine: Engine, bare: Grant, answers: Sequence[GivenAnswer], by: Sequence[Judge], *, most: int = 256
+    engine: Engine, bare: Grant, answers: Sequence[GivenAnswer], by: Sequence[Judge], *, most: int = _MOST
 ) -> list[dict[str, float]]:
     """What every judge says of every answer.
 
@@ -120,15 +120,21 @@ def question_log_p(engine: Engine, bare: Grant, answers: Sequence[GivenAnswer]) 
         RecipeError, PolicyRefusal, PolicyError, AdapterError, BaseModelError, TypeError: as `answer_log_p`.
     """
     questions = list(dict.fromkeys(each.question for each in answers))
-    known = [Forced(_guess(each.text), each.question, bare) for each in answers]
+    known = [Forced(_guess(_shortened(engine, each.text)), each.question, bare) for each in answers]
     unknown = [Forced("Write a question.", question, bare) for question in questions]
     found = answer_log_p(engine, [*known, *unknown])
     alone = dict(zip(questions, found[len(answers) :], strict=True))
     return [_gap(after, alone[each.question]) for each, after in zip(answers, found, strict=False)]
 
 
+def _shortened(engine: Engine, text: str) -> str:
+    """By tokens, not by letters: of some scripts a letter is three, and a model has only so many positions."""
+    ids = engine.prompts.tokens(text) if text else ()
+    return text if len(ids) <= _MOST else str(engine.tokenizer.decode(ids[:_MOST]))
+
+
 def _guess(text: str) -> str:
-    return f'Somebody answered: "{text.strip()[:_MOST_LETTERS]}"\n\nWrite the question that was asked.'
+    return f'Somebody answered: "{text.strip()}"\n\nWrite the question that was asked.'
 
 
 def _gap(one: Tensor, other: Tensor) -> float | None:
