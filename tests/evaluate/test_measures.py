@@ -25,7 +25,7 @@ from soupmix.evaluate.measures import (
 )
 from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.measures.reading import ReadText, words_of
-from soupmix.evaluate.measures.recall import key_facts, known_facts, recall
+from soupmix.evaluate.measures.recall import key_facts, only_known, recall
 from soupmix.evaluate.measures.tone import fit, labelled_texts
 from soupmix.evaluate.promptset import Prompt, held_out_prompts, training_prompts
 from soupmix.evaluate.statistics import area_under_curve
@@ -258,10 +258,29 @@ def test_key_facts() -> None:
     assert recall(ReadText(PLAIN), RUST.text) is None
     assert "recall" not in of(PLAIN)
     assert of("Paris.", Prompt("What is the capital of France?", "fact", ("paris",)))["recall"] == 1
-    assert known_facts([("a", 1.0), ("b", 0.5)]) == {"a"}
     assert len(key_facts()) == 50
     asked = {prompt.text for prompt in [*training_prompts(), *held_out_prompts()]}
     assert asked.isdisjoint(key_facts())
+
+
+def test_only_what_the_base_knows_can_be_forgotten() -> None:
+    half, whole, none = {"recall": 0.5, "words": 3.0}, {"recall": 1.0}, {"words": 4.0}
+    greedy = {("base", "a"): whole, ("base", "b"): half, ("soup", "a"): half, ("soup", "b"): whole, ("soup", "c"): none}
+    warm = {("base", "a"): half, ("base", "b"): whole, ("soup", "a"): whole, ("soup", "b"): half}
+    assert only_known({0.0: greedy, 0.7: warm}) == {
+        0.0: {
+            ("base", "a"): whole,
+            ("base", "b"): {"words": 3.0},
+            ("soup", "a"): half,
+            ("soup", "b"): {},
+            ("soup", "c"): none,
+        },
+        0.7: {("base", "a"): half, ("base", "b"): {}, ("soup", "a"): whole, ("soup", "b"): {"words": 3.0}},
+    }
+    assert only_known({0.7: {("soup", "a"): half}}) == {
+        0.7: {("soup", "a"): {"words": 3.0}}
+    }  # nobody says what it knew
+    assert only_known({}) == {}
 
 
 def test_greetings_and_the_second_person() -> None:

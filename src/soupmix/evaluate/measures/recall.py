@@ -1,13 +1,16 @@
 """Whether an answer holds what every answer to its question should: does a soup still know what the base knows?"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from soupmix.evaluate.measures.reading import ReadText
+from soupmix.evaluate.soups import BASE
 
-__all__ = ["key_facts", "known_facts", "recall"]
+__all__ = ["key_facts", "only_known", "recall"]
+
+Values = Mapping[tuple[str, str], Mapping[str, float]]
 
 _FILE = Path(__file__).parents[1] / "prompts" / "facts.jsonl"
 
@@ -31,13 +34,22 @@ def recall(reading: ReadText, question: str) -> float | None:
     return sum(any(_says(said, way) for way in ways) for ways in facts) / len(facts)
 
 
-def known_facts(answers: Iterable[tuple[str, float]]) -> frozenset[str]:
-    """The questions that count: those that the bare base itself answers with all of their key facts.
+def only_known(tables: Mapping[float, Values]) -> dict[float, dict[tuple[str, str], Mapping[str, float]]]:
+    """The same values, with recall only of questions whose key facts the bare base all says: what it never knew no soup can lose.
 
     Args:
-        answers: (question, recall) of the base, greedy.
+        tables: temperature -> (arm, prompt) -> measure -> value; the lowest temperature tells what the base knows.
     """
-    return frozenset(question for question, found in answers if found == 1.0)
+    told = tables[min(tables)] if tables else {}
+    known = {prompt for (arm, prompt), values in told.items() if arm == BASE and values.get("recall") == 1.0}
+    return {
+        temperature: {key: values if key[1] in known else _without(values) for key, values in table.items()}
+        for temperature, table in tables.items()
+    }
+
+
+def _without(values: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: value for name, value in values.items() if name != "recall"}
 
 
 def _says(said: str, spelling: str) -> bool:
