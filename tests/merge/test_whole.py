@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": ROWS, "lm_head": [7]}},
         "embedding": {"target_modules": ["q_proj", "embed_tokens"], "rank_pattern": {"embed_tokens": 3}},
         "dora": {"target_modules": ["q_proj", "down_proj"], "use_dora": True, "use_rslora": True},
+        "tokens-dora": {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True, "modules_to_save": ["lm_head"]},
     },
     "gpt2": {
         "plain": {"target_modules": ["c_attn"]},
@@ -141,7 +142,7 @@ def test_at_weight_1_a_model_is_what_peft_merges(
 def test_a_soup_adds_tuned_minus_base_by_weight(case: Callable[[str], Case], family: str, tmp_path: Path) -> None:
     """Each at a weight of its own, several on one weight of the base, DoRA too."""
     made = case(family)
-    weights = dict(zip(KINDS[family], (0.4, 0.9, 0.5, 0.25, 0.7, 0.55, 0.3), strict=False))
+    weights = dict(zip(KINDS[family], (0.4, 0.9, 0.5, 0.25, 0.7, 0.55, 0.3, 0.8), strict=False))
     _soup(made, weights).save_model(tmp_path / "out", base=made.base)
     ours, plain = (dict(_model(folder).named_parameters()) for folder in (tmp_path / "out", made.base.folder))
     for path, delta in made.deltas(weights).items():
@@ -165,6 +166,20 @@ def test_norms_count_all_that_an_adapter_changes(case: Callable[[str], Case], fa
     assert store.base_norm == pytest.approx(norm, rel=1e-6)
     named = {layer.path: layer.parameter for layer in made.base.layers().values()}
     assert {named[module] for module in store.manifest.gram.modules} == changed
+
+
+@pytest.mark.parametrize("kind", ["output", "module", "tokens-dora"])
+def test_a_rule_on_the_norm_holds_for_what_is_written(case: Callable[[str], Case], kind: str, tmp_path: Path) -> None:
+    made, document = case("llama3"), tmp_path / "law.yaml"
+    document.write_text(
+        "tier: law\nissuer: Example\nversion: '1'\nrules:\n- {id: small, rule: norm, at_most: '0.01'}\n"
+    )
+    grant = Policy.load(document, adapters=made.store).clamp({kind: 1})
+    merge(made.store, grant).save_model(tmp_path / "out", base=made.base)
+    ours, plain = (_model(folder).requires_grad_(False).state_dict() for folder in (tmp_path / "out", made.base.folder))
+    norm = sum(float((ours[path] - plain[path]).square().sum()) for path in plain) ** 0.5
+    bound = 0.01 * (made.store.base_norm or 0)
+    assert 0.99 * bound < norm < (1 + 1e-5) * bound
 
 
 @pytest.mark.parametrize(("dtype", "shard"), [(torch.float16, None), (torch.bfloat16, 100_000)])
@@ -209,7 +224,8 @@ def test_a_second_copy_of_a_tied_weight_on_disk_is_no_second_weight(tmp_path: Pa
 def test_what_is_told_and_what_a_plain_adapter_cannot_carry(case: Callable[[str], Case], tmp_path: Path) -> None:
     made = case("llama3")
     told = {kind: [note.kind for note in notes] for kind, notes in made.notes.items()}
-    assert told == {key: ["whole"] for key in KINDS["llama3"]} | {"plain": [], "embedding": ["unchanged", "whole"]}
+    saved = {kind: ["unchanged", "whole"] for kind in ("embedding", "tokens-dora")}  # PEFT saves the embedding beside
+    assert told == {kind: ["whole"] for kind in KINDS["llama3"]} | {"plain": []} | saved
     for kind, path in {"head": "model.embed_tokens", "module": "input_layernorm", "dora": "mlp.down_proj"}.items():
         with pytest.raises(RecipeError, match=rf"{path}.*--as model") as refused:
             _soup(made, {"plain": 0.5, kind: 0.5}).save_adapter(tmp_path / "out")
