@@ -5,7 +5,11 @@ import pytest
 from scipy import stats
 
 from soupmix.errors import EvaluationError
-from soupmix.evaluate.surface import MeasuredSoups, fit_surface
+from soupmix.evaluate.measures import Measure
+from soupmix.evaluate.measuring import MeasuredSamples
+from soupmix.evaluate.record import BaseFacts, EvaluationRecord, PromptFields, arm_fields
+from soupmix.evaluate.soups import Arm
+from soupmix.evaluate.surface import MeasuredSoups, fit_surface, surface_of
 from soupmix.surface import Surface, SurfaceDocument
 from soupmix.surface.surface import products
 from soupmix.weights import MILLION, Weights
@@ -17,10 +21,13 @@ from tests.support.planted_soups import (
     REPORT,
     document,
     entry,
+    facts,
     measured,
     rule,
     soups,
 )
+
+FACTS = facts(ENTRIES)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def test_forms_are_chosen_by_what_was_planted(fitted: SurfaceDocument) -> None:
         "warmth": "pairs",  # half as warm beside `short`
     }
     curved = fit_surface(
-        measured(lambda w: {**rule(w), "grade": 10 - 4 * w.get("easy", 0.0) ** 2}, noise=0.2), ENTRIES, MEASURES
+        measured(lambda w: {**rule(w), "grade": 10 - 4 * w.get("easy", 0.0) ** 2}, noise=0.2), FACTS, MEASURES
     )
     assert curved.measures["grade"].form == "squares"
     for each in fitted.measures.values():
@@ -120,9 +127,9 @@ def test_the_same_answers_give_the_same_document() -> None:
 
 
 def test_only_adapters_in_soups_are_mapped_and_measures_that_move() -> None:
-    flat = fit_surface(measured(lambda w: {**rule(w), "warmth": 0.3}), ENTRIES, MEASURES)
+    flat = fit_surface(measured(lambda w: {**rule(w), "warmth": 0.3}), FACTS, MEASURES)
     assert set(flat.measures) == {"grade", "words"}
-    found = fit_surface(measured(), [*ENTRIES, entry("spare", "tone")], MEASURES)
+    found = fit_surface(measured(), facts([*ENTRIES, entry("spare", "tone")]), MEASURES)
     assert found.adapters == tuple(entry(name).digest for name in sorted(DIMENSIONS))
     assert found.least == (0,) * 5
     assert found.most == (MILLION,) * 5
@@ -134,12 +141,49 @@ def test_what_cannot_be_fitted_is_said() -> None:
     given = measured()
     no_base = MeasuredSoups(given.table, {"easy=1": Weights("easy=1")}, given.prompts, BASE, REPORT, "delta", 0.7, 128)
     with pytest.raises(EvaluationError, match="bare base") as caught:
-        fit_surface(no_base, ENTRIES, MEASURES)
+        fit_surface(no_base, FACTS, MEASURES)
     assert caught.value.reason == "no-base"
     with pytest.raises(EvaluationError, match="nothing to map") as caught:
-        fit_surface(measured(lambda w: dict.fromkeys(MEASURES, 1.0), noise=0.0), ENTRIES, {})
+        fit_surface(measured(lambda w: dict.fromkeys(MEASURES, 1.0), noise=0.0), FACTS, {})
     assert caught.value.reason == "nothing-to-map"
     nothing = MeasuredSoups({}, given.soups, given.prompts, BASE, REPORT, "delta", 0.7, 128)
     with pytest.raises(EvaluationError) as caught:
-        fit_surface(nothing, ENTRIES, MEASURES)
+        fit_surface(nothing, FACTS, MEASURES)
+    assert caught.value.reason == "no-answers"
+
+
+def test_of_an_evaluation_that_was_stopped_the_soups_that_kept_pace_are_mapped() -> None:
+    """Prompts are outermost: half of the soups have answered the sixth, all but two that were added the first five."""
+    given = measured(prompts=6, noise=0.1)
+    late = list(given.soups)[40:]
+    table = {(arm, p): v for (arm, p), v in given.table.items() if p != given.prompts[5] or arm not in late}
+    added = {
+        "factor": Arm("factor", Weights("easy=1"), "factor"),
+        "asked": Arm("asked", Weights("easy=1"), system="Be."),
+    }
+    newest = Arm("newest", Weights("easy=0.1,hard=0.1"))
+    arms = [*(Arm(name, weights) for name, weights in given.soups.items()), *added.values(), newest]
+    record = EvaluationRecord(
+        base=BaseFacts(name="base", digest=BASE, files=BASE),
+        adapters=FACTS,
+        preferences={},
+        seed=0,
+        length=128,
+        top_k=40,
+        dtype=None,
+        temperatures=(0.0, 0.7),
+        arms=tuple(map(arm_fields, arms)),
+        prompts=tuple(PromptFields(prompt=each, kind="question", topic=("it",)) for each in given.prompts),
+        made_by=(),
+    )
+    measures = {
+        name: Measure(name, DIMENSIONS[pole], name, "", 0, "us")
+        for name, pole in {"grade": "easy", "words": "short"}.items()
+    }
+    found = surface_of(record, MeasuredSamples({0.0: {}, 0.7: table}, measures), REPORT)
+    assert (found.soups, found.prompts) == (len(given.soups), 5)
+    assert (found.temperature, found.method, found.tokens, found.report) == (0.7, "delta", 128, REPORT)
+    assert {name: each.scale for name, each in found.measures.items()} == {"grade": "plain", "words": "log"}
+    with pytest.raises(EvaluationError) as caught:
+        surface_of(record, MeasuredSamples({0.0: {}, 0.7: {}}, measures), REPORT)
     assert caught.value.reason == "no-answers"

@@ -12,6 +12,8 @@ import pytest
 
 from soupmix.base import Base
 from soupmix.store import Store
+from soupmix.surface import Surface
+from tests.support.planted_soups import document_over
 from tests.support.serving import Running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -55,7 +57,10 @@ def poles(
         store.add(tiny_adapter(seed=number, scale=0.3), name=name, dimension=dimension, pole=name, base=tiny_base)
     policy = tmp_path_factory.mktemp("policy") / "example.yaml"
     policy.write_text(POLICY)
-    return {"store": store, "policies": lambda: (policy,)}
+    surface = Surface.of(
+        document_over(list(store), {"easy": "elementary", "hard": "expert", "warm": "friendly"}), store
+    )
+    return {"store": store, "policies": lambda: (policy,), "surface": surface}
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +178,27 @@ def box(slider: Any, part: str) -> dict[str, float]:
 def shaded(slider: Any) -> float:
     """How much of the track is allowed."""
     return box(slider, ".allowed")["width"] / box(slider, ".rail")["width"]
+
+
+def test_a_measure_is_asked_for_and_its_weights_are_wished_for(seen: Visit) -> None:
+    card = seen.page.get_by_role("article").nth(2)  # its name follows the wishes
+    card.get_by_text("Ask for a measure").click()
+    find = card.get_by_role("button", name="Find weights")
+    find.click()
+    expect(card.locator(".found")).to_have_text("Fill in what you want of an answer.")
+    style = card.get_by_role("slider", name="style: friendly")
+    style.press("ArrowRight")
+    card.get_by_label("grade").fill("8.2")
+    with seen.page.expect_response("**/v1/soups/ask") as answered:
+        card.get_by_label("grade").press("Enter")
+    found = answered.value.json()
+    sent = answered.value.request.post_data_json
+    assert (sent["targets"], sent["weights"]) == ({"grade": 8.2}, {"friendly": 0.05})
+    assert set(found["weights"]) == {"elementary", "friendly"}
+    expect(card.locator(".found")).to_contain_text("grade: 8.2 expected on average")
+    wished = f"elementary {float(found['weights']['elementary']):.2f}"
+    expect(card.get_by_role("slider", name="expertise")).to_have_attribute("aria-valuetext", wished)
+    assert seen.said == []
 
 
 def test_a_clamp_is_shown_where_it_is_with_its_reason(seen: Visit) -> None:
@@ -370,6 +396,10 @@ def test_everything_can_be_read_in_every_look(site: Running, visit: Callable[...
     found.sampled(tokens=4)
     found.card("Expert").get_by_label("audience").select_option("minor")
     expect(found.card("Expert").get_by_role("alert")).not_to_be_empty()
+    found.card("Friendly, elementary").get_by_text("Ask for a measure").click()
+    found.card("Friendly, elementary").get_by_label("warmth").fill("50")
+    found.card("Friendly, elementary").get_by_role("button", name="Find weights").click()
+    expect(found.card("Friendly, elementary").locator(".found")).to_contain_text("cannot be reached")
     page.get_by_role("button", name="Ask everybody").click()
     found.answered()
     page.locator("#policy summary").click()

@@ -1,11 +1,12 @@
 """Soups whose effects somebody wrote down: tables, and the map that is fitted on them."""
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from soupmix.evaluate.record import AdapterFacts
 from soupmix.evaluate.surface import Mapped, MeasuredSoups, fit_surface
 from soupmix.store.manifest import ManifestEntry
 from soupmix.surface import SurfaceDocument
@@ -43,6 +44,11 @@ def entry(name: str, dimension: str = "", *, base: str = BASE) -> ManifestEntry:
 
 
 ENTRIES = [entry(name) for name in DIMENSIONS]
+
+
+def facts(entries: Iterable[ManifestEntry]) -> dict[str, AdapterFacts]:
+    """Adapters as an evaluation knows them."""
+    return {each.name: AdapterFacts(digest=each.digest, dimension=each.dimension, pole=each.pole) for each in entries}
 
 
 def rule(w: Mapping[str, float]) -> dict[str, float]:
@@ -85,7 +91,7 @@ def measured(by: Rule = rule, *, noise: float = 0.0, prompts: int = 20, seed: in
 
 def document(by: Rule = rule, *, noise: float = 0.5, seed: int = 0) -> SurfaceDocument:
     """The map that is fitted on these answers."""
-    return fit_surface(measured(by, noise=noise, seed=seed), ENTRIES, MEASURES)
+    return fit_surface(measured(by, noise=noise, seed=seed), facts(ENTRIES), MEASURES)
 
 
 def document_over(entries: Collection[ManifestEntry], names: Mapping[str, str]) -> SurfaceDocument:
@@ -101,4 +107,4 @@ def document_over(entries: Collection[ManifestEntry], names: Mapping[str, str]) 
         name: replace(each, dimension=home[each.dimension]) for name, each in MEASURES.items() if each.dimension in home
     }
     base = next(iter(by_name.values())).base_digest
-    return fit_surface(replace(planted, soups=chosen, base_digest=base), list(entries), measures)
+    return fit_surface(replace(planted, soups=chosen, base_digest=base), facts(entries), measures)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from soupmix.evaluate.soups import Arm
     from soupmix.policy import FeasibleSet
     from soupmix.store import Store
+    from soupmix.surface import SurfaceDocument
 
 __all__ = ["command"]
 
@@ -133,6 +134,7 @@ class _Words(click.ParamType[tuple[str, ...]]):
     default=(1, 5, 20),
     help="For --safety: in which turns of a conversation; repeatable.  [default: 1, 5, 20]",
 )
+@click.option("--surface", is_flag=True, help="Also put surface.json, which `soupmix ask` needs, into the store.")
 @click.option("--report-only", is_flag=True, help="Let nobody answer; measure and report what OUT holds.")
 @policy_option
 @trust_option
@@ -148,6 +150,7 @@ def command(
     rows: int,
     jobs: int,
     page: bool,
+    surface: bool,
     report_only: bool,
     **options: Any,
 ) -> None:
@@ -158,7 +161,7 @@ def command(
     with more soups, prompts or temperatures adds to OUT.
     """
     if report_only:
-        _reported(out, jobs, page=page)
+        _reported(out, jobs, page=page, into=open_store(store) if surface else None)
         return
     from soupmix.evaluate import held_out_prompts, read_prompts
     from soupmix.evaluate.measuring import check_libraries
@@ -186,7 +189,7 @@ def command(
     _sampled(evaluation, out, rows, jobs)
     if plan is not None:
         _audited(evaluation, plan, out, rows, jobs)
-    _reported(out, jobs, page=page)
+    _reported(out, jobs, page=page, into=held if surface else None)
 
 
 def _arms(store: "Store", preferences: Mapping[str, str], options: Mapping[str, Any]) -> "tuple[Arm, ...]":
@@ -269,8 +272,8 @@ def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
         file.sort()
 
 
-def _reported(out: Path, jobs: int, *, page: bool) -> None:
-    """Measure what OUT holds, and write the report."""
+def _reported(out: Path, jobs: int, *, page: bool, into: "Store | None") -> None:
+    """Measure what OUT holds, and write the report; fit a map, and put it into a store."""
     from soupmix.cli.progress import stages
     from soupmix.evaluate.measuring import measure_samples
     from soupmix.evaluate.page import PAGE, write_page
@@ -278,6 +281,7 @@ def _reported(out: Path, jobs: int, *, page: bool) -> None:
     from soupmix.evaluate.report import REPORT, report, write_report
     from soupmix.evaluate.safety import held_section
     from soupmix.evaluate.samples import read_samples
+    from soupmix.evaluate.surface import surface_of
 
     record = held_record(out)
     samples = () if record is None else read_samples(out, record)
@@ -291,6 +295,20 @@ def _reported(out: Path, jobs: int, *, page: bool) -> None:
     if page:
         write_page(out, found)
         click.echo(out / PAGE)
+    if into is not None:
+        _mapped(surface_of(record, measured, found["digest"]), into)
+
+
+def _mapped(document: "SurfaceDocument", store: "Store") -> None:
+    """Put a map into the store whose adapters it is of, and say how good it is."""
+    from soupmix.surface import SURFACE, Surface, write_surface
+
+    Surface.of(document, store)
+    write_surface(store.folder, document)
+    click.echo(store.folder / SURFACE)
+    for name, each in document.measures.items():
+        held_out = "" if each.held_out_r2 is None else f", {each.held_out_r2:.2f} of combinations left out"
+        click.echo(f"{name}: {each.form}, R2 {each.r2 or 0:.2f}{held_out}")
 
 
 def _tell_resumed(file: "SampleFile", total: int) -> None:

@@ -17,17 +17,23 @@ from numpy.typing import NDArray
 
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.composition import Table, cells_of
-from soupmix.store.manifest import ManifestEntry
+from soupmix.evaluate.figures import is_plain_soup
+from soupmix.evaluate.measuring import MeasuredSamples
+from soupmix.evaluate.record import AdapterFacts, EvaluationRecord
+from soupmix.methods import DEFAULT
 from soupmix.surface import FittedMeasure, SurfaceDocument
 from soupmix.surface.document import FORMS, Form
 from soupmix.surface.surface import products
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Mapped", "MeasuredSoups", "fit_surface"]
+__all__ = ["Mapped", "MeasuredSoups", "fit_surface", "surface_of"]
 
 Numbers = NDArray[np.float64]
 Terms = tuple[tuple[int, ...], ...]
 
+_ASKABLE = ("grade", "dale_chall", "zipf", "words", "sentences", "vader", "lexicon", "classifier", "second_person")
+_COUNTS = ("words", "sentences")
+_ENOUGH = 0.9
 # In spans of the measure: standard deviations of the priors of weights, of products, and of the error.
 _WEIGHTS = tuple(2.0**k for k in range(-2, 3))
 _PRODUCTS = tuple(2.0**k for k in range(-4, 2))
@@ -71,14 +77,41 @@ class MeasuredSoups:
     tokens: int
 
 
+def surface_of(record: EvaluationRecord, measured: MeasuredSamples, report: str) -> SurfaceDocument:
+    """The map from what an evaluation measured: of soups by the default method, at its first temperature that is not greedy.
+
+    Soups that answered fewer than nine tenths of the prompts that others did have only begun, and are left out; one prompt less
+    is never too few, as a run that was stopped is in the middle of one.
+
+    Args:
+        record: what was evaluated. measured: its samples in numbers. report: digest of its report.
+
+    Raises:
+        EvaluationError: as `fit_surface` raises.
+    """
+    temperature = next((each for each in record.temperatures if each > 0), record.temperatures[0])
+    table, prompts = measured.tables[temperature], [each.prompt for each in record.prompts]
+    soups = {arm.name: arm.weights for arm in record.all_arms() if is_plain_soup(arm, DEFAULT)}
+    counts = {name: sum((name, prompt) in table for prompt in prompts) for name in soups}
+    most = max(counts.values())
+    along = {name: weights for name, weights in soups.items() if counts[name] >= min(_ENOUGH * most, most - 1)}
+    found = {
+        name: Mapped(measure.title, measure.unit, measure.dimension, log=name in _COUNTS)
+        for name, measure in measured.measures.items()
+        if name in _ASKABLE and measure.dimension
+    }
+    given = MeasuredSoups(table, along, prompts, record.base.digest, report, DEFAULT, temperature, record.length)
+    return fit_surface(given, record.adapters, found)
+
+
 def fit_surface(
-    measured: MeasuredSoups, adapters: Sequence[ManifestEntry], measures: Mapping[str, Mapped]
+    measured: MeasuredSoups, adapters: Mapping[str, AdapterFacts], measures: Mapping[str, Mapped]
 ) -> SurfaceDocument:
     """The map from the weights of these adapters to these measures.
 
     Args:
         measured: what soups do.
-        adapters: of a store; those that are in no soup are left out.
+        adapters: by name; those that are in no soup are left out.
         measures: those that nothing was measured by, or that no adapter of their dimension moves, are left out.
 
     Raises:
@@ -89,12 +122,10 @@ def fit_surface(
     if Weights() not in soups.values():
         raise EvaluationError("a map begins at the bare base, and no arm has no weights; add one", reason="no-base")
     used = {name for weights in soups.values() for name in weights}
-    entries = sorted((entry for entry in adapters if entry.name in used), key=lambda entry: entry.name)
+    names = sorted(used & adapters.keys())
     cells = cells_of(measured.table, tuple(soups), measured.prompts, tuple(measures))
-    points = np.array([weights.along([entry.name for entry in entries]) for weights in soups.values()]).reshape(
-        len(soups), -1
-    )
-    dimensions = [entry.dimension for entry in entries]
+    points = np.array([weights.along(names) for weights in soups.values()]).reshape(len(soups), -1)
+    dimensions = [adapters[name].dimension for name in names]
     found = {
         name: fitted
         for place, (name, measure) in enumerate(measures.items())
@@ -107,7 +138,7 @@ def fit_surface(
     answered = int((~np.isnan(cells)).any((1, 2)).sum())
     return SurfaceDocument.made(
         base_digest=measured.base_digest,
-        adapters=tuple(entry.digest for entry in entries),
+        adapters=tuple(adapters[name].digest for name in names),
         least=tuple(map(int, np.minimum(points.min(0), 0))),
         most=tuple(map(int, np.maximum(points.max(0), 0))),
         total=int(np.abs(points).sum(1).max()),
@@ -169,8 +200,7 @@ def _fitted(measure: Mapped, points: Numbers, cells: Numbers, dimensions: Sequen
     posterior = _Posterior.of(prior, design, found)
     coefficients = posterior.mean * span
     coefficients[0] += centre
-    prompts = np.nanmean(values, axis=1)
-    prompts = prompts[~np.isnan(prompts)]
+    prompts = np.nanmean(values[~np.isnan(values).all(1)], axis=1)
     return FittedMeasure(
         title=measure.title,
         unit=measure.unit,

@@ -24,6 +24,7 @@ Loss = Callable[[Numbers], Numbers]
 
 _REACHED = 0.05  # of a span: nearer than that counts as reached
 _GENTLE = 1e-3  # squared spans a weight of 1 costs: of ways that do the same, the gentlest
+_MIXED = 1.0  # squared spans that a weight of 1 of an opposite pole costs: it is there only if the policy requires it
 _POINTS, _PATTERNS, _STARTS = 600, 128, 5
 _STEPS = (0.16, 0.0025)  # of a weight: the first and the last
 _LEAST_GAIN = 1e-9
@@ -92,7 +93,8 @@ def ask(
 ) -> Proposal:
     """The weights inside a policy with the least expected squared error, in spans of each measure.
 
-    Only adapters of the dimensions that are asked about get a weight. No rule binds or refuses what is found.
+    Only adapters of the dimensions that are asked about get a weight, one of each, unless the policy requires more. No rule binds
+    or refuses what is found.
 
     Args:
         surface: what soups are expected to do.
@@ -188,6 +190,8 @@ class _Search:
         self._places = [surface.names.index(name) for name in names]
         bounds, measured = feasible.bounds(), surface.document.most
         most = [min(bounds[n][1], measured[k]) / MILLION for n, k in zip(names, self._places, strict=True)]
+        self._required = np.zeros(len(surface.names))
+        self._required[self._places] = [bounds[name][0] / MILLION for name in names]
         spread = _spread(np.array(most), [surface.dimensions[name] for name in names])
         self._starts = list(dict.fromkeys(self._nearest(free) for free in spread))
         self._points = np.array([surface.point(each) for each in self._starts])
@@ -196,7 +200,7 @@ class _Search:
         """Where it is least, as far as descent from many points finds it; in hundredths if that costs next to nothing."""
 
         def worth(points: Numbers) -> Numbers:
-            return np.where(self._surface.measured(points), loss(points), np.inf)
+            return np.where(self._surface.measured(points), loss(points) + _MIXED * self._mixed(points), np.inf)
 
         first = np.argsort(worth(self._points), kind="stable")[:_STARTS]
         ends = [self._descended(worth, self._starts[place]) for place in first]
@@ -209,6 +213,17 @@ class _Search:
         lowest, highest = (self.least(partial(self._signed, name, sign)) for sign in (1.0, -1.0))
         low, high = (float(self._surface.mean(name, self._surface.point(each)[None])[0]) for each in (lowest, highest))
         return low, high
+
+    def _mixed(self, points: Numbers) -> Numbers:
+        """[points] how much of a second adapter of a dimension there is: opposite poles are not measured together."""
+        found = np.zeros(len(points))
+        for dimension in {self._surface.dimensions[name] for name in self._names}:
+            own = [
+                k for n, k in zip(self._names, self._places, strict=True) if self._surface.dimensions[n] == dimension
+            ]
+            weights = np.abs(points[:, own] - self._required[own])
+            found += weights.sum(1) - weights.max(1)
+        return found
 
     def _signed(self, name: str, sign: float, points: Numbers) -> Numbers:
         return sign * self._surface.mean(name, points) / self._surface.document.measures[name].span

@@ -4,6 +4,7 @@ import { Answer } from "./answer.js";
 import { call } from "./api.js";
 import { Attributes } from "./attributes.js";
 import { Slider } from "./slider.js";
+import { Wanted } from "./wanted.js";
 import { rangesFor } from "./world.js";
 
 const PAUSE = 120; // milliseconds without a change after which the policy is asked
@@ -42,6 +43,7 @@ export class Person {
     this.sliders = app.world.axes.map((axis) => new Slider(axis, () => this.change()));
     this.find(".sliders").append(...this.sliders.map((each) => each.element));
     for (const slider of this.sliders) slider.weights = wish.weights;
+    this.wanted = new Wanted(this.find(".wanted"), app.world.measures, (asked) => this.beside(asked), (found, asked) => this.take(found, asked));
     this.listen();
     this.rename();
     this.look();
@@ -72,6 +74,18 @@ export class Person {
     return { weights: this.weights, attributes: this.attributes.chosen };
   }
 
+  /** The wishes about other dimensions than those, and what is said besides. */
+  beside(dimensions) {
+    const others = this.sliders.filter((each) => !dimensions.has(each.axis.dimension));
+    return { weights: Object.assign({}, ...others.map((each) => each.weights)), attributes: this.attributes.chosen };
+  }
+
+  /** Wish for weights that were found for those dimensions. */
+  take(weights, dimensions) {
+    for (const slider of this.sliders) if (dimensions.has(slider.axis.dimension)) slider.weights = weights;
+    this.change();
+  }
+
   /** The name follows the wishes until somebody writes another. */
   rename(byHand = false) {
     this.named ||= byHand;
@@ -80,6 +94,7 @@ export class Person {
     this.element.ariaLabel = this.name;
     this.find(".remove").ariaLabel = `Remove ${this.name}`;
     this.find(".save").ariaLabel = `${this.find(".save").textContent}: ${this.name}`;
+    this.find(".find").ariaLabel = `Find weights: ${this.name}`;
     this.find(".sliders").ariaLabel = `Wishes of ${this.name}`;
     this.find(".answer").ariaLabel = `Answer for ${this.name}`;
   }

@@ -41,7 +41,9 @@ export class Slider {
 
   set weights(weights) {
     const { low, high } = this.axis;
-    this.input.value = Math.round(100 * ((weights[high] ?? 0) - (weights[low] ?? 0)));
+    const value = Math.round(100 * ((weights[high] ?? 0) - (weights[low] ?? 0)));
+    this.input.step = value % 5 ? 1 : 5; // what was found is in hundredths
+    this.input.value = value;
     this.draw();
   }
 

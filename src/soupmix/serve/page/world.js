@@ -3,11 +3,12 @@
 import { call } from "./api.js";
 
 export async function readWorld() {
-  const [adapters, policy, models] = await Promise.all(
-    ["/v1/adapters", "/v1/policy", "/v1/models"].map((path) => call(path)),
+  const [adapters, policy, models, measures] = await Promise.all(
+    ["/v1/adapters", "/v1/policy", "/v1/models", "/v1/measures"].map((path) => call(path)),
   );
   const { data } = adapters;
-  return { adapters: data, axes: axesOf(data), policy, model: models.data[0].id, ranges: new Map() };
+  const model = models.data[0].id;
+  return { adapters: data, axes: axesOf(data), policy, model, measures: measures.data, ranges: new Map() };
 }
 
 /** A slider's worth of adapters: two poles of one dimension, or one pole. */
@@ -15,8 +16,8 @@ function axesOf(adapters) {
   const poles = Map.groupBy(adapters, (each) => each.dimension);
   return [...poles].flatMap(([dimension, found]) =>
     found.length === 2
-      ? [{ label: dimension, low: found[0].name, high: found[1].name }]
-      : found.map((each) => ({ label: nameOf(dimension, each.name), low: null, high: each.name })),
+      ? [{ dimension, label: dimension, low: found[0].name, high: found[1].name }]
+      : found.map((each) => ({ dimension, label: nameOf(dimension, each.name), low: null, high: each.name })),
   );
 }
 
