@@ -40,7 +40,19 @@ def words(shop: Shop, base: Base, out: Path, *more: str) -> list[str]:
     store, prompts = shop
     return [
         *("evaluate", str(out), "--base", str(base.folder), "--store", str(store.folder), "--prompts", str(prompts)),
-        *("--length", "6", "--strength", "1", "--soups", "singles,pairs", "--jobs", "1", "--no-page", *more),
+        *(
+            "--length",
+            "6",
+            "--strength",
+            "1",
+            "--soups",
+            "singles,pairs",
+            "--jobs",
+            "1",
+            "--no-page",
+            "--no-judge",
+            *more,
+        ),
     ]
 
 
@@ -89,18 +101,25 @@ def test_again_it_is_the_same_and_nothing_is_sampled(whole: Path, shop: Shop, ti
     code, said = run(words(shop, tiny_base, whole))
     assert (code, {path.name: path.read_bytes() for path in whole.iterdir()}) == (0, before)
     assert "going on behind 42 of 42 answers" in said
-    assert run(["evaluate", str(whole), "--report-only", "--no-page"])[0] == 0
+    assert run(["evaluate", str(whole), "--report-only", "--no-page", "--no-judge"])[0] == 0
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
 @pytest.mark.slow
-def test_a_report_has_a_page(whole: Path, tmp_path: Path, run: Run) -> None:
+def test_a_report_has_a_page_and_the_base_judges(
+    whole: Path, shop: Shop, tiny_base: Base, tmp_path: Path, run: Run
+) -> None:
     (tmp_path / "out").mkdir()
     for name in (RECORD, SAMPLES):
         (tmp_path / "out" / name).write_bytes((whole / name).read_bytes())
-    assert run(["evaluate", str(tmp_path / "out"), "--report-only"])[0] == 0
-    assert (tmp_path / "out" / REPORT).read_bytes() == (whole / REPORT).read_bytes()
-    assert read_report(whole / REPORT)["digest"] in (tmp_path / "out" / PAGE).read_text()
+    given = ["--base", str(tiny_base.folder), "--store", str(shop[0].folder)]
+    assert run(["evaluate", str(tmp_path / "out"), "--report-only", *given])[0] == 0
+    found = read_report(tmp_path / "out" / REPORT)
+    assert {each["name"] for each in found["measures"]} > {
+        each["name"] for each in read_report(whole / REPORT)["measures"]
+    }
+    assert found["results"]["0"]["base"]["measures"]["question"]["mean"] is not None
+    assert found["digest"] in (tmp_path / "out" / PAGE).read_text()
 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {

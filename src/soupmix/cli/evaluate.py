@@ -29,6 +29,8 @@ from soupmix.errors import EvaluationError
 from soupmix.methods import DEFAULT, served
 
 if TYPE_CHECKING:
+    from soupmix.evaluate.judging import Judging
+    from soupmix.evaluate.record import EvaluationRecord
     from soupmix.evaluate.safety import SafetyPlan
     from soupmix.evaluate.samples import SampleFile
     from soupmix.evaluate.sampling import Evaluation
@@ -121,6 +123,7 @@ class _Words(click.ParamType[tuple[str, ...]]):
 @dtype_option
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option("--judge/--no-judge", default=True, help="Also measure by what the base says of answers; it takes long.")
 @click.option("--page/--no-page", default=True, help="Also write report.html, with plots.")
 @click.option(
     "--safety", is_flag=True, help="Also audit the safety of all that --policy lets through; --people random points."
@@ -149,8 +152,6 @@ def command(
     first: int | None,
     rows: int,
     jobs: int,
-    page: bool,
-    surface: bool,
     report_only: bool,
     **options: Any,
 ) -> None:
@@ -160,8 +161,9 @@ def command(
     `soupmix approve --evidence` takes, and report.html for people. The same command goes on where it was stopped, and one
     with more soups, prompts or temperatures adds to OUT.
     """
+    options |= {"base": base, "chat_template": chat_template, "store": store}
     if report_only:
-        _reported(out, jobs, page=page, into=open_store(store) if surface else None)
+        _reported(out, jobs, options)
         return
     from soupmix.evaluate import held_out_prompts, read_prompts
     from soupmix.evaluate.measuring import check_libraries
@@ -173,7 +175,7 @@ def command(
     given = options["preferences"]
     preferences = read_preferences(given) if given else shipped_preferences()
     arms = _arms(held, preferences, options)
-    check_libraries(page=page)
+    check_libraries(page=options["page"])
     evaluation = Evaluation(
         open_base(base, chat_template),
         held.folder,
@@ -189,7 +191,7 @@ def command(
     _sampled(evaluation, out, rows, jobs)
     if plan is not None:
         _audited(evaluation, plan, out, rows, jobs)
-    _reported(out, jobs, page=page, into=held if surface else None)
+    _reported(out, jobs, options)
 
 
 def _arms(store: "Store", preferences: Mapping[str, str], options: Mapping[str, Any]) -> "tuple[Arm, ...]":
@@ -272,9 +274,10 @@ def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
         file.sort()
 
 
-def _reported(out: Path, jobs: int, *, page: bool, into: "Store | None") -> None:
-    """Measure what OUT holds, and write the report; fit a map, and put it into a store."""
+def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
+    """Measure what OUT holds, and write the report; fit a map, and put it into the store."""
     from soupmix.cli.progress import stages
+    from soupmix.evaluate.judging import judged
     from soupmix.evaluate.measuring import measure_samples
     from soupmix.evaluate.page import PAGE, write_page
     from soupmix.evaluate.record import held_record
@@ -287,16 +290,20 @@ def _reported(out: Path, jobs: int, *, page: bool, into: "Store | None") -> None
     samples = () if record is None else read_samples(out, record)
     if record is None or not samples:
         raise EvaluationError(f"{out} holds no answers yet; run `soupmix evaluate {out}` first", reason="no-answers")
+    judging = _judging(record, out, options) if options["judge"] else None
     with stages() as progress:
         measured = measure_samples(record, samples, jobs=jobs, progress=progress)
+        if judging is not None:
+            with _kept_so_far(out):
+                measured = judged(judging, measured, samples, out, jobs=jobs, progress=progress)
     found = report(record, samples, measured, held_section(out, record))
     write_report(out, found)
     click.echo(f"{out / REPORT}\n{found['digest']}")
-    if page:
+    if options["page"]:
         write_page(out, found)
         click.echo(out / PAGE)
-    if into is not None:
-        _mapped(surface_of(record, measured, found["digest"]), into)
+    if options["surface"]:
+        _mapped(surface_of(record, measured, found["digest"]), open_store(options["store"]))
 
 
 def _mapped(document: "SurfaceDocument", store: "Store") -> None:
@@ -309,6 +316,25 @@ def _mapped(document: "SurfaceDocument", store: "Store") -> None:
     for name, each in document.measures.items():
         held_out = "" if each.held_out_r2 is None else f", {each.held_out_r2:.2f} of combinations left out"
         click.echo(f"{name}: {each.form}, R2 {each.r2 or 0:.2f}{held_out}")
+
+
+def _judging(record: "EvaluationRecord", out: Path, options: Mapping[str, Any]) -> "Judging":
+    """The base that answered, to judge answers."""
+    from soupmix.evaluate.judging import Judging
+
+    base, store = open_base(options["base"], options["chat_template"]), open_store(options["store"])
+    judging = Judging(base, store.folder, record)
+    judging.check(out)
+    return judging
+
+
+@contextmanager
+def _kept_so_far(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        click.echo(f"soupmix: interrupted; {out} keeps what was measured, and the same command goes on", err=True)
+        sys.exit(exit_code(stop))
 
 
 def _tell_resumed(file: "SampleFile", total: int) -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.composition import Table
-from soupmix.evaluate.measures import TEXT_MEASURES, Measure, measure_text
+from soupmix.evaluate.measures import TEXT_MEASURES, Measure, measure_text, steered_by
 from soupmix.evaluate.measures.measure import missing_library
 from soupmix.evaluate.measures.recall import only_known
 from soupmix.evaluate.promptset import Prompt
@@ -73,7 +73,7 @@ def measure_samples(
         for sample, values in zip(samples[number * _CHUNK :], found, strict=False):
             tables[sample.temperature][sample.arm.name, sample.prompt] = values
         progress("measuring", done := done + len(found), len(samples))
-    return MeasuredSamples(only_known(tables), TEXT_MEASURES)
+    return MeasuredSamples(only_known(tables), steered_by(record.adapters.values(), TEXT_MEASURES))
 
 
 def _measured(chunks: Sequence[list[_Text]], jobs: int) -> Iterator[tuple[int, list[Mapping[str, float]]]]:

@@ -50,7 +50,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     try:
         lines = path.read_text("utf-8").splitlines()
         return [_parse(json.loads(line)) for line in lines if line.strip()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(
             f'{path} is not a prompt file ({error}); each line must be {{"prompt": ..., "kind": ..., "topic": [...]}}',
             reason="prompts",

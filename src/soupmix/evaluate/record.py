@@ -4,7 +4,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +25,7 @@ __all__ = [
     "EvaluationRecord",
     "PromptFields",
     "arm_fields",
+    "bounded_json",
     "held_record",
     "here",
     "joined",
@@ -33,8 +34,9 @@ __all__ = [
 ]
 
 RECORD = "evaluation.json"
-_CAP = 64 << 20
+_CAP = 16 << 20
 _LIBRARIES = ("torch", "transformers")
+_MOST_CONTAINERS = 500_000
 _T = TypeVar("_T")
 
 
@@ -142,6 +144,14 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def bounded_json(raw: bytes) -> Any:
+    """Parse JSON of somebody else; so many lists and objects that they fill the memory are refused. Raises `ValueError`."""
+    count = raw.count(b"[") + raw.count(b"{")
+    if count > _MOST_CONTAINERS:
+        raise ValueError(f"it has {count} lists and objects, and {_MOST_CONTAINERS} are allowed")
+    return strict_json(raw)
+
+
 def held_record(out: Path) -> EvaluationRecord | None:
     """What a folder holds an evaluation of; None if there is nothing, or only an empty folder.
 
@@ -154,7 +164,7 @@ def held_record(out: Path) -> EvaluationRecord | None:
         return None
     try:
         raw, _ = read_sealed(path, cap=_CAP, error=EvaluationError)
-        strict_json(raw)  # pydantic lets duplicate keys pass
+        bounded_json(raw)  # pydantic lets duplicate keys pass
         return EvaluationRecord.model_validate_json(raw)
     except EvaluationError as error:
         if error.reason == "missing":

@@ -14,15 +14,15 @@ from typing import Any
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.figures import figures
 from soupmix.evaluate.measuring import MeasuredSamples, NotMeasured
-from soupmix.evaluate.record import EvaluationRecord, here
+from soupmix.evaluate.record import EvaluationRecord, bounded_json, here
 from soupmix.evaluate.samples import ArmSample, sample_line
-from soupmix.files import canonical_json, strict_json, write_file
+from soupmix.files import canonical_json, write_file
 from soupmix.sealed import read_sealed
 
 __all__ = ["REPORT", "read_report", "report", "write_report"]
 
 REPORT = "report.json"
-_CAP = 256 << 20
+_CAP = 32 << 20
 _SCHEMA = 1
 _LIBRARIES = ("numpy", "scikit-learn", "vaderSentiment", "wordfreq")
 _SMALL = 1_000_000_000  # parameters
@@ -77,7 +77,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     raw, _ = read_sealed(path, cap=_CAP, error=EvaluationError)
     try:
-        found = strict_json(raw)
+        found = bounded_json(raw)
         if not isinstance(found, dict) or found.get("schema_version") != _SCHEMA or "digest" not in found:
             raise ValueError(f"no object of schema_version {_SCHEMA} with a digest")
         content = {name: value for name, value in found.items() if name != "digest"}

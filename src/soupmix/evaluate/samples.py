@@ -27,7 +27,7 @@ __all__ = ["SAMPLES", "ArmSample", "Keys", "SampleFile", "open_samples", "read_s
 SAMPLES = "samples.jsonl"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LONGEST_LINE = 1 << 20  # bytes
-_MOST_BYTES = 4 << 30
+_MOST_BYTES = 1 << 30
 _SYNC_EVERY = 1.0  # seconds: what the machine may lose when it crashes
 
 
@@ -62,7 +62,7 @@ class _Line(BaseModel):
     temperature: float
     seed: int
     text: str
-    tokens: Annotated[int, Field(ge=0)]
+    tokens: Annotated[int, Field(ge=0, lt=1 << 31)]
     finished: bool
     key: str
 

@@ -32,7 +32,7 @@ from soupmix.evaluate.workers import as_finished, workers
 from soupmix.policy import Policy
 from soupmix.store import ManifestEntry, Store
 
-__all__ = ["Evaluation", "sample"]
+__all__ = ["Evaluation", "opened", "sample"]
 
 _TOP_K = Sampling().top_k
 
@@ -171,7 +171,7 @@ def _answered(evaluation: Evaluation, batches: Sequence[_Batch], jobs: int) -> I
 
 
 def _answer(base: Base, store: Path, dtype: str | None, batch: _Batch, length: int, seed: int) -> list[_Answer]:
-    engine, policy = _opened(base, store, dtype)
+    engine, policy = opened(base, store, dtype)
     sampling = Sampling(
         max_new_tokens=length,
         temperature=batch.temperature,
@@ -183,7 +183,7 @@ def _answer(base: Base, store: Path, dtype: str | None, batch: _Batch, length: i
 
 
 @lru_cache(maxsize=1)
-def _opened(base: Base, store: Path, dtype: str | None) -> tuple[Engine, Policy]:
+def opened(base: Base, store: Path, dtype: str | None) -> tuple[Engine, Policy]:
     """What this process answers with, loaded once. Weights are granted under nothing but the built-in bounds."""
     adapters = Store(store)
     return Engine.load(base, adapters, dtype=dtype), Policy.open(tuple(adapters))

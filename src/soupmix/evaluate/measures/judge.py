@@ -11,10 +11,9 @@ from torch import Tensor
 
 from soupmix.engine import Engine
 from soupmix.evaluate.likelihood import Forced, answer_log_p
-from soupmix.evaluate.measures.measure import Measure
+from soupmix.evaluate.measures.measure import Measure, Steering
 from soupmix.evaluate.promptset import conversation
 from soupmix.policy import Grant
-from soupmix.store import ManifestEntry
 
 __all__ = ["QUESTION", "GivenAnswer", "Judge", "judge_answers", "judges", "question_log_p"]
 
@@ -62,7 +61,7 @@ class Judge:
         return Measure(self.name, self.dimension, title, "nats per token", 0, "soupmix", ("model",), self.pole)
 
 
-def judges(adapters: Iterable[ManifestEntry], preferences: Mapping[str, str]) -> tuple[Judge, ...]:
+def judges(adapters: Iterable[Steering], preferences: Mapping[str, str]) -> tuple[Judge, ...]:
     """The judges that the adapters of a store need, in order of their names.
 
     A dimension of two poles has one, "judge_DIMENSION", for the pole whose name comes first against the other. Any other

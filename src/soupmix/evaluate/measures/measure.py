@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from soupmix.errors import EvaluationError
-from soupmix.store import ManifestEntry
 
-__all__ = ["Measure", "missing_library", "steered_by"]
+__all__ = ["Measure", "Steering", "missing_library", "steered_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,19 @@ class Measure:
         return 1 if pole == self.pole else -1
 
 
-def steered_by(adapters: Iterable[ManifestEntry], measures: Mapping[str, Measure]) -> dict[str, Measure]:
+class Steering(Protocol):
+    """What an adapter steers, as a manifest and the record of an evaluation say it."""
+
+    @property
+    def dimension(self) -> str:
+        """Which dimension."""
+
+    @property
+    def pole(self) -> str:
+        """To which end of it."""
+
+
+def steered_by(adapters: Iterable[Steering], measures: Mapping[str, Measure]) -> dict[str, Measure]:
     """The same measures, of a dimension only where an adapter has that very dimension and pole.
 
     "style" from formal to casual is not what a measure of "style" from friendly to unfriendly tells of.

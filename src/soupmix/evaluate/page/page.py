@@ -60,6 +60,9 @@ _LEAD = (
 )
 
 
+_NO_PLOT = "A pole whose effect alone cannot be told from nothing, at no weight, has nothing to keep, and no plot."
+
+
 def _facts(report: Report) -> list[tuple[str, str]]:
     limits, prompts = report["limits"], report["prompts"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(prompts["kinds"].items()))
@@ -69,11 +72,17 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("base", f"{report['base']['name']}, {report['base']['digest']}"),
         ("adapters", ", ".join(f"{name} ({facts['dimension']})" for name, facts in report["adapters"].items())),
         ("prompts", f"{prompts['count']} ({kinds})"),
-        ("answers", f"{report['samples']['count']} of {len(report['arms'])} arms, at most {limits['length']} tokens"),
+        ("answers", f"{report['samples']['count']:,} of {_asked(report):,}, at most {limits['length']} tokens each"),
+        ("arms", str(len(report["arms"]))),
         ("temperatures", ", ".join(f"{each:g}" for each in limits["temperatures"])),
         ("seed", str(limits["seed"])),
         *(("answered by", each) for each in versions),
     ]
+
+
+def _asked(report: Report) -> int:
+    """How many answers a whole run has."""
+    return len(report["arms"]) * int(report["prompts"]["count"]) * len(report["limits"]["temperatures"])
 
 
 def _sections(report: Report) -> Iterator[Section]:
@@ -90,7 +99,9 @@ def _sections(report: Report) -> Iterator[Section]:
         tables=[_composes(report, each, heads) for each in temperatures],
     )
     yield Section("effects", "Each pole alone", groups=list(_effect_groups(report, temperatures)))
-    yield Section("kept", "Kept in pairs and corners", groups=list(_kept_groups(report, temperatures, heads)))
+    yield Section(
+        "kept", "Kept in pairs and corners", [_NO_PLOT], groups=list(_kept_groups(report, temperatures, heads))
+    )
     yield Section("cross-talk", "What poles do to other dimensions", groups=list(_cross_groups(report, temperatures)))
     yield Section("damage", "Damage", groups=list(_damage_groups(report, temperatures)))
     greedy = [plot for measure in heads.values() if (plot := greedy_and_sampled(report, measure))]
@@ -172,7 +183,8 @@ def _cross_groups(report: Report, temperatures: Sequence[str]) -> Iterator[PlotG
 
 
 def _damage_groups(report: Report, temperatures: Sequence[str]) -> Iterator[PlotGroup]:
-    measures = [name for name, about in measures_of(report).items() if not about["dimension"]]
+    found = measures_of(report).items()
+    measures = [name for name, about in found if not about["dimension"] and about["better"]]
     for temperature in temperatures:
         made = (effects(report, temperature, name, list(report["adapters"])) for name in measures)
         plots = [plot for plot in made if plot]

@@ -107,7 +107,7 @@ def effects(report: Report, temperature: str, measure: str, adapters: Sequence[s
 def kept(report: Report, temperature: str, method: str, measure: str, adapter: str) -> Plot | None:
     """What is left of an adapter's effect in every soup of equal weights that has it."""
     found = list(_kept(report, temperature, method, measure, adapter))
-    if not found:
+    if not any(each["share"] for _, _, each in found):
         return None
     strengths = sorted({weight for weight, _, _ in found})
     partners = list(dict.fromkeys(others for _, others, _ in found))
