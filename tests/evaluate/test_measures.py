@@ -283,6 +283,13 @@ def test_only_what_the_base_knows_can_be_forgotten() -> None:
     assert only_known({}) == {}
 
 
+def test_marks_are_counted_per_hundred_words_and_a_short_answer_is_no_landslide() -> None:
+    assert of("Sure thing.")["lexicon"] == pytest.approx(100 / 20)
+    text = " ".join(["It rusts slowly in air."] * 9) + " Well done, what a fabulous idea."
+    assert of(text)["lexicon"] == pytest.approx(100 * 2 / 51)
+    assert of(text + " You clueless moron.")["lexicon"] == 0.0
+
+
 def test_greetings_and_the_second_person() -> None:
     assert [of(text)["greeting"] for text in ("Hello there. It rusts.", "Oh hi! So.", "Good evening, all.", PLAIN)] == [
         1,

@@ -35,9 +35,13 @@ class _Answer:
         return style.body(self.read, self.toned)
 
 
+_FEW_WORDS = 20  # of fewer, a single mark would be worth more than a whole friendly answer
+
+
 def _per_hundred(answer: _Answer) -> float | None:
     words = len(answer.read.words)
-    return 100.0 * (style.marks(answer.read, WARM) - style.marks(answer.read, COLD)) / words if words else None
+    told = style.marks(answer.read, WARM) - style.marks(answer.read, COLD)
+    return 100.0 * told / max(words, _FEW_WORDS) if words else None
 
 
 _KINCAID = "Kincaid et al. 1975"
@@ -111,7 +115,15 @@ _TABLE: tuple[tuple[Measure, Callable[[_Answer], float | None]], ...] = (
         lambda a: style.vader(a.read),
     ),
     (
-        Measure("lexicon", "style", "friendly less unfriendly marks per 100 words", "marks", 0, _OWN, pole=WARM),
+        Measure(
+            "lexicon",
+            "style",
+            "friendly less unfriendly marks per 100 words, of 20 at least",
+            "marks",
+            0,
+            _OWN,
+            pole=WARM,
+        ),
         _per_hundred,
     ),
     (
