@@ -18,14 +18,14 @@ run: .venv/run.done
 	$(BIN)/python examples/three_people.py
 
 # most tests use one processor, so that two run side by side; a file's tests stay together and in order
-test: .venv/dev.done .venv/older-triton.done .venv/oldest-triton.done
+test: .venv/dev.done .venv/older-triton.done
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
 	$(INTERPRETED)
 	$(OLDER) $(INTERPRETED)
-	$(OLDEST) $(INTERPRETED)
 
-test-slow: .venv/dev.done .venv/older-triton.done mutants
+test-slow: .venv/dev.done .venv/older-triton.done .venv/oldest-triton.done mutants
 	$(BIN)/pytest -m slow
+	$(OLDEST) $(INTERPRETED)
 	$(OLDER) $(BIN)/pytest tests/kernels/aot
 
 test-gpu: .venv/dev.done

@@ -69,12 +69,10 @@ def test_the_real_model_renders_as_in_transformers(smollm2: Base, talk: list[dic
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_that_never_ends_or_eats_memory_is_ended(tokenizer: Callable[[str], Any], name: str) -> None:
     started = time.monotonic()
-    made = tokenizer(BOMBS[name])
-    for _ in range(2):
-        with pytest.raises((BaseModelError, RecipeError)) as caught:
-            chat_text(made, TALKS[0])
-        assert caught.value.reason in {"template-limit", "bad-conversation"}
-    assert time.monotonic() - started < 150  # 60 seconds each at most, on however busy a machine
+    with pytest.raises((BaseModelError, RecipeError)) as caught:
+        chat_text(tokenizer(BOMBS[name]), TALKS[0])
+    assert caught.value.reason in {"template-limit", "bad-conversation"}
+    assert time.monotonic() - started < 75  # 60 seconds at most, on however busy a machine
 
 
 @pytest.mark.parametrize(

@@ -50,22 +50,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_same_bytes_twice_in_another_process_with_another_hash_seed_and_more_threads(
+def test_same_bytes_in_another_process_with_another_hash_seed_and_more_threads(
     soup: Soup, three: Store, tiny_base: Base, tmp_path: Path
 ) -> None:
-    here = tmp_path / "here"
+    here, there = tmp_path / "here", tmp_path / "there"
     soup.save_adapter(here / "exact")
     soup.save_adapter(here / "cut", rank=3, dtype="bf16")
     soup.save_model(here / "model", base=tiny_base, dtype="bf16", shard_size=30_000)
-    expected = contents(here)
-    for seed, threads in (("1", "1"), ("2", "2")):
-        out = tmp_path / f"there{seed}"
-        subprocess.run(
-            [sys.executable, "-c", AGAIN, three.folder, tiny_base.folder, out, tmp_path / "cache", threads],
-            env=os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads},
-            check=True,
-        )
-        assert contents(out) == expected
+    subprocess.run(
+        [sys.executable, "-c", AGAIN, three.folder, tiny_base.folder, there, tmp_path / "cache", "2"],
+        env=os.environ | {"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2"},
+        check=True,
+    )
+    assert contents(there) == contents(here)
 
 
 def test_digests_name_every_input_and_every_other_file(soup: Soup, tiny_base: Base, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The same soup at load time, recompressed, and at request time: the same greedy tokens, on the real model in fp32."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,11 @@ PEOPLE = (
 )
 
 
-@pytest.fixture(scope="module")
-def prompts() -> list[str]:
-    return [p.text for p in held_out_prompts()[::3]][:20]
+CASES = [(1, 5), *(pytest.param(person, 20, marks=pytest.mark.slow) for person in range(len(PEOPLE)))]  # one, on few
+
+
+def prompts(count: int) -> list[str]:
+    return [p.text for p in held_out_prompts()[::3]][:count]
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +34,43 @@ def grants() -> list[Grant]:
 
 
 @pytest.fixture(scope="module")
-def at_request_time(smollm2: Base, prompts: list[str], grants: list[Grant]) -> list[list[str]]:
-    """Everybody in the same batches: person -> answers."""
-    engine = Engine.load(smollm2, Store.shipped(), dtype="fp32")
-    asked = [(prompt, grant) for grant in grants for prompt in prompts]
-    answers = engine.generate([p for p, _ in asked], [g for _, g in asked], max_new_tokens=TOKENS)
-    assert len(prompts) == 20
-    assert len(set(answers)) > 60  # people differ, or this file shows nothing
-    return [answers[n * 20 : (n + 1) * 20] for n in range(len(grants))]
+def at_request_time(smollm2: Base, grants: list[Grant]) -> Callable[[int], list[list[str]]]:
+    """Everybody in the same batches: from the number of prompts to person -> answers."""
+
+    @cache
+    def answered(count: int) -> list[list[str]]:
+        engine = Engine.load(smollm2, Store.shipped(), dtype="fp32")
+        asked = [(prompt, grant) for grant in grants for prompt in prompts(count)]
+        answers = engine.generate([p for p, _ in asked], [g for _, g in asked], max_new_tokens=TOKENS)
+        assert len(answers) == len(grants) * count
+        assert len(set(answers)) > 3 * count  # people differ, or this file shows nothing
+        return [answers[n * count : (n + 1) * count] for n in range(len(grants))]
+
+    return answered
 
 
-@pytest.mark.parametrize("person", range(len(PEOPLE)))
+@pytest.mark.parametrize(("person", "count"), CASES)
 def test_merged_into_a_model(
     person: int,
+    count: int,
     smollm2: Base,
-    prompts: list[str],
     grants: list[Grant],
-    at_request_time: list[list[str]],
+    at_request_time: Callable[[int], list[list[str]]],
     tmp_path: Path,
 ) -> None:
     merge(Store.shipped(), grants[person]).save_model(tmp_path / "model", base=smollm2, dtype="fp32")
     engine = Engine.load(resolve(tmp_path / "model", cache=tmp_path / "cache"), None)
-    nobody = [Policy.open(()).clamp({})] * 20
-    assert engine.generate(prompts, nobody, max_new_tokens=TOKENS) == at_request_time[person]
+    nobody = [Policy.open(()).clamp({})] * count
+    assert engine.generate(prompts(count), nobody, max_new_tokens=TOKENS) == at_request_time(count)[person]
 
 
-@pytest.mark.parametrize("person", range(len(PEOPLE)))
+@pytest.mark.parametrize(("person", "count"), CASES)
 def test_recompressed_at_full_rank(
     person: int,
+    count: int,
     smollm2: Base,
-    prompts: list[str],
     grants: list[Grant],
-    at_request_time: list[list[str]],
+    at_request_time: Callable[[int], list[list[str]]],
     tmp_path: Path,
 ) -> None:
     rank = 8 * len(grants[person].granted)
@@ -71,4 +80,4 @@ def test_recompressed_at_full_rank(
     store.add(tmp_path / "adapter", dimension="person", pole="one", base=smollm2)
     engine = Engine.load(smollm2, store, dtype="fp32")
     grant = Policy.open(tuple(store)).clamp({"one": 1})
-    assert engine.generate(prompts, [grant] * 20, max_new_tokens=TOKENS) == at_request_time[person]
+    assert engine.generate(prompts(count), [grant] * count, max_new_tokens=TOKENS) == at_request_time(count)[person]
