@@ -12,6 +12,7 @@ import pytest
 from soupmix.backends import Limits
 from soupmix.backends.local import LocalBackend
 from soupmix.base import Base, resolve
+from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.batch_shop import Shop, chat
@@ -71,8 +72,7 @@ def test_a_server_says_who_cannot_be_asked_for_and_serves_the_others(server: Run
 
 def test_a_line_of_a_batch_says_so_too_and_the_others_are_answered(mixture: Mixture, tmp_path: Path) -> None:
     policy = Policy.open(mixture.store)
-    with LocalBackend.open(mixture.base, mixture.store, policy=policy, dtype="fp32") as backend:
-        shop = Shop(backend._engine, policy)
+    shop = Shop(Engine.load(mixture.base, mixture.store, policy=policy, dtype="fp32"), policy)
     asked = [{"plain": 0.5}, {"router": 0.1, "plain": 0.5}, {}]
     lines = [chat(number, soup={"weights": weights}) for number, weights in enumerate(asked)]
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
