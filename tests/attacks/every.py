@@ -11,6 +11,7 @@ from tests.attacks import (
     on_bases,
     on_configs,
     on_engines,
+    on_evaluations,
     on_extractions,
     on_grants,
     on_policies,
@@ -42,6 +43,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Prompts, and chat templates that are given": on_prompts.ATTACKS,
     "Engines: grants and layers": on_engines.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,
+    "Evaluations, their answers and reports": on_evaluations.ATTACKS,
 }
 ATTACKS = tuple(attack for room in ROOMS.values() for attack in room)
 
