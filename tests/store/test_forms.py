@@ -112,7 +112,7 @@ TEMPLATES = [{"name": "tool_use", "template": "x"}, {"name": "default", "templat
         ({"tokenizer_config": {"added_tokens_decoder": []}}, {"tokenizer_config": _decoder("a")}, [], ""),
         ({"added_tokens": {"a": 5}}, {"added_tokens": {"a": 6}}, ["tokenizer"], "'a'"),
         ({"added_tokens": {"a": 5}}, {}, [], ""),
-        ({"added_tokens": "[]"}, {}, ["tokenizer"], "no JSON object"),
+        ({"added_tokens": "[]"}, {}, ["tokenizer"], "not a JSON object"),
         ({"added_tokens": '{"a": 1, "a": 2}'}, {}, ["tokenizer"], "not strict JSON"),
         ({"tokenizer": {"model": {}}}, {"tokenizer": {"added_tokens": [{"content": "a", "id": 1}]}}, [], ""),
         ({"tokenizer": {"added_tokens": [1, {"content": "a", "id": 2}]}},
@@ -212,7 +212,7 @@ def test_what_a_process_tells_without_end_is_cut(tmp_path: Path, monkeypatch: py
 
 def test_a_pickle_alone_has_no_config(tmp_path: Path) -> None:
     with source_folder(tmp_path) as folder:
-        assert convert._others(folder) == {}
+        assert folder.read_object(CONFIG, cap=9, reason="bad-json") == {}
 
 
 def test_a_store_s_file_without_tensors_is_refused(tmp_path: Path) -> None:
