@@ -113,6 +113,22 @@ ATTACKS = (
         trainable_token_indices={"embed_tokens": [1], "model.embed_tokens": [2]},
     ),
     _whole("rows-of-two-to-the-63", "wrap around", "wrong-base", {_ROWS: item([1, 8])}, trainable_token_indices=[1 << 63]),
+    _whole(
+        "rows-of-a-vector", "set every number by one", "wrong-base",
+        {f"{_P}model.norm.token_adapter.trainable_tokens_delta": item([1], 2)}, trainable_token_indices={"norm": [0]},
+    ),
+    _whole(
+        "rows-of-a-vector-too-few", "write behind the end", "wrong-base",
+        {f"{_P}model.norm.token_adapter.trainable_tokens_delta": item([2], 2)}, trainable_token_indices={"norm": [0, 1]},
+    ),
+    _whole(
+        "rows-of-an-unsaid-head", "change the head by a list for the embedding", "bad-config",
+        {f"{_HEAD}.token_adapter.trainable_tokens_delta": item([1, 8], 2)}, trainable_token_indices=[1],
+    ),
+    _whole(
+        "factors-of-a-vector", "change a norm beside a weight that may change", "wrong-base",
+        _pair("model.norm", 8, 1) | {f"{_HEAD}.weight": item([4, 8], 2)},
+    ),
     _whole("lengths-unsaid", "rescale outputs", "dora", {_LENGTHS: item([8])}),
     _whole("lengths-missing", "half a DoRA", "dora", {}, use_dora=True),
     _whole("lengths-of-another", "rescale what has no factors", "missing-factor",
@@ -137,5 +153,10 @@ ATTACKS = (
     _own("vector-of-rank-two", "a vector that is a matrix", "rank", _pair("model.norm", 8, 1), kinds={"model.norm": "vector"}),
     _own("gain-of-nothing", "rescale what has no factors", "shape", _FACTORS | {f"{_P}model.norm.gain": item([8])}),
     _own("gain-too-short", "rescale behind the end", "shape", _FACTORS | {f"{_Q}.gain": item([7])}),
+    _own(
+        "gain-of-a-vector", "a change that no store writes", "wrong-base",
+        _FACTORS | {f"{_P}model.norm.lora_A.weight": item([1, 1]), f"{_P}model.norm.lora_B.weight": item([8, 1])}
+        | {f"{_P}model.norm.gain": item([8])}, kinds={"model.norm": "vector"},
+    ),
     _own("gain-of-nan", "spoil every answer", "not-finite", _FACTORS | {f"{_Q}.gain": item([8], _NAN)}),
 )  # fmt: skip

@@ -201,6 +201,24 @@ def test_a_quantised_base_has_no_weights_to_differ_from(tmp_path: Path) -> None:
     assert caught.value.reason == "quantised"
 
 
+def _own(base: Base, where: Path, tensors: Mapping[str, Tensor], module: str, outputs: int) -> str:
+    """The reason why a store does not believe that another has written this."""
+    held = {**tensors, f"{P}{module}.gain": _random(outputs)}
+    with pytest.raises(AdapterError) as caught:
+        _added(where, base, held, peft_type="SOUPMIX", base_digest=base.digest, kinds={})
+    return caught.value.reason
+
+
+def test_gains_in_the_form_of_a_store_are_of_weights_that_the_base_has(tmp_path: Path) -> None:
+    base = resolve(make_family("mixtral", tmp_path / "experts"), cache=tmp_path / "cache")
+    expert = "model.layers.0.mlp.experts.down_proj"
+    outputs, inputs = base.layers()[expert].shape
+    tensors = _pair(f"{expert}[0]", outputs, inputs)
+    assert _own(base, tmp_path, tensors, f"{expert}[0]", outputs) == "wrong-base"
+    base = resolve(quantised_folder(tmp_path / "fp8", "fp8"), cache=tmp_path / "cache")
+    assert _own(base, tmp_path, _pair(Q, HIDDEN, HIDDEN), Q, HIDDEN) == "wrong-base"
+
+
 def test_what_is_larger_than_a_store_reads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("soupmix.store.foreign.MAX_BYTES", (1 << 22) + 100)
     with pytest.raises(AdapterError, match="adapters extract") as caught:

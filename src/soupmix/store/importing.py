@@ -18,7 +18,7 @@ from soupmix.findings import Finding
 from soupmix.sealed import Sealed
 from soupmix.store.adapter import Factors
 from soupmix.store.beside import beside
-from soupmix.store.config import EXTRACT, LoraSettings, parse_config
+from soupmix.store.config import EXTRACT, LoraSettings, StoreForm, parse_config
 from soupmix.store.experts import stacked_weights
 from soupmix.store.folder import SourceFolder, json_object, source_folder
 from soupmix.store.foreign import MlxSettings, check_parts, in_peft_form, mlx_settings, rewritten
@@ -32,8 +32,8 @@ from soupmix.store.reader import (
     AdapterFiles,
     check_layers,
     check_plain,
+    gain_of,
     header_of,
-    is_gain,
     sealed_bytes,
 )
 from soupmix.store.unchanged import unchanged
@@ -218,20 +218,37 @@ def _of_store(
             "add the adapter that was trained",
             reason="wrong-base",
         )
-    layers, shapes = base.layers(), base.layers().every_shape()
-    slots = {key: slot for key, slot in slots.items() if not is_gain(key)}
-    parts = parts_of(slots, shapes, where)
+    gains = {module for key in slots if (module := gain_of(key)) is not None}
+    slots = {key: slot for key, slot in slots.items() if gain_of(key) is None}
+    parts = parts_of(slots, base.layers().every_shape(), where)
     check_parts(slots, parts, where)
-    for module in sorted({part.module for part in parts.values()}):
-        kind = layers[weight_path(module)].kind if module in shapes else "linear"
-        if form.kinds.get(module, kind) != kind or (kind in ("embedding", "vector")) != (module in form.kinds):
-            raise AdapterError(f"{where} takes {module} of the base for what it is not", reason="wrong-base")
+    _check_own({part.module for part in parts.values()}, gains, form, base, where)
     read = _Read(folder, name, config, settings, tensors, slots, parts, frozenset(), {})
     if not read.kept:
         raise AdapterError(
             f"{where} is not as a store writes whole weights: add the adapter that was trained", reason="bad-config"
         )
     return read
+
+
+def _check_own(modules: set[str], gains: set[str], form: StoreForm, base: Base, where: str) -> None:
+    """Refuse what no store would have written: `extras_of` holds adapters as they are trained to the same."""
+    layers, shapes = base.layers(), base.layers().every_shape()
+    for module in sorted(modules):
+        layer = layers[weight_path(module)] if module in shapes else None
+        kind = "linear" if layer is None else layer.kind
+        if form.kinds.get(module, kind) != kind or (kind in ("embedding", "vector")) != (module in form.kinds):
+            raise AdapterError(f"{where} takes {module} of the base for what it is not", reason="wrong-base")
+        if layer is None or (module not in form.kinds and module not in gains):
+            continue
+        if base.quantisation is not None or layer.lies != "whole" or kind == "experts":
+            raise AdapterError(
+                f"{where} changes {module} by more than factors, and the base holds no such weight of its own as plain numbers",
+                reason="wrong-base",
+            )
+        if kind == "vector" and module in gains:
+            raise AdapterError(f"{where} takes {module} of the base for what it is not", reason="wrong-base")
+    check_layers(sorted(modules - form.kinds.keys()), layers, where, packed=base.quantisation is not None)
 
 
 def _stacked(

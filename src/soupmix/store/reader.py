@@ -37,8 +37,8 @@ __all__ = [
     "check_plain",
     "factor_key",
     "gain_key",
+    "gain_of",
     "header_of",
-    "is_gain",
     "load_tensors",
     "open_adapter",
     "sealed_bytes",
@@ -182,8 +182,8 @@ def _check_ranks(found: Mapping[str, _FactorShapes], layout: Mapping[str, tuple[
 
 
 def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str, *, packed: bool) -> None:
-    """Refuse factors of a weight that is another layer's too, of an embedding, of one of several experts in one weight, or of
-    one that the base lacks.
+    """Refuse factors of a weight that is another layer's too, of an embedding or a vector, of one of several experts in one
+    weight, or of one that the base lacks.
 
     PEFT adds factors of a tied head to the head alone as long as they are beside the weights, and to the embeddings too once
     they are merged: two models.
@@ -208,6 +208,12 @@ def check_layers(modules: Iterable[str], layers: Mapping[str, Layer], where: str
             raise AdapterError(
                 f"{where} adapts {module}, for which the files of the base hold no weight: complete the base, or use the one "
                 "that the adapter was trained on",
+                reason="wrong-base",
+            )
+        if layer is not None and layer.kind == "vector":
+            raise AdapterError(
+                f"{where} adapts {module}, whose weight in the base is a vector, and factors are of matrices: it was trained on "
+                "another base",
                 reason="wrong-base",
             )
         other = None if layer is None else layer.tied
@@ -238,12 +244,13 @@ def _check_shapes(found: Mapping[str, _FactorShapes], shapes: Mapping[str, tuple
 
 def _gains(slots: Mapping[str, StoredTensor]) -> Mapping[str, str]:
     """Key of every gain -> its module."""
-    return {key: match["module"] for key in filter(is_gain, slots) if (match := _GAIN.fullmatch(key))}
+    return {key: module for key in slots if (module := gain_of(key)) is not None}
 
 
-def is_gain(key: str) -> bool:
-    """Whether a name is that of a gain, in the form of a store."""
-    return len(key) <= MAX_KEY and _GAIN.fullmatch(key) is not None
+def gain_of(key: str) -> str | None:
+    """The module whose gain a tensor of this name is, in the form of a store; None of any other tensor."""
+    match = _GAIN.fullmatch(key) if len(key) <= MAX_KEY else None
+    return None if match is None else match["module"]
 
 
 def _check_gains(

@@ -125,13 +125,25 @@ def _extra(
                     "train without lora_bias",
                     reason="wrong-base",
                 )
-            return Extra(key, kind, layer, path, _rows(path, settings, where) if kind == "tokens" else ())
+            return Extra(key, kind, layer, path, _rows(layer, settings, where) if kind == "tokens" else ())
     layer = by_parameter.get(_WRAPPERS.sub("", name))
     return None if layer is None else Extra(key, "whole", layer, layer.path)
 
 
-def _rows(path: str, settings: WholeSettings, where: str) -> tuple[int, ...]:
-    found = [rows for name, rows in settings.tokens.items() if not name or path == name or path.endswith(f".{name}")]
+def _rows(layer: Layer, settings: WholeSettings, where: str) -> tuple[int, ...]:
+    """The rows of a layer that were trained; a list without a name is of the embedding, as PEFT has it."""
+    path = layer.path
+    if layer.kind not in ("embedding", "linear"):
+        raise AdapterError(
+            f"{where} holds rows of {path}, and only embeddings and heads have a row for each token: it was trained on another "
+            "base",
+            reason="wrong-base",
+        )
+    found = [
+        rows
+        for name, rows in settings.tokens.items()
+        if (path == name or path.endswith(f".{name}") if name else layer.kind == "embedding")
+    ]
     if len(found) != 1:
         raise AdapterError(
             f"{where} holds rows of {path}, and trainable_token_indices in its config says {'nothing' if not found else 'twice'} "
