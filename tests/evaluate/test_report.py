@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from soupmix.errors import EvaluationError, WeightError
-from soupmix.evaluate.evidence import digest_of_evidence
+from soupmix.evaluate.evidence import digest_of_evidence, sweeps_of_evidence
 from soupmix.evaluate.report import REPORT, read_report, report, write_report
 from soupmix.evaluate.soups import Arm
 from soupmix.files import canonical_json
@@ -156,11 +156,42 @@ def test_adapters_are_found_by_digest_whatever_they_are_called(tmp_path: Path) -
         digest_of_evidence(tmp_path / REPORT, swapped, [("calm", "long")])
 
 
+def test_without_a_total_everything_that_it_lets_through_was_evaluated(tmp_path: Path) -> None:
+    """At .5 each they sum to 1; a document without a total would let both have 1."""
+    weak = Arm("calm+long@0.5", Weights({"calm": "0.5", "long": "0.5"}))
+    record = evaluated.record(of=[Arm("base", Weights({})), weak])
+    write_report(tmp_path, report(record, evaluated.samples(record), evaluated.measured(record)))
+    with pytest.raises(EvaluationError, match=r"without a total they may sum to 2: .* --total 1$") as caught:
+        digest_of_evidence(tmp_path / REPORT, manifest(), [("calm", "long")])
+    assert caught.value.reason == "not-evaluated"
+    assert digest_of_evidence(tmp_path / REPORT, manifest(), [("calm", "long")], "1")
+
+
+@pytest.mark.parametrize("by", [{"system": "Be calm."}, {"shots": (("Why?", "Well."),)}, {"way": "mod"}])
+def test_a_soup_with_help_is_no_evidence_for_the_soup(
+    found: dict[str, Any], tmp_path: Path, by: dict[str, Any]
+) -> None:
+    helped = [each | by if each["name"] == "calm@1" else each for each in found["arms"] if each["name"] != "calm@0.5"]
+    (tmp_path / REPORT).write_bytes(_resealed({**found, "arms": helped}))
+    with pytest.raises(EvaluationError, match="no soup of calm") as caught:
+        digest_of_evidence(tmp_path / REPORT, manifest(), [("calm",)], "0.5")
+    assert caught.value.reason == "not-evaluated"
+
+
 def test_an_unknown_adapter_is_no_traceback(written: Path) -> None:
     with pytest.raises(WeightError, match="no adapter 'clam'; did you mean 'calm'"):
         digest_of_evidence(written, manifest(), [("clam",)])
     with pytest.raises(WeightError, match="plain decimal"):
         digest_of_evidence(written, manifest(), [("calm",)], "much")
+
+
+def test_a_sweep_of_numbers_beyond_floats_is_one_sentence(found: dict[str, Any], tmp_path: Path) -> None:
+    points = [{"weight": "1", "perplexity": 10**400, "kl": 0}]
+    swept = {"sweeps": {"calm": {"digest": digest("calm"), "weights": points}}}
+    (tmp_path / REPORT).write_bytes(_resealed({**found, "safety": swept}))
+    with pytest.raises(EvaluationError, match="no sweeps") as caught:
+        sweeps_of_evidence(tmp_path / REPORT, [("calm", digest("calm"))])
+    assert caught.value.reason == "not-a-report"
 
 
 def _resealed(content: dict[str, Any]) -> bytes:

@@ -82,7 +82,7 @@ def read_sweeps(content: Any) -> tuple[SweptAdapter, ...]:
     """
     try:
         return tuple(_adapter(name, said) for name, said in sorted(content.items()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise EvaluationError(
             f"the report holds no sweeps of weights: {error!s:.200}", reason="not-a-report"
         ) from error

@@ -10,7 +10,7 @@ from soupmix.approve.sweep import SweptAdapter, check_swept, read_sweeps
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.report import read_report
 from soupmix.store.manifest import Manifest, ManifestEntry, find_entry
-from soupmix.weights import Weights, decimal_text, to_micro
+from soupmix.weights import MILLION, Weights, decimal_text, to_micro
 
 __all__ = ["digest_of_evidence", "sweeps_of_evidence"]
 
@@ -27,6 +27,9 @@ class _Digested(_Open):
 class _Weighted(_Open):
     name: str
     weights: Weights
+    system: str = ""
+    way: str = "soup"
+    shots: tuple[Any, ...] = ()
 
     @field_validator("weights", mode="plain")
     @classmethod
@@ -44,9 +47,13 @@ class _Evidence(_Open):
     results: dict[str, dict[str, Any]]
 
     def sums(self, names: Collection[str]) -> list[int]:
-        """What the weights of soups of just these adapters sum to, in millionths, as far as they were answered."""
+        """What the weights of soups of just these adapters sum to, in millionths, as far as they were answered.
+
+        A soup that a system prompt or examples help along says nothing of the soup.
+        """
         answered = {name for arms in self.results.values() for name in arms}
-        soups = (arm.weights for arm in self.arms if arm.name in answered)
+        plain = (arm for arm in self.arms if arm.way == "soup" and not arm.system and not arm.shots)
+        soups = (arm.weights for arm in plain if arm.name in answered)
         return [sum(weights.values()) for weights in soups if set(weights.nonzero()) == set(names)]
 
 
@@ -57,7 +64,8 @@ def digest_of_evidence(
 
     Args:
         adapters: of the store that is approved from. combinations: names of adapters that are approved together.
-        total: most that their weights may sum to.
+        total: most that their weights may sum to; None: as many ones as there are adapters, which is what a document without
+            a total lets through.
 
     Raises:
         EvaluationError: the report is none, or was changed (see `read_report`), is of another base (reason "other-base") or of
@@ -125,9 +133,11 @@ def _check_together(found: _Evidence, path: Path, names: Sequence[str], total: s
             f"{path} has no soup of {' + '.join(names)}: evaluate them together, or approve others",
             reason="not-evaluated",
         )
-    if total is not None and to_micro(total, "the total") > max(sums):
+    most, asked = max(sums), len(names) * MILLION if total is None else to_micro(total, "the total")
+    if asked > most:
+        said = f"without a total they may sum to {decimal_text(asked)}" if total is None else f"the total is {total}"
         raise EvaluationError(
-            f"{path} has soups of {' + '.join(names)} whose weights sum to {decimal_text(max(sums))} at most, and the total is "
-            f"{total}: evaluate larger weights, or approve smaller ones",
+            f"{path} has soups of {' + '.join(names)} whose weights sum to {decimal_text(most)} at most, and {said}: evaluate "
+            f"larger weights, or approve smaller ones with --total {decimal_text(most)}",
             reason="not-evaluated",
         )

@@ -40,7 +40,7 @@ def test_the_report_and_the_page_have_the_section(
     report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
     assert len(report["safety"]["points"]) == 1 + 7 + 1
     assert set(report["safety"]["policy_accuracy"]) == {"calm@1", "loud@1", "plain@1"}
-    code, _, told = run("evaluate", out, "--report-only")
+    code, _, told = run("evaluate", out, "--report-only", "--no-judge")
     assert code == 0, told
     assert json.loads((out / "report.json").read_bytes())["safety"] == report["safety"]
     page = (out / "report.html").read_text("utf-8")
@@ -57,6 +57,6 @@ def test_the_report_and_the_page_have_the_section(
     other = json.dumps({**kept, "of": {**kept["of"], "base": "x"}})
     for wrong, why in (("{", "is damaged"), ("[]", "is damaged"), (other, "of another base")):
         section.write_text(wrong)
-        code, _, told = run("evaluate", out, "--report-only")
+        code, _, told = run("evaluate", out, "--report-only", "--no-judge")
         assert code == 1
         assert why in told
