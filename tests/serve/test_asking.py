@@ -1,7 +1,9 @@
 """`/v1/measures` and `/v1/soups/ask`: weights for targets, inside the policy of whoever asks."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -100,6 +102,20 @@ def test_what_is_no_json_number_is_refused(asked: Running) -> None:
                 headers={"Content-Type": "application/json"},
             )
             assert sent.status_code == 400, number
+
+
+def test_many_searches_leave_threads_to_others(asked: Running) -> None:
+    """Only few wait, whoever sends more: a search that waits keeps a thread that other requests need."""
+
+    def send(_: int) -> int:
+        return int(http.post("/v1/soups/ask", json={"targets": {"words": 50}}, timeout=30).status_code)
+
+    with asked.http() as http, ThreadPoolExecutor(12) as pool:
+        with asked.state.searching:
+            sent = [pool.submit(send, number) for number in range(12)]
+            refused = [each.result() for each in islice(as_completed(sent, timeout=8), 8)]
+        assert refused == [429] * 8
+        assert sorted(each.result() for each in sent) == [200] * 4 + [429] * 8
 
 
 def test_searches_do_not_queue_for_ever(asked: Running, monkeypatch: pytest.MonkeyPatch) -> None:

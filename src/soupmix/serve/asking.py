@@ -2,6 +2,8 @@
 stored or recorded; the weights are granted as any others when they are used.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
@@ -105,7 +107,7 @@ def propose(asked: TargetsAsk, request: Request, caller: _Caller) -> ProposalAns
 
 
 def _found(state: ServerState, asked: TargetsAsk, caller: Caller) -> Proposal:
-    """One search at a time: it keeps a processor busy for up to a second."""
+    """One search at a time: it keeps a processor busy for seconds."""
     if state.surface is None:
         raise HttpError(
             "nobody has measured what these adapters do: their store holds no surface.json; `soupmix evaluate` makes one",
@@ -113,20 +115,34 @@ def _found(state: ServerState, asked: TargetsAsk, caller: Caller) -> Proposal:
             reason="no-surface",
         )
     draft, policy = draft_of(state, asked), state.policies.current().policy
-    if not state.searching.acquire(timeout=_PATIENCE):
-        raise Overloaded("too many ask for weights at once; ask again", reason="queue-full")
+    with _turn(state):
+        try:
+            return ask(
+                state.surface,
+                policy,
+                asked.targets,
+                beside=draft.weights,
+                attributes=attributes_of(draft, caller),
+                sources=draft.sources,
+            )
+        except EvaluationError as error:  # what is asked for besides, or what the policy requires, was not measured
+            raise HttpError(str(error), status=400, reason=error.reason, param="weights") from None
+        except PolicyRefusal as error:
+            raise Disclosure(policy, caller.attributes).refusal(error) from None
+
+
+@contextmanager
+def _turn(state: ServerState) -> Iterator[None]:
+    """One search at a time, and few that wait. Raises `Overloaded` (reason "queue-full")."""
+    full = Overloaded("too many ask for weights at once; ask again", reason="queue-full")
+    if not state.asking.acquire(blocking=False):
+        raise full
     try:
-        return ask(
-            state.surface,
-            policy,
-            asked.targets,
-            beside=draft.weights,
-            attributes=attributes_of(draft, caller),
-            sources=draft.sources,
-        )
-    except EvaluationError as error:  # what is asked for besides, or what the policy requires, was not measured
-        raise HttpError(str(error), status=400, reason=error.reason, param="weights") from None
-    except PolicyRefusal as error:
-        raise Disclosure(policy, caller.attributes).refusal(error) from None
+        if not state.searching.acquire(timeout=_PATIENCE):
+            raise full
+        try:
+            yield
+        finally:
+            state.searching.release()
     finally:
-        state.searching.release()
+        state.asking.release()

@@ -34,6 +34,7 @@ OPEN_PATHS: Final = ("/health", "/ready")
 """Answered to everybody, and while the server ends."""
 
 _MOST_PREFIX = 1 << 20  # bytes of a system prompt
+_MOST_ASKING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ class ServerState:
     Attributes:
         adapters: entries of the store that the backend holds. audit, refusals: None if no log is kept.
         started: seconds since 1970. closing: set once nothing new is taken.
-        surface: what soups are expected to do, or None. searching: held by whoever searches it for weights.
+        surface: what soups are expected to do, or None. searching: held by whoever searches it for weights. asking: held by that
+            one and by the few that wait for it; each keeps a thread from other requests.
     """
 
     settings: Settings
@@ -127,6 +129,7 @@ class ServerState:
     bodies: Bodies
     surface: Surface | None = None
     searching: threading.Lock = field(default_factory=threading.Lock)
+    asking: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MOST_ASKING))
     closing: threading.Event = field(default_factory=threading.Event)
 
 
