@@ -73,6 +73,18 @@ def test_a_digest_that_others_can_have_written_is_not_believed(base: Base, tmp_p
     assert resolve(base.folder).digest == base.digest, "what was written anew is this user's alone, and believed"
 
 
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_a_digest_behind_a_link_is_not_believed(base: Base, tmp_path: Path, linked: str) -> None:
+    """What it leads to may be this user's, such as a download, and say what somebody else wrote."""
+    swap(base.folder / WEIGHTS, in_place=True)
+    poison(tmp_path / "cache", base.folder, base.digest)
+    digests = tmp_path / "cache" / "digests"
+    for place in [digests] if linked == "folder" else list(digests.iterdir()):
+        elsewhere = place.rename(tmp_path / place.name)
+        place.symlink_to(elsewhere)
+    assert resolve(base.folder).digest == tensors_digest(base.folder) != base.digest
+
+
 def test_verify_sees_a_swapped_base(base: Base, pico_store: Store, tmp_path: Path) -> None:
     soup = merge(pico_store, Policy.open(pico_store).clamp({"calm": 0.5}))
     soup.save_model(tmp_path / "out", base=base)

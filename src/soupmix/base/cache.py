@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -305,7 +305,7 @@ def stamp(path: Path) -> list[int]:
 def _read_record(path: Path, *, own: bool = False) -> dict[str, Any] | None:
     """A JSON object that soupmix wrote, or None if it is missing, damaged, or not `own` and in the hands of others."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             if not (own or _is_ours(os.fstat(file.fileno()))):
                 _log.warning(
                     "%s can be written by others, so it is not believed; set SOUPMIX_CACHE to a folder of your own",
@@ -318,9 +318,23 @@ def _read_record(path: Path, *, own: bool = False) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read, in this folder itself: a link would lead to what is this user's and says what others wrote."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    folder = os.open(path.parent, flags | os.O_DIRECTORY)
+    try:
+        handle = os.open(path.name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
 def _is_ours(status: os.stat_result) -> bool:
-    """Whether nobody but this user, and root, can have written a file."""
-    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    """Whether it is a file, and nobody but this user, and root, can have written it."""
+    ours = status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return ours and stat.S_ISREG(status.st_mode)
 
 
 def _write_record(path: Path, value: Mapping[str, Any]) -> None:
