@@ -10,6 +10,8 @@ from soupmix.errors import EvaluationError
 from soupmix.evaluate.page import page
 from soupmix.evaluate.page.drawing import _MARKERS, _SERIES, style_of
 from soupmix.evaluate.report import report
+from soupmix.evaluate.soups import Arm
+from soupmix.weights import Weights
 from tests.support import evaluated
 
 
@@ -151,3 +153,11 @@ def test_a_missing_library_is_one_sentence(made: dict[str, Any], monkeypatch: py
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(EvaluationError, match=r"the page needs matplotlib, .*pip install 'soupmix\[evaluate\]'"):
         page(made)
+
+
+def test_single_poles_on_few_prompts_claim_no_more() -> None:
+    """No table of what composes where nothing was mixed, and intervals over few prompts are not trusted in silence."""
+    few = evaluated.record(2, of=[Arm("base", Weights({})), Arm("long@1", Weights({"long": 1}))])
+    html = page(report(few, evaluated.samples(few), evaluated.measured(few)))
+    assert "What composes" not in html
+    assert "There are only 2 prompts: intervals over so few are too narrow" in html

@@ -9,7 +9,7 @@ from soupmix.evaluate.measures import Measure
 from soupmix.evaluate.measuring import MeasuredSamples
 from soupmix.evaluate.record import BaseFacts, EvaluationRecord, PromptFields, arm_fields
 from soupmix.evaluate.soups import Arm
-from soupmix.evaluate.surface import MeasuredSoups, fit_surface, surface_of
+from soupmix.evaluate.surface import Mapped, MeasuredSoups, fit_surface, surface_of
 from soupmix.surface import Surface, SurfaceDocument
 from soupmix.surface.surface import products
 from soupmix.weights import MILLION, Weights
@@ -187,3 +187,19 @@ def test_of_an_evaluation_that_was_stopped_the_soups_that_kept_pace_are_mapped()
     with pytest.raises(EvaluationError) as caught:
         surface_of(record, MeasuredSamples({0.0: {}, 0.7: {}}, measures), REPORT)
     assert caught.value.reason == "no-answers"
+
+
+@pytest.mark.parametrize(("count", "fits"), [(60, True), (65, False)])
+def test_many_adapters_are_mapped_without_pairs_or_refused(count: int, fits: bool) -> None:
+    """60 adapters of 20 dimensions have 1,710 pairs: more than a document holds."""
+    many = [entry(f"a{number}", f"d{number % 20}") for number in range(count)]
+    made = {"base": Weights({}), **{each.name: Weights({each.name: 1}) for each in many}}
+    table = {(name, "Why?"): {"grade": 8.0 + place % 7} for place, name in enumerate(made)}
+    given = MeasuredSoups(table, made, ["Why?"], BASE, REPORT, "delta", 0.7, 160)
+    grade = {"grade": Mapped("grade", "grades", "d1")}
+    if fits:
+        assert set(fit_surface(given, facts(many), grade).measures["grade"].evidence) == {"linear", "squares"}
+    else:
+        with pytest.raises(EvaluationError, match="at most 64 adapters, and these soups have 65") as caught:
+            fit_surface(given, facts(many), grade)
+        assert caught.value.reason == "too-many-adapters"

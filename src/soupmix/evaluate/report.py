@@ -26,6 +26,7 @@ _CAP = 32 << 20
 _SCHEMA = 1
 _LIBRARIES = ("numpy", "scikit-learn", "vaderSentiment", "wordfreq")
 _SMALL = 1_000_000_000  # parameters
+_FEW = 10  # prompts
 
 
 def report(
@@ -122,6 +123,11 @@ def _cannot_show(record: EvaluationRecord) -> list[str]:
         "Measures of style are counts over words and probabilities; none of them says whether an answer is true or useful.",
         "Intervals are over prompts of this set: other prompts, other languages and longer conversations may differ.",
     ]
+    if len(record.prompts) < _FEW:
+        found.append(
+            f"There are only {len(record.prompts)} prompts: intervals over so few are too narrow, and what seems to be told from "
+            "nothing may be chance."
+        )
     count = record.base.parameters
     if count is not None and count < _SMALL:
         found.append(

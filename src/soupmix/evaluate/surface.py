@@ -22,7 +22,7 @@ from soupmix.evaluate.measuring import MeasuredSamples
 from soupmix.evaluate.record import AdapterFacts, EvaluationRecord
 from soupmix.methods import DEFAULT
 from soupmix.surface import FittedMeasure, SurfaceDocument
-from soupmix.surface.document import FORMS, Form
+from soupmix.surface.document import FORMS, MOST_ADAPTERS, MOST_TERMS, Form
 from soupmix.surface.surface import products
 from soupmix.weights import MILLION, Weights
 
@@ -116,13 +116,19 @@ def fit_surface(
 
     Raises:
         EvaluationError: the base is not among the soups (reason "no-base"), no prompt was answered by all soups
-            ("no-answers"), or nothing can be mapped ("nothing-to-map").
+            ("no-answers"), there are more adapters than a map holds ("too-many-adapters"), or nothing can be mapped
+            ("nothing-to-map").
     """
     soups = {name: weights.nonzero() for name, weights in measured.soups.items()}
     if Weights() not in soups.values():
         raise EvaluationError("a map begins at the bare base, and no arm has no weights; add one", reason="no-base")
     used = {name for weights in soups.values() for name in weights}
     names = sorted(used & adapters.keys())
+    if len(names) > MOST_ADAPTERS:
+        raise EvaluationError(
+            f"a map is of at most {MOST_ADAPTERS} adapters, and these soups have {len(names)}; evaluate a store of fewer",
+            reason="too-many-adapters",
+        )
     cells = cells_of(measured.table, tuple(soups), measured.prompts, tuple(measures))
     points = np.array([weights.along(names) for weights in soups.values()]).reshape(len(soups), -1)
     dimensions = [adapters[name].dimension for name in names]
@@ -194,7 +200,8 @@ def _fitted(measure: Mapped, points: Numbers, cells: Numbers, dimensions: Sequen
         return None
     centre = float(means.mean())
     found = (means - centre) / span
-    priors = [_best(form, points, found, dimensions) for form in FORMS]
+    forms = [form for form in FORMS if len(_terms(form, dimensions)) <= MOST_TERMS]
+    priors = [_best(form, points, found, dimensions) for form in forms]
     prior = max(priors, key=lambda each: each.evidence)
     design = products(prior.terms, points)
     posterior = _Posterior.of(prior, design, found)

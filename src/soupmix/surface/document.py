@@ -11,7 +11,17 @@ from soupmix.fields import Cell, Digest, Name, NumberLine, ShortLine, twice
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.sealed import read_sealed
 
-__all__ = ["FORMS", "SURFACE", "FittedMeasure", "Form", "SurfaceDocument", "read_surface", "write_surface"]
+__all__ = [
+    "FORMS",
+    "MOST_ADAPTERS",
+    "MOST_TERMS",
+    "SURFACE",
+    "FittedMeasure",
+    "Form",
+    "SurfaceDocument",
+    "read_surface",
+    "write_surface",
+]
 
 SURFACE: Final = "surface.json"
 Form = Literal["linear", "squares", "pairs", "squares and pairs"]
@@ -19,7 +29,7 @@ FORMS: Final[tuple[Form, ...]] = ("linear", "squares", "pairs", "squares and pai
 """What a measure may be made of besides a constant and the weights themselves."""
 
 _MAX_BYTES = 8 << 20
-_MOST_ADAPTERS, _MOST_MEASURES, _MOST_TERMS = 64, 64, 1000
+MOST_ADAPTERS, MOST_TERMS, _MOST_MEASURES = 64, 1000, 64
 _LARGEST = 1e6  # of a coefficient: what is computed from weights and this stays finite
 
 
@@ -32,7 +42,7 @@ def _bounded(numbers: tuple[float, ...]) -> tuple[float, ...]:
 Numbers = Annotated[NumberLine, AfterValidator(_bounded)]
 Spread = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
-Place = Annotated[int, Field(ge=0, lt=_MOST_ADAPTERS)]
+Place = Annotated[int, Field(ge=0, lt=MOST_ADAPTERS)]
 
 
 class _Frozen(BaseModel):
@@ -71,7 +81,7 @@ class FittedMeasure(_Frozen):
     span: Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
     form: Form
     evidence: dict[Form, Figure]
-    terms: Annotated[tuple[tuple[Place, ...], ...], Field(min_length=1, max_length=_MOST_TERMS)]
+    terms: Annotated[tuple[tuple[Place, ...], ...], Field(min_length=1, max_length=MOST_TERMS)]
     coefficients: Numbers
     factor: Numbers
     lack: Spread
@@ -114,7 +124,7 @@ class SurfaceDocument(_Frozen):
 
     schema_version: Literal[1] = 1
     base_digest: Digest
-    adapters: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=_MOST_ADAPTERS)]
+    adapters: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MOST_ADAPTERS)]
     least: tuple[Annotated[int, Field(ge=-1_000_000_000, le=0)], ...]
     most: tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]
     total: Annotated[int, Field(ge=0)]

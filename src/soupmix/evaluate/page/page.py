@@ -96,7 +96,7 @@ def _sections(report: Report) -> Iterator[Section]:
             "Kept is the effect of a pole in a soup over its effect alone at the same weight: 1 is all of it, 0 none, below 0 "
             "the opposite. Least and most are over all soups of equal weights with adapters of other dimensions."
         ],
-        tables=[_composes(report, each, heads) for each in temperatures],
+        tables=[table for each in temperatures if (table := _composes(report, each, heads)).rows],
     )
     yield Section("effects", "Each pole alone", groups=list(_effect_groups(report, temperatures)))
     yield Section(
