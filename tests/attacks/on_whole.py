@@ -129,6 +129,14 @@ ATTACKS = (
         "factors-of-a-vector", "change a norm beside a weight that may change", "wrong-base",
         _pair("model.norm", 8, 1) | {f"{_HEAD}.weight": item([4, 8], 2)},
     ),
+    _whole(
+        "another-rank-beside-a-whole", "be scaled by another rank than is said", "rank",
+        _pair("model.layers.0.mlp.up_proj", 8, 8) | {_NORM: item([8], 2)}, rank_pattern={"up_proj": 4},
+    ),
+    _whole(
+        "another-rank-of-an-embedding", "be scaled by another rank than is said", "rank",
+        {f"{_EMBEDDING}.lora_embedding_A": item([3, 4]), f"{_EMBEDDING}.lora_embedding_B": item([8, 3])},
+    ),
     _whole("lengths-unsaid", "rescale outputs", "dora", {_LENGTHS: item([8])}),
     _whole("lengths-missing", "half a DoRA", "dora", {}, use_dora=True),
     _whole("lengths-of-another", "rescale what has no factors", "missing-factor",
@@ -152,6 +160,7 @@ ATTACKS = (
     ),
     _own("vector-of-rank-two", "a vector that is a matrix", "rank", _pair("model.norm", 8, 1), kinds={"model.norm": "vector"}),
     _own("gain-of-nothing", "rescale what has no factors", "shape", _FACTORS | {f"{_P}model.norm.gain": item([8])}),
+    _own("gain-alone", "a store's form without factors", "empty", {f"{_Q}.gain": item([8])}),
     _own("gain-too-short", "rescale behind the end", "shape", _FACTORS | {f"{_Q}.gain": item([7])}),
     _own(
         "gain-of-a-vector", "a change that no store writes", "wrong-base",

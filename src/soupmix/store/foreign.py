@@ -111,8 +111,9 @@ def rewritten(
         extras: the other tensors of a PEFT adapter that count, whose changes are differences from this `base`.
 
     Raises:
-        AdapterError: a tensor holds no number ("not-finite"), an alpha is no scaling ("bad-config"), what would be written is
-            more than a store reads ("too-large"), or as `changed`.
+        AdapterError: a tensor holds no number ("not-finite"), an alpha is no scaling ("bad-config"), with a `base` factors do
+            not fit it ("wrong-base", "missing-factor") or their config ("rank"), what would be written is more than a store
+            reads ("too-large"), or as `changed`.
         BaseModelError: as `changed`.
     """
     import torch
@@ -139,6 +140,7 @@ def rewritten(
     if base is not None and isinstance(settings, LoraSettings):
         scalings = {module: settings.scaling(rank, alphas[module]) for module, rank in ranks.items()}
         before = _paired(factors, scalings, base, where)
+        _check_ranks(ranks, said, settings, where)
         after = changed(before, extras, held, base, where)
         if any(each.kind != "linear" or each is not before.get(path) for path, each in after.items()):
             return _in_store_form(after, settings, base, where)
@@ -164,6 +166,17 @@ def _paired(
         kind = base.layers()[weight_path(module)].kind
         found[module] = Factors(A, B, scaling, kind="embedding" if kind == "embedding" else "linear")
     return found
+
+
+def _check_ranks(ranks: Mapping[str, int], said: Mapping[str, str], settings: LoraSettings, where: str) -> None:
+    """Refuse factors of another rank than the config says: which of the two their scaling was by is not known."""
+    wanted = settings.ranks.find(set(said.values()), settings.rank)
+    for module, rank in ranks.items():
+        if rank != wanted[said[module]]:
+            raise AdapterError(
+                f"{where} has rank {rank} for {module}, adapter_config.json says {wanted[said[module]]:g}",
+                reason="rank",
+            )
 
 
 def _in_store_form(

@@ -222,6 +222,8 @@ def _of_store(
     slots = {key: slot for key, slot in slots.items() if gain_of(key) is None}
     parts = parts_of(slots, base.layers().every_shape(), where)
     check_parts(slots, parts, where)
+    if not parts:
+        raise AdapterError(f"{where} holds no LoRA factors", reason="empty")
     _check_own({part.module for part in parts.values()}, gains, form, base, where)
     read = _Read(folder, name, config, settings, tensors, slots, parts, frozenset(), {})
     if not read.kept:
