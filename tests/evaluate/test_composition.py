@@ -165,3 +165,20 @@ def test_prompts_that_not_all_answered_do_not_count_and_missing_values_are_left_
     with pytest.raises(EvaluationError, match="no prompt") as caught:
         Effects.of(table, soups, ["else"], Resampling(1), adapters=ADAPTERS, measures=MEASURES)
     assert caught.value.reason == "no-answers"
+
+
+def test_what_has_no_value_in_a_soup_is_not_lost_in_it() -> None:
+    """`warm` does 10 to every other prompt and 2 to the rest; beside `short` it does the same, but the tens cannot be told."""
+    effect = {prompt: 10.0 if number % 2 else 2.0 for number, prompt in enumerate(PROMPTS)}
+    both = Weights({"short": "0.5", "warm": "0.5"})
+    soups = {"base": Weights({}), "warm": Weights({"warm": "0.5"}), "both": both}
+    table = {
+        (name, prompt): {"warmth": effect[prompt] * (name != "base")}
+        for name in soups
+        for prompt in PROMPTS
+        if not (name == "both" and effect[prompt] == 10.0)
+    }
+    table |= {("both", prompt): {} for prompt in PROMPTS if effect[prompt] == 10.0}
+    found = Effects.of(table, soups, PROMPTS, Resampling(12, draws=400), adapters=ADAPTERS, measures=MEASURES)
+    (kept,) = (each for each in composition(found).kept if each.measure == "warmth")
+    assert _three(kept.share) == _exactly(1.0)

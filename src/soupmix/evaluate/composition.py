@@ -41,7 +41,7 @@ class Kept:
     Attributes:
         soup: name of the arm. dimension: which one. measure: of that dimension.
         effect: of the whole soup. alone: of the soup's adapters of that dimension, with the same weights and no others.
-        share: effect / alone.
+        share: effect / alone, all three over the prompts at which both have a value.
     """
 
     soup: str
@@ -141,12 +141,15 @@ class Effects:
         adapters: name of an adapter -> its dimension.
         measures: name of a measure -> its dimension, "" for damage; in the order of the last axis of `rows`.
         rows: [1 + draws, soups, measures], mean over prompts of the soup minus the base.
+        cells: [prompts, soups, measures] of which these are the means; NaN where there is no value. draws: of the prompts.
     """
 
     soups: Mapping[str, Weights]
     adapters: Mapping[str, str]
     measures: Mapping[str, str]
     rows: Numbers
+    cells: Numbers
+    draws: Resampling
 
     @classmethod
     def of(
@@ -185,7 +188,7 @@ class Effects:
         cells = cells_of(table, tuple(first.values()), prompts, tuple(known))
         cells -= cells[:, [list(first).index(Weights())]]
         rows = draws.means(cells.reshape(len(prompts), -1)).reshape(-1, len(first), len(known))
-        return cls({name: weights for weights, name in first.items()}, dict(adapters), known, rows)
+        return cls({name: weights for weights, name in first.items()}, dict(adapters), known, rows, cells, draws)
 
     def named(self, weights: Weights) -> str | None:
         """The soup with just these weights, if there is one."""
@@ -195,6 +198,19 @@ class Effects:
         """[1 + draws] effect of a soup on a measure."""
         found: Numbers = self.rows[:, list(self.soups).index(soup), list(self.measures).index(measure)]
         return found
+
+    def on_both(self, soup: str, other: str, measure: str) -> tuple[Numbers, Numbers]:
+        """[1 + draws] effects of two soups on a measure, over the prompts at which both have a value.
+
+        Some have none: what is left without its sentences of tone may be nothing.
+        """
+        names = list(self.soups)
+        pair = self.cells[:, [names.index(soup), names.index(other)], list(self.measures).index(measure)]
+        lacks = np.isnan(pair)
+        if (lacks[:, 0] == lacks[:, 1]).all():
+            return self.on(soup, measure), self.on(other, measure)
+        means = self.draws.means(np.where(lacks.any(1, keepdims=True), np.nan, pair))
+        return means[:, 0], means[:, 1]
 
     def of_dimension(self, dimension: str) -> tuple[str, ...]:
         """The measures of a dimension."""
@@ -248,7 +264,7 @@ def _kept(effects: Effects) -> Iterator[Kept]:
             alone = effects.named(part)
             if len(parts) > 1 and alone is not None:
                 for measure in effects.of_dimension(dimension):
-                    whole, single = effects.on(soup, measure), effects.on(alone, measure)
+                    whole, single = effects.on_both(soup, alone, measure)
                     shares = estimate(whole), estimate(single), ratio(whole, single)
                     yield Kept(soup, dimension, measure, *shares)
 
