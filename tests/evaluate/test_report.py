@@ -148,7 +148,8 @@ def test_a_report_is_no_evidence_for_anything_else(written: Path, case: str) -> 
 
 def test_adapters_are_found_by_digest_whatever_they_are_called(tmp_path: Path) -> None:
     together = Arm("calm+long@1", Weights({"calm": 1, "long": 1}))
-    record = evaluated.record(of=[Arm("base", Weights({})), together])
+    alone = [Arm(f"{name}@1", Weights({name: 1})) for name in ("calm", "long")]
+    record = evaluated.record(of=[Arm("base", Weights({})), *alone, together])
     write_report(tmp_path, report(record, evaluated.samples(record), evaluated.measured(record)))
     swapped = manifest(calm=digest("loud"), loud=digest("calm"))
     assert digest_of_evidence(tmp_path / REPORT, swapped, [("loud", "long")])
@@ -159,12 +160,35 @@ def test_adapters_are_found_by_digest_whatever_they_are_called(tmp_path: Path) -
 def test_without_a_total_everything_that_it_lets_through_was_evaluated(tmp_path: Path) -> None:
     """At .5 each they sum to 1; a document without a total would let both have 1."""
     weak = Arm("calm+long@0.5", Weights({"calm": "0.5", "long": "0.5"}))
-    record = evaluated.record(of=[Arm("base", Weights({})), weak])
+    alone = [Arm(f"{name}@1", Weights({name: 1})) for name in ("calm", "long")]
+    record = evaluated.record(of=[Arm("base", Weights({})), *alone, weak])
     write_report(tmp_path, report(record, evaluated.samples(record), evaluated.measured(record)))
     with pytest.raises(EvaluationError, match=r"without a total they may sum to 2: .* --total 1$") as caught:
         digest_of_evidence(tmp_path / REPORT, manifest(), [("calm", "long")])
     assert caught.value.reason == "not-evaluated"
     assert digest_of_evidence(tmp_path / REPORT, manifest(), [("calm", "long")], "1")
+
+
+@pytest.mark.parametrize(
+    ("alone", "says"),
+    [
+        ("0.5", "soups of long whose weights sum to 0.5 at most, and the total is 1"),
+        (None, "no soup of long: evaluate it alone"),
+    ],
+)
+def test_each_of_a_combination_was_evaluated_alone(tmp_path: Path, alone: str | None, says: str) -> None:
+    """Half of both sums to 1, and a total of 1 lets one of them have all of it."""
+    arms = [
+        Arm("base", Weights({})),
+        Arm("calm@1", Weights({"calm": 1})),
+        Arm("both", Weights({"calm": "0.5", "long": "0.5"})),
+    ]
+    arms += [] if alone is None else [Arm("long@0.5", Weights({"long": alone}))]
+    record = evaluated.record(of=arms)
+    write_report(tmp_path, report(record, evaluated.samples(record), evaluated.measured(record)))
+    with pytest.raises(EvaluationError, match=says) as caught:
+        digest_of_evidence(tmp_path / REPORT, manifest(), [("calm", "long")], "1")
+    assert caught.value.reason == "not-evaluated"
 
 
 @pytest.mark.parametrize("by", [{"system": "Be calm."}, {"shots": (("Why?", "Well."),)}, {"way": "mod"}])

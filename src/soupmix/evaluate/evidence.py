@@ -69,8 +69,8 @@ def digest_of_evidence(
 
     Raises:
         EvaluationError: the report is none, or was changed (see `read_report`), is of another base (reason "other-base") or of
-            other adapters ("other-adapters"), or has no soup of just these adapters, or none with weights that sum to so much
-            ("not-evaluated").
+            other adapters ("other-adapters"), or has no soup of just these adapters, or none with weights that sum to so much,
+            or none of one of them alone with as much as the document lets it have ("not-evaluated").
         WeightError: the store has no such adapter.
     """
     found = _read(path)
@@ -126,14 +126,26 @@ def _check_adapter(found: _Evidence, path: Path, entry: ManifestEntry, known: Co
 
 
 def _check_together(found: _Evidence, path: Path, names: Sequence[str], total: str | None) -> None:
-    """That a soup of just these adapters, by the names that the report has for them, was answered."""
+    """That soups of these adapters, by the names that the report has for them, were answered with such weights.
+
+    All of them together with as much as they may sum to, and each alone with as much as it may have: between these a document
+    lets everything through.
+    """
+    asked = len(names) * MILLION if total is None else to_micro(total, "the total")
+    _check_sum(found, path, names, asked, total)
+    for name in names if len(names) > 1 else ():
+        _check_sum(found, path, [name], min(asked, MILLION), total)
+
+
+def _check_sum(found: _Evidence, path: Path, names: Sequence[str], asked: int, total: str | None) -> None:
     sums = found.sums(names)
     if not sums:
+        together = "them together" if len(names) > 1 else "it alone too, as any part of a combination is approved"
         raise EvaluationError(
-            f"{path} has no soup of {' + '.join(names)}: evaluate them together, or approve others",
+            f"{path} has no soup of {' + '.join(names)}: evaluate {together}, or approve others",
             reason="not-evaluated",
         )
-    most, asked = max(sums), len(names) * MILLION if total is None else to_micro(total, "the total")
+    most = max(sums)
     if asked > most:
         said = f"without a total they may sum to {decimal_text(asked)}" if total is None else f"the total is {total}"
         raise EvaluationError(
