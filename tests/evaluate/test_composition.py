@@ -182,3 +182,26 @@ def test_what_has_no_value_in_a_soup_is_not_lost_in_it() -> None:
     found = Effects.of(table, soups, PROMPTS, Resampling(12, draws=400), adapters=ADAPTERS, measures=MEASURES)
     (kept,) = (each for each in composition(found).kept if each.measure == "warmth")
     assert _three(kept.share) == _exactly(1.0)
+
+
+def test_soups_are_compared_over_the_prompts_at_which_all_have_a_value() -> None:
+    """The same, for sums, steps of a weight and what was asked for: each is exact where values can be told."""
+    effect = {prompt: 10.0 if number % 2 else 2.0 for number, prompt in enumerate(PROMPTS)}
+    steps = {"base": 0.0, "warm@0.25": 0.25, "warm@0.5": 0.5, "warm@1": 1.0}
+    soups = {name: Weights({"warm": step} if step else {}) for name, step in steps.items()}
+    soups |= {"short": Weights({"short": "0.5"}), "both": Weights({"short": "0.5", "warm": "0.5"})}
+    strength = {**steps, "short": 0.0, "both": 0.5}
+    untold = {"both", "warm@1"}
+    table = {
+        (name, prompt): {} if name in untold and effect[prompt] == 10.0 else {"warmth": effect[prompt] * strength[name]}
+        for name in soups
+        for prompt in PROMPTS
+    }
+    effects = Effects.of(table, soups, PROMPTS, Resampling(12, draws=400), adapters=ADAPTERS, measures=MEASURES)
+    found = composition(effects)
+    (sums,) = (each for each in found.additive if each.measure == "warmth")
+    assert _three(sums.gaps["both"]) == _exactly(0.0)
+    (rank,) = (each for each in found.monotony if each.measure == "warmth")
+    assert _three(rank.rank) == _exactly(1.0)
+    (asked,) = (each for each in found.reached if each.measure == "warmth")
+    assert _three(asked.error) == _exactly(0.0)

@@ -199,18 +199,17 @@ class Effects:
         found: Numbers = self.rows[:, list(self.soups).index(soup), list(self.measures).index(measure)]
         return found
 
-    def on_both(self, soup: str, other: str, measure: str) -> tuple[Numbers, Numbers]:
-        """[1 + draws] effects of two soups on a measure, over the prompts at which both have a value.
+    def on_all(self, soups: Sequence[str], measure: str) -> list[Numbers]:
+        """[1 + draws] effects of each of these soups on a measure, over the prompts at which all of them have a value.
 
         Some have none: what is left without its sentences of tone may be nothing.
         """
         names = list(self.soups)
-        pair = self.cells[:, [names.index(soup), names.index(other)], list(self.measures).index(measure)]
-        lacks = np.isnan(pair)
-        if (lacks[:, 0] == lacks[:, 1]).all():
-            return self.on(soup, measure), self.on(other, measure)
-        means = self.draws.means(np.where(lacks.any(1, keepdims=True), np.nan, pair))
-        return means[:, 0], means[:, 1]
+        cells = self.cells[:, [names.index(soup) for soup in soups], list(self.measures).index(measure)]
+        lacks = np.isnan(cells)
+        if (lacks == lacks[:, :1]).all():
+            return [self.on(soup, measure) for soup in soups]
+        return list(self.draws.means(np.where(lacks.any(1, keepdims=True), np.nan, cells)).T)
 
     def of_dimension(self, dimension: str) -> tuple[str, ...]:
         """The measures of a dimension."""
@@ -264,7 +263,7 @@ def _kept(effects: Effects) -> Iterator[Kept]:
             alone = effects.named(part)
             if len(parts) > 1 and alone is not None:
                 for measure in effects.of_dimension(dimension):
-                    whole, single = effects.on_both(soup, alone, measure)
+                    whole, single = effects.on_all([soup, alone], measure)
                     shares = estimate(whole), estimate(single), ratio(whole, single)
                     yield Kept(soup, dimension, measure, *shares)
 
@@ -281,12 +280,12 @@ def _cross_talk(effects: Effects) -> Iterator[CrossTalk]:
 def _range(effects: Effects, measure: str) -> Numbers:
     """[1 + draws] what the base and the adapters of a measure's own dimension, one at a time, span on it."""
     dimension = effects.measures[measure]
-    rows = [
-        effects.on(name, measure)
+    own = [
+        name
         for name, weights in effects.soups.items()
         if len(weights) <= 1 and all(effects.adapters[each] == dimension for each in weights)
     ]
-    ordered = sorted(rows, key=lambda row: float(np.nan_to_num(row[0])))
+    ordered = sorted(effects.on_all(own, measure), key=lambda row: float(np.nan_to_num(row[0])))
     return ordered[-1] - ordered[0]
 
 
@@ -298,8 +297,10 @@ def _additive(effects: Effects) -> Iterator[Additive]:
         if len(weights) > 1 and len(known) == len(parts):
             sums[soup] = known
     for measure in effects.measures:
-        found = {soup: effects.on(soup, measure) for soup in sums}
-        gaps = {soup: found[soup] - sum(effects.on(part, measure) for part in parts) for soup, parts in sums.items()}
+        found, gaps = {}, {}
+        for soup, single in sums.items():
+            found[soup], *alone = effects.on_all([soup, *single], measure)
+            gaps[soup] = found[soup] - sum(alone)
         yield Additive(
             measure,
             {soup: estimate(gap) for soup, gap in gaps.items()},
@@ -333,7 +334,7 @@ def _monotony(effects: Effects) -> Iterator[Monotony]:
         if len(line) > 2:
             steps = tuple(micro / MILLION for micro, _ in line)
             for measure in effects.of_dimension(dimension):
-                rows = np.stack([effects.on(name, measure) for _, name in line], axis=1)
+                rows = np.stack(effects.on_all([name for _, name in line], measure), axis=1)
                 yield Monotony(adapter, measure, steps, estimate(spearman(steps, rows)))
 
 
@@ -345,8 +346,8 @@ def _reached(effects: Effects) -> Iterator[Reached]:
             dimension, full = effects.adapters[adapter], effects.alone(adapter, MILLION)
             if len(parts) > 1 and len(parts[dimension]) == 1 and full is not None:
                 for measure in effects.of_dimension(dimension):
-                    asked = effects.on(full, measure) * (micro / MILLION)
-                    errors.setdefault(measure, []).append(np.abs(effects.on(soup, measure) - asked))
+                    reached, whole = effects.on_all([soup, full], measure)
+                    errors.setdefault(measure, []).append(np.abs(reached - whole * (micro / MILLION)))
     for measure, rows in sorted(errors.items()):
         error = ratio(np.stack(rows).mean(0), _range(effects, measure))
         yield Reached(effects.measures[measure], measure, len(rows), error)
