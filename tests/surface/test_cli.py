@@ -106,4 +106,4 @@ def test_a_store_without_a_map_says_how_to_get_one(tmp_path: Path) -> None:
     shutil.copy(shipped_root() / "manifest.json", tmp_path)
     done = _ask(tmp_path, "grade=7")
     assert isinstance(done.exception, EvaluationError)
-    assert f"holds no {SURFACE}; `soupmix evaluate` makes one" in str(done.exception)
+    assert f"holds no {SURFACE}; `soupmix evaluate OUT --surface` makes one" in str(done.exception)

@@ -110,7 +110,7 @@ def _found(state: ServerState, asked: TargetsAsk, caller: Caller) -> Proposal:
     """One search at a time: it keeps a processor busy for seconds."""
     if state.surface is None:
         raise HttpError(
-            "nobody has measured what these adapters do: their store holds no surface.json; `soupmix evaluate` makes one",
+            "nobody has measured these adapters: their store holds no surface.json; `soupmix evaluate OUT --surface` makes one",
             status=404,
             reason="no-surface",
         )

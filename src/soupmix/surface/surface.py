@@ -94,7 +94,7 @@ class Surface:
         document = read_surface(folder)
         if document is None:
             raise EvaluationError(
-                f"nobody has measured what these adapters do: {folder} holds no {SURFACE}; `soupmix evaluate` makes one",
+                f"nobody has measured these adapters: {folder} holds no {SURFACE}; `soupmix evaluate OUT --surface` makes one",
                 reason="no-surface",
             )
         return cls.of(document, adapters)
