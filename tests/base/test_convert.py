@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soupmix.base import KNOWN, Base, KnownBase, cache, resolve
+from soupmix.base import KNOWN, Base, KnownBase, cache, records, resolve
 from soupmix.errors import BaseModelError, OutputError
 from tests.support.process_groups import alive, group, wait_for
 
@@ -131,7 +131,7 @@ def test_a_conversion_that_others_can_have_made_is_made_again(
     finally:
         os.umask(before)
     assert len(conversions) == 1
-    monkeypatch.setattr(cache, "_is_ours", lambda status: False)  # a disk that knows no owners
+    monkeypatch.setattr(records, "_is_ours", lambda status: False)  # a disk that knows no owners
     assert resolve(tiny_gguf, cache=filled).digest == base.digest
     assert len(conversions) == 2
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from soupmix.base import Base, LayerTable, layers, loading, resolve
+from soupmix.base import Base, LayerTable, loading, resolve, table
 from soupmix.errors import AdapterError, BaseModelError
 from soupmix.store import Store
 from tests.support.families import make_family
@@ -172,10 +172,10 @@ def test_a_model_with_far_more_parts_than_tensors_is_not_built(
 
 def test_a_layer_that_lies_nowhere_is_named(tiny_base: Base, tmp_path: Path) -> None:
     base = _edited(tiny_base, tmp_path / "edited", num_hidden_layers=3)
-    table, path = base.layers(), "model.layers.2.mlp.up_proj"
-    assert table[path].lies == "nowhere"
+    made, path = base.layers(), "model.layers.2.mlp.up_proj"
+    assert made[path].lies == "nowhere"
     with pytest.raises(BaseModelError, match=r"no weights for model\.layers\.2\.mlp\.up_proj") as caught:
-        table.parameters(table[path], {})
+        made.parameters(made[path], {})
     assert caught.value.reason == "incomplete"
     folder = save_random_adapter(base, tmp_path / "one", layers=[path])
     with pytest.raises(AdapterError, match=r"hold no weight: complete the base") as refused:
@@ -193,14 +193,14 @@ def test_a_base_that_has_lost_its_config_says_so(tiny_base: Base, tmp_path: Path
 
 def test_a_table_is_made_once_and_anew_when_the_config_changes(tiny_base: Base, tmp_path: Path) -> None:
     base = _edited(tiny_base, tmp_path / "edited", num_hidden_layers=1)
-    table = base.layers()
-    assert base.layers() is table
-    assert "model.layers.1.mlp.up_proj.weight" in table.unused
+    made = base.layers()
+    assert base.layers() is made
+    assert "model.layers.1.mlp.up_proj.weight" in made.unused
     (base.folder / "config.json").write_bytes((tiny_base.folder / "config.json").read_bytes())
     assert "model.layers.1.mlp.up_proj" in base.layers()
     for number in range(20):
-        layers.layer_table(base.folder, f"sha256:{number}")
-    assert len(layers._tables) <= 8
+        table.layer_table(base.folder, f"sha256:{number}", tmp_path)
+    assert len(table._tables) <= 8
 
 
 def test_a_second_tensor_for_one_parameter_is_not_used(tiny_base: Base, tmp_path: Path) -> None:

@@ -10,20 +10,20 @@ import logging
 import math
 import os
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import platformdirs
 
+from soupmix.base.records import read_record, write_record
 from soupmix.base.safetensors import tensors_digest, weight_files
 from soupmix.base.squares import Measured, measured, with_norm
 from soupmix.errors import BaseModelError, OutputError
-from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, strict_json, write_file, writing
+from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file, writing
 from soupmix.locks import locked
 from soupmix.scratch import scratch, sweep
 
@@ -124,7 +124,7 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool, own: bool = False)
     Args:
         own: this process wrote the record just now, on whatever disk.
     """
-    record = _read_record(folder / MARKER, own=own)
+    record = read_record(folder / MARKER, own=own)
     if record is None or record.get("source_sha256") != source_sha256:
         return None
     if not _unchanged(folder, record.get("files"), fresh=fresh):
@@ -132,7 +132,7 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool, own: bool = False)
     digest = tensors_digest(folder) if fresh else record.get("digest")
     renewed = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
     if renewed != record:
-        _write_record(folder / MARKER, renewed)
+        write_record(folder / MARKER, renewed)
     return digest if isinstance(digest, str) else None
 
 
@@ -246,7 +246,7 @@ def weight_squares(folder: Path, digest: str, cache: Path) -> Mapping[str, float
     Raises:
         BaseModelError: the folder does not hold that base any longer ("changed"), or cannot be read.
     """
-    record = _read_record(_squares_path(cache, digest)) or {}
+    record = read_record(_squares_path(cache, digest)) or {}
     found: Any = record.get("squares")
     if record.get("digest") == digest and _are_squares(found, folder):
         return {name: math.nan if value is None else float(value) for name, value in found.items()}
@@ -262,7 +262,7 @@ def weight_squares(folder: Path, digest: str, cache: Path) -> Mapping[str, float
 def _measured(folder: Path, cache: Path) -> Measured:
     made = measured(folder)
     finite = {name: value if math.isfinite(value) else None for name, value in made.squares.items()}
-    _write_record(_squares_path(cache, made.digest), {"digest": made.digest, "squares": finite})
+    write_record(_squares_path(cache, made.digest), {"digest": made.digest, "squares": finite})
     return made
 
 
@@ -285,11 +285,11 @@ def file_sha256(path: Path, cache: Path, *, fresh: bool = False) -> str:
 def _remembered(path: Path, files: Sequence[Path], compute: Callable[[], str], cache: Path, *, fresh: bool) -> str:
     key = hashlib.sha256(str(path).encode()).hexdigest()
     now = {"path": str(path), "files": {file.name: stamp(file) for file in files}}
-    record = None if fresh else _read_record(cache / "digests" / f"{key}.json")
+    record = None if fresh else read_record(cache / "digests" / f"{key}.json")
     if record is not None and {name: record.get(name) for name in now} == now and isinstance(record.get("digest"), str):
         return str(record["digest"])
     digest = compute()
-    _write_record(cache / "digests" / f"{key}.json", now | {"digest": digest})
+    write_record(cache / "digests" / f"{key}.json", now | {"digest": digest})
     return digest
 
 
@@ -300,50 +300,6 @@ def stamp(path: Path) -> list[int]:
     """
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
-
-
-def _read_record(path: Path, *, own: bool = False) -> dict[str, Any] | None:
-    """A JSON object that soupmix wrote, or None if it is missing, damaged, or not `own` and in the hands of others."""
-    try:
-        with _opened(path) as file:
-            if not (own or _is_ours(os.fstat(file.fileno()))):
-                _log.warning(
-                    "%s can be written by others, so it is not believed; set SOUPMIX_CACHE to a folder of your own",
-                    path,
-                )
-                return None
-            value = strict_json(file.read())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read, in this folder itself: a link would lead to what is this user's and says what others wrote."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    folder = os.open(path.parent, flags | os.O_DIRECTORY)
-    try:
-        handle = os.open(path.name, flags, dir_fd=folder)
-    finally:
-        os.close(folder)
-    with os.fdopen(handle, "rb") as file:
-        yield file
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    """Whether it is a file, and nobody but this user, and root, can have written it."""
-    ours = status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return ours and stat.S_ISREG(status.st_mode)
-
-
-def _write_record(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; a cache that cannot be written costs time next time, not this run."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, canonical_json(value))
-    except OSError as error:
-        _log.warning("cannot remember a digest: %s", error)
 
 
 def _unchanged(folder: Path, files: object, *, fresh: bool = False) -> bool:

@@ -26,14 +26,17 @@ class TensorGroup:
     Attributes:
         names: of the tensors, in the order in which transformers takes them.
         targets: names of the parameters.
-        patterns: by which converter's pattern each tensor was found.
-        converter: of transformers; None where the one tensor is the one parameter as it is.
+        patterns: by which converter's pattern each tensor was found; None where the one tensor is the one parameter as it is.
     """
 
     names: tuple[str, ...]
     targets: tuple[str, ...]
     patterns: tuple[str | None, ...]
-    converter: Any
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the one tensor is the one parameter as it is."""
+        return self.patterns[0] is None
 
 
 class Conversion:
@@ -75,10 +78,8 @@ class Conversion:
         return groups, tuple(sorted(set(tensors) - used))
 
     def run(self, group: TensorGroup, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-        """What becomes of the tensors of a group: name of a parameter -> its values."""
-        if group.converter is None:
-            return {group.targets[0]: tensors[group.names[0]]}
-        converter = copy.deepcopy(group.converter)
+        """What becomes of the tensors of a group that is not whole: name of a parameter -> its values."""
+        converter = copy.deepcopy(self._by_pattern[group.patterns[0]])
         for name, pattern in zip(group.names, group.patterns, strict=True):
             converter.add_tensor(group.targets[0], name, pattern, tensors[name])
         made = converter.convert(group.targets[0], model=self._model, config=self._model.config)
@@ -98,11 +99,10 @@ class Conversion:
         self, first: str, members: list[tuple[str, str | None]], tensors: Mapping[str, TensorInfo]
     ) -> TensorGroup:
         names, patterns = zip(*members, strict=True)
-        converter = self._by_pattern.get(patterns[0])
-        group = TensorGroup(names, (first,), patterns, converter)
-        if converter is None or len(converter.target_patterns) == 1:
+        group = TensorGroup(names, (first,), patterns)
+        if group.is_whole or len(self._by_pattern[patterns[0]].target_patterns) == 1:
             return group
         import torch
 
         made = self.run(group, {name: torch.empty(tensors[name].shape, device="meta") for name in names})
-        return TensorGroup(names, tuple(made), patterns, converter)
+        return TensorGroup(names, tuple(made), patterns)

@@ -5,19 +5,14 @@ only where weights lie, and transformers' own conversion of checkpoints says whi
 missing, another name, several tensors that become one or one that becomes several.
 """
 
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from soupmix.base.companions import CONFIG
 from soupmix.base.conversion import Conversion, TensorGroup
-from soupmix.base.loading import empty_model, saying
-from soupmix.base.safetensors import read_tensors
+from soupmix.base.loading import saying
 from soupmix.errors import BaseModelError
-from soupmix.files import sha256_file
 from soupmix.public import public
 
 if TYPE_CHECKING:
@@ -29,7 +24,7 @@ __all__ = [
     "LayerTable",
     "Lies",
     "expert_path",
-    "layer_table",
+    "layers_of",
     "linear_kind",
     "plain_forwards",
     "weight_path",
@@ -37,8 +32,6 @@ __all__ = [
 
 Kind = Literal["linear", "conv1d", "embedding", "matrix", "experts", "vector"]
 Lies = Literal["whole", "slice", "stacked", "converted", "nowhere"]
-
-_KEPT = 8
 
 
 @public
@@ -107,8 +100,8 @@ class LayerTable(Mapping[str, Layer]):
     unused: tuple[str, ...]
     _layers: Mapping[str, Layer]
     _folder: Path
-    _conversion: Conversion
     _groups: Mapping[str, TensorGroup]
+    _conversion: Callable[[], Conversion]
 
     def __getitem__(self, path: str) -> Layer:
         return self._layers[path]
@@ -165,8 +158,11 @@ class LayerTable(Mapping[str, Layer]):
                 f"base model {self._folder} has no weights for {layer.path}, which its config.json asks for",
                 reason="incomplete",
             )
+        group = self._groups[layer.tensors[0]]
+        if group.is_whole:
+            return {group.targets[0]: tensors[group.names[0]]}
         with saying(self._folder):
-            return self._conversion.run(self._groups[layer.tensors[0]], tensors)
+            return self._conversion().run(group, tensors)
 
     def __repr__(self) -> str:
         return f"<LayerTable of {len(self)} layers, {len(self.unused)} tensors unused>"
@@ -182,48 +178,7 @@ def weight_path(module: str) -> str:
     return module.partition("[")[0]
 
 
-_Key = tuple[Path, str, str]
-_tables: dict[_Key, LayerTable] = {}
-_lock = threading.Lock()
-
-
-def layer_table(folder: Path, digest: str) -> LayerTable:
-    """The layers of the model in a folder; made once a process for one digest of tensors and one config.json.
-
-    Raises:
-        BaseModelError: there is no config.json ("no-config"), or as `soupmix.base.loading.empty_model` and `read_tensors`.
-    """
-    with _lock:
-        key = folder, digest, _config_sha256(folder)
-        if key not in _tables:
-            while len(_tables) >= _KEPT:
-                del _tables[next(iter(_tables))]
-            _tables[key] = _made(folder)
-        return _tables[key]
-
-
-def _config_sha256(folder: Path) -> str:
-    try:
-        return sha256_file(folder / CONFIG)
-    except OSError as error:
-        raise BaseModelError(
-            f"{folder / CONFIG} cannot be read ({error.strerror}), and it says what the layers of the model are: put it there",
-            reason="no-config",
-        ) from None
-
-
-def _made(folder: Path) -> LayerTable:
-    model, tensors = empty_model(folder), read_tensors(folder)
-    with saying(folder):
-        conversion = Conversion(model)
-        groups, unused = conversion.groups(tensors)
-        by_parameter = {target: group for group in groups for target in group.targets}
-        layers = {layer.path: layer for layer in _layers(model, by_parameter)}
-    by_tensor = {name: group for group in groups for name in group.names}
-    return LayerTable(unused, MappingProxyType(layers), folder, conversion, by_tensor)
-
-
-def _layers(model: Any, groups: Mapping[str, TensorGroup]) -> Iterator[Layer]:
+def layers_of(model: Any, groups: Mapping[str, TensorGroup]) -> Iterator[Layer]:
     """Every layer of a model without weights.
 
     Args:
@@ -265,7 +220,7 @@ def _layer(
 
 
 def _lies(group: TensorGroup) -> Lies:
-    if group.converter is None:
+    if group.is_whole:
         return "whole"
     several = len(group.targets) > 1
     if len(group.names) == 1:

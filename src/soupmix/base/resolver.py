@@ -14,9 +14,10 @@ from types import MappingProxyType
 
 from soupmix.base.cache import cache_root, converted, dequantised, file_sha256, folder_digest, weight_squares
 from soupmix.base.companions import MOST_TEMPLATE, companions, quantisation
-from soupmix.base.layers import LayerTable, layer_table
+from soupmix.base.layers import LayerTable
 from soupmix.base.quantisation import Quantisation
 from soupmix.base.safetensors import TensorInfo, read_tensors, weight_files
+from soupmix.base.table import layer_table
 from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, sha256_file
 from soupmix.public import public
@@ -133,13 +134,13 @@ class Base:
     def layers(self) -> LayerTable:
         """Module path ("model.layers.0.self_attn.q_proj") -> what that layer is and where its weight lies.
 
-        Made from config.json and the headers of the weight files, once a process. Imports transformers.
+        Made from config.json and the headers of the weight files; what transformers says of them is remembered in the cache.
 
         Raises:
             BaseModelError: config.json is of no causal language model that transformers knows ("cannot-load"), is hostile
                 ("bad-config", "remote-code"), or a weight file is damaged.
         """
-        return layer_table(self.folder, self.digest)
+        return layer_table(self.folder, self.digest, cache_root() if self.cache is None else self.cache)
 
     @property
     def quantisation(self) -> Quantisation | None:
