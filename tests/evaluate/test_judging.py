@@ -67,6 +67,17 @@ def test_the_base_judges_every_answer(
     assert measured.tables[0.0]["base", prompt] == {"words": 3.0}
 
 
+def test_answers_to_the_first_prompts_alone_may_be_judged_and_the_report_says_so(
+    judge: Judging, samples: list[ArmSample], measured: MeasuredSamples, tmp_path: Path
+) -> None:
+    found = judged(judge, measured, samples, tmp_path, first=1)
+    whole = judged(judge, measured, samples, tmp_path)
+    for (arm, prompt), row in found.tables[0.0].items():
+        assert row == (whole.tables[0.0][arm, prompt] if prompt == PROMPTS[0].text else {"words": 3.0})
+    assert [each.why for each in found.left_out] == ["it judged those to the first 1 of 2 prompts"]
+    assert not whole.left_out
+
+
 def test_what_was_judged_is_not_judged_again(
     judge: Judging, samples: list[ArmSample], measured: MeasuredSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

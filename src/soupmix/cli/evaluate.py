@@ -124,6 +124,12 @@ class _Words(click.ParamType[tuple[str, ...]]):
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
 @click.option("--judge/--no-judge", default=True, help="Also measure by what the base says of answers; it takes long.")
+@click.option(
+    "--judge-first",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Judge answers to the first N prompts only.  [default: all]",
+)
 @click.option("--page/--no-page", default=True, help="Also write report.html, with plots.")
 @click.option(
     "--safety", is_flag=True, help="Also audit the safety of all that --policy lets through; --people random points."
@@ -295,7 +301,9 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
         measured = measure_samples(record, samples, jobs=jobs, progress=progress)
         if judging is not None:
             with _kept_so_far(out):
-                measured = judged(judging, measured, samples, out, jobs=jobs, progress=progress)
+                measured = judged(
+                    judging, measured, samples, out, first=options["judge_first"], jobs=jobs, progress=progress
+                )
     found = report(record, samples, measured, held_section(out, record))
     write_report(out, found)
     click.echo(f"{out / REPORT}\n{found['digest']}")

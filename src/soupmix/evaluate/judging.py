@@ -16,7 +16,7 @@ from soupmix.errors import EvaluationError
 from soupmix.evaluate.measures import Measure, shipped_phrases
 from soupmix.evaluate.measures.judge import QUESTION, GivenAnswer, Judge, judge_answers, judges, question_log_p
 from soupmix.evaluate.measures.opening import OPENING, opening_chances
-from soupmix.evaluate.measuring import MeasuredSamples
+from soupmix.evaluate.measuring import MeasuredSamples, NotMeasured
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.record import EvaluationRecord, bounded_json
 from soupmix.evaluate.samples import ArmSample
@@ -79,6 +79,7 @@ def judged(
     samples: Sequence[ArmSample],
     out: Path,
     *,
+    first: int | None = None,
     jobs: int = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> MeasuredSamples:
@@ -86,6 +87,7 @@ def judged(
 
     Args:
         measured: by text. samples: all of them. out: folder of the evaluation.
+        first: how many prompts, of whose answers it says something; None: all.
         jobs: worker processes. progress: called with ("judging", samples done, samples in all).
 
     Raises:
@@ -94,6 +96,8 @@ def judged(
         OutputError: the disk refuses. RecipeError, BaseModelError, AdapterError: see `Engine.load`.
     """
     by = json.dumps([[judge.name, judge.toward, judge.against] for judge in judging.judges()])
+    asked = {each.prompt for each in judging.record.prompts[:first]}
+    samples = [each for each in samples if each.prompt in asked]
     keys = {each.key: _key(each, by) for each in samples}
     with writing(out / JUDGED):
         (out / JUDGED).mkdir(exist_ok=True)
@@ -111,7 +115,16 @@ def judged(
     for each in samples:
         row = tables[each.temperature][each.arm.name, each.prompt]
         tables[each.temperature][each.arm.name, each.prompt] = {**row, **kept[each.prompt][keys[each.key]]}
-    return MeasuredSamples(tables, {**measured.measures, **judging.measures()}, measured.left_out)
+    left_out = [*measured.left_out, *_unjudged(len(asked), len(judging.record.prompts))]
+    return MeasuredSamples(tables, {**measured.measures, **judging.measures()}, tuple(left_out))
+
+
+def _unjudged(asked: int, prompts: int) -> list[NotMeasured]:
+    if asked == prompts:
+        return []
+    return [
+        NotMeasured("what the base says of all answers", f"it judged those to the first {asked} of {prompts} prompts")
+    ]
 
 
 def _answered(
