@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,9 +14,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
 )
 
+from soupmix.files import strict_json
 from soupmix.weights import check_name, to_micro
 
 __all__ = [
@@ -35,8 +37,12 @@ __all__ = [
     "Values",
     "check_digest",
     "check_value",
+    "problem",
+    "read_model",
     "twice",
 ]
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
 
@@ -133,6 +139,27 @@ def twice(items: Iterable[Hashable]) -> Any:
     """The most frequent item if it comes more than once, else None."""
     most = Counter(items).most_common(1)
     return most[0][0] if most and most[0][1] > 1 else None
+
+
+def read_model(kind: type[_Model], raw: bytes) -> _Model:
+    """A model from the bytes of a JSON file that somebody else may have written.
+
+    Raises:
+        ValueError: it is not strict JSON, is nested too deeply, or is no such model; the message is the first `problem`.
+    """
+    try:
+        strict_json(raw)  # pydantic lets duplicate keys pass, the last one winning
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise ValueError(problem(error)) from None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def problem(error: ValidationError) -> str:
+    """The first thing that is wrong, and where: "place: what"."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'top level'}: {first['msg']}"
 
 
 class Edge(BaseModel):

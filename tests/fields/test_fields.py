@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from soupmix.fields import Cell, Hex, Line, ShortLine
+from soupmix.fields import Cell, Edge, Hex, Line, ShortLine, read_model
 
 KINDS = {"line": Line, "short": ShortLine, "cell": Cell}
 
@@ -43,3 +43,32 @@ def test_which_lines_are_taken(text: str, takers: set[str]) -> None:
 def test_a_digest_without_its_algorithm(text: str, taken: bool) -> None:
     assert _takes(Hex, text) is taken
     assert not _takes(Hex, text + "\n")
+
+
+class _Point(Edge):
+    x: int
+    y: tuple[int, ...] = ()
+
+
+def test_a_model_is_read_from_strict_json() -> None:
+    assert read_model(_Point, b'{"x": 1, "y": [2, 3]}') == _Point(x=1, y=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b'{"x": 1', "Expecting"),
+        (b"\xff\xfe{", "codec can't decode"),
+        (b'{"x": 1, "x": 2}', "duplicate key 'x'"),
+        (b'{"x": NaN}', "NaN is not a JSON number"),
+        (b'{"x": ' + b"[" * 200_000, "recursion"),
+        (b"[]", "top level: Input should be an object"),
+        (b'{"x": 1, "y": [2, "three"]}', "y.1: Input should be a valid integer"),
+        (b'{"x": 1, "z": 1}', "z: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_no_model_is_told_by_its_place(raw: bytes, told: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        read_model(_Point, raw)
+    assert not isinstance(caught.value, ValidationError)
+    assert told in str(caught.value)

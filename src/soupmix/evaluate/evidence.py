@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from soupmix.approve.sweep import SweptAdapter, check_swept, read_sweeps
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.report import read_report
+from soupmix.fields import problem
 from soupmix.store.manifest import Manifest, ManifestEntry, find_entry
 from soupmix.weights import MILLION, Weights, decimal_text, to_micro
 
@@ -101,10 +102,8 @@ def _read(path: Path) -> _Evidence:
     try:
         return _Evidence.model_validate(read_report(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise EvaluationError(
-            f"{path} is not a report of `soupmix evaluate`: {problem}", reason="not-a-report"
+            f"{path} is not a report of `soupmix evaluate`: {problem(error)}", reason="not-a-report"
         ) from None
 
 

@@ -6,12 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.soups import Arm
-from soupmix.fields import Digest, Name
+from soupmix.fields import Digest, Name, read_model
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.sealed import read_sealed
 from soupmix.version import __version__
@@ -146,10 +146,14 @@ def _processor() -> str:
 
 def bounded_json(raw: bytes) -> Any:
     """Parse JSON of somebody else; so many lists and objects that they fill the memory are refused. Raises `ValueError`."""
+    _check_containers(raw)
+    return strict_json(raw)
+
+
+def _check_containers(raw: bytes) -> None:
     count = raw.count(b"[") + raw.count(b"{")
     if count > _MOST_CONTAINERS:
         raise ValueError(f"it has {count} lists and objects, and {_MOST_CONTAINERS} are allowed")
-    return strict_json(raw)
 
 
 def held_record(out: Path) -> EvaluationRecord | None:
@@ -164,19 +168,16 @@ def held_record(out: Path) -> EvaluationRecord | None:
         return None
     try:
         raw, _ = read_sealed(path, cap=_CAP, error=EvaluationError)
-        bounded_json(raw)  # pydantic lets duplicate keys pass
-        return EvaluationRecord.model_validate_json(raw)
     except EvaluationError as error:
         if error.reason == "missing":
             raise EvaluationError(
                 f"{out} is no evaluation: it holds no {RECORD}; choose another folder", reason="not-an-evaluation"
             ) from None
         raise
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise EvaluationError(f"{path} is damaged: {problem}; choose another folder", reason="bad-record") from None
-    except (ValueError, RecursionError) as error:
+    try:
+        _check_containers(raw)
+        return read_model(EvaluationRecord, raw)
+    except ValueError as error:
         raise EvaluationError(f"{path} is damaged: {error}; choose another folder", reason="bad-record") from None
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from soupmix.errors import EvaluationError, OutputError
 from soupmix.evaluate.record import ArmFields, EvaluationRecord, arm_fields
 from soupmix.evaluate.soups import Arm
-from soupmix.files import compact_json, digest_parts, strict_json, write_file, writing
+from soupmix.fields import read_model
+from soupmix.files import compact_json, digest_parts, write_file, writing
 from soupmix.locks import lock
 
 __all__ = ["SAMPLES", "ArmSample", "Keys", "SampleFile", "open_samples", "read_samples", "sample_line"]
@@ -240,12 +241,8 @@ def _read(path: Path, handle: int, keys: Keys) -> tuple[dict[str, ArmSample], in
 
 def _parsed(line: bytes, keys: Keys, path: Path, number: int) -> ArmSample:
     try:
-        strict_json(line)
-        read = _Line.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _bad(path, number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:
+        read = read_model(_Line, line)
+    except ValueError as error:
         raise _bad(path, number, str(error)) from None
     arm = keys.arms.get(read.arm.name)
     if not keys.known(read.arm.name, read.prompt, read.temperature) or arm is None or arm_fields(arm) != read.arm:

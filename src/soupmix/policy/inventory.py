@@ -7,11 +7,10 @@ signs the documents signs it too, and a manifest that says otherwise is refused.
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from soupmix.errors import PolicyError
-from soupmix.fields import Digest, Edge, Name
-from soupmix.files import strict_json
+from soupmix.fields import Digest, Edge, Name, read_model
 from soupmix.policy.adapters import AdapterRef
 from soupmix.policy.digest import norms_digest
 
@@ -60,14 +59,8 @@ def check_inventory(data: bytes, source: str, adapters: Iterable[AdapterRef]) ->
         PolicyError: the store is another or says something else ("store-changed"), or this is no inventory ("bad-inventory").
     """
     try:
-        signed = _Inventory.model_validate(strict_json(data)).model_dump(mode="json", by_alias=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise PolicyError(
-            f"{source} is no inventory of a store: {place}: {first['msg']}", reason="bad-inventory"
-        ) from error
-    except (ValueError, RecursionError) as error:
+        signed = read_model(_Inventory, data).model_dump(mode="json")
+    except ValueError as error:
         raise PolicyError(f"{source} is no inventory of a store: {error}", reason="bad-inventory") from error
     if (why := _difference(signed, inventory(adapters))) is not None:
         raise PolicyError(

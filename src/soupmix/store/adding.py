@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from soupmix.base import Base
 from soupmix.base.layers import weight_path
 from soupmix.errors import AdapterError, OutputError
+from soupmix.fields import problem
 from soupmix.findings import Finding
 from soupmix.store.adapter import Factors
 from soupmix.store.blobs import exclusive, load_entry, write_blob
@@ -122,8 +123,7 @@ def _valid(kind: type[Model], fields: Mapping[str, Any]) -> Model:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise AdapterError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", reason="bad-entry") from None
+        raise AdapterError(problem(error), reason="bad-entry") from None
 
 
 def _with_entry(

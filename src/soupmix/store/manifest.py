@@ -6,19 +6,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from soupmix.errors import AdapterError, WeightError
-from soupmix.fields import Cell, Digest, Hex, Name, NumberLine
-from soupmix.files import canonical_json, digest_parts, strict_json, write_file
+from soupmix.fields import Cell, Digest, Hex, Name, NumberLine, read_model
+from soupmix.files import canonical_json, digest_parts, write_file
 from soupmix.public import public
 from soupmix.sealed import read_sealed
 from soupmix.weights import twins
@@ -206,13 +198,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise AdapterError(f"{folder} is no adapter store: it holds no {MANIFEST}", reason="no-manifest") from None
         raise
     try:
-        strict_json(raw)  # pydantic lets duplicate keys pass, the last one winning
-        return Manifest.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise AdapterError(f"{path} is not a manifest: {place}: {first['msg']}", reason="bad-manifest") from None
-    except (ValueError, RecursionError) as error:
+        return read_model(Manifest, raw)
+    except ValueError as error:
         raise AdapterError(f"{path} is not a manifest: {error}", reason="bad-manifest") from None
 
 

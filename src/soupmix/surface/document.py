@@ -4,11 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from soupmix.errors import EvaluationError
-from soupmix.fields import Cell, Digest, Name, NumberLine, ShortLine, twice
-from soupmix.files import canonical_json, strict_json, write_file
+from soupmix.fields import Cell, Digest, Name, NumberLine, ShortLine, read_model, twice
+from soupmix.files import canonical_json, write_file
 from soupmix.sealed import read_sealed
 
 __all__ = [
@@ -177,13 +177,8 @@ def read_surface(folder: Path) -> SurfaceDocument | None:
             return None
         raise
     try:
-        strict_json(raw)  # pydantic lets duplicate keys pass, the last one winning
-        return SurfaceDocument.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise EvaluationError(f"{path} is not a surface: {place}: {first['msg']}", reason="bad-surface") from None
-    except (ValueError, RecursionError) as error:
+        return read_model(SurfaceDocument, raw)
+    except ValueError as error:
         raise EvaluationError(f"{path} is not a surface: {error}", reason="bad-surface") from None
 
 
