@@ -323,6 +323,22 @@ def test_a_refusal_is_said_in_words_and_the_others_are_answered(seen: Visit) -> 
     expect(card.get_by_role("alert")).to_be_empty()
 
 
+def test_an_adapter_that_no_answer_can_have_has_no_slider_and_it_is_said_why(site: Running, seen: Visit) -> None:
+    def without(route: Any) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        why = {"servable": False, "reason": "whole", "why": "adapter 'friendly' changes whole weights"}
+        told["data"] = [each | (why if each["name"] == "friendly" else {}) for each in told["data"]]
+        route.fulfill(response=answer, json=told)
+
+    expect(seen.page.locator("#unserved")).to_be_hidden()
+    seen.page.route("**/v1/adapters", without)
+    seen.page.reload()
+    expect(seen.page.locator("#unserved")).to_have_text("adapter 'friendly' changes whole weights")
+    assert "style" not in seen.page.locator(".sliders").first.inner_text()
+    assert "expertise" in seen.page.locator(".sliders").first.inner_text()
+
+
 def test_an_end_of_the_server_is_said_in_words(
     start: Callable[..., AbstractContextManager[Running]], poles: dict[str, Any], visit: Callable[..., Visit]
 ) -> None:

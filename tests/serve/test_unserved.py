@@ -11,12 +11,11 @@ import pytest
 
 from soupmix.backends import Limits
 from soupmix.backends.local import LocalBackend
-from soupmix.base import Base, resolve
+from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.batch_shop import Shop, chat
-from tests.support.families import make_family
 from tests.support.random_adapter import save_random_adapter
 from tests.support.serving import MODEL, Running
 
@@ -34,9 +33,8 @@ class Mixture:
 
 
 @pytest.fixture(scope="module")
-def mixture(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Mixture:
-    folder = tmp_path_factory.mktemp("mixture")
-    base = resolve(make_family("mixtral", folder / "base"), cache=session_cache)
+def mixture(tmp_path_factory: pytest.TempPathFactory, family_base: Callable[[str], Base]) -> Mixture:
+    folder, base = tmp_path_factory.mktemp("mixture"), family_base("mixtral")
     store = Store(folder / "store", create=True)
     for name, path in LAYERS.items():
         saved = save_random_adapter(base, folder / name, layers=[path])
@@ -50,6 +48,13 @@ def server(start: Callable[..., AbstractContextManager[Running]], mixture: Mixtu
     backend = lambda: LocalBackend.open(mixture.base, mixture.store, dtype="fp32", limits=limits)  # noqa: E731
     with start(backend=backend, store=mixture.store, policies=tuple) as made:
         yield made
+
+
+def test_a_server_says_which_adapters_no_request_can_have(server: Running) -> None:
+    with server.http() as http:
+        told = {each["name"]: each for each in http.get("/v1/adapters").json()["data"]}
+    said = {name: [each[field] for field in ("servable", "reason", "why")] for name, each in told.items()}
+    assert said == {"plain": [True, None, None], "router": [False, "not-linear", SAID]}
 
 
 @pytest.mark.parametrize("stream", [False, True])

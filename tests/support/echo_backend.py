@@ -5,7 +5,8 @@ weights and sharing change nothing of an answer.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 from soupmix.backends import Delta, Limits, Message, Request, State, Token, Vocabulary
@@ -21,6 +22,7 @@ class EchoBackend:
     """Answers each request in a thread of its own, a byte at a time."""
 
     methods = ("delta",)
+    unserved: Mapping[str, RecipeError] = MappingProxyType({})
     vocabulary = Vocabulary(size=256, longest=1)
 
     def __init__(self, limits: Limits = Limits(rows=4, length=256)) -> None:  # noqa: B008  # frozen

@@ -1,6 +1,6 @@
 """The backend of this process: an engine, and a running batch over it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from soupmix.backends.protocol import Limits, Message, Vocabulary
@@ -40,6 +40,11 @@ class LocalBackend(Batcher):
     def methods(self) -> tuple[str, ...]:
         """See `Backend.methods`."""
         return (self.method,)
+
+    @property
+    def unserved(self) -> Mapping[str, RecipeError]:
+        """See `Backend.unserved`."""
+        return {name: each.error(name) for name, each in self.engine.adapters.unserved.items()}
 
     @property
     def vocabulary(self) -> Vocabulary:

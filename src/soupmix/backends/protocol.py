@@ -217,6 +217,10 @@ class Backend(Protocol):
         """How adapters can be merged here; the first is for requests that name none."""
 
     @property
+    def unserved(self) -> Mapping[str, RecipeError]:
+        """Name of an adapter that no request can have -> what `submit` raises for whoever asks for it."""
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the model."""
 

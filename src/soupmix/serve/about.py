@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from soupmix.errors import Overloaded, SoupmixError
+from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.openai.answers import PolicyName
 from soupmix.openai.errors import HttpError
 from soupmix.serve.auth import authenticate, operator, state_of
@@ -19,6 +19,7 @@ from soupmix.serve.reload import reload_policy
 from soupmix.serve.responses import CHANGED, GUARDED, OPEN, OPERATED, PROFILE
 from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
+from soupmix.store.manifest import ManifestEntry
 from soupmix.weights import decimal_text
 
 __all__ = ["router"]
@@ -60,7 +61,10 @@ class ModelsAnswer(BaseModel):
 
 
 class AdapterAnswer(BaseModel):
-    """An adapter, and the least and most that the policy in force grants of it, whoever asks."""
+    """An adapter, and the least and most that the policy in force grants of it, whoever asks.
+
+    Where it is not `servable`, `reason` and `why` are the code and the sentence with which a request for it is refused.
+    """
 
     name: str
     digest: str
@@ -70,6 +74,9 @@ class AdapterAnswer(BaseModel):
     licence: str
     least: str
     most: str
+    servable: bool
+    reason: str | None
+    why: str | None
 
 
 class AdaptersAnswer(BaseModel):
@@ -142,23 +149,11 @@ def model(
 
 @router.get("/v1/adapters", responses=GUARDED)
 def adapters(request: Request, caller: _Caller) -> AdaptersAnswer:
-    """The adapters that may be mixed, with what the policy grants of each at most, whoever asks."""
+    """The adapters of the store, with what the policy grants of each at most, whoever asks, and whether requests can have it."""
     state = state_of(request)
-    bounds = state.policies.held.policy.bounds()
+    bounds, unserved = state.policies.held.policy.bounds(), state.backend.unserved
     return AdaptersAnswer(
-        data=[
-            AdapterAnswer(
-                name=each.name,
-                digest=each.digest,
-                dimension=each.dimension,
-                pole=each.pole,
-                tags=list(each.tags),
-                licence=each.licence,
-                least=decimal_text(bounds.get(each.name, (0, 0))[0]),
-                most=decimal_text(bounds.get(each.name, (0, 0))[1]),
-            )
-            for each in state.adapters
-        ]
+        data=[_adapter(each, bounds.get(each.name, (0, 0)), unserved.get(each.name)) for each in state.adapters]
     )
 
 
@@ -225,6 +220,22 @@ def ready(request: Request) -> Status:
 def metrics(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
     """Prometheus metrics, for an operator's key."""
     return Response(state_of(request).metrics.text(), media_type=_METRICS)
+
+
+def _adapter(entry: ManifestEntry, bounds: tuple[int, int], refusal: RecipeError | None) -> AdapterAnswer:
+    return AdapterAnswer(
+        name=entry.name,
+        digest=entry.digest,
+        dimension=entry.dimension,
+        pole=entry.pole,
+        tags=list(entry.tags),
+        licence=entry.licence,
+        least=decimal_text(bounds[0]),
+        most=decimal_text(bounds[1]),
+        servable=refusal is None,
+        reason=None if refusal is None else refusal.reason,
+        why=None if refusal is None else str(refusal),
+    )
 
 
 def _base(state: ServerState) -> ModelAnswer:

@@ -31,6 +31,8 @@ async function open() {
 
 function draw() {
   at("model").textContent = app.world.model;
+  at("unserved").textContent = app.world.unserved.map((each) => each.why).join(". ");
+  at("unserved").hidden = !app.world.unserved.length;
   showPolicy(app.world.policy);
   columns = [new Base(app), ...startersOf(app.world).map((wish) => new Person(app, wish))];
   at("columns").replaceChildren(...columns.map((each) => each.element));

@@ -6,9 +6,9 @@ export async function readWorld() {
   const [adapters, policy, models, measures] = await Promise.all(
     ["/v1/adapters", "/v1/policy", "/v1/models", "/v1/measures"].map((path) => call(path)),
   );
-  const { data } = adapters;
+  const { true: served = [], false: unserved = [] } = Object.groupBy(adapters.data, (each) => each.servable);
   const model = models.data[0].id;
-  return { adapters: data, axes: axesOf(data), policy, model, measures: measures.data, ranges: new Map() };
+  return { adapters: served, unserved, axes: axesOf(served), policy, model, measures: measures.data, ranges: new Map() };
 }
 
 /** A slider's worth of adapters: two poles of one dimension, or one pole. */
