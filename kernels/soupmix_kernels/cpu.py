@@ -18,6 +18,7 @@ __all__ = [
     "factor_views",
     "factors_of",
     "gather",
+    "is_identity",
     "merge_into",
     "soup_into",
 ]
@@ -78,6 +79,12 @@ def factors_of(A: Tensor, B: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         A, B, c = A[live], B[:, live], c[live]
     inner = whole(B.shape[1], A.dtype, A.device)
     return widen((B * c).to(A.dtype), inner), widen(A.t(), inner).t()
+
+
+def is_identity(matrix: Tensor) -> bool:
+    """Whether a matrix is the identity, bit for bit but for the signs of zeros."""
+    rows, columns = matrix.shape
+    return rows == columns and torch.equal(matrix, torch.eye(rows, dtype=matrix.dtype, device=matrix.device))
 
 
 class CpuRows(NamedTuple):

@@ -77,6 +77,7 @@ class Update:
     Attributes:
         values: the coefficients as a tensor [1, R] fp32.
         factors: B * c and A as the CPU multiplies them, or None where another backend computes.
+        is_left: whether that A is the identity, as of a weight that changed as a whole: then B * c is the product, bit for bit.
 
     Raises:
         TypeError: `coefficients` is no `Coefficients`, or a dtype is another. ValueError: shapes do not fit; several people.
@@ -88,13 +89,16 @@ class Update:
     coefficients: InitVar[Coefficients]
     values: Tensor = field(init=False)
     factors: tuple[Tensor, Tensor] | None = field(init=False)
+    is_left: bool = field(init=False)
 
     def __post_init__(self, coefficients: Coefficients) -> None:
         values = _values(coefficients)
         check_update(self.A, self.B, values)
         here = values.device.type == "cpu" and backend_for(values.device) == "torch"
+        factors = cpu.factors_of(self.A, self.B, values[0]) if here else None
         object.__setattr__(self, "values", values)
-        object.__setattr__(self, "factors", cpu.factors_of(self.A, self.B, values[0]) if here else None)
+        object.__setattr__(self, "factors", factors)
+        object.__setattr__(self, "is_left", factors is not None and cpu.is_identity(factors[1]))
 
     def __repr__(self) -> str:
         """Such as "Update(rank 4, 13 -> 17, on cpu)"."""
@@ -153,7 +157,11 @@ def merge_rows_(W: Tensor, update: Update, first: int = 0) -> Tensor:
     else:
         check_no_gradient("merge_rows_", {"W": W})
         check_merge(W[None], W, update.A, update.B[rows], update.values)
-        W.addmm_(update.factors[0][rows], update.factors[1])
+        left, right = update.factors
+        if update.is_left:
+            W.add_(left[rows] + 0.0)  # a product has no -0
+        else:
+            W.addmm_(left[rows], right)
     return W
 
 

@@ -122,6 +122,25 @@ def test_rows_are_merged_as_the_whole_is(backend: str, dtype: torch.dtype, monke
     assert (update.factors is None) == (backend == "reference")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_change_of_a_whole_weight_is_added_as_a_product_with_the_identity_adds_it(dtype: torch.dtype) -> None:
+    """Bit for bit, of zeros of either sign too, in all rows and in some."""
+    W, B = torch.randn(37, 16).to(dtype), torch.randn(37, 16).to(dtype)
+    W[:2], B[1:3] = -0.0, -0.0
+    A, zeros = torch.eye(16, dtype=dtype), torch.zeros(16, dtype=torch.int32)
+    c = kernels.coefficients(torch.tensor([[0.7]]), torch.zeros(1), torch.ones(1), zeros, torch.full((16,), 0.3))
+    update, expected = kernels.Update(A, B, c), torch.addmm(W, (B * c.values).to(dtype), A)
+    assert update.is_left
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    for first, end in ((0, 37), (1, 20), (36, 37)):
+        made = kernels.merge_rows_(W[first:end].clone(), update, first)
+        assert torch.equal(made.view(bits), expected[first:end].view(bits))
+    assert not kernels.Update(A.flip(0), B, c).is_left
+    assert not kernels.Update(
+        A[:8], B[:, :8], kernels.coefficients(torch.ones(1, 1), torch.zeros(1), torch.ones(1), zeros[:8], torch.ones(8))
+    ).is_left
+
+
 def test_what_is_printed_is_one_line_without_tensors() -> None:
     made = pool()
     c = made.coefficients(torch.rand(3, 2), torch.zeros(2), torch.ones(2))

@@ -40,8 +40,24 @@ _FACTORS = st.builds(
 )
 
 
+def _whole(seed: int, scaling: float, turned: bool) -> Factors:
+    """Of a weight that changed as a whole."""
+    if turned:
+        return replace(_factors(5, seed, scaling), B=torch.eye(5))
+    return replace(_factors(7, seed, scaling), A=torch.eye(7))
+
+
+_ANY = st.one_of(_FACTORS, st.builds(_whole, st.integers(0, 1000), st.floats(0.01, 30), st.booleans()))
+
+
+def test_whole_weights_of_many_rows_are_summed_in_parts() -> None:
+    one, other = (Factors(torch.eye(3), torch.randn(9_000, 3), scaling) for scaling in (0.5, 3.0))
+    expected = 1.5 * float((one.B.double() * other.B.double()).sum())
+    assert inner_product(one, other) == pytest.approx(expected, rel=1e-9)
+
+
 @settings(deadline=None, max_examples=60)
-@given(_FACTORS, _FACTORS)
+@given(_ANY, _ANY)
 def test_an_inner_product_is_that_of_the_dense_deltas(one: Factors, other: Factors) -> None:
     deltas = _dense(one), _dense(other)
     scale = float(deltas[0].norm() * deltas[1].norm())
