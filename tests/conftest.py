@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Base:
     """A resolved picoscopic base model: hidden 32, 2 layers, 4 heads over 2, tied embeddings, fp32."""
     return resolve(save_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-llama"), cache=session_cache)
+
+
+@pytest.fixture(scope="session")
+def family_base(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Callable[[str], Base]:
+    """Name of a family -> a resolved tiny base of it, made when it is first asked for."""
+    from tests.support.families import make_family
+
+    folder = tmp_path_factory.mktemp("families")
+    return cache(lambda name: resolve(make_family(name, folder / name), cache=session_cache))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What models hand to attention over slots: passed on, or refused with a sentence; and a token never sees behind itself."""
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
-from soupmix.base import resolve
+from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.batching.attention import Sight, _attention, _sight, attending
 from soupmix.batching.slots import Layout, Slots, Span
 from soupmix.engine import Engine
 from soupmix.errors import BaseModelError
-from tests.support.families import make_family
 
 TOKENS, SIZE = 5, 8
 
@@ -104,8 +102,8 @@ def test_plain_masks_stay_plain() -> None:
     assert overlaid.reach == 0
 
 
-def test_a_model_without_such_attention_says_so(tmp_path: Path, session_cache: Path) -> None:
-    engine = Engine.load(resolve(make_family("mamba", tmp_path / "mamba"), cache=session_cache), None)
+def test_a_model_without_such_attention_says_so(family_base: Callable[[str], Base]) -> None:
+    engine = Engine.load(family_base("mamba"), None)
     with Batcher(engine) as batcher:
         said = batcher.state()
         assert said.loop == "padded"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,11 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from soupmix.backends import Delta, Limits, Request, Sampling
-from soupmix.base import Base, resolve
+from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
 from soupmix.policy import Policy
 from soupmix.store import Store
-from tests.support.families import make_family
 from tests.support.random_adapter import save_random_adapter
 
 LENGTHS = (3, 11, 26, 40)  # windows of these models are 8 tokens, chunks of a prompt 16
@@ -92,13 +90,12 @@ class Tried:
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Callable[[str], Tried]:
+def tried(tmp_path_factory: pytest.TempPathFactory, family_base: Callable[[str], Base]) -> Callable[[str], Tried]:
     held: dict[str, Tried] = {}
 
     def make(name: str) -> Tried:
         if name not in held:
-            folder = tmp_path_factory.mktemp("family")
-            base = resolve(make_family(name, folder / name), cache=session_cache)
+            folder, base = tmp_path_factory.mktemp("family"), family_base(name)
             store = Store(folder / "store", create=True)
             for number, adapter in enumerate(() if name in BARE else SOUP):
                 save_random_adapter(base, folder / adapter, seed=number)

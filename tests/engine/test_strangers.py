@@ -28,6 +28,13 @@ def reversed_tokens(mlp: Forward, x: Tensor) -> Tensor:
     return mlp(x.reshape(-1, x.shape[-1]).flip(0)).flip(0).view_as(x)
 
 
+def first_choices_first(mlp: Forward, x: Tensor) -> Tensor:
+    """As an expert sees them whom every token is sent to, by some routers as the first choice, by some as the second."""
+    flat = x.reshape(-1, x.shape[-1])
+    order = (flat[:, 0] > 0).int().argsort(stable=True, descending=True)
+    return torch.empty_like(flat).index_copy_(0, order, mlp(flat[order])).view_as(x)
+
+
 def some_tokens(mlp: Forward, x: Tensor) -> Tensor:
     """As one expert sees them: those that are routed to it."""
     y, chosen = torch.zeros_like(x), x[..., 0] > 0
@@ -41,7 +48,12 @@ def other_tokens_first(mlp: Forward, x: Tensor) -> Tensor:
     return mlp(x.transpose(0, 1)).transpose(0, 1)
 
 
-ROUTES = [(reversed_tokens, "padded"), (some_tokens, "padded"), (other_tokens_first, "running")]  # over slots one row
+ROUTES = [
+    (reversed_tokens, "padded"),
+    (first_choices_first, "padded"),
+    (some_tokens, "padded"),
+    (other_tokens_first, "running"),  # over slots one row
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Rows of models whose states padding would change, or whose code reads weights itself, are what they are alone."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,15 @@ from tests.support.random_adapter import save_random_adapter
 PROMPTS = ["why?", "tell me of tides", "is it so", "hi", "and then what happened to the sea?"]
 
 
-@pytest.fixture(scope="module")
-def base_of(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Callable[[str], Base]:
-    folder = tmp_path_factory.mktemp("families")
-    return cache(lambda name: resolve(make_family(name, folder / name), cache=session_cache))
-
-
 def nobody(count: int) -> list[Grant]:
     return [Policy.open(()).clamp({})] * count
 
 
 @pytest.mark.parametrize(("name", "together"), [("mamba", "equal"), ("lfm2", "padded"), ("falcon-h1", "padded")])
 def test_rows_that_end_at_other_times_are_what_they_are_alone(
-    base_of: Callable[[str], Base], name: str, together: str
+    family_base: Callable[[str], Base], name: str, together: str
 ) -> None:
-    engine = Engine.load(base_of(name), None)
+    engine = Engine.load(family_base(name), None)
     assert engine.together == together
     hot = {"temperature": 1.0, "top_k": 0}
     ends = engine.ends | {token for token in range(1024) if token % 5 == 0}  # so that answers end, one by one
@@ -72,9 +65,9 @@ def _refused_by_name(engine: Engine, store: Store) -> RecipeError:
 
 
 def test_a_layer_whose_weight_is_read_stays_and_its_adapter_is_refused_by_name(
-    base_of: Callable[[str], Base], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    family_base: Callable[[str], Base], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    base = base_of("mamba")
+    base = family_base("mamba")
     read = read_directly(Engine.load(base, None, fused=False).model)
     path = "backbone.layers.0.mixer.dt_proj"
     assert path in read
@@ -177,14 +170,14 @@ def test_a_config_that_says_nothing_of_tokens_is_none_to_be_asked(tiny_base: Bas
 
 
 def test_a_model_that_differs_from_itself_at_once_is_held_to_transformers_generate(
-    base_of: Callable[[str], Base],
+    family_base: Callable[[str], Base],
 ) -> None:
-    engine = Engine.load(base_of("doge"), None)
+    engine = Engine.load(family_base("doge"), None)
     assert engine.noise > 0.1, "how far apart right ways may be is measured as of any other model"
 
 
-def test_a_router_is_no_linear_layer_and_stays_as_it_is(base_of: Callable[[str], Base], tmp_path: Path) -> None:
-    base = base_of("llama4-text")
+def test_a_router_is_no_linear_layer_and_stays_as_it_is(family_base: Callable[[str], Base], tmp_path: Path) -> None:
+    base = family_base("llama4-text")
     with Batcher(Engine.load(base, None)) as batcher:
         assert batcher.loop.name == "running"
     path = "model.layers.1.feed_forward.router"
@@ -194,9 +187,9 @@ def test_a_router_is_no_linear_layer_and_stays_as_it_is(base_of: Callable[[str],
 
 
 def test_an_adapter_of_a_router_that_is_no_linear_layer_stops_nobody_else(
-    base_of: Callable[[str], Base], tmp_path: Path
+    family_base: Callable[[str], Base], tmp_path: Path
 ) -> None:
-    base, path = base_of("mixtral"), "model.layers.0.mlp.gate"
+    base, path = family_base("mixtral"), "model.layers.0.mlp.gate"
     store = _beside_a_plain_one(base, tmp_path, path, "model.layers.0.self_attn.q_proj")
     refused = _refused_by_name(Engine.load(base, store), store)
     assert (refused.reason, f"'{path}', which is a MixtralTopKRouter" in str(refused)) == ("not-linear", True)

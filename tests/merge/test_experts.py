@@ -1,6 +1,5 @@
 """Adapters of all experts of a layer at once, whose weights are of three dimensions, held to what PEFT merges."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -8,20 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from soupmix.base import resolve
+from soupmix.base import Base
 from soupmix.base.layers import weight_path
 from soupmix.base.pieces import pieces_of
 from soupmix.engine import Engine
-from soupmix.errors import AdapterError, RecipeError
-from soupmix.findings import Finding
+from soupmix.errors import RecipeError
 from soupmix.merge import merge
 from soupmix.policy import Policy
 from soupmix.store import Store
-from tests.support.experts import Case, model_of, save_by_peft
-from tests.support.families import make_family
+from tests.support.experts import CONFIGS, Case, model_of, save_by_peft
 
 NAMES = ["mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3-moe", "olmoe", "deepseek-v3-hub"))]
 WHOLE = ["gpt-oss", pytest.param("llama4-text", marks=pytest.mark.slow)]  # [experts, inputs, outputs] on disk
@@ -34,32 +30,17 @@ pytestmark = [
 ]
 
 
-EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
-CONFIGS: dict[str, dict[str, Any]] = {
-    "linear": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "o_proj"]},
-    "experts": {"r": 3, "lora_alpha": 5, "target_modules": ["k_proj"], "target_parameters": EXPERTS},
-    "down": {"r": 2, "lora_alpha": 8, "use_rslora": True, "target_modules": [], "target_parameters": EXPERTS[1:]},
-}
-
-
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+def case(tmp_path_factory: pytest.TempPathFactory, family_base: Callable[[str], Base]) -> Callable[[str], Case]:
     @cache
     def make(name: str) -> Case:
-        folder = tmp_path_factory.mktemp(name)
-        base = resolve(make_family(name, folder / "base"), cache=folder / "cache")
-        store = Store(folder / "store", create=True)
         configs = dict(CONFIGS)
         if name not in ("gpt-oss", "llama4-text", "deepseek-v3-hub"):
             configs["all"] = {"r": 4, "lora_alpha": 4, "target_modules": "all-linear"}
         if name == "deepseek-v3-hub":
             configs["linear"] = configs["linear"] | {"target_modules": ["q_a_proj", "o_proj"]}
             configs["experts"] = configs["experts"] | {"target_modules": ["kv_b_proj"]}
-        notes: dict[str, list[Finding]] = {each: [] for each in configs}
-        for seed, (each, config) in enumerate(configs.items()):
-            save_by_peft(base, folder / each, seed, **config)
-            store.add(folder / each, name=each, dimension=each, pole=each, base=base, tell=notes[each].append)
-        return Case(base, {each: folder / each for each in configs}, store, notes)
+        return Case.made(family_base(name), tmp_path_factory.mktemp(name), configs, save_by_peft)
 
     return make
 
@@ -106,10 +87,8 @@ def test_norms_and_inner_products_are_those_of_peft(case: Callable[[str], Case],
     assert made.store.gram_of(path)[index("experts"), index("down")] == pytest.approx(exact, rel=1e-5, abs=1e-6)
 
 
-def test_it_is_told_and_refused_by_name_where_it_cannot_be(case: Callable[[str], Case], tmp_path: Path) -> None:
+def test_it_is_refused_by_name_where_it_cannot_be(case: Callable[[str], Case], tmp_path: Path) -> None:
     made = case("mixtral")
-    assert [note.kind for note in made.notes["linear"]] == []
-    assert [note.kind for note in made.notes["experts"]] == ["experts"]
     with pytest.raises(RecipeError, match=r"experts\.down_proj\[0\] and \d+ more.*--as model") as refused:
         _granted(made.store, {"experts": 1}).save_adapter(tmp_path / "out")
     assert refused.value.reason == "experts"
@@ -129,55 +108,6 @@ def test_a_row_without_it_is_served_and_one_with_it_refused(case: Callable[[str]
         exact = model(IDS).logits
     rows = engine.logits(IDS, [clamp({"linear": 0.5, "experts": 0})])
     torch.testing.assert_close(rows, exact, rtol=1e-4, atol=1e-4)
-
-
-def test_what_a_store_holds_can_be_added_again(case: Callable[[str], Case], tmp_path: Path) -> None:
-    made, again = case("mixtral"), Store(tmp_path / "again", create=True)
-    for each in made.folders:
-        told = list[Finding]()
-        again.add(made.store.path(each), name=each, dimension=each, pole=each, base=made.base, tell=told.append)
-        assert told == []
-    assert again.manifest.gram == made.store.manifest.gram
-    assert [entry.digest for entry in again] == [entry.digest for entry in made.store]
-
-
-def _changed(source: Path, folder: Path, factors: Mapping[str, Tensor | None], **config: Any) -> Path:
-    folder.mkdir()
-    said = json.loads((source / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(said | config))
-    held: dict[str, Any] = load_file(source / "adapter_model.safetensors") | factors
-    save_file({key: each for key, each in held.items() if each is not None}, folder / "adapter_model.safetensors")
-    return folder
-
-
-_INNER = "base_model.model.model.layers.0.mlp.experts.base_layer.lora_"
-_OUTER = "base_model.model.model.layers.0.mlp.experts.lora_"
-
-
-@pytest.mark.parametrize(
-    ("factors", "config", "reason"),
-    [
-        ({}, {"target_parameters": ["experts.down_proj"]}, "experts"),
-        ({}, {"target_parameters": ["gate.weight"]}, "experts"),
-        ({f"{_INNER}A.weight": None, f"{_INNER}B.weight": None}, {}, "experts"),
-        ({}, {"r": 6}, "wrong-base"),
-        ({}, {"rank_pattern": {"down_proj": 6}}, "wrong-base"),
-        ({f"{_OUTER}A.weight": torch.ones(15, 160)}, {}, "wrong-base"),
-        ({f"{_OUTER}B.weight": torch.ones(64, 0)}, {}, "wrong-base"),
-        ({f"{_OUTER}A.weight": None}, {}, "missing-factor"),
-        ({f"{_OUTER}A.weight": torch.full((12, 160), torch.nan)}, {}, "not-finite"),
-        ({}, {"target_parameters": None}, "experts"),
-        ({}, {"target_parameters": [1]}, "bad-config"),
-    ],
-)
-def test_what_does_not_fit_is_refused(
-    case: Callable[[str], Case], factors: Any, config: Any, reason: str, tmp_path: Path
-) -> None:
-    made = case("mixtral")
-    folder = _changed(made.folders["experts"], tmp_path / "changed", factors, **config)
-    with pytest.raises(AdapterError) as refused:
-        Store(tmp_path / "store", create=True).add(folder, dimension="a", pole="a", base=made.base)
-    assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize("name", [*NAMES, *WHOLE])

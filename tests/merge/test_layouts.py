@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from soupmix.base import Base, resolve
+from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.errors import AdapterError, BaseModelError
 from soupmix.merge import Stack, merge
@@ -23,7 +23,6 @@ from soupmix.merge.model import write_model
 from soupmix.merge.sink import Sink
 from soupmix.policy import Policy
 from soupmix.store import Store
-from tests.support.families import make_family
 
 IDS = torch.tensor([[5, 9, 300, 7, 41, 600, 2, 77]])
 
@@ -66,11 +65,11 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+def case(tmp_path_factory: pytest.TempPathFactory, family_base: Callable[[str], Base]) -> Callable[[str], Case]:
     @cache
     def make(name: str) -> Case:
         folder = tmp_path_factory.mktemp(name)
-        base = resolve(make_family(name, folder / "base"), cache=folder / "cache")
+        base = family_base(name)
         _save_adapter(base, folder / "adapter", TARGETS[name])
         config = json.loads((folder / "adapter/adapter_config.json").read_bytes())
         config["fan_in_fan_out"] = SAYS.get(name, config["fan_in_fan_out"])
@@ -143,8 +142,8 @@ def test_a_row_is_what_peft_computes(case: Callable[[str], Case], name: str, fus
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
-def test_a_head_that_is_the_embeddings_too_is_not_adapted(tmp_path: Path) -> None:
-    base = resolve(make_family("llama3.2-tied", tmp_path / "base"), cache=tmp_path / "cache")
+def test_a_head_that_is_the_embeddings_too_is_not_adapted(family_base: Callable[[str], Base], tmp_path: Path) -> None:
+    base = family_base("llama3.2-tied")
     _save_adapter(base, tmp_path / "adapter", ("q_proj", "lm_head"))
     store = Store(tmp_path / "store", create=True)
     with pytest.raises(
@@ -154,9 +153,9 @@ def test_a_head_that_is_the_embeddings_too_is_not_adapted(tmp_path: Path) -> Non
     assert caught.value.reason == "embedding"
 
 
-def test_factors_of_one_expert_are_refused(tmp_path: Path) -> None:
+def test_factors_of_one_expert_are_refused(family_base: Callable[[str], Base], tmp_path: Path) -> None:
     """As they were trained when every expert was a linear layer of its own."""
-    base = resolve(make_family("mixtral", tmp_path / "base"), cache=tmp_path / "cache")
+    base = family_base("mixtral")
     path = "model.layers.0.block_sparse_moe.experts.1.w1"
     assert f"{path}.weight" in base.tensors()
     _save_adapter(base, tmp_path / "adapter", ("q_proj",))
@@ -173,8 +172,10 @@ def test_factors_of_one_expert_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
-def test_nothing_is_folded_into_all_experts_at_once(name: str, tmp_path: Path) -> None:
-    base = resolve(make_family(name, tmp_path / "base"), cache=tmp_path / "cache")
+def test_nothing_is_folded_into_all_experts_at_once(
+    family_base: Callable[[str], Base], name: str, tmp_path: Path
+) -> None:
+    base = family_base(name)
     path = "model.layers.0.mlp.experts.gate_up_proj"
     outputs, inputs = base.layers()[path].shape
     one = torch.ones(1, dtype=torch.float64)

@@ -4,7 +4,6 @@ PEFT's merge_and_unload in float64 is the oracle of what they are at weight 1, a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from transformers import AutoModelForCausalLM
 from soupmix.base import Base, resolve
 from soupmix.engine import Engine
 from soupmix.errors import AdapterError, RecipeError
-from soupmix.findings import Finding
 from soupmix.merge import Soup, merge, verify
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.families import make_family
+from tests.support.peft_case import PeftCase
 
 IDS = torch.tensor([[5, 9, 300, 7, 41, 600, 2, 77]])
 ROWS = [5, 9, 600]
@@ -62,13 +61,7 @@ pytestmark = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    base: Base
-    folders: Mapping[str, Path]
-    store: Store
-    notes: Mapping[str, list[Finding]]
-
+class Case(PeftCase):
     @cache  # noqa: B019
     def merged(self, kind: str) -> Mapping[str, Tensor]:
         """The parameters that PEFT merges, in float64; unmerged it computes the same."""
@@ -105,19 +98,8 @@ def _save(base: Base, folder: Path, seed: int, **config: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
-    @cache
-    def make(family: str) -> Case:
-        folder = tmp_path_factory.mktemp(family)
-        base = resolve(make_family(family, folder / "base"), cache=folder / "cache")
-        store = Store(folder / "store", create=True)
-        notes: dict[str, list[Finding]] = {kind: [] for kind in KINDS[family]}
-        for seed, (kind, config) in enumerate(KINDS[family].items()):
-            _save(base, folder / kind, seed, **config)
-            store.add(folder / kind, name=kind, dimension=kind, pole=kind, base=base, tell=notes[kind].append)
-        return Case(base, {kind: folder / kind for kind in KINDS[family]}, store, notes)
-
-    return make
+def case(tmp_path_factory: pytest.TempPathFactory, family_base: Callable[[str], Base]) -> Callable[[str], Case]:
+    return cache(lambda family: Case.made(family_base(family), tmp_path_factory.mktemp(family), KINDS[family], _save))
 
 
 def _soup(made: Case, weights: Mapping[str, float]) -> Soup:
@@ -185,11 +167,8 @@ def test_a_rule_on_the_norm_holds_for_what_is_written(case: Callable[[str], Case
 @pytest.mark.parametrize(("dtype", "shard"), [(torch.float16, None), (torch.bfloat16, 100_000)])
 def test_half_precision_rounds_once_and_shards_are_found(tmp_path: Path, dtype: torch.dtype, shard: int | None) -> None:
     base = resolve(make_family("llama3", tmp_path / "base", dtype=dtype, shard=shard), cache=tmp_path / "cache")
-    store, folder = Store(tmp_path / "store", create=True), tmp_path / "adapter"
     more = {"modules_to_save": ["lm_head"], "trainable_token_indices": ROWS, "use_dora": True}
-    _save(base, folder, 0, target_modules=["q_proj", "down_proj"], **more)
-    store.add(folder, name="a", dimension="a", pole="a", base=base)
-    made = Case(base, {"a": folder}, store, {})
+    made = Case.made(base, tmp_path, {"a": {"target_modules": ["q_proj", "down_proj"], **more}}, _save)
     _soup(made, {"a": 1}).save_model(tmp_path / "out", base=base)
     ours = dict(_model(tmp_path / "out", dtype).named_parameters())
     for path, tensor in made.merged("a").items():
@@ -205,15 +184,14 @@ def test_a_second_copy_of_a_tied_weight_on_disk_is_no_second_weight(tmp_path: Pa
     tensors = load_file(folder / "model.safetensors")
     copy = tensors["model.embed_tokens.weight"] + apart
     save_file(tensors | {"lm_head.weight": copy}, folder / "model.safetensors", metadata={"format": "pt"})
-    base, store = resolve(folder, cache=tmp_path / "cache"), Store(tmp_path / "store", create=True)
-    _save(base, tmp_path / "a", 0, target_modules=["q_proj"], trainable_token_indices=ROWS)
+    base = resolve(folder, cache=tmp_path / "cache")
+    one = {"a": {"target_modules": ["q_proj"], "trainable_token_indices": ROWS}}
     if apart:
         with pytest.raises(AdapterError, match=r"lm_head.*other values") as refused:
-            store.add(tmp_path / "a", name="a", dimension="a", pole="a", base=base)
+            Case.made(base, tmp_path, one, _save)
         assert refused.value.reason == "embedding"
         return
-    store.add(tmp_path / "a", name="a", dimension="a", pole="a", base=base)
-    made = Case(base, {"a": tmp_path / "a"}, store, {})
+    made = Case.made(base, tmp_path, one, _save)
     _soup(made, {"a": 1}).save_model(tmp_path / "out", base=base)
     tuned = _model(tmp_path / "out")
     assert tuned.lm_head.weight is tuned.model.embed_tokens.weight

@@ -112,6 +112,13 @@ def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted() -> N
     )
 
 
+def test_a_mistake_of_the_document_as_a_whole_names_no_place_in_it() -> None:
+    text = f"{HEAD}rules: [{{id: x, rule: deny, tag: a}}, {{id: x, rule: deny, tag: b}}]"
+    with pytest.raises(PolicyError) as caught:
+        parse_document(text, "acme.yaml")
+    assert str(caught.value) == "acme.yaml: two rules have the id 'x'"
+
+
 @pytest.mark.parametrize(
     ("text", "micro"), [("0.3", 300_000), ("0.30", 300_000), ("1", 10**6), ("0.000001", 1), ("'0.1'", 100_000)]
 )

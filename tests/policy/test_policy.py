@@ -100,8 +100,9 @@ def test_bounds_are_the_box_that_holds_in_every_scope(load: Load) -> None:
 def test_a_budget_that_makes_no_sense(budget: object) -> None:
     shelf = Shelf(SHELF)
     shelf.total_budget = budget
-    with pytest.raises(PolicyError, match="total_budget"):
+    with pytest.raises(PolicyError, match="total_budget") as caught:
         Policy.open(shelf)
+    assert caught.value.reason == "bad-adapter"
 
 
 def test_adapters_that_make_no_sense() -> None:

@@ -8,14 +8,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from soupmix.errors import PolicyError
 from soupmix.projection import active_set, dual
 from soupmix.projection.certificate import certified
-from soupmix.projection.constraints import sides_of
+from soupmix.projection.constraints import Constraint, sides_of
 from soupmix.projection.dual import active_in_floats
-from soupmix.projection.quadratic import Quadratic, inverse_of, solve
+from soupmix.projection.faces import Face
+from soupmix.projection.nearest import nearest
+from soupmix.projection.norm import Ellipsoid
+from soupmix.projection.quadratic import Quadratic, form, inverse_of, solve
+from soupmix.projection.region import Region, Space
 from soupmix.projection.rounding import round_inside
 from soupmix.projection.solution import Exact, Solution
-from tests.support.brute_force import CROSSING, LAMINAR, Half, nearest_neighbour, problems, projection, rows_of
+from tests.support.brute_force import CROSSING, LAMINAR, Half, nearest_neighbour, problems, projection, rows_of, rule
 
 small = st.integers(-4, 4)
 
@@ -97,6 +102,67 @@ def test_a_metric_that_is_singular_in_floats_is_not_so_in_rationals() -> None:
     assert certified([9, 3], rows, found, metric)
 
 
+def test_a_ball_holds_the_points_whose_norm_is_within_it_in_parts_of_a_millionth_too() -> None:
+    ball = Ellipsoid(((2, 1), (1, 3)), 47)
+    for scale in (1, 2, 3):
+        for a, b in itertools.product(range(-8 * scale, 8 * scale + 1, 2), repeat=2):
+            norm = Fraction(2 * a * a + 2 * a * b + 3 * b * b, scale * scale)
+            assert ball.holds((a, b), scale) == (norm <= 47)
+
+
+def test_one_rule_that_holds_several_weights_back_says_all_of_them() -> None:
+    """And how hard it pulls is how hard it pulls where it pulls hardest."""
+    said, other = [((1, 0, 0), 5), ((0, 1, 0), 5)], ((0, 0, 1), 5)
+    linear = [Constraint(coefs, bound, rule(0), "at most 5") for coefs, bound in said]
+    region = Region.compile([*linear, Constraint(*other, rule(1), "at most 5")], Space(("a", "b", "c")))
+    for asked in ([9, 7, 6], [7, 9, 6]):
+        pulls = region.project(asked).pulls
+        alone = [region.project([value if k == each else 0 for k, value in enumerate(asked)]) for each in range(3)]
+        most = [each.pulls[0].multiplier for each in alone]
+        found = [(sorted(pull.coordinates), pull.multiplier) for pull in pulls]
+        assert found == [([0, 1], max(most[:2])), ([2], most[2])]
+
+
+@pytest.mark.parametrize("bounds", range(2, 6))
+def test_of_a_rule_in_a_conflict_three_bounds_are_told(bounds: int) -> None:
+    zeros = [Constraint(tuple(int(k == n) for k in range(5)), 0, rule(0), "is 0") for n in range(bounds)]
+    some = Constraint(tuple(-int(k < bounds) for k in range(5)), -1, rule(1), "some")
+    with pytest.raises(PolicyError) as caught:
+        Region.compile([*zeros, some], Space(tuple("abcde")))
+    told = ", ".join([f"{name} is 0" for name in "abcde"[: min(bounds, 3)]] + ["..."] * (bounds > 3))
+    assert f"together: r0: {told}; r1: some;" in str(caught.value)
+
+
+def test_the_nearest_face_in_a_metric_is_the_one_found_by_looking_at_all() -> None:
+    """Far by plain distance may be near in the metric, which counts some ways little."""
+    draw, decided = random.Random(5), 0
+    for _ in range(60):
+        a, b, c = (draw.randrange(-3, 4) for _ in range(3))
+        shears = [
+            [1, 0, 0],
+            [a, 1, 0],
+            [b, c, 1],
+        ]  # of determinant 1, so that what counts much stands beside what counts little
+        metric = tuple(tuple(sum(x * y for x, y in zip(one, other, strict=True)) for other in shears) for one in shears)
+        faces = []
+        for _ in range(3):
+            halves: list[Half] = [((1, 1, 0), draw.randrange(9)), ((0, 1, 1), draw.randrange(9))]
+            halves += [(tuple(-int(k == n) for k in range(3)), 0) for n in range(3)]
+            faces.append(Face(rows_of(halves), None, None))
+        asked = [draw.randrange(12) for _ in range(3)]
+        found, face = nearest(faces, asked, metric)
+        every = [each.project(asked, metric) for each in faces]
+        lengths = [
+            form(metric, [a - b for a, b in zip(asked, each.weights, strict=True)])
+            for each in every
+            if each is not None
+        ]
+        assert form(metric, [a - b for a, b in zip(asked, found.weights, strict=True)]) == min(lengths)
+        assert face.holds(found.scaled, found.scale)
+        decided += lengths.count(min(lengths)) == 1 and lengths[0] != min(lengths)
+    assert decided > 10
+
+
 thirds = st.integers(-30, 30).map(lambda n: Fraction(n, 3))
 halfs = st.integers(-20, 20).map(lambda n: Fraction(2 * n + 1, 2))
 
@@ -137,3 +203,17 @@ def test_every_tie_and_every_tight_sum_is_rounded_as_by_trying_all() -> None:
             later += any(up > weight for up, weight in list(zip(found, point, strict=True))[1:])
     assert answers > 500
     assert later > 300
+
+
+@pytest.mark.parametrize("rest", [Fraction(1, 3), Fraction(1, 2), Fraction(2, 3)])
+def test_two_tight_sums_of_weights_with_one_fraction_are_rounded_as_by_trying_all(rest: Fraction) -> None:
+    groups = [group for size in (2, 3, 4) for group in itertools.combinations(range(4), size)]
+    point = [number + rest for number in range(4)]
+    for pair in itertools.permutations(groups, 2):
+        halves: list[Half] = []
+        for group in pair:
+            total = sum((point[k] for k in group), Fraction(0))
+            halves += [(tuple(int(k in group) for k in range(4)), total.__ceil__())]
+            halves += [(tuple(-int(k in group) for k in range(4)), -total.__floor__())]
+        rows = rows_of(halves)
+        assert round_inside(Solution.of(point, {}), rows) == nearest_neighbour(point, rows)

@@ -11,7 +11,6 @@ from soupmix.base import Base, resolve
 from soupmix.errors import AdapterError
 from soupmix.findings import Finding
 from soupmix.store import Store
-from tests.support.families import make_family
 from tests.support.quantised import HIDDEN, quantised_folder
 
 Handmade = Callable[..., Path]
@@ -45,8 +44,10 @@ def test_the_norm_of_a_quantised_base_is_not_measured(handmade: Handmade, tmp_pa
     assert notes[0].kind == "quantised"
 
 
-def test_one_of_several_experts_in_one_weight_is_refused(handmade: Handmade, tmp_path: Path) -> None:
-    base = resolve(make_family("mixtral", tmp_path / "base"), cache=tmp_path / "cache")
+def test_one_of_several_experts_in_one_weight_is_refused(
+    handmade: Handmade, family_base: Callable[[str], Base], tmp_path: Path
+) -> None:
+    base = family_base("mixtral")
     folder = handmade(_factors("model.layers.0.block_sparse_moe.experts.1.w1", 64, 160))
     with pytest.raises(AdapterError, match="with the other experts") as caught:
         _added(tmp_path / "store", folder, base)

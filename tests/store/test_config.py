@@ -311,6 +311,15 @@ def test_a_pattern_that_would_never_end_is_refused_before_it_is_tried(pattern: s
     assert time.process_time() - started < 1
 
 
+def test_patterns_are_matched_up_to_the_last_name_that_a_second_is_thought_to_be_enough_for() -> None:
+    """One loop over a name of 101 characters is thought to take 5,100 steps, and a hundred million are allowed."""
+    most, table = 10**8 // 5100, PatternTable([("x.*", 1)], "rank_pattern")
+    names = [f"{number:0101}" for number in range(most + 1)]
+    assert set(table.find(names[:most], 2).values()) == {2}
+    with pytest.raises(AdapterError, match="too long"):
+        table.find(names, 2)
+
+
 @settings(deadline=None, max_examples=300)
 @given(st.text("a.*+?()|\\dw[]-x^$", max_size=24))
 def test_what_the_grammar_lets_through_ends_soon(pattern: str) -> None:

@@ -54,6 +54,16 @@ def test_all_linear_is_compared_with_nothing() -> None:
     assert list(said.compared({"a.b": "a.b"}, ["a.b", "c"])) == []
 
 
+def test_of_several_modules_in_which_factors_and_config_differ_the_first_is_named() -> None:
+    said = parse(target_modules=["q", "v"]).targets
+    found = dict(said.compared({f"{n}.o": f"{n}.o" for n in "abc"}, [f"{n}.{m}" for n in "ab" for m in "qv"]))
+    assert found == {
+        "not-targeted": "there are factors for a.o and 2 more, which adapter_config.json does not target, so PEFT would leave "
+        "it out",
+        "no-factors": "adapter_config.json targets a.q and 3 more, for which there are no factors: no change there",
+    }
+
+
 def test_what_a_config_does_not_say() -> None:
     said = parse()
     assert (said.rslora, said.base, said.layout([]), said.targets.among([])) == (False, None, {}, set())

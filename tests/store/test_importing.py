@@ -95,7 +95,7 @@ def test_a_card_elsewhere_is_left_out_and_that_is_said(handmade: Handmade, tiny_
     (folder / "README.md").symlink_to("/etc/passwd")
     store = Store(tmp_path / "store", create=True)
     store.add(folder, dimension="d", pole="p", base=tiny_base, tell=said.append)
-    assert [note.kind for note in said] == ["card"]
+    assert [note.message for note in said] == ["README.md is a link to elsewhere, so it is left out"]
     assert sorted(path.name for path in store.path("p").iterdir()) == [CONFIG, TENSORS]
 
 
@@ -309,11 +309,11 @@ def test_ranks_alphas_and_patterns_survive_other_names(
 
 
 def test_a_pattern_means_the_names_of_the_file(handmade: Handmade, shapes: Mapping[str, tuple[int, int]]) -> None:
-    """An alpha_pattern of a multi-modal adapter names layers as they were called there."""
-    folder = handmade(alpha_pattern={r"^model\.language_model\.layers\.0\..*": 40})
+    """An alpha_pattern of a multi-modal adapter names layers as they were called there, or by their ends."""
+    folder = handmade(alpha_pattern={r"^model\.language_model\.layers\.0\..*": 40, "q_proj": 6})
     FORMS["multi-modal"](folder)
     first, second = read_adapter(folder, shapes).values()
-    assert (first.scaling, second.scaling) == (20.0, 2.0)
+    assert (first.scaling, second.scaling) == (20.0, 3.0)
 
 
 def test_a_file_alone_is_an_adapter(handmade: Handmade, shapes: Mapping[str, tuple[int, int]]) -> None:
@@ -520,8 +520,15 @@ def test_a_tokenizer_or_template_that_differs_is_said(
         shutil.copy(path, folder)
     change(folder)
     notes = _notes(folder, tiny_base.layers().linear_shapes(), tiny_base)
-    assert [note.kind for note in notes] == kinds
+    assert [(note.kind, note.subject) for note in notes] == [(kind, "tokenizer") for kind in kinds]
     assert all(word in note.message for note in notes)
+
+
+def test_of_a_token_that_differs_the_beginning_is_said(handmade: Handmade, tiny_base: Base) -> None:
+    folder, token = handmade(base_model_name_or_path=tiny_base.label), "!" + "\x1b" * 80
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"id": 0, "content": token}]}))
+    (note,) = _notes(folder, tiny_base.layers().linear_shapes(), tiny_base)
+    assert f"(the first token that differs: {token[:60]!a})" in note.message
 
 
 def test_another_name_of_the_base_is_said(handmade: Handmade, tiny_base: Base) -> None:

@@ -251,6 +251,17 @@ def test_of_a_folder_in_a_store(
     assert _said(read) == (sentence.format(folder), reason)
 
 
+def test_of_a_header_in_a_store(handmade: Handmade) -> None:
+    folder = handmade(b"x" * 9)
+
+    def read() -> None:
+        with open_adapter(folder) as files:
+            files.factors()
+
+    sentence, _ = _said(read)
+    assert sentence.startswith(f"{folder}/adapter_model.safetensors ")
+
+
 def test_of_a_folder_in_a_store_whose_name_is_too_long(tmp_path: Path) -> None:
     def read() -> None:
         with open_adapter(tmp_path / ("x" * 300)):

@@ -1,7 +1,7 @@
 """What an adapter holds beside factors of linear layers, as a store keeps it: tuned minus base, layer by layer."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from soupmix.store import Factors, Store
 from soupmix.store.deltas import matrix_of
 from tests.attacks.on_whole import ATTACKS, whole_base
 from tests.support.adapter_folder import adapter
-from tests.support.families import make_family
 from tests.support.quantised import HIDDEN, quantised_folder
 
 P = "base_model.model."
@@ -124,9 +123,8 @@ def test_lengths_scale_the_whole_output(tmp_path: Path, rslora: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    folder = tmp_path_factory.mktemp("gpt2")
-    return resolve(make_family("gpt2", folder / "base"), cache=folder / "cache")
+def gpt2(family_base: Callable[[str], Base]) -> Base:
+    return family_base("gpt2")
 
 
 def test_biases_add_up(gpt2: Base, tmp_path: Path) -> None:
@@ -175,8 +173,8 @@ def test_two_values_on_disk_for_a_tied_weight_are_refused(tmp_path: Path) -> Non
     assert caught.value.reason == "embedding"
 
 
-def test_experts_are_refused_as_wholes(tmp_path: Path) -> None:
-    base = resolve(make_family("mixtral", tmp_path / "base"), cache=tmp_path / "cache")
+def test_experts_are_refused_as_wholes(family_base: Callable[[str], Base], tmp_path: Path) -> None:
+    base = family_base("mixtral")
     path = "model.layers.0.mlp.experts.down_proj"
     tensors = _pair(Q, 64, 64) | {f"{P}{path}": torch.zeros(base.layers()[path].stored_shape)}
     with pytest.raises(AdapterError, match="merge_and_unload") as caught:
@@ -209,8 +207,10 @@ def _own(base: Base, where: Path, tensors: Mapping[str, Tensor], module: str, ou
     return caught.value.reason
 
 
-def test_gains_in_the_form_of_a_store_are_of_weights_that_the_base_has(tmp_path: Path) -> None:
-    base = resolve(make_family("mixtral", tmp_path / "experts"), cache=tmp_path / "cache")
+def test_gains_in_the_form_of_a_store_are_of_weights_that_the_base_has(
+    family_base: Callable[[str], Base], tmp_path: Path
+) -> None:
+    base = family_base("mixtral")
     expert = "model.layers.0.mlp.experts.down_proj"
     outputs, inputs = base.layers()[expert].shape
     tensors = _pair(f"{expert}[0]", outputs, inputs)

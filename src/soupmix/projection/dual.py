@@ -47,12 +47,14 @@ def _walk(
 ) -> tuple[list[int], np.ndarray] | None:
     active: list[int] = []
     multipliers = np.zeros(0)
+    if not len(bounds):
+        return active, multipliers
     for _ in range(10 * len(bounds) + 50):
         check_time()
         slack = normals @ weights - bounds
         slack[active] = 0
-        new = int(slack.argmin()) if len(bounds) else 0
-        if not len(bounds) or slack[new] >= -_TOLERANCE:
+        new = int(slack.argmin())
+        if slack[new] >= -_TOLERANCE:
             return active, multipliers
         moved = _step(new, weights, normals, bounds, lifted, active, multipliers)
         if moved is None:

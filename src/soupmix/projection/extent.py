@@ -87,4 +87,4 @@ class _Along:
 
 
 def _held(row: Row, weight: int) -> Row:
-    return Row(row.coefs, weight, weight, row.low_from, row.high_from)
+    return Row(row.coefs, weight, weight)
