@@ -11,7 +11,7 @@ from pathlib import Path
 
 from soupmix.errors import OutputError
 
-__all__ = ["check_file", "check_folder", "plain_names"]
+__all__ = ["check_alone", "check_file", "check_folder", "plain_names"]
 
 
 def check_file(target: Path, *, force: bool, reads: Iterable[Path] = ()) -> None:
@@ -57,6 +57,23 @@ def check_folder(target: Path, *, force: bool, own: Callable[[Path], bool], read
             raise _refusal(target, f"is or holds {read}, which is read")
     if next(target.iterdir(), None) is not None and not own(target):
         raise _refusal(target, "holds files that soupmix did not write, or no record of those that it wrote")
+
+
+def check_alone(found: os.stat_result, path: Path, *, remedy: str) -> None:
+    """Whether a file that is gone on with is a regular one with this one name.
+
+    Args:
+        remedy: what to do where it is not.
+
+    Raises:
+        OutputError: it is a link, a folder, a device, or has other names ("not-a-file").
+    """
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise OutputError(
+            f"{path} is a link, a folder, a device, or a file that has other names too, which would be written with it; "
+            f"move it away, or {remedy}",
+            reason="not-a-file",
+        )
 
 
 def plain_names(folder: Path) -> set[str] | None:

@@ -1,7 +1,7 @@
 """A policy from signed sets: two repositories, two roots, and what a stolen key of one can and cannot do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,18 +15,10 @@ from soupmix.policy import Policy
 from soupmix.policy.inventory import inventory
 from soupmix.trust import load_signed
 from soupmix.trust.layout import INVENTORY
+from tests.support.shelf import Ref
 from tests.support.signed_sets import Shop
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Ref:
-    name: str
-    dimension: str
-    pole: str
-    digest: str
-    tags: tuple[str, ...] = ()
 
 
 ADAPTERS = (

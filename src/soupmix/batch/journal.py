@@ -11,7 +11,6 @@ whoever can write to the file can make it fit. So what a resumed batch holds is 
 import io
 import json
 import os
-import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,10 +22,12 @@ from typing import Any
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import compact_json, strict_json, sync_folder, writing
 from soupmix.locks import lock
+from soupmix.replacing import check_alone
 
 __all__ = ["Journal", "check_plain", "journal_path", "open_journal"]
 
 _MAGIC = b"soupmix batch 1 "
+_REMEDY = "choose another output file"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _SYNC_EVERY = 1.0  # seconds: what the machine may lose when it crashes; a killed process loses nothing that was written
 
@@ -156,7 +157,7 @@ def open_journal(out: Path, settings: Mapping[str, Any], *, force: bool = False)
     with writing(path):
         handle = os.open(path, _FLAGS, 0o644)
     try:
-        _check_alone(os.fstat(handle), path)
+        check_alone(os.fstat(handle), path, remedy=_REMEDY)
         _hold(handle, path)
         with writing(path):
             journal = Journal(path, handle, settings, force=force)
@@ -171,19 +172,10 @@ def open_journal(out: Path, settings: Mapping[str, Any], *, force: bool = False)
 def check_plain(path: Path) -> None:
     """Raise OutputError (reason "not-a-file") if something stands there that is no plain file with this one name."""
     try:
-        _check_alone(path.lstat(), path)
+        check_alone(path.lstat(), path, remedy=_REMEDY)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-
-
-def _check_alone(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        raise OutputError(
-            f"{path} is a link, a folder, a device, or a file that has other names too, which would be written with it; "
-            "move it away, or choose another output file",
-            reason="not-a-file",
-        )
 
 
 def _hold(handle: int, path: Path) -> None:

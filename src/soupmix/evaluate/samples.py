@@ -6,7 +6,6 @@ off. So a line of other settings, another base or other adapters is found out, a
 
 import json
 import os
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from soupmix.evaluate.soups import Arm
 from soupmix.fields import read_model
 from soupmix.files import compact_json, digest_parts, write_file, writing
 from soupmix.locks import lock
+from soupmix.replacing import check_alone
 
 __all__ = ["SAMPLES", "ArmSample", "Keys", "SampleFile", "open_samples", "read_samples", "sample_line"]
 
@@ -211,12 +211,7 @@ def _held(out: Path) -> Iterator[None]:
 
 
 def _check_plain(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        raise OutputError(
-            f"{path} is a link, a folder, a device, or a file that has other names too; move it away, or choose another "
-            "folder",
-            reason="not-a-file",
-        )
+    check_alone(found, path, remedy="choose another folder")
     if found.st_size > _MOST_BYTES:
         raise EvaluationError(f"{path} has more than {_MOST_BYTES} bytes; choose another folder", reason="bad-samples")
 
