@@ -105,6 +105,24 @@ def test_again_it_is_the_same_and_nothing_is_sampled(whole: Path, shop: Shop, ti
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
+def test_a_report_that_could_not_be_read_again_is_not_begun(
+    shop: Shop, tiny_base: Base, tmp_path: Path, run: Run
+) -> None:
+    steps = [word for number in range(1, 30) for word in ("--strength", f"0.{number:02d}")]
+    code, said = run(words(shop, tiny_base, tmp_path / "out", "--soups", "lattice", *steps))
+    assert (code, (tmp_path / "out").exists()) == (1, False)
+    assert "a report of 1893 arms at 2 temperatures could not be read again" in said
+
+
+def test_a_bad_file_of_trained_texts_is_found_before_anything_answers(
+    shop: Shop, tiny_base: Base, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"pole": "calm"}')
+    code, said = run(words(shop, tiny_base, tmp_path / "out", "--trained", str(tmp_path / "texts.jsonl")))
+    assert (code, (tmp_path / "out").exists()) == (1, False)
+    assert "texts.jsonl holds no texts that adapters were trained on (line 1: prompt: Field required)" in said
+
+
 @pytest.mark.slow
 def test_a_report_has_a_page_and_the_base_judges(
     whole: Path, shop: Shop, tiny_base: Base, tmp_path: Path, run: Run

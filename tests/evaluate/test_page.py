@@ -9,6 +9,7 @@ import pytest
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.page import page
 from soupmix.evaluate.page.drawing import _MARKERS, _SERIES, style_of
+from soupmix.evaluate.page.page import _lead
 from soupmix.evaluate.report import report
 from soupmix.evaluate.soups import Arm
 from soupmix.weights import Weights
@@ -159,5 +160,15 @@ def test_single_poles_on_few_prompts_claim_no_more() -> None:
     """No table of what composes where nothing was mixed, and intervals over few prompts are not trusted in silence."""
     few = evaluated.record(2, of=[Arm("base", Weights({})), Arm("long@1", Weights({"long": 1}))])
     html = page(report(few, evaluated.samples(few), evaluated.measured(few)))
-    assert "What composes" not in html
+    assert "Do these soups compose" not in html
+    assert "What is kept of each pole" not in html
     assert "There are only 2 prompts: intervals over so few are too narrow" in html
+
+
+def test_the_page_says_who_answered_fewer_prompts(made: dict[str, Any], html: str) -> None:
+    assert "all arms answered the same prompts" in html
+    arms = made["results"]["0"]
+    late = {**arms, "long@1": {**arms["long@1"], "prompts": 1}}
+    other = _lead({**made, "results": {**made["results"], "0": late}})
+    assert "all arms answered the same prompts" not in other
+    assert "up to 1 arms answered fewer prompts than the others" in other

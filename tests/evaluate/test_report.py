@@ -1,7 +1,9 @@
 """Reports of made-up answers whose effects are known, and reports as evidence."""
 
 import json
+import random
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,13 +12,17 @@ import pytest
 
 from soupmix.errors import EvaluationError, WeightError
 from soupmix.evaluate.evidence import digest_of_evidence, sweeps_of_evidence
+from soupmix.evaluate.record import MOST_CONTAINERS
 from soupmix.evaluate.report import REPORT, read_report, report, write_report
+from soupmix.evaluate.room import check_room, report_size
 from soupmix.evaluate.soups import Arm
+from soupmix.evaluate.statistics import Estimate
+from soupmix.evaluate.trained import TRAINED, TrainedEffects, read_trained, trained_effects
 from soupmix.files import canonical_json
 from soupmix.store import Manifest
 from soupmix.weights import Weights
 from tests.support import evaluated
-from tests.support.evaluated import DIMENSIONS, digest
+from tests.support.evaluated import DIMENSIONS, digest, value
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +94,111 @@ def test_an_arm_that_has_just_begun_does_not_spoil_the_others() -> None:
     assert ("long+loud@1", "words") in kept
     assert (late, "words") not in kept
     assert made["results"]["0"][late]["prompts"] == 1
-    assert {"what": f"composition of {late} at temperature 0", "why": "1 prompts are answered, 12 by others"} in made[
-        "not_measured"
-    ]
+    said = [each for each in made["not_measured"] if late in each["why"]]
+    assert [each["what"] for each in said] == ["floors, ceilings and composition of 1 arms at temperature 0"]
+    assert f"the others 12 prompts together: {late} (1)" in said[0]["why"]
+
+
+def test_floor_and_ceiling_are_over_the_same_prompts() -> None:
+    """`long@1` was stopped before the last prompt, which is far longer than the others by any arm."""
+    record = evaluated.record()
+    last = "Question 11?"
+    whole = evaluated.measured(record, lambda arm, name, number: value(arm, name, number) + 1000 * (number == 11))
+    table = {key: row for key, row in whole.tables[0.0].items() if key != ("long@1", last)}
+    made = report(record, evaluated.samples(record), type(whole)({0.0: table}, whole.measures))
+    spans = {(each["adapter"], each["measure"]): each for each in made["spans"]["0"]}
+    for each in spans.values():
+        assert each["prompts"] == 11
+        assert each["ceiling"] == pytest.approx(
+            each["floor"] + each["candidates"][each["ceiling_of"]]["value"], rel=1e-5
+        )
+    assert spans["long", "words"]["candidates"]["long@1"]["value"] == pytest.approx(40)
+    assert spans["long", "words"]["floor"] < 200
+    assert {arm["prompts"] for arm in made["results"]["0"].values()} == {11}
+
+
+def test_texts_that_were_trained_on_can_be_the_ceiling(tmp_path: Path) -> None:
+    record = evaluated.record()
+    whole = evaluated.measured(record)
+    texts = TrainedEffects("sha256:0", {"calm": 3}, {("calm", "peace"): Estimate(9.0, 8.0, 10.0)})
+    made = report(record, evaluated.samples(record), whole, trained=texts)
+    spans = {(each["adapter"], each["measure"]): each for each in made["spans"]["0"]}
+    assert spans["calm", "peace"]["ceiling_of"] == TRAINED
+    assert spans["calm", "peace"]["ceiling"] - spans["calm", "peace"]["floor"] == pytest.approx(9)
+    assert spans["loud", "peace"]["ceiling_of"] == "loud@1"
+    said = {each["what"]: each["why"] for each in made["not_measured"]}
+    assert "texts of long, loud, short;" in said[TRAINED]
+    assert made["trained"] == {"digest": "sha256:0", "texts": {"calm": 3}}
+
+
+def test_trained_texts_are_measured_against_plain_ones(tmp_path: Path) -> None:
+    row = {"pole": "long", "prompt": "Why?", "plain": "So it is."}
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({**row, "text": "so " * n}) + "\n" for n in (5, 7)))
+    digest, texts = read_trained(tmp_path / "texts.jsonl")
+    found = trained_effects(digest, texts)
+    assert found.counts == {"long": 2}
+    assert found.effects["long", "words"].value == 3
+    assert digest == f"sha256:{sha256((tmp_path / 'texts.jsonl').read_bytes()).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"pole": "x"}',
+        b'{"pole": "x", "pole": "y", "prompt": "", "text": "", "plain": ""}',
+        b"\xff",
+        b"[" * 99999,
+    ],
+)
+def test_hostile_trained_texts_are_one_sentence(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "texts.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(EvaluationError, match="holds no texts that adapters were trained on") as caught:
+        read_trained(tmp_path / "texts.jsonl")
+    assert caught.value.reason == "trained"
+
+
+def test_what_could_not_be_read_again_is_refused_before_it_is_made(found: dict[str, Any], tmp_path: Path) -> None:
+    record = evaluated.record()
+    containers, size = report_size(record)
+    raw = canonical_json(found)
+    # the made-up run has 3 measures, and the size is that of all
+    assert raw.count(b"[") + raw.count(b"{") < containers
+    assert len(raw) < size
+    check_room(record)
+    singles = [Arm(f"long@{number}", Weights.from_micro({"long": number, "calm": 1})) for number in range(1, 1500)]
+    with pytest.raises(EvaluationError, match=r"could not be read again, and one of about [0-9]+ arms can") as caught:
+        check_room(evaluated.record(of=singles))
+    assert caught.value.reason == "too-many-arms"
+    with pytest.raises(EvaluationError, match="a sample may have") as caught:
+        check_room(evaluated.record(of=[Arm("x", Weights({}), system="x" * (1 << 20))]))
+    assert caught.value.reason == "too-long"
+    with pytest.raises(EvaluationError, match="bytes of samples, and 1073741824 are allowed") as caught:
+        check_room(evaluated.record(1200, of=[Arm(f"x{n}", Weights({}), system="x" * 20_000) for n in range(40)]))
+    assert caught.value.reason == "too-many-answers"
+    with pytest.raises(EvaluationError, match="could not be read again") as caught:
+        write_report(tmp_path, {**found, "more": [[]] * MOST_CONTAINERS})
+    assert (caught.value.reason, list(tmp_path.iterdir())) == ("too-large", [])
+
+
+def test_a_measure_that_nobody_moves_has_no_additivity() -> None:
+    record = evaluated.record()
+    luck = random.Random(0)
+    noise = {(arm.name, number): luck.gauss(0, 1) for arm in record.all_arms() for number in range(12)}
+    whole = evaluated.measured(
+        record, lambda arm, name, number: noise[arm.name, number] if name == "peace" else value(arm, name, number)
+    )
+    made = report(record, evaluated.samples(record), whole)
+    composed = made["composition"]["0"]["delta"]
+    for part, figure in (("additive", "share"), ("linear", "r2")):
+        told = {each["measure"]: each[figure] for each in composed[part]}
+        assert told["peace"] is None
+        assert told["words"] is not None
+        assert told["words"]["low"] <= told["words"]["value"] <= told["words"]["high"] <= 1
+    said = {each["what"]: each["why"] for each in made["not_measured"]}
+    assert "peace" in said[f"additivity and R2 of {len(composed['unmoved'])} measures by delta at temperature 0"]
 
 
 def test_the_same_answers_are_the_same_bytes(found: dict[str, Any], tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from soupmix.evaluate.statistics import Estimate, Resampling, area_under_curve, estimate, ratio, spearman, wilson
+from soupmix.evaluate.statistics import (
+    Estimate,
+    Resampling,
+    area_under_curve,
+    corrected,
+    estimate,
+    ratio,
+    spearman,
+    wilson,
+)
 
 NAN = float("nan")
 
@@ -190,3 +199,23 @@ def test_draws_without_a_value_leave_the_interval_to_the_others() -> None:
     assert estimate([1.0, NAN, 1.0, NAN, 1.0]) == Estimate(1.0, 1.0, 1.0)
     assert estimate([NAN, 1.0]) is None
     assert estimate([1.0, NAN]) is None
+
+
+def test_a_corrected_figure_lies_where_it_was_planted_and_in_its_interval() -> None:
+    """The sum of the squares of twenty means: noise of 1 over 16 prompts adds 20 / 16 to it, on average."""
+    planted = np.where(np.arange(20) < 5, 0.5, 0.0)
+    plain, better, within = [], [], 0
+    for seed in range(40):
+        means = Resampling(16, draws=200, seed=seed).means(planted + _normal(seed, 16, 20))
+        rows = np.square(means).sum(1)
+        found = corrected(rows, least=0.0)
+        assert found is not None
+        assert 0 <= found.low <= found.value <= found.high
+        plain.append(rows[0])
+        better.append(found.value)
+        within += found.low <= np.square(planted).sum() <= found.high
+    assert np.mean(plain) == pytest.approx(1.25 + 20 / 16, abs=0.2)
+    assert np.mean(better) == pytest.approx(1.25, abs=0.2)
+    assert within > 30
+    assert corrected([0.5, 0.4, 0.2], most=0.6) == Estimate(0.6, 0.6, 0.6)
+    assert corrected([NAN, 1.0]) is None

@@ -123,6 +123,9 @@ class _Words(click.ParamType[tuple[str, ...]]):
 @dtype_option
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option(
+    "--trained", metavar="FILE", type=PATH, help="JSONL of the texts that adapters were trained on, for the ceilings."
+)
 @click.option("--judge/--no-judge", default=True, help="Also measure by what the base says of answers; it takes long.")
 @click.option(
     "--judge-first",
@@ -167,7 +170,10 @@ def command(
     `soupmix approve --evidence` takes, and report.html for people. The same command goes on where it was stopped, and one
     with more soups, prompts or temperatures adds to OUT.
     """
+    from soupmix.evaluate.trained import read_trained
+
     options |= {"base": base, "chat_template": chat_template, "store": store}
+    options["trained"] = read_trained(options["trained"]) if options["trained"] else None
     if report_only:
         _reported(out, jobs, options)
         return
@@ -262,6 +268,7 @@ def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
     """Sample what OUT does not hold yet."""
     from soupmix.cli.progress import paced
     from soupmix.evaluate.record import held_record, joined, write_record
+    from soupmix.evaluate.room import check_room
     from soupmix.evaluate.samples import Keys, open_samples
     from soupmix.evaluate.sampling import sample
     from soupmix.files import writing
@@ -269,6 +276,7 @@ def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
     before, record = held_record(out), evaluation.record()
     if before is not None:
         record = joined(before, record, out)
+    check_room(record)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with open_samples(out, record) as file:
@@ -291,7 +299,9 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
     from soupmix.evaluate.safety import held_section
     from soupmix.evaluate.samples import read_samples
     from soupmix.evaluate.surface import surface_of
+    from soupmix.evaluate.trained import trained_effects
 
+    texts = trained_effects(*options["trained"]) if options["trained"] else None
     record = held_record(out)
     samples = () if record is None else read_samples(out, record)
     if record is None or not samples:
@@ -304,7 +314,7 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
                 measured = judged(
                     judging, measured, samples, out, first=options["judge_first"], jobs=jobs, progress=progress
                 )
-    found = report(record, samples, measured, held_section(out, record))
+    found = report(record, samples, measured, held_section(out, record), texts)
     write_report(out, found)
     click.echo(f"{out / REPORT}\n{found['digest']}")
     if options["page"]:

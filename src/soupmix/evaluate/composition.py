@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soupmix.errors import EvaluationError
-from soupmix.evaluate.statistics import Estimate, Resampling, estimate, ratio, spearman
+from soupmix.evaluate.statistics import Estimate, Resampling, beyond_noise, corrected, estimate, ratio, shares, spearman
 from soupmix.weights import MILLION, Weights
 
 __all__ = [
@@ -76,7 +76,7 @@ class Additive:
     Attributes:
         measure: which one. gaps: name of a soup -> its effect minus that sum.
         share: 1 - sum of gaps^2 / sum of effects^2, over the soups; 1 where all add up, 0 where the sums say no more than that
-            soups do nothing, negative where they say less.
+            soups do nothing, negative where they say less. None of a measure that no soup moves.
     """
 
     measure: str
@@ -86,7 +86,7 @@ class Additive:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """R^2 of the least-squares plane from weights to a measure, over so many soups."""
+    """R^2 of the least-squares plane from weights to a measure, over so many soups; None of a measure that no soup moves."""
 
     measure: str
     soups: int
@@ -122,7 +122,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """All figures of how soups compose."""
+    """All figures of how soups compose.
+
+    Attributes:
+        unmoved: measures that no soup moves, of which additivity and linearity would be those of noise.
+    """
 
     kept: tuple[Kept, ...]
     cross_talk: tuple[CrossTalk, ...]
@@ -130,6 +134,7 @@ class Composition:
     linear: tuple[Linear, ...]
     monotony: tuple[Monotony, ...]
     reached: tuple[Reached, ...]
+    unmoved: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,6 +227,11 @@ class Effects:
             parts.setdefault(self.adapters[name], {})[name] = micro
         return {dimension: Weights.from_micro(part) for dimension, part in sorted(parts.items())}
 
+    def moved(self, measure: str) -> bool:
+        """Whether soups do more to a measure than noise does, see `beyond_noise`."""
+        rows = self.rows[:, :, list(self.measures).index(measure)]
+        return beyond_noise(np.nansum(np.square(rows), axis=1))
+
     def alone(self, adapter: str, micro: int) -> str | None:
         """The soup of one adapter at one weight, if there is one."""
         return self.named(Weights.from_micro({adapter: micro}))
@@ -253,6 +263,7 @@ def composition(effects: Effects) -> Composition:
         linear=tuple(_linear(effects)),
         monotony=tuple(_monotony(effects)),
         reached=tuple(_reached(effects)),
+        unmoved=tuple(name for name in effects.measures if not effects.moved(name)),
     )
 
 
@@ -264,8 +275,8 @@ def _kept(effects: Effects) -> Iterator[Kept]:
             if len(parts) > 1 and alone is not None:
                 for measure in effects.of_dimension(dimension):
                     whole, single = effects.on_all([soup, alone], measure)
-                    shares = estimate(whole), estimate(single), ratio(whole, single)
-                    yield Kept(soup, dimension, measure, *shares)
+                    found = estimate(whole), estimate(single), ratio(whole, single)
+                    yield Kept(soup, dimension, measure, *found)
 
 
 def _cross_talk(effects: Effects) -> Iterator[CrossTalk]:
@@ -304,14 +315,14 @@ def _additive(effects: Effects) -> Iterator[Additive]:
         yield Additive(
             measure,
             {soup: estimate(gap) for soup, gap in gaps.items()},
-            _explained(list(gaps.values()), list(found.values())) if sums else None,
+            _explained(list(gaps.values()), list(found.values())) if sums and effects.moved(measure) else None,
         )
 
 
 def _explained(gaps: Sequence[Numbers], effects: Sequence[Numbers]) -> Estimate | None:
     """1 - sum of squared gaps / sum of squared effects, row by row."""
     left, all_of_it = (np.square(np.stack(rows)).sum(0) for rows in (gaps, effects))
-    return estimate(1.0 - np.divide(left, all_of_it, out=np.full_like(left, np.nan), where=all_of_it > 0))
+    return corrected(1.0 - np.divide(left, all_of_it, out=np.full_like(left, np.nan), where=all_of_it > 0), most=1.0)
 
 
 def _linear(effects: Effects) -> Iterator[Linear]:
@@ -320,7 +331,7 @@ def _linear(effects: Effects) -> Iterator[Linear]:
     for place, measure in enumerate(effects.measures):
         found = effects.rows[:, :, place]  # [1 + draws, soups]
         r2 = None
-        if len(plane) > plane.shape[1]:
+        if len(plane) > plane.shape[1] and effects.moved(measure):
             off = found - found @ np.linalg.pinv(plane).T @ plane.T
             r2 = _explained(list(off.T), list((found - found.mean(1, keepdims=True)).T))
         yield Linear(measure, len(plane), r2)
@@ -349,5 +360,6 @@ def _reached(effects: Effects) -> Iterator[Reached]:
                     reached, whole = effects.on_all([soup, full], measure)
                     errors.setdefault(measure, []).append(np.abs(reached - whole * (micro / MILLION)))
     for measure, rows in sorted(errors.items()):
-        error = ratio(np.stack(rows).mean(0), _range(effects, measure))
-        yield Reached(effects.measures[measure], measure, len(rows), error)
+        error = shares(np.stack(rows).mean(0), _range(effects, measure))
+        told = None if error is None else corrected(error, least=0.0)
+        yield Reached(effects.measures[measure], measure, len(rows), told)

@@ -46,6 +46,8 @@ def check_libraries(*, page: bool = True) -> None:
     """Raise `EvaluationError` (reason "no-library") if a measure or the page needs one: before hours of sampling, not after."""
     if page and find_spec("matplotlib") is None:
         raise missing_library("the page", "matplotlib")
+    if find_spec("moocore") is None:
+        raise missing_library("the hypervolume of a front", "moocore")
     measure_text(Prompt("Why?", "question", ("why",)), "It is so.", True)
 
 

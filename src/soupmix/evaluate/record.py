@@ -18,6 +18,7 @@ from soupmix.version import __version__
 from soupmix.weights import Weights
 
 __all__ = [
+    "MOST_CONTAINERS",
     "RECORD",
     "AdapterFacts",
     "ArmFields",
@@ -26,6 +27,7 @@ __all__ = [
     "PromptFields",
     "arm_fields",
     "bounded_json",
+    "check_readable",
     "held_record",
     "here",
     "joined",
@@ -36,7 +38,9 @@ __all__ = [
 RECORD = "evaluation.json"
 _CAP = 16 << 20
 _LIBRARIES = ("torch", "transformers")
-_MOST_CONTAINERS = 500_000
+MOST_CONTAINERS = 500_000
+"""Lists and objects of a document of somebody else."""
+
 _T = TypeVar("_T")
 
 
@@ -152,8 +156,19 @@ def bounded_json(raw: bytes) -> Any:
 
 def _check_containers(raw: bytes) -> None:
     count = raw.count(b"[") + raw.count(b"{")
-    if count > _MOST_CONTAINERS:
-        raise ValueError(f"it has {count} lists and objects, and {_MOST_CONTAINERS} are allowed")
+    if count > MOST_CONTAINERS:
+        raise ValueError(f"it has {count} lists and objects, and {MOST_CONTAINERS} are allowed")
+
+
+def check_readable(raw: bytes, path: Path, most: int) -> None:
+    """Raise `EvaluationError` (reason "too-large") for what reading would refuse, before it is written."""
+    count = raw.count(b"[") + raw.count(b"{")
+    if len(raw) > most or count > MOST_CONTAINERS:
+        raise EvaluationError(
+            f"{path} would have {len(raw)} bytes with {count} lists and objects, and could not be read again: {most} and "
+            f"{MOST_CONTAINERS} are allowed; evaluate fewer arms, prompts or temperatures in one folder",
+            reason="too-large",
+        )
 
 
 def held_record(out: Path) -> EvaluationRecord | None:
@@ -182,8 +197,10 @@ def held_record(out: Path) -> EvaluationRecord | None:
 
 
 def write_record(out: Path, record: EvaluationRecord) -> None:
-    """Write it, whole or not at all. Raises `OutputError`."""
-    write_file(out / RECORD, canonical_json(record.model_dump(mode="json")))
+    """Write it, whole or not at all. Raises `OutputError`, and `EvaluationError` as `check_readable` does."""
+    raw = canonical_json(record.model_dump(mode="json"))
+    check_readable(raw, out / RECORD, _CAP)
+    write_file(out / RECORD, raw)
 
 
 def joined(before: EvaluationRecord, now: EvaluationRecord, out: Path) -> EvaluationRecord:

@@ -14,17 +14,18 @@ from typing import Any
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.figures import figures
 from soupmix.evaluate.measuring import MeasuredSamples, NotMeasured
-from soupmix.evaluate.record import EvaluationRecord, bounded_json, here
+from soupmix.evaluate.record import EvaluationRecord, bounded_json, check_readable, here
 from soupmix.evaluate.samples import ArmSample, sample_line
+from soupmix.evaluate.trained import TRAINED, TrainedEffects
 from soupmix.files import canonical_json, write_file
 from soupmix.sealed import read_sealed
 
-__all__ = ["REPORT", "read_report", "report", "write_report"]
+__all__ = ["MOST_REPORT_BYTES", "REPORT", "read_report", "report", "write_report"]
 
 REPORT = "report.json"
-_CAP = 32 << 20
+MOST_REPORT_BYTES = 32 << 20
 _SCHEMA = 1
-_LIBRARIES = ("numpy", "scikit-learn", "vaderSentiment", "wordfreq")
+_LIBRARIES = ("moocore", "numpy", "scikit-learn", "vaderSentiment", "wordfreq")
 _SMALL = 1_000_000_000  # parameters
 _FEW = 10  # prompts
 
@@ -34,14 +35,17 @@ def report(
     samples: Sequence[ArmSample],
     measured: MeasuredSamples,
     safety: Mapping[str, Any] | None = None,
+    trained: TrainedEffects | None = None,
 ) -> dict[str, Any]:
     """The report of an evaluation, with its digest.
 
     Args:
-        samples: all that there are, in order. safety: the section of the audit, if there was one.
+        samples: all that there are, in order. safety: the section of the audit, if there was one. trained: of the texts that
+            the adapters were trained on, if they are there.
     """
-    found = figures(record, measured.tables, measured.measures)
-    left_out = (*measured.left_out, *found.left_out, *_missing(record, samples), *_unasked(record))
+    texts = trained or TrainedEffects()
+    found = figures(record, measured.tables, measured.measures, texts)
+    left_out = (*measured.left_out, *found.left_out, *_missing(record, samples), *_unasked(record, texts))
     content = {
         "schema_version": _SCHEMA,
         "base": record.base.model_dump(mode="json"),
@@ -58,15 +62,22 @@ def report(
         "results": found.arms,
         "spans": found.spans,
         "composition": found.composition,
+        "decides": found.decides,
+        "fronts": found.fronts,
+        "groups": found.groups,
         "not_measured": [{"what": each.what, "why": each.why} for each in left_out],
         "cannot_show": list(_cannot_show(record)),
-    } | ({} if safety is None else {"safety": dict(safety)})
+    }
+    content |= {} if safety is None else {"safety": dict(safety)}
+    content |= {"trained": {"digest": texts.digest, "texts": dict(texts.counts)}} if texts.digest else {}
     return {**content, "digest": _digest(canonical_json(content))}
 
 
 def write_report(out: Path, found: Mapping[str, Any]) -> None:
-    """Write it, whole or not at all. Raises `OutputError`."""
-    write_file(out / REPORT, canonical_json(found))
+    """Write it, whole or not at all. Raises `OutputError`, and `EvaluationError` as `check_readable` does."""
+    raw = canonical_json(found)
+    check_readable(raw, out / REPORT, MOST_REPORT_BYTES)
+    write_file(out / REPORT, raw)
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def read_report(path: Path) -> dict[str, Any]:
         EvaluationError: it cannot be read or is none (reason "not-a-report", or those of `soupmix.sealed`), or it was changed
             after it was written ("report-changed").
     """
-    raw, _ = read_sealed(path, cap=_CAP, error=EvaluationError)
+    raw, _ = read_sealed(path, cap=MOST_REPORT_BYTES, error=EvaluationError)
     try:
         found = bounded_json(raw)
         if not isinstance(found, dict) or found.get("schema_version") != _SCHEMA or "digest" not in found:
@@ -113,9 +124,18 @@ def _missing(record: EvaluationRecord, samples: Sequence[ArmSample]) -> list[Not
     return [NotMeasured(f"{asked - len(samples)} of {asked} answers", "the run was stopped before it made them")]
 
 
-def _unasked(record: EvaluationRecord) -> list[NotMeasured]:
-    poles = {facts.pole for facts in record.adapters.values()} - set(record.preferences)
-    return [NotMeasured(f"{pole} by a prompt", "no preference prompt was given for it") for pole in sorted(poles)]
+def _unasked(record: EvaluationRecord, trained: TrainedEffects) -> list[NotMeasured]:
+    poles = {facts.pole for facts in record.adapters.values()}
+    asked = sorted(poles - set(record.preferences))
+    found = [NotMeasured(f"{pole} by a prompt", "no preference prompt was given for it") for pole in asked]
+    found += [
+        NotMeasured(f"trained texts of {pole}", "no adapter has it") for pole in trained.counts if pole not in poles
+    ]
+    unread = sorted(poles - set(trained.counts))
+    if unread:
+        told = f"no store keeps it, and no --trained file has texts of {', '.join(unread)}; ceilings are without it"
+        found.append(NotMeasured(TRAINED, told))
+    return found
 
 
 def _cannot_show(record: EvaluationRecord) -> list[str]:

@@ -23,12 +23,22 @@ from soupmix.files import compact_json, digest_parts, write_file, writing
 from soupmix.locks import lock
 from soupmix.replacing import check_alone
 
-__all__ = ["SAMPLES", "ArmSample", "Keys", "SampleFile", "open_samples", "read_samples", "sample_line"]
+__all__ = [
+    "LONGEST_LINE",
+    "MOST_SAMPLE_BYTES",
+    "SAMPLES",
+    "ArmSample",
+    "Keys",
+    "SampleFile",
+    "open_samples",
+    "read_samples",
+    "sample_line",
+]
 
 SAMPLES = "samples.jsonl"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_LONGEST_LINE = 1 << 20  # bytes
-_MOST_BYTES = 1 << 30
+LONGEST_LINE = 1 << 20  # bytes
+MOST_SAMPLE_BYTES = 1 << 30
 _SYNC_EVERY = 1.0  # seconds: what the machine may lose when it crashes
 
 
@@ -127,8 +137,16 @@ class SampleFile:
         self._synced = time.monotonic()
 
     def append(self, made: Sequence[ArmSample]) -> None:
-        """Add samples, all or none of them. Raises `OutputError`."""
-        data = b"".join(map(sample_line, made))
+        """Add samples, all or none of them. Raises `OutputError`, and `EvaluationError` for what could not be read again."""
+        lines = list(map(sample_line, made))
+        data = b"".join(lines)
+        longest = max(map(len, lines), default=0)
+        if longest > LONGEST_LINE or self._size + len(data) > MOST_SAMPLE_BYTES:
+            raise EvaluationError(
+                f"{self.path} could not be read again with {self._size + len(data)} bytes, {longest} of them in a line: "
+                f"{MOST_SAMPLE_BYTES} and {LONGEST_LINE} are allowed; what is there is kept",
+                reason="too-large",
+            )
         with writing(self.path):
             try:
                 rest = memoryview(data)
@@ -212,8 +230,10 @@ def _held(out: Path) -> Iterator[None]:
 
 def _check_plain(found: os.stat_result, path: Path) -> None:
     check_alone(found, path, remedy="choose another folder")
-    if found.st_size > _MOST_BYTES:
-        raise EvaluationError(f"{path} has more than {_MOST_BYTES} bytes; choose another folder", reason="bad-samples")
+    if found.st_size > MOST_SAMPLE_BYTES:
+        raise EvaluationError(
+            f"{path} has more than {MOST_SAMPLE_BYTES} bytes; choose another folder", reason="bad-samples"
+        )
 
 
 def _read(path: Path, handle: int, keys: Keys) -> tuple[dict[str, ArmSample], int, int]:
@@ -222,10 +242,10 @@ def _read(path: Path, handle: int, keys: Keys) -> tuple[dict[str, ArmSample], in
     size = 0
     with os.fdopen(os.dup(handle), "rb") as file:
         file.seek(0)
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), 1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
             if not line.endswith(b"\n"):
-                if len(line) > _LONGEST_LINE:
-                    raise _bad(path, number, f"it has more than {_LONGEST_LINE} bytes")
+                if len(line) > LONGEST_LINE:
+                    raise _bad(path, number, f"it has more than {LONGEST_LINE} bytes")
                 return found, size, len(line)
             sample = _parsed(line, keys, path, number)
             if found.setdefault(sample.key, sample) is not sample:

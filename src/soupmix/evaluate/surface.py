@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soupmix.errors import EvaluationError
+from soupmix.evaluate.answered import is_plain_soup
 from soupmix.evaluate.composition import Table, cells_of
-from soupmix.evaluate.figures import is_plain_soup
 from soupmix.evaluate.measuring import MeasuredSamples
 from soupmix.evaluate.record import AdapterFacts, EvaluationRecord
 from soupmix.methods import DEFAULT

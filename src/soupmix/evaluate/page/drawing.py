@@ -107,7 +107,8 @@ def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
 def style_of(number: int) -> dict[str, Any]:
     """Colour, marker and dash of a series."""
     place = number % len(_SERIES)
-    return {"color": _SERIES[place], "marker": _MARKERS[place], "linestyle": _DASHES[place]}
+    found = {"color": _SERIES[place], "marker": _MARKERS[place], "linestyle": _DASHES[place]}
+    return found if number < len(_SERIES) else {**found, "fillstyle": "none"}
 
 
 def draw_series(axes: "Axes", series: Sequence[Series], *, shift: float = 0.0) -> None:

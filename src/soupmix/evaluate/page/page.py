@@ -6,7 +6,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from soupmix.evaluate.page.decided import decided_part
 from soupmix.evaluate.page.drawing import plotting
+from soupmix.evaluate.page.follows import faithful_part, follows_part
+from soupmix.evaluate.page.fronts import fronts_part
 from soupmix.evaluate.page.parts import PageTable, PlotGroup, Section
 from soupmix.evaluate.page.plots import (
     arms_of,
@@ -15,7 +18,7 @@ from soupmix.evaluate.page.plots import (
     greedy_and_sampled,
     kept,
     measures_of,
-    shown,
+    told,
 )
 from soupmix.evaluate.page.safety import safety_part
 from soupmix.files import write_file
@@ -44,7 +47,7 @@ def page(report: Report) -> str:
     with plotting():
         sections = [each for each in _sections(report) if each.points or each.tables or each.groups]
     return environment.get_template(_TEMPLATE).render(
-        title=f"What soups of {report['base']['name']} do", lead=_LEAD, facts=_facts(report), sections=sections
+        title=f"What soups of {report['base']['name']} do", lead=_lead(report), facts=_facts(report), sections=sections
     )
 
 
@@ -53,11 +56,17 @@ def write_page(out: Path, report: Report) -> None:
     write_file(out / PAGE, page(report).encode())
 
 
-_LEAD = (
-    "Figures are means over prompts with 95 % bootstrap intervals in brackets; all arms answered the same prompts with the same "
-    "random numbers. An effect is the difference to the bare base at the same prompt. A dash is no figure: nothing was measured, "
-    "or a share of something that cannot be told from nothing."
-)
+def _lead(report: Report) -> str:
+    counts = {temperature: [arm["prompts"] for arm in arms.values()] for temperature, arms in report["results"].items()}
+    few = [sum(each < max(found) for each in found) for found in counts.values() if found]
+    same = "all arms answered the same prompts"
+    if any(few):
+        same = f"up to {max(few)} arms answered fewer prompts than the others, and are compared with the base alone; all answered"
+    return (
+        f"Figures are means over prompts with 95 % bootstrap intervals in brackets; {same} with the same random numbers. "
+        "An effect is the difference to the bare base at the same prompt. A dash is no figure: nothing was measured, or a "
+        "share of something that cannot be told from nothing."
+    )
 
 
 _NO_PLOT = "A pole whose effect alone cannot be told from nothing, at no weight, has nothing to keep, and no plot."
@@ -88,10 +97,11 @@ def _asked(report: Report) -> int:
 def _sections(report: Report) -> Iterator[Section]:
     temperatures = sorted(report["results"], key=float)
     heads = _headlines(report)
+    yield decided_part(report)
     yield Section("limits", "What this cannot show", points=report["cannot_show"])
     yield Section(
         "composes",
-        "What composes and what does not",
+        "What is kept of each pole",
         [
             "Kept is the effect of a pole in a soup over its effect alone at the same weight: 1 is all of it, 0 none, below 0 "
             "the opposite. Least and most are over all soups of equal weights with adapters of other dimensions."
@@ -103,6 +113,9 @@ def _sections(report: Report) -> Iterator[Section]:
         "kept", "Kept in pairs and corners", [_NO_PLOT], groups=list(_kept_groups(report, temperatures, heads))
     )
     yield Section("cross-talk", "What poles do to other dimensions", groups=list(_cross_groups(report, temperatures)))
+    yield fronts_part(report)
+    yield follows_part(report)
+    yield faithful_part(report)
     yield Section("damage", "Damage", groups=list(_damage_groups(report, temperatures)))
     greedy = [plot for measure in heads.values() if (plot := greedy_and_sampled(report, measure))]
     yield Section("greedy", "Greedy against sampled", groups=[PlotGroup("Effects of soups", greedy)] if greedy else [])
@@ -134,7 +147,9 @@ def _composes(report: Report, temperature: str, heads: Mapping[str, str]) -> Pag
                 if each["measure"] == measure and adapter in weights and len(set(weights.values())) == 1:
                     key = f"{weights[adapter]} {method}"
                     value = each["share"]["value"] if each["share"] else None
-                    plot_rows.setdefault(key, []).append((value, each["soup"], shown(each["alone"])))
+                    plot_rows.setdefault(key, []).append(
+                        (value, each["soup"], told(each["alone"], measures_of(report)[each["measure"]]))
+                    )
         for key, found in plot_rows.items():
             rows.append((adapter, str(measure), *key.split(), *_range_of(found)))
     return PageTable(
@@ -193,9 +208,13 @@ def _damage_groups(report: Report, temperatures: Sequence[str]) -> Iterator[Plot
 
 
 def _all(report: Report, temperature: str) -> PageTable:
-    measures = list(measures_of(report))
+    measures = measures_of(report)
     rows = [
-        (name, str(arm["prompts"]), *(shown(arm["measures"].get(each, {}).get("mean")) for each in measures))
+        (
+            name,
+            str(arm["prompts"]),
+            *(told(arm["measures"].get(n, {}).get("mean"), each) for n, each in measures.items()),
+        )
         for name, arm in report["results"][temperature].items()
     ]
     return PageTable(("arm", "prompts", *measures), rows, folded=f"Temperature {temperature}: {len(rows)} arms")

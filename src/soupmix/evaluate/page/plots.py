@@ -16,7 +16,7 @@ from soupmix.evaluate.page.drawing import (
     svg,
 )
 
-__all__ = ["Plot", "arms_of", "cross_talk", "effects", "greedy_and_sampled", "kept", "measures_of", "shown"]
+__all__ = ["Plot", "arms_of", "cross_talk", "effects", "greedy_and_sampled", "kept", "measures_of", "shown", "told"]
 
 _WIDE, _HIGH = 4.4, 2.9  # inches
 _MOST_SHARE = 2.0  # shares beyond are drawn at the edge, and told as they are in the table
@@ -44,6 +44,14 @@ def shown(found: Mapping[str, float] | None, digits: int = 3) -> str:
     if found is None:
         return "–"
     value, low, high = (_number(found[name], digits) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def told(found: Mapping[str, float] | None, about: Mapping[str, Any]) -> str:
+    """A figure of a measure; two decimals where it has no unit, for then it lies between -1 and 1."""
+    if found is None or about["unit"]:
+        return shown(found)
+    value, low, high = (f"{found[name]:.2f}" for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
@@ -79,7 +87,7 @@ def effects(report: Report, temperature: str, measure: str, adapters: Sequence[s
         points = [_mean(arms, name, measure) for name in steps.values()]
         if len(steps) > 1 and any(points[1:]):
             series.append(Series(adapter, list(steps), points))
-            rows += [(adapter, f"{weight:g}", _cell(arms, name, measure)) for weight, name in steps.items()]
+            rows += [(adapter, f"{weight:g}", _cell(report, arms, name, measure)) for weight, name in steps.items()]
     if not series or base is None:
         return None
     about = measures_of(report)[measure]
@@ -91,7 +99,7 @@ def effects(report: Report, temperature: str, measure: str, adapters: Sequence[s
             place = [each.name for each in series].index(adapter) if adapter in [s.name for s in series] else 0
             style = {**style_of(place), "marker": "", "linestyle": ":"}
             axes.axhline(asked[0], linewidth=1, label=f"{adapter} by prompt", **style)
-            rows.append((f"{adapter} by prompt", "–", _cell(arms, f"{adapter} by prompt", measure)))
+            rows.append((f"{adapter} by prompt", "–", _cell(report, arms, f"{adapter} by prompt", measure)))
     axes.set_title(measure, loc="left")
     axes.set_xlabel("weight of the adapter, alone")
     axes.set_ylabel(about["unit"] or "value")
@@ -131,8 +139,9 @@ def kept(report: Report, temperature: str, method: str, measure: str, adapter: s
     figure.legend(loc="outside lower center", ncols=len(strengths), title="weights")
     name = f"kept-{adapter}-{measure}-{temperature}-{method}".replace(".", "_")
     caption = f"What is kept of {adapter} on {measure}, temperature {temperature}, method {method}"
+    about = measures_of(report)[measure]
     rows = [
-        (f"+ {others}", f"{weight:g}", shown(each["share"], 2), shown(each["effect"]), shown(each["alone"]))
+        (f"+ {others}", f"{weight:g}", shown(each["share"], 2), told(each["effect"], about), told(each["alone"], about))
         for weight, others, each in found
     ]
     return Plot(svg(figure, name, caption), caption, ("with", "weights", "kept", "in the soup", "alone"), tuple(rows))
@@ -233,7 +242,10 @@ def greedy_and_sampled(report: Report, measure: str) -> Plot | None:
     axes.set_ylabel(f"effect at {other}")
     figure.legend(loc="outside lower center", ncols=3)
     caption = f"Effects on {measure}, greedy against temperature {other}; on the line both are equal"
-    rows = [(name, shown(greedy), shown(sampled)) for points in groups.values() for name, greedy, sampled in points]
+    about = measures_of(report)[measure]
+    rows = [
+        (n, told(greedy, about), told(sampled, about)) for points in groups.values() for n, greedy, sampled in points
+    ]
     made = svg(figure, f"greedy-{measure}", caption)
     return Plot(made, caption, ("soup", "greedy", f"temperature {other}"), tuple(rows))
 
@@ -248,8 +260,8 @@ def _mean(arms: Report, name: str, measure: str) -> Point | None:
     return None if found is None else (found["value"], found["low"], found["high"])
 
 
-def _cell(arms: Report, name: str, measure: str) -> str:
-    return shown(_entry(arms, name, measure).get("mean"))
+def _cell(report: Report, arms: Report, name: str, measure: str) -> str:
+    return told(_entry(arms, name, measure).get("mean"), measures_of(report)[measure])
 
 
 def _effect(arms: Report, name: str, measure: str) -> Mapping[str, float] | None:

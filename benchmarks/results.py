@@ -1,0 +1,445 @@
+"""What weights do, from a report of `soupmix evaluate`.
+
+    python benchmarks/results.py OUT    OUT holds a report.json
+
+Writes docs/results.md, which is to be read, docs/results_all.md with every arm, and docs/results.png.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from soupmix.evaluate.report import REPORT, read_report
+
+ROOT = Path(__file__).parents[1]
+PAGE, ALL, PICTURE = (ROOT / "docs" / name for name in ("results.md", "results_all.md", "results.png"))
+ENOUGH, HALF = 0.8, 0.5  # of an effect, for a dimension to compose, and to be lost
+UNITS = {"grade": 1, "words": 0, "lexicon": 1}  # decimals; all others are shares
+SHOWN = ("grade", "words", "lexicon", "warm_at_all", "cold_at_all", "on_topic", "loop", "finished", "parroting")
+DAMAGE = ("on_topic", "loop", "finished", "parroting", "repetition")
+
+Report = Mapping[str, Any]
+Figure = Mapping[str, float] | None
+
+
+def number(value: float, decimals: int = 2) -> str:
+    """.93 and -.08, as documents here have them."""
+    text = f"{value:.{decimals}f}"
+    text = text.lstrip("-") if not float(text) else text
+    return text.replace("0.", ".", 1) if decimals and abs(value) < 1 and text.lstrip("-").startswith("0.") else text
+
+
+def told(found: Figure, decimals: int = 2) -> str:
+    if found is None:
+        return "–"
+    value, low, high = (number(found[name], decimals) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def bare(found: Figure, decimals: int = 2) -> str:
+    return "–" if found is None else number(found["value"], decimals)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def folded(summary: str, body: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def luck(temperature: str) -> str:
+    return "greedy" if float(temperature) == 0 else f"temperature {temperature}"
+
+
+def temperatures(report: Report) -> list[str]:
+    """Sampled before greedy: it is how people are answered."""
+    return sorted(report["results"], key=float, reverse=True)
+
+
+def decided(report: Report) -> Iterator[tuple[str, str, str, Report]]:
+    for temperature in temperatures(report):
+        for method, strengths in report["decides"].get(temperature, {}).items():
+            for strength in sorted(strengths, key=float):
+                yield temperature, method, strength, strengths[strength]
+
+
+def first_words(report: Report) -> str:
+    """The worst, by name, at .7 or what is nearest, by the first method."""
+    found = list(decided(report))
+    if not found:
+        return "No soup of this report mixes dimensions."
+    method = found[0][1]
+    strength = min({each[2] for each in found}, key=lambda each: abs(float(each) - 0.7))
+    sentences = []
+    for temperature, _, _, each in (each for each in found if each[1:3] == (method, strength)):
+        worst = {name: one["worst"] for name, one in each["dimensions"].items() if one["worst"]}
+        said = ", ".join(
+            f"of {name} {told(one['share'])} in `{one['soup']}`"
+            for name, one in sorted(worst.items(), key=lambda item: item[1]["share"]["value"])
+        )
+        damage = ", ".join(
+            f"{measure.replace('_', ' ')} {number(one['effect']['value'])} in `{one['soup']}`"
+            for measure, one in each["damage"].items()
+            if one["effect"]
+        )
+        sentences.append(f"{luck(temperature).capitalize()}, least is kept {said}; against the base, worst {damage}.")
+    lacking = sorted(
+        {
+            name
+            for _, _, _, each in (each for each in found if each[1:3] == (method, strength))
+            for name, one in each["dimensions"].items()
+            if one["worst"] and one["worst"]["share"]["value"] < ENOUGH
+        }
+    )
+    verdict = (
+        f"**{_and(lacking)} {'do' if len(lacking) > 1 else 'does'} not compose.**" if lacking else "**All compose.**"
+    )
+    verdict = verdict[:2] + verdict[2:3].upper() + verdict[3:]
+    return (
+        f"{verdict} In {found[0][3]['soups']} pairs and corners of the adapters at {number(float(strength), 1)} each, by `{method}`: "
+        + " ".join(sentences)
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def lost(report: Report) -> str:
+    """In plain words, of every dimension, where it is lost."""
+    lines = []
+    for temperature, method, strength, each in decided(report):
+        for name, one in each["dimensions"].items():
+            shares = {soup: share for soup, share in one["shares"].items() if share}
+            gone = [soup for soup, share in shares.items() if share["value"] < HALF]
+            if gone:
+                lines.append(
+                    (
+                        luck(temperature),
+                        method,
+                        number(float(strength), 1),
+                        name,
+                        f"{len(gone)} of {len(shares)}",
+                        _soups(gone),
+                    )
+                )
+    if not lines:
+        return "No dimension loses half of its effect in any soup."
+    head = ("", "method", "weights", "dimension", "loses half in", "which")
+    return table(head, lines)
+
+
+def _soups(names: Sequence[str]) -> str:
+    return ", ".join(each.split("@")[0] for each in names)
+
+
+def kept_table(report: Report) -> str:
+    dimensions = list(dict.fromkeys(name for *_, each in decided(report) for name in each["dimensions"]))
+    rows = []
+    for temperature, method, strength, each in decided(report):
+        cells = []
+        for name in dimensions:
+            one = each["dimensions"].get(name)
+            worst = one and one["worst"]
+            cells.append(f"{told(worst['share'])}<br>{worst['soup'].split('@')[0]}" if worst else "–")
+            cells.append(bare(one["kept"]) if one else "–")
+        rows.append((luck(temperature), method, number(float(strength), 1), *cells))
+    head = ("", "method", "weights", *(cell for name in dimensions for cell in (f"{name}: least", "all")))
+    return table(head, rows)
+
+
+def effect_table(report: Report) -> str:
+    """Whether answers have any effect, in the worst soup and alone."""
+    rows = []
+    for temperature, method, strength, each in decided(report):
+        for name, one in each["dimensions"].items():
+            if one["any"]:
+                soup = one["worst"]["soup"].split("@")[0]
+                cells = (name, told(one["any_alone"]), told(one["any"]), soup)
+                rows.append((luck(temperature), method, number(float(strength), 1), *cells))
+    return table(
+        ("", "method", "weights", "dimension", "answers with some effect, alone", "in the worst soup", "which"), rows
+    )
+
+
+def across_table(report: Report) -> str:
+    """What each adapter does to other dimensions: of each the worst strength last."""
+    rows, dimensions = [], list(next(iter(report["fronts"].values()))["poles"])
+    for temperature, method, strength, each in decided(report):
+        found: dict[str, dict[str, Figure]] = {}
+        for one in each["cross_talk"]:
+            found.setdefault(one["soup"].split("@")[0], {})[one["dimension"]] = one["share"]
+        for adapter, shares in found.items():
+            cells = (told(shares[name]) if name in shares else "" for name in dimensions)
+            rows.append((luck(temperature), method, number(float(strength), 1), adapter, *cells))
+    return table(("", "method", "weight", "adapter alone", *(f"moves {each} by" for each in dimensions)), rows)
+
+
+def alone_table(report: Report, temperature: str) -> str:
+    """Each adapter alone, and its prompt, by a measure of its dimension."""
+    measures = {each["name"]: each for each in report["measures"]}
+    heads = {"expertise": "grade", "length": "words", "style": "lexicon"}
+    arms, rows = report["results"][temperature], []
+    steps = _steps(report)
+    for adapter, facts in report["adapters"].items():
+        name = heads.get(
+            facts["dimension"], next((n for n, m in measures.items() if m["dimension"] == facts["dimension"]), "")
+        )
+        if name not in measures:
+            continue
+        asked = ["base", *(f"{adapter}@{step}" for step in steps), f"{adapter} by prompt", f"{adapter} by few-shot"]
+        found = [arms.get(arm, {}).get("measures", {}).get(name, {}).get("mean") for arm in asked]
+        cells = [told(each, UNITS.get(name, 2)) for each in found]
+        rows.append((adapter, measures[name]["title"].split(",")[0], *cells))
+    head = ("pole", "measure", "base", *(f"at {number(float(step), 1)}" for step in steps), "by prompt", "few-shot")
+    empty = [place for place in range(2, len(head)) if all(row[place] == "–" for row in rows)]
+    keep = [place for place in range(len(head)) if place not in empty]
+    return table([head[place] for place in keep], [[row[place] for place in keep] for row in rows])
+
+
+def _steps(report: Report) -> list[str]:
+    found = {w for arm in report["arms"] if len(arm["weights"]) == 1 for w in arm["weights"].values()}
+    return sorted(found, key=float)
+
+
+def groups_table(report: Report, temperature: str) -> str:
+    """What asks for all dimensions at once, by every means."""
+    found = report["groups"].get(temperature, [])
+    dimensions = list(report["fronts"].get(temperature, {"poles": {}})["poles"])
+    most = max((each["poles"] for each in found), default=0)
+    rows = [_group(each, dimensions) for each in found if each["poles"] in (0, most)]
+    head = ("by", "weights", "arms", *dimensions, "on topic", "loops", "finished", "parroting")
+    return table(head, rows)
+
+
+def _group(each: Report, dimensions: Sequence[str]) -> tuple[str, ...]:
+    toward = (told(each["toward"].get(name)) for name in dimensions)
+    damage = (bare(each["measures"].get(name)) for name in ("on_topic", "loop", "finished", "parroting"))
+    weight = number(float(each["weight"]), 1) if each["weight"] not in ("", "mixed") else each["weight"]
+    return (each["family"], weight, str(len(each["arms"])), *toward, *damage)
+
+
+def reached_table(report: Report, temperature: str, size: int) -> str:
+    found = [each for each in report["fronts"][temperature]["reached"] if len(each["dimensions"]) == size]
+    found.sort(key=lambda each: (each["dimensions"], -(each["hypervolume"] or {"value": 0})["value"]))
+    rows = [
+        (
+            *([" + ".join(each["dimensions"])] if size == 2 else []),
+            each["family"],
+            str(each["arms"]),
+            told(each["hypervolume"]),
+            told(each["harmless"]),
+            *(told(each["damage"].get(name)) for name in ("on_topic", "loop")),
+        )
+        for each in found
+    ]
+    head = (*(["dimensions"] if size == 2 else []), "by", "arms", "hypervolume", "harmless", "on topic", "loops")
+    return table(head, rows)
+
+
+def faithful(report: Report) -> Iterator[str]:
+    """Fidelity, connectivity and perplexity, as far as they were measured."""
+    for temperature in sorted(report.get("fidelity", {}), key=float, reverse=True):
+        arms = report["fidelity"][temperature]
+        rows = [(arm, _plain(each["kl_mod"], 3), _plain(each["kl_base"], 3)) for arm, each in arms.items()]
+        near = [_value(each["kl_mod"]) for each in arms.values()]
+        away = [_value(each["kl_base"]) for each in arms.values()]
+        yield (
+            f"{luck(temperature).capitalize()}: soups lie {number(min(near), 3)} to {number(max(near), 3)} nats a token from the mix "
+            f"of their models, and {number(min(away), 3)} to {number(max(away), 3)} from the base."
+        )
+        yield folded(f"{len(rows)} soups, {luck(temperature)}", table(("soup", "from the mix", "from the base"), rows))
+    if report.get("connectivity"):
+        worst = min(report["connectivity"], key=lambda each: _value(each["margin"]))
+        yield f"Linear mode connectivity: the least margin is {_plain(worst['margin'], 3)}, of `{worst['soup']}`."
+        rows = [(each["soup"], _plain(each["margin"], 3)) for each in report["connectivity"]]
+        yield folded(f"{len(rows)} soups", table(("soup", "margin"), rows))
+    if report.get("prose"):
+        rows = [(arm, _plain(each["perplexity"], 1)) for arm, each in report["prose"].items()]
+        base = next((row[1] for row in rows if row[0] == "base"), "–")
+        worst = max(report["prose"], key=lambda arm: _value(report["prose"][arm]["perplexity"]))
+        yield f"Perplexity of neutral prose: base {base}, worst {_plain(report['prose'][worst]['perplexity'], 1)}, of `{worst}`."
+        yield folded(f"{len(rows)} arms", table(("arm", "perplexity"), rows))
+
+
+def _value(found: Any) -> float:
+    return float(found["value"] if isinstance(found, Mapping) else found)
+
+
+def _plain(found: Any, decimals: int) -> str:
+    return told(found, decimals) if found is None or isinstance(found, Mapping) else number(float(found), decimals)
+
+
+def facts(report: Report) -> str:
+    made = ", ".join(f"{name} {value}" for name, value in report["made_by"][0].items()) if report["made_by"] else ""
+    prompts, limits = report["prompts"], report["limits"]
+    return (
+        f"{report['samples']['count']:,} answers of `{report['base']['name']}` to {prompts['count']} prompts, none trained on, of at "
+        f"most {limits['length']} tokens, by {len(report['arms'])} arms, at temperatures "
+        f"{' and '.join(f'{each:g}' for each in limits['temperatures'])}; {made}; report `{report['digest']}`. Brackets hold 95 % "
+        "bootstrap intervals over prompts."
+    )
+
+
+def partial(report: Report) -> str:
+    asked = len(report["arms"]) * report["prompts"]["count"] * len(report["limits"]["temperatures"])
+    if report["samples"]["count"] == asked:
+        return ""
+    return f"**This is of a run that is not whole: {report['samples']['count']:,} of {asked:,} answers.**\n\n"
+
+
+def page(report: Report) -> str:
+    parts = [
+        f"{partial(report)}# What weights do",
+        first_words(report),
+        "Generated by `soupmix evaluate OUT` and `python benchmarks/results.py OUT`. "
+        + facts(report)
+        + " Every arm is in "
+        "[results_all.md](results_all.md), how it is measured in [evaluate.md](evaluate.md), what it costs in [costs.md](costs.md).",
+        "## What is kept",
+        "Kept is the effect of a pole in a soup over its effect alone at the same weight, by all measures of its dimension together: 1 "
+        "is all of it, 0 none, below 0 the opposite. Least is the worst soup, all is over all of them. The least of many looks worse "
+        "than it is.",
+        kept_table(report),
+        "![what is kept of each dimension in every pair and corner](results.png)",
+        "## What does not compose",
+        "Soups in which less than half of a dimension's effect is left:",
+        lost(report),
+        folded("Share of answers with some effect", effect_table(report)),
+        folded("What each adapter does to other dimensions", across_table(report)),
+        "## Each pole alone",
+    ]
+    for temperature in temperatures(report):
+        parts += [luck(temperature).capitalize() + ":", alone_table(report, temperature)]
+    parts += [
+        "## All dimensions at once, by every means",
+        "Effects towards the poles that are asked for, in standard deviations of all answers of the run, means over the corners; on "
+        "topic, loops, finished and parroting (four words in a row of a trained phrase) are shares of answers.",
+    ]
+    for temperature in temperatures(report):
+        parts += [luck(temperature).capitalize() + ":", groups_table(report, temperature)]
+    parts += [
+        "## What reaches furthest",
+        "Hypervolume of what some arm of a family is beyond in every dimension, from the base, the mean over the corners; more is "
+        "better ([evaluate.md](evaluate.md#fronts)). Harmless is without arms that are .1 less on topic or loop .1 more often than the "
+        "base. On topic and loops are differences to the base, over the arms of the fronts. A family of more arms has more tries.",
+    ]
+    for temperature in temperatures(report):
+        if temperature in report["fronts"]:
+            size = max((len(each["dimensions"]) for each in report["fronts"][temperature]["reached"]), default=2)
+            parts += [luck(temperature).capitalize() + ":", reached_table(report, temperature, size)]
+            parts += [folded("Two dimensions at a time", reached_table(report, temperature, 2))] if size > 2 else []
+    told_apart = list(faithful(report))
+    parts += ["## Is a soup what its parts are?", *told_apart] if told_apart else []
+    parts += ["## What this does not show", "\n".join(f"- {each}" for each in report["cannot_show"])]
+    if report["not_measured"]:
+        parts.append(
+            "Not measured: " + "; ".join(f"{each['what']} ({each['why']})" for each in report["not_measured"]) + "."
+        )
+    return "\n\n".join(map(wrapped, parts)) + "\n"
+
+
+def wrapped(part: str) -> str:
+    """Prose within 120 characters; tables and pictures as they are."""
+    import textwrap
+
+    if part.startswith(("|", "!", "<", "#", "**This is")):
+        return part
+    lines = part.split("\n")
+    filled = (
+        textwrap.fill(
+            line, 118, subsequent_indent="  " * line.startswith("- "), break_long_words=False, break_on_hyphens=False
+        )
+        for line in lines
+    )
+    return "\n".join(filled)
+
+
+def all_arms(report: Report) -> str:
+    known = {each["name"]: each for each in report["measures"]}
+    names = [name for name in SHOWN if name in known]
+    parts = [
+        f"{partial(report)}# Every arm",
+        f"The long tables of [results.md](results.md), generated with it from report `{report['digest']}`: means over prompts with 95 % "
+        "bootstrap intervals.",
+    ]
+    for temperature in temperatures(report):
+        rows = [
+            (name, *(told(arm["measures"].get(each, {}).get("mean"), UNITS.get(each, 2)) for each in names))
+            for name, arm in report["results"][temperature].items()
+        ]
+        parts += [
+            f"## {luck(temperature).capitalize()}",
+            table(("arm", *(each.replace("_", " ") for each in names)), rows),
+        ]
+    for temperature, method, strength, each in decided(report):
+        dimensions = list(each["dimensions"])
+        soups = list(dict.fromkeys(soup for one in each["dimensions"].values() for soup in one["shares"]))
+        rows = [(soup, *(_share(each["dimensions"][name], soup) for name in dimensions)) for soup in soups]
+        parts += [
+            f"## Kept at {number(float(strength), 1)} by {method}, {luck(temperature)}",
+            table(("soup", *dimensions), rows),
+        ]
+    return "\n\n".join(map(wrapped, parts)) + "\n"
+
+
+def _share(one: Report, soup: str) -> str:
+    return told(one["shares"][soup]) if soup in one["shares"] else ""
+
+
+def draw(report: Report, path: Path) -> None:
+    """Of every dimension what is kept in each soup, at every strength, by the first method and at the first temperature."""
+    import matplotlib.pyplot as plt
+
+    found = list(decided(report))
+    mine = [each for each in found if each[:2] == found[0][:2]]
+    dimensions = list(mine[0][3]["dimensions"])
+    soups = list(
+        dict.fromkeys(
+            s.split("@")[0] for *_, each in mine for one in each["dimensions"].values() for s in one["shares"]
+        )
+    )
+    figure, panels = plt.subplots(1, len(dimensions), figsize=(11, 0.5 + 0.24 * len(soups)), sharey=True, squeeze=False)
+    for panel, name in zip(panels[0], dimensions, strict=True):
+        for place, (_, _, strength, each) in enumerate(mine):
+            shares = {s.split("@")[0]: share for s, share in each["dimensions"][name]["shares"].items() if share}
+            y = [soups.index(s) + 0.22 * (place - (len(mine) - 1) / 2) for s in shares]
+            x = [min(max(s["value"], -1), 2) for s in shares.values()]
+            low = [max(v - max(s["low"], -1), 0) for v, s in zip(x, shares.values(), strict=True)]
+            high = [max(min(s["high"], 2) - v, 0) for v, s in zip(x, shares.values(), strict=True)]
+            panel.errorbar(
+                x,
+                y,
+                xerr=[low, high],
+                fmt="osD^v"[place % 5],
+                markersize=3.5,
+                elinewidth=0.8,
+                label=f"{float(strength):g}",
+            )
+        panel.axvline(0, color="0.6", linewidth=0.8, linestyle=":")
+        panel.axvline(1, color="0.6", linewidth=0.8)
+        panel.set(title=f"{name} kept", xlim=(-1, 2), ylim=(len(soups) - 0.4, -0.6), yticks=range(len(soups)))
+        panel.set_yticklabels(soups, fontsize=7)
+        panel.grid(axis="y", linewidth=0.3)
+    panels[0][-1].legend(title="weights", fontsize=7)
+    figure.suptitle(f"by {mine[0][1]}, {luck(mine[0][0])}; 1 is the whole effect of the pole alone", fontsize=9)
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path, help="folder of an evaluation, with report.json")
+    out = parser.parse_args().out
+    found = read_report(out / REPORT)
+    draw(found, PICTURE)
+    PAGE.write_text(page(found), "utf-8")
+    ALL.write_text(all_arms(found), "utf-8")
+    print(PAGE, ALL, PICTURE, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
