@@ -14,14 +14,14 @@ from soupmix.evaluate.record import EvaluationRecord
 from soupmix.evaluate.soups import Arm
 from soupmix.evaluate.statistics import Resampling
 
-__all__ = ["Answered", "is_base", "is_plain_soup"]
+__all__ = ["ArmValues", "is_base", "is_plain_soup"]
 
 Numbers = NDArray[np.float64]
 
 _ENOUGH = 0.9  # of the prompts that most arms answered
 
 
-class Answered:
+class ArmValues:
     """The values of all arms at one temperature.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from soupmix.errors import EvaluationError
-from soupmix.evaluate.answered import Answered, is_plain_soup
+from soupmix.evaluate.answered import ArmValues, is_plain_soup
 from soupmix.evaluate.composition import Composition, Effects, Table, composition
 from soupmix.evaluate.decides import decides
 from soupmix.evaluate.fronts import fronts
@@ -32,7 +32,7 @@ class ReportFigures:
 
     Attributes:
         arms: temperature -> arm -> {"prompts", "measures": {measure: {"mean", "effect"}}}; effects are against the bare base
-            over the prompts that both answered. Arms that are compared are over the same prompts (`Answered`).
+            over the prompts that both answered. Arms that are compared are over the same prompts (`ArmValues`).
         spans: temperature -> for every adapter and measure of its dimension the floor and the ceiling of this run.
         composition: temperature -> method -> figures of `soupmix.evaluate.composition`.
         decides, fronts, groups: temperature -> what `soupmix.evaluate.decides`, `fronts` and `groups` say.
@@ -71,7 +71,7 @@ def figures(
         if not table:
             continue
         word = f"{temperature:g}"
-        answered = Answered(record, table, tuple(measures), draws)
+        answered = ArmValues(record, table, tuple(measures), draws)
         left_out += _few(answered, word)
         arms[word] = {name: _of_arm(answered, name) for name in answered.values}
         floors[word] = as_json(list(spans(record, answered, measures, trained or TrainedEffects())))
@@ -84,7 +84,7 @@ def figures(
     return ReportFigures(arms, floors, composed, decided, reached, grouped, tuple(left_out))
 
 
-def _of_arm(answered: Answered, name: str) -> dict[str, Any]:
+def _of_arm(answered: ArmValues, name: str) -> dict[str, Any]:
     values, effects = answered.values[name], answered.effects(name)
     means = answered.draws.means(values)
     there = {name: place for place, name in enumerate(answered.measures) if not np.isnan(values[:, place]).all()}
@@ -100,7 +100,7 @@ def _of_arm(answered: Answered, name: str) -> dict[str, Any]:
     }
 
 
-def _few(answered: Answered, word: str) -> list[NotMeasured]:
+def _few(answered: ArmValues, word: str) -> list[NotMeasured]:
     """Said once of a temperature: which arms are told for themselves alone."""
     if not answered.few:
         return []
@@ -116,7 +116,7 @@ def _few(answered: Answered, word: str) -> list[NotMeasured]:
 def _composed(
     record: EvaluationRecord,
     table: Table,
-    answered: Answered,
+    answered: ArmValues,
     measures: Mapping[str, Measure],
     word: str,
     left_out: list[NotMeasured],
@@ -147,7 +147,7 @@ def _effects(
     table: Table,
     soups: Mapping[str, Weights],
     measures: Mapping[str, Measure],
-    answered: Answered,
+    answered: ArmValues,
 ) -> Effects | EvaluationError:
     counted = set(answered.prompts)
     shared = {key: row for key, row in table.items() if key[1] in counted}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from soupmix.evaluate.answered import Answered
+from soupmix.evaluate.answered import ArmValues
 from soupmix.evaluate.composition import Table
 from soupmix.evaluate.measures import Measure
 from soupmix.evaluate.record import EvaluationRecord
@@ -38,7 +38,7 @@ class Index:
     poles: Mapping[str, tuple[str, ...]]
     units: Mapping[str, Mapping[str, float]]
     cells: Mapping[str, Numbers]
-    answered: Answered
+    answered: ArmValues
 
     def rows(self, arm: str) -> Numbers:
         """[1 + draws, dimensions] the mean over prompts in every draw."""
@@ -55,7 +55,7 @@ class Index:
         }
 
 
-def index_of(record: EvaluationRecord, answered: Answered, measures: Mapping[str, Measure]) -> Index | None:
+def index_of(record: EvaluationRecord, answered: ArmValues, measures: Mapping[str, Measure]) -> Index | None:
     """The index at one temperature; None where there is no base, or nothing that anybody moves."""
     poles: dict[str, set[str]] = {}
     for facts in record.adapters.values():
@@ -79,7 +79,7 @@ def index_of(record: EvaluationRecord, answered: Answered, measures: Mapping[str
     return Index({dimension: ends[dimension] for dimension in units}, units, cells, answered)
 
 
-def _moved(answered: Answered) -> set[str]:
+def _moved(answered: ArmValues) -> set[str]:
     """Measures to which arms do more than noise does."""
     squares = np.zeros((len(answered.draws.weights), len(answered.measures)))
     for name in answered.arms:
@@ -90,7 +90,7 @@ def _moved(answered: Answered) -> set[str]:
 
 
 def _units(
-    answered: Answered, measures: Mapping[str, Measure], dimension: str, poles: Sequence[str], moved: set[str]
+    answered: ArmValues, measures: Mapping[str, Measure], dimension: str, poles: Sequence[str], moved: set[str]
 ) -> dict[str, float]:
     found = {}
     for name, measure in measures.items():

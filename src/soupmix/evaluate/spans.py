@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from soupmix.evaluate.answered import Answered, is_plain_soup
+from soupmix.evaluate.answered import ArmValues, is_plain_soup
 from soupmix.evaluate.measures import Measure
 from soupmix.evaluate.record import EvaluationRecord
 from soupmix.evaluate.soups import Arm
@@ -22,7 +22,7 @@ __all__ = ["spans"]
 
 
 def spans(
-    record: EvaluationRecord, answered: Answered, measures: Mapping[str, Measure], trained: TrainedEffects
+    record: EvaluationRecord, answered: ArmValues, measures: Mapping[str, Measure], trained: TrainedEffects
 ) -> Iterator[dict[str, Any]]:
     """For every adapter and measure of its dimension: {"adapter", "measure", "prompts", "floor", "ceiling", "ceiling_of",
     "candidates": name -> effect as an `Estimate`}.
@@ -50,7 +50,7 @@ def spans(
                     }
 
 
-def _paired(answered: Answered, names: list[str], measure: str) -> tuple[float, int, dict[str, Estimate]]:
+def _paired(answered: ArmValues, names: list[str], measure: str) -> tuple[float, int, dict[str, Estimate]]:
     """Mean of the base, over how many prompts, and the effect of each of some arms over the same ones."""
     place = answered.measures.index(measure)
     cells = np.stack([answered.values[name][:, place] for name in (answered.base, *names)], axis=1)
