@@ -11,10 +11,14 @@ import pytest
 from soupmix import scratch
 from soupmix.base import Base
 from soupmix.errors import OutputError
+from soupmix.evaluate.record import RECORD, held_record, write_record
+from soupmix.evaluate.report import REPORT, read_report, report, write_report
 from soupmix.files import new_folder, write_file
 from soupmix.merge import merge
 from soupmix.policy import Policy
 from soupmix.store import Store
+from soupmix.surface import SURFACE, read_surface, write_surface
+from tests.support import evaluated, planted_soups
 from tests.support.adapter_folder import adapter, encode, item, sound
 from tests.support.faults import KINDS, Faults
 from tests.support.folders import debris, snapshot
@@ -125,7 +129,26 @@ def _training_writer(where: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     return Writer(where / "train" / "friendly", write, lambda: _plain(where / "train" / "friendly"))
 
 
-WRITERS = ("file", "folder", "folder in turn", "store", "budget", "adapter", "model", "training")
+def _evaluation_writer(where: Path, kind: str) -> Writer:
+    """The documents of an evaluation, and the map that is fitted on one."""
+    records = [evaluated.record(prompts) for prompts in (1, 2)]
+    match kind:
+        case "record":
+            return Writer(where / RECORD, lambda n: write_record(where, records[n]), lambda: held_record(where))
+        case "report":
+            made = [report(each, evaluated.samples(each), evaluated.measured(each)) for each in records]
+            return Writer(where / REPORT, lambda n: write_report(where, made[n]), lambda: _report_of(where))
+        case _:
+            maps = [planted_soups.document(seed=seed) for seed in range(2)]
+            return Writer(where / SURFACE, lambda n: write_surface(where, maps[n]), lambda: read_surface(where))
+
+
+def _report_of(where: Path) -> object:
+    return read_report(where / REPORT) if (where / REPORT).exists() else None
+
+
+EVALUATIONS = ("record", "report", "surface")
+WRITERS = ("file", "folder", "folder in turn", "store", "budget", "adapter", "model", "training", *EVALUATIONS)
 CASES = [
     pytest.param(writer, kind, marks=pytest.mark.slow if writer in ("adapter", "model") and kind != "no space" else ())
     for writer in WRITERS
@@ -149,6 +172,8 @@ def writer(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: Base, monk
             return _budget_writer(tmp_path, tiny_base)
         case "training":
             return _training_writer(tmp_path, monkeypatch)
+        case "record" | "report" | "surface":
+            return _evaluation_writer(tmp_path, name)
         case _:
             return _merge_writer(tmp_path, tiny_base, name)
 

@@ -299,6 +299,26 @@ def test_each_of_a_combination_was_evaluated_alone(tmp_path: Path, alone: str | 
     assert caught.value.reason == "not-evaluated"
 
 
+@pytest.mark.parametrize(
+    ("answered", "says"),
+    [({"0": 1, "0.7": 12}, "1 of its 12"), ({"0": 12, "0.7": 11}, "11 of its 12"), ({"0": 12}, "no soup of calm")],
+    ids=["one answer", "one missing", "no temperature but 0"],
+)
+def test_a_soup_that_answered_some_prompts_is_no_evidence_yet(
+    found: dict[str, Any], tmp_path: Path, answered: dict[str, int], says: str
+) -> None:
+    results = {
+        t: {name: {**of, "prompts": answered.get(t, 0)} if name == "calm@1" else of for name, of in arms.items()}
+        for t, arms in found["results"].items()
+    }
+    arms = [each for each in found["arms"] if each["name"] != "calm@0.5"]
+    (tmp_path / REPORT).write_bytes(_resealed({**found, "arms": arms, "results": results}))
+    with pytest.raises(EvaluationError, match=says) as caught:
+        digest_of_evidence(tmp_path / REPORT, manifest(), [("calm",)], "1")
+    assert caught.value.reason == "not-evaluated"
+    assert digest_of_evidence(tmp_path / REPORT, manifest(), [("loud",)], "1")
+
+
 @pytest.mark.parametrize("by", [{"system": "Be calm."}, {"shots": (("Why?", "Well."),)}, {"way": "mod"}])
 def test_a_soup_with_help_is_no_evidence_for_the_soup(
     found: dict[str, Any], tmp_path: Path, by: dict[str, Any]
@@ -349,6 +369,9 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
         lambda found: _resealed({**found, "arms": [{"name": "calm@1", "weights": {"calm": "nan"}}]}),
         "not-a-report",
     ),
+    "no prompts": (lambda found: _resealed({**found, "prompts": {"count": 0}}), "not-a-report"),
+    "no temperatures": (lambda found: _resealed({**found, "limits": {"temperatures": []}}), "not-a-report"),
+    "prompts are null": (lambda found: _resealed({**found, "results": {"0": {"calm@1": {"prompts": None}}}}), "not-a-report"),
     "results are null": (lambda found: _resealed({**found, "results": None}), "not-a-report"),
 }
 

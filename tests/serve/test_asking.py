@@ -52,6 +52,19 @@ def test_targets_become_weights_that_are_granted_as_they_are(asked: Running) -> 
     assert found["policy"] == clamped["policy"]
 
 
+def test_half_of_an_effect_is_a_weight(asked: Running, server: Running, surface: Surface) -> None:
+    with asked.http() as http:
+        clamped = http.post("/v1/clamp", json={"weights": {"calm": "50%", "loud": 0.25}}).json()
+        wrong = [http.post("/v1/clamp", json={"weights": {"calm": value}}) for value in ("150%", "50%%", "%", "-50%")]
+        unknown = http.post("/v1/clamp", json={"weights": {"nobody": "50%"}})
+    assert clamped["requested"] == {**surface.calibrated(Weights("calm=0.5")).decimals(), "loud": "0.25"}
+    assert [each.status_code for each in wrong] == [400] * 4
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (400, "other-adapters")
+    with server.http() as http:
+        missing = http.post("/v1/clamp", json={"weights": {"calm": "50%"}})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (400, "no-surface")
+
+
 def test_what_is_so_of_the_key_bounds_what_can_be_reached(asked: Running) -> None:
     """Minors get at most .25 of `loud`: 5 of warmth is out of reach, and said so."""
     body = {"targets": {"warmth": 5}, "attributes": {"audience": "adult"}}

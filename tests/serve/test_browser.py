@@ -199,6 +199,10 @@ def test_a_measure_is_asked_for_and_its_weights_are_wished_for(seen: Visit) -> N
     expect(card.locator(".found")).to_contain_text("grade: 8.2 expected on average")
     wished = f"elementary {float(found['weights']['elementary']):.2f}"
     expect(card.get_by_role("slider", name="expertise")).to_have_attribute("aria-valuetext", wished)
+    with seen.page.expect_response("**/v1/soups/ask"):
+        find.evaluate("button => { button.click(); button.click(); }")
+    assert sum(url.endswith("/v1/soups/ask") for url in seen.asked) == 2  # a double click asks once
+    expect(find).to_have_attribute("aria-disabled", "false")
     assert seen.said == []
 
 

@@ -1,13 +1,16 @@
 """Weights for targets: as good as a search through everything, inside every policy, and plain about what cannot be had."""
 
+import importlib
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from soupmix.errors import EvaluationError, RecipeError, WeightError
+from soupmix.errors import EvaluationError, PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import Policy
+from soupmix.projection import Region
+from soupmix.projection.time_budget import check_time
 from soupmix.surface import Surface, ask
 from soupmix.weights import Weights
 from tests.support.planted_soups import DIMENSIONS, ENTRIES, document, entry, rule
@@ -65,6 +68,42 @@ def test_no_soup_on_a_grid_is_better(targets: dict[str, float], surface: Surface
     assert reached <= error(grid).min() + 2e-3  # of squared spans: what gentleness and hundredths may cost
     assert len({DIMENSIONS[name] for name in found.weights}) == len(found.weights)
     assert set(found.weights) <= {name for name in names if DIMENSIONS[name] in asked}
+
+
+def test_a_search_asks_the_policy_about_so_many_points_and_says_so(
+    surface: Surface, free: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("soupmix.surface.ask")
+    asked: list[object] = []
+    nearest = module._Search._nearest
+
+    def counted(search: object, free: object) -> object:
+        asked.append(free)
+        return nearest(search, free)
+
+    monkeypatch.setattr(module._Search, "_nearest", counted)
+    targets = {"grade": 7.0, "words": 60.0}
+    whole = ask(surface, free, targets)
+    starts, rounded = 2 * module._POINTS, 1 + 2 * len(targets)
+    assert len(asked) <= starts + rounded + module._MOST_MOVES
+    assert whole.notes == ()
+    for most in (0, 40):
+        monkeypatch.setattr(module, "_MOST_MOVES", most)
+        before = len(asked)
+        found = ask(surface, free, targets)
+        assert len(asked) - before <= starts + rounded + most
+        assert found.notes[-1] == f"the search was ended after {most} points: better weights, or farther ends, may exist"
+        assert free.feasible().contains(found.weights)
+
+
+def test_a_policy_that_takes_for_ever_is_refused(
+    surface: Surface, free: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("soupmix.surface.ask"), "_SECONDS", -1.0)
+    monkeypatch.setattr(Region, "project", lambda region, wanted: check_time())
+    with pytest.raises(PolicyRefusal) as caught:
+        ask(surface, free, {"grade": 7.0})
+    assert caught.value.reason == "too-slow"
 
 
 def test_what_can_be_reached_is_reached_in_truth(surface: Surface, free: Policy) -> None:

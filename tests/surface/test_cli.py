@@ -47,6 +47,15 @@ def test_a_grade_and_a_length_become_weights(store: Path) -> None:
     assert found["surface"] == document.digest
 
 
+def test_numbers_have_the_decimals_that_their_size_calls_for() -> None:
+    """VADER and the classifier go from -1 or 0 to 1: with one decimal, half of what adapters do would be unseen."""
+    from soupmix.cli.ask import _alike
+
+    assert _alike([0.314, -0.05, 0.97]) == ["0.31", "-0.05", "0.97"]
+    assert _alike([7.31, 1.24, 12.9]) == ["7.3", "1.2", "12.9"]
+    assert _alike([60.44, 12.3, 210.6]) == ["60", "12", "211"]
+
+
 def test_what_cannot_be_reached_is_on_the_screen(store: Path, tmp_path: Path) -> None:
     policy = tmp_path / "house.yaml"
     policy.write_text(
@@ -67,6 +76,54 @@ def test_half_of_an_effect_is_a_target(store: Path) -> None:
     found = json.loads(_ask(store, "concise=50%", "warmth=3", "--json").output)
     assert found["targets"]["words"]["asked"] == pytest.approx(value, rel=1e-4)
     assert surface.calibrated(Weights("concise=0.5"))["concise"] == pytest.approx(500_000, abs=30_000)
+
+
+def test_half_of_an_effect_is_a_weight(store: Path, tmp_path: Path) -> None:
+    """It is calibrated by the map, then clamped as any weight is."""
+    wanted = Surface.beside(store, read_manifest(store)).calibrated(Weights("expert=0.5"))["expert"]
+    for words in (["clamp", "-w", "expert=50%, friendly=0.3"], ["merge", "--dry-run", "-w", "expert=50%,friendly=0.3"]):
+        done = CliRunner().invoke(cli, [*words, "--store", str(store), "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["requested"] == Weights.from_micro({"expert": wanted, "friendly": 300_000}).decimals()
+        assert f"50% of the effect of expert alone is its weight {wanted / 1e6:g}, by the map" in done.stderr
+    policy = tmp_path / "house.yaml"
+    policy.write_text(
+        "tier: organisation\nissuer: House\nversion: 1\nrules:\n  - {rule: bounds, adapter: expert, at_most: 0.2}\n"
+    )
+    done = CliRunner().invoke(cli, ["clamp", "-w", "expert=50%", "--store", str(store), "--json", "--policy", str(policy)])
+    assert json.loads(done.stdout)["granted"] == {"expert": "0.2"}
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ("expert=150%", "a share is from 0 to 1"),
+        ("expert=-1%", "a share is from 0 to 1"),
+        ("expert=50%,expert=0.5", "'expert' is given twice"),
+        ("expert=50%%", "'50%' is not a plain decimal number"),
+        ("expert=%", "'' is not a plain decimal number"),
+        ("expert50%", "is not a weight"),
+        ("expert=5=50%", "is not a plain decimal number"),
+        ("unfriendly=50%", "says nothing of 'unfriendly'"),
+        ("nobody=50%", "says nothing of 'nobody'"),
+    ],
+)
+def test_what_is_no_share_is_one_sentence(store: Path, weight: str, said: str) -> None:
+    from soupmix.errors import SoupmixError
+
+    done = CliRunner().invoke(cli, ["clamp", "-w", weight, "--store", str(store)])
+    assert isinstance(done.exception, SoupmixError), done.output
+    assert said in str(done.exception)
+
+
+def test_a_share_is_of_a_store_that_is_named(store: Path, tmp_path: Path) -> None:
+    """A recipe may have another store, whose map is not the one that is read."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("weights: {expert: 0.5}\n")
+    done = CliRunner().invoke(cli, ["merge", "--dry-run", str(recipe), "-w", "expert=50%"])
+    assert done.exit_code != 0
+    done = CliRunner().invoke(cli, ["merge", "--dry-run", str(recipe), "-w", "expert=50%", "--store", str(store)])
+    assert done.exit_code == 0, done.output
 
 
 def test_weights_beside_are_kept(store: Path) -> None:
@@ -105,5 +162,8 @@ def test_a_store_without_a_map_says_how_to_get_one(tmp_path: Path) -> None:
 
     shutil.copy(shipped_root() / "manifest.json", tmp_path)
     done = _ask(tmp_path, "grade=7")
+    assert isinstance(done.exception, EvaluationError)
+    assert f"holds no {SURFACE}; `soupmix evaluate OUT --surface` makes one" in str(done.exception)
+    done = CliRunner().invoke(cli, ["clamp", "-w", "expert=50%", "--store", str(tmp_path)])
     assert isinstance(done.exception, EvaluationError)
     assert f"holds no {SURFACE}; `soupmix evaluate OUT --surface` makes one" in str(done.exception)

@@ -79,14 +79,11 @@ def _print(found: "Proposal") -> None:
     rows: list[tuple[str, ...]] = [("", "asked", "expected", "95 % of it", "90 % of answers", "within the policy")]
     for name, each in found.targets.items():
         expected = each.expected
-        ends = (
-            (expected.low, expected.high),
-            (expected.answers_low, expected.answers_high),
-            (each.least, each.most),
-        )
-        rows.append(
-            (name, _short(each.asked), _short(expected.value), *(f"{_short(a)} to {_short(b)}" for a, b in ends))
-        )
+        lows = (expected.low, expected.answers_low, each.least)
+        highs = (expected.high, expected.answers_high, each.most)
+        value, *ends = _alike((expected.value, *lows, *highs))
+        within = (f"{low} to {high}" for low, high in zip(ends[:3], ends[3:], strict=True))
+        rows.append((name, f"{each.asked:.4g}", value, *within))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -94,5 +91,8 @@ def _print(found: "Proposal") -> None:
         click.echo(f"\n{note}")
 
 
-def _short(value: float) -> str:
-    return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+def _alike(values: Sequence[float]) -> list[str]:
+    """Numbers of one measure with as many decimals as their size calls for: none beyond 100, two where all are below 2."""
+    largest = max(map(abs, values))
+    decimals = 2 if largest < 2 else 1 if largest < 100 else 0
+    return [f"{value:.{decimals}f}" for value in values]

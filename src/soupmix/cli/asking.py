@@ -1,11 +1,13 @@
 """What commands that clamp have in common: who asks for what, under which policy, and on which record."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+import click
 
 from soupmix.audit import Record
 from soupmix.cli.auditing import Recorder, audit_option
@@ -15,6 +17,7 @@ from soupmix.cli.options import (
     parse_attributes,
     parse_sources,
     policy_option,
+    read_adapters,
     source_option,
     store_option,
     trust_option,
@@ -35,11 +38,13 @@ class Asking:
     """What a person asks for on the command line, and who decides about it.
 
     Attributes:
-        weights, attributes, sources: of the request. policies: documents. trust: texts of signed sets.
+        weights, attributes, sources: of the request. shares: adapters whose weight was given as a share of their effect.
+        policies: documents. trust: texts of signed sets.
         store: folder of adapters, None for the shipped ones. recorder: writes down what comes of it.
     """
 
     weights: Weights
+    shares: tuple[str, ...]
     attributes: Mapping[str, str]
     sources: str | Mapping[str, str]
     policies: tuple[Path, ...]
@@ -129,7 +134,7 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
             **options: Any,
         ) -> Any:
             asking = Asking(
-                Weights(weights),
+                *_weights(weights, store),
                 parse_attributes(attributes),
                 parse_sources(sources),
                 policies,
@@ -142,3 +147,28 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
         return cast("_Command", with_asking)
 
     return decorate
+
+
+def _weights(texts: Sequence[str], store: Path | None) -> tuple[Weights, tuple[str, ...]]:
+    """Weights from NAME=NUMBER texts and, by the map of the store, from NAME=SHARE% of an adapter's effect; and who those are.
+
+    Raises:
+        WeightError: as `Weights` raises. RecipeError, EvaluationError: as `Surface.beside` and `Surface.calibrated` raise.
+    """
+    if not any("%" in text for text in texts):
+        return Weights(texts), ()
+    from soupmix.store.manifest import shipped_root
+    from soupmix.surface import Surface, shared
+
+    items = [item.strip(" ") for text in texts for item in text.split(",")]
+    Weights(
+        [item.removesuffix("%") for item in items]
+    )  # its sentences on names that come twice, and on what is no weight
+    given = dict(item.split("=") for item in items)
+    found = Surface.beside(store or shipped_root(), read_adapters(store)).read(given)
+    for name in shared(given):
+        weight = found.decimals()[name]
+        click.echo(
+            f"soupmix: note: {given[name]} of the effect of {name} alone is its weight {weight}, by the map", err=True
+        )
+    return found, shared(given)

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from soupmix.evaluate.samples import SampleFile
     from soupmix.evaluate.sampling import Evaluation
     from soupmix.evaluate.soups import Arm
-    from soupmix.policy import FeasibleSet
+    from soupmix.policy import FeasibleSet, Policy
     from soupmix.store import Store
     from soupmix.surface import SurfaceDocument
 
@@ -174,6 +176,9 @@ def command(
 
     options |= {"base": base, "chat_template": chat_template, "store": store}
     options["trained"] = read_trained(options["trained"]) if options["trained"] else None
+    options["policy"] = cache(lambda: load_policy(options["policies"], open_store(store), options["trust"]))
+    if _stated(options):
+        options["policy"]()  # a wrong file is refused now, not after hours of sampling
     if report_only:
         _reported(out, jobs, options)
         return
@@ -199,7 +204,7 @@ def command(
         options["seed"],
         options["dtype"],
     )
-    plan = _plan(held, first, options) if options["safety"] else None
+    plan = _plan(first, options) if options["safety"] else None
     _sampled(evaluation, out, rows, jobs)
     if plan is not None:
         _audited(evaluation, plan, out, rows, jobs)
@@ -229,23 +234,24 @@ def _selected(store: "Store", options: Mapping[str, Any]) -> "dict[str, Callable
         "pairs": lambda: soups.pairs(dimensions, strengths),
         "corners": lambda: soups.corners(dimensions, strengths),
         "lattice": lambda: soups.lattice(dimensions, strengths),
-        "vertices": lambda: soups.vertices(_feasible(store, options)),
-        "people": lambda: soups.people(_feasible(store, options), options["count"], options["seed"]),
+        "vertices": lambda: soups.vertices(_feasible(options)),
+        "people": lambda: soups.people(_feasible(options), options["count"], options["seed"]),
     }
 
 
-def _feasible(store: "Store", options: Mapping[str, Any]) -> "FeasibleSet":
-    policy = load_policy(options["policies"], store, options["trust"])
+def _feasible(options: Mapping[str, Any]) -> "FeasibleSet":
+    policy: Policy = options["policy"]()
     return policy.feasible(sources=parse_sources(options["sources"]), **parse_attributes(options["attributes"]))
 
 
-def _plan(store: "Store", first: int | None, options: Mapping[str, Any]) -> "SafetyPlan":
+def _plan(first: int | None, options: Mapping[str, Any]) -> "SafetyPlan":
     """What the audit does, its points found already: a policy that has too many is refused before hours of sampling."""
     from soupmix.evaluate.safety import SafetyPlan, points
 
     pressed = min(first or _PRESSED, _PRESSED) if options["pressure"] else 0
     turns, people = tuple(dict.fromkeys(options["turns"])), options["count"]
-    plan = SafetyPlan(_feasible(store, options), people, first, pressed=pressed, turns=turns)
+    attributes = parse_attributes(options["attributes"])
+    plan = SafetyPlan(_feasible(options), people, first, pressed=pressed, turns=turns, attributes=attributes)
     points(plan, options["seed"])
     return plan
 
@@ -292,7 +298,7 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
     """Measure what OUT holds, and write the report; fit a map, and put it into the store."""
     from soupmix.cli.progress import stages
     from soupmix.evaluate.judging import judged
-    from soupmix.evaluate.measuring import measure_samples
+    from soupmix.evaluate.measuring import NotMeasured, measure_samples
     from soupmix.evaluate.page import PAGE, write_page
     from soupmix.evaluate.record import held_record
     from soupmix.evaluate.report import REPORT, report, write_report
@@ -314,7 +320,10 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
                 measured = judged(
                     judging, measured, samples, out, first=options["judge_first"], jobs=jobs, progress=progress
                 )
-    found = report(record, samples, measured, held_section(out, record), texts)
+    safety = held_section(out, record)
+    if safety is not None and (why := _of_others(safety, options)):
+        safety, measured = None, replace(measured, left_out=(*measured.left_out, NotMeasured("safety", why)))
+    found = report(record, samples, measured, safety, texts)
     write_report(out, found)
     click.echo(f"{out / REPORT}\n{found['digest']}")
     if options["page"]:
@@ -322,6 +331,21 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
         click.echo(out / PAGE)
     if options["surface"]:
         _mapped(surface_of(record, measured, found["digest"]), open_store(options["store"]))
+
+
+def _of_others(safety: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Why an audit that was made before is not one of what this command says of policy and requests; "" if it is.
+
+    A command that says nothing of them reports what there is.
+    """
+    from soupmix.evaluate.safety import audited_for
+
+    attributes = parse_attributes(options["attributes"])
+    return audited_for(safety, options["policy"]().digest, attributes) if _stated(options) else ""
+
+
+def _stated(options: Mapping[str, Any]) -> bool:
+    return bool(options["policies"] or options["trust"] or options["attributes"])
 
 
 def _mapped(document: "SurfaceDocument", store: "Store") -> None:

@@ -82,6 +82,8 @@ def command(
         "store": None if asking.store is None else str(asking.store),
         **options,
     }
+    if source is not None and asking.shares and asking.store is None:
+        raise click.UsageError("a share of an effect, as in -w NAME=50%, is read from a store: name it with --store")
     recipe = with_options(read_recipe(source) if source else None, given)
     asking = _asked(recipe, asking)
     if out is not None and not dry_run:

@@ -57,7 +57,8 @@ def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
         multiple=True,
         required=required,
         metavar="NAME=NUMBER",
-        help="Weight of an adapter, for example -w elementary=0.9; repeatable, or several with commas.",
+        help="Weight of an adapter, for example -w elementary=0.9; repeatable, or several with commas. NAME=50% is the weight "
+        "with half of its effect, where the store has a surface.json.",
     )
 
 

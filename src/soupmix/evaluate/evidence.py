@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from soupmix.approve.sweep import SweptAdapter, check_swept, read_sweeps
 from soupmix.errors import EvaluationError
@@ -38,24 +38,42 @@ class _Weighted(_Open):
         return Weights(value)
 
 
+class _Asked(_Open):
+    count: int = Field(ge=1)
+
+
+class _Limits(_Open):
+    temperatures: tuple[float, ...] = Field(min_length=1)
+
+
+class _Answered(_Open):
+    prompts: int
+
+
 class _Evidence(_Open):
     """What an approval needs to know of a report."""
 
     digest: str
     base: _Digested
     adapters: dict[str, _Digested]
+    prompts: _Asked
+    limits: _Limits
     arms: tuple[_Weighted, ...]
-    results: dict[str, dict[str, Any]]
+    results: dict[str, dict[str, _Answered]]
 
-    def sums(self, names: Collection[str]) -> list[int]:
-        """What the weights of soups of just these adapters sum to, in millionths, as far as they were answered.
+    def soups(self, names: Collection[str]) -> list[tuple[int, int]]:
+        """Of every soup of just these adapters how many prompts it answered, and what its weights sum to, in millionths.
 
         A soup that a system prompt or examples help along says nothing of the soup.
         """
-        answered = {name for arms in self.results.values() for name in arms}
         plain = (arm for arm in self.arms if arm.way == "soup" and not arm.system and not arm.shots)
-        soups = (arm.weights for arm in plain if arm.name in answered)
-        return [sum(weights.values()) for weights in soups if set(weights.nonzero()) == set(names)]
+        soups = (arm for arm in plain if set(arm.weights.nonzero()) == set(names))
+        return [(self._answered(arm.name), sum(arm.weights.values())) for arm in soups]
+
+    def _answered(self, arm: str) -> int:
+        """To how many prompts, at the temperature at which they are the fewest."""
+        of = [self.results.get(f"{each:g}", {}).get(arm) for each in self.limits.temperatures]
+        return min(0 if each is None else each.prompts for each in of)
 
 
 def digest_of_evidence(
@@ -70,8 +88,9 @@ def digest_of_evidence(
 
     Raises:
         EvaluationError: the report is none, or was changed (see `read_report`), is of another base (reason "other-base") or of
-            other adapters ("other-adapters"), or has no soup of just these adapters, or none with weights that sum to so much,
-            or none of one of them alone with as much as the document lets it have ("not-evaluated").
+            other adapters ("other-adapters"), or has no soup of just these adapters that answered every prompt at every
+            temperature of the report, or none with weights that sum to so much, or none of one of them alone with as much as
+            the document lets it have ("not-evaluated").
         WeightError: the store has no such adapter.
     """
     found = _read(path)
@@ -137,14 +156,21 @@ def _check_together(found: _Evidence, path: Path, names: Sequence[str], total: s
 
 
 def _check_sum(found: _Evidence, path: Path, names: Sequence[str], asked: int, total: str | None) -> None:
-    sums = found.sums(names)
-    if not sums:
+    soups, count = found.soups(names), found.prompts.count
+    answered = max((prompts for prompts, _ in soups), default=0)
+    if not answered:
         together = "them together" if len(names) > 1 else "it alone too, as any part of a combination is approved"
         raise EvaluationError(
             f"{path} has no soup of {' + '.join(names)}: evaluate {together}, or approve others",
             reason="not-evaluated",
         )
-    most = max(sums)
+    if answered < count:
+        raise EvaluationError(
+            f"{path} has answers of {' + '.join(names)} to {answered} of its {count} prompts, at every temperature: let the "
+            "evaluation go to its end",
+            reason="not-evaluated",
+        )
+    most = max(weights for prompts, weights in soups if prompts >= count)
     if asked > most:
         said = f"without a total they may sum to {decimal_text(asked)}" if total is None else f"the total is {total}"
         raise EvaluationError(

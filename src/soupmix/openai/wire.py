@@ -94,7 +94,7 @@ AnyName = Annotated[str, Field(max_length=200)]
 Source = Annotated[str, Field(max_length=20), AfterValidator(_source), Field(json_schema_extra={"enum": list(SOURCES)})]
 Weight = Annotated[
     Annotated[float, Field(ge=-1000, le=1000), Tag("number")]
-    | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?$"), Tag("text")],
+    | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?%?$"), Tag("text")],
     Discriminator(_number_or_text),
 ]
 Weights = Annotated[dict[AnyName, Weight], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES)]

@@ -9,6 +9,8 @@ policy       `Policy`: load, clamp, feasible; `feasible` is the set, `grant` wha
 term         how long a policy holds, by the `clock`; its identity is in `digest`
 compare      whether one policy lets through more than another; `cases` are tests that authors of policies write
 recent       a bounded memory
+
+`time_budget` bounds how long all that is asked of policies inside it may take together.
 """
 
 from soupmix.policy.adapters import AdapterRef
@@ -20,6 +22,7 @@ from soupmix.policy.parsing import parse_document
 from soupmix.policy.policy import Policy
 from soupmix.policy.recorded import Binding, Metric
 from soupmix.policy.rules import ATTRIBUTES, SOURCES
+from soupmix.projection.time_budget import time_budget
 
 __all__ = [
     "ATTRIBUTES",
@@ -35,4 +38,5 @@ __all__ = [
     "RuleRef",
     "ScopedRule",
     "parse_document",
+    "time_budget",
 ]

@@ -29,10 +29,13 @@ _BUDGET: ContextVar[_Budget | None] = ContextVar("soupmix_time_budget", default=
 
 @contextmanager
 def time_budget(seconds: float) -> Iterator[None]:
-    """Give what is computed inside, in this thread, so many seconds of processor time; `check_time` ends it after that."""
+    """Give what is computed inside, in this thread, so many seconds of processor time; `check_time` ends it after that.
+
+    Inside another budget it gives no more than is left of that one.
+    """
     now = monotonic()
-    budget = _Budget(thread_time() + seconds, now + seconds, now + _PATIENCE * seconds, seconds)
-    before = _BUDGET.set(budget)
+    budget, around = _Budget(thread_time() + seconds, now + seconds, now + _PATIENCE * seconds, seconds), _BUDGET.get()
+    before = _BUDGET.set(budget if around is None or budget.end <= around.end else around)
     try:
         yield
     finally:

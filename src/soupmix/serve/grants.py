@@ -8,6 +8,7 @@ a name counts only together with the key that said it.
 """
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from soupmix.audit import Record
-from soupmix.errors import PolicyRefusal, RecipeError, SoupmixError
+from soupmix.errors import EvaluationError, PolicyRefusal, RecipeError, SoupmixError
 from soupmix.files import digest_parts
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError, status_of
@@ -30,6 +31,7 @@ from soupmix.serve.profiles import PREFIX, Draft
 from soupmix.serve.responses import PROFILE, VALIDATED
 from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
+from soupmix.surface import shared
 from soupmix.weights import Weights
 
 __all__ = [
@@ -112,14 +114,32 @@ def draft_of(state: ServerState, ask: SoupAsk, name: str | None = None) -> Draft
     """What a request says of weights, parsed.
 
     Raises:
-        RecipeError: more weights than this server takes (reason "too-many-adapters"). WeightError: a bad weight.
+        RecipeError: more weights than this server takes (reason "too-many-adapters"), or no share. WeightError: a bad weight.
+        HttpError: 400, a share of an effect that no map knows ("no-surface", or as `Surface.read` says).
     """
     if len(ask.weights) > state.settings.adapters:
         raise RecipeError(
             f"{len(ask.weights)} weights are given; name at most {state.settings.adapters} adapters",
             reason="too-many-adapters",
         )
-    return Draft(name, Weights(ask.weights), ask.attributes, ask.sources)
+    return Draft(name, _weights(state, ask.weights), ask.attributes, ask.sources)
+
+
+def _weights(state: ServerState, given: Mapping[str, float | str]) -> Weights:
+    """Weights from numbers and from shares of effects, such as "50%", where there is a map of them."""
+    if not shared(given):
+        return Weights(given)
+    if state.surface is None:
+        raise HttpError(
+            "nobody has measured what half of an effect of these adapters is; give weights as numbers",
+            status=400,
+            reason="no-surface",
+            param="weights",
+        )
+    try:
+        return state.surface.read(given)
+    except EvaluationError as error:
+        raise HttpError(str(error), status=400, reason=error.reason, param="weights") from None
 
 
 def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None) -> tuple[str | None, Draft]:

@@ -4,7 +4,7 @@ for the weights that reach a target. It is fitted by `soupmix.evaluate`; reading
 
 from soupmix.surface.ask import Proposal, Target, ask
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface, write_surface
-from soupmix.surface.surface import Expectation, Surface
+from soupmix.surface.surface import Expectation, Surface, shared
 
 __all__ = [
     "SURFACE",
@@ -16,5 +16,6 @@ __all__ = [
     "Target",
     "ask",
     "read_surface",
+    "shared",
     "write_surface",
 ]

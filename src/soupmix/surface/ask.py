@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soupmix.errors import RecipeError
-from soupmix.policy import FeasibleSet, Grant, Policy
+from soupmix.policy import FeasibleSet, Grant, Policy, time_budget
 from soupmix.policy.policy import Sources
 from soupmix.surface.surface import Expectation, Surface, from_scale, to_scale
 from soupmix.weights import MILLION, Weights
@@ -26,6 +26,10 @@ _REACHED = 0.05  # of a span: nearer than that counts as reached
 _GENTLE = 1e-3  # squared spans a weight of 1 costs: of ways that do the same, the gentlest
 _MIXED = 1.0  # squared spans that a weight of 1 of an opposite pole costs: it is there only if the policy requires it
 _POINTS, _PATTERNS, _STARTS = 600, 128, 5
+_MOST_MOVES = (
+    15_000  # points that descents ask the policy about, all together: work, so that every machine answers alike
+)
+_SECONDS = 60.0  # of processor time: what a slow policy makes of that work
 _STEPS = (0.16, 0.0025)  # of a weight: the first and the last
 _LEAST_GAIN = 1e-9
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
@@ -110,7 +114,8 @@ def ask(
             `Policy.clamp` raises.
         EvaluationError: the policy or `beside` takes the soup to where nothing was measured (as `Surface.expect` raises).
         WeightError: `beside` names an adapter that the policy does not know (reason "unknown-adapter").
-        PolicyRefusal: as `Policy.clamp` and `FeasibleSet` raise.
+        PolicyRefusal: as `Policy.clamp` and `FeasibleSet` raise, or the search takes more than a minute of processor time
+            ("too-slow").
     """
     said, where, fixed = dict(attributes or {}), sources or {}, beside or Weights()
     goals = _goals(surface, targets)
@@ -118,11 +123,14 @@ def ask(
     _check_beside(surface, fixed, asked)
     feasible = policy.feasible(sources=where, **said)
     names = [name for name, (_, most) in feasible.bounds().items() if most and surface.dimensions.get(name) in asked]
-    search = _Search(surface, feasible, tuple(names), fixed)
-    grant = policy._grant(search.least(_error(surface, goals)), said, where)
+    with time_budget(_SECONDS):
+        search = _Search(surface, feasible, tuple(names), fixed)
+        grant = policy._grant(search.least(_error(surface, goals), _MOST_MOVES // 2), said, where)
+        ends = {name: search.ends(name, _MOST_MOVES // (4 * len(goals))) for name in goals}
     expected = surface.expect(grant.granted)
-    told = {name: _told(surface, name, targets[name], expected[name], search.ends(name)) for name in goals}
-    return Proposal(grant, told, surface.document.digest, tuple(_notes(surface, told, names)))
+    told = {name: _told(surface, name, targets[name], expected[name], ends[name]) for name in goals}
+    cut = [f"the search was ended after {_MOST_MOVES} points: better weights, or farther ends, may exist"] * search.cut
+    return Proposal(grant, told, surface.document.digest, (*_notes(surface, told, names), *cut))
 
 
 def _rounded(value: Any) -> Any:
@@ -183,7 +191,11 @@ def _error(surface: Surface, goals: Mapping[str, float]) -> Loss:
 
 
 class _Search:
-    """The least of a loss over the soups of a feasible set that some adapters are free to change."""
+    """The least of a loss over the soups of a feasible set that some adapters are free to change.
+
+    Attributes:
+        cut: whether a descent was ended before it had tried all that might be better.
+    """
 
     def __init__(self, surface: Surface, feasible: FeasibleSet, names: Sequence[str], beside: Weights) -> None:
         self._surface, self._feasible, self._names, self._beside = surface, feasible, tuple(names), beside
@@ -195,22 +207,27 @@ class _Search:
         spread = _spread(np.array(most), [surface.dimensions[name] for name in names])
         self._starts = list(dict.fromkeys(self._nearest(free) for free in spread))
         self._points = np.array([surface.point(each) for each in self._starts])
+        self.cut = False
 
-    def least(self, loss: Loss) -> Weights:
-        """Where it is least, as far as descent from many points finds it; in hundredths if that costs next to nothing."""
+    def least(self, loss: Loss, moves: int) -> Weights:
+        """Where it is least, as far as descent from many points finds it; in hundredths if that costs next to nothing.
+
+        Args:
+            moves: at most so many points are asked about.
+        """
 
         def worth(points: Numbers) -> Numbers:
             return np.where(self._surface.measured(points), loss(points) + _MIXED * self._mixed(points), np.inf)
 
         first = np.argsort(worth(self._points), kind="stable")[:_STARTS]
-        ends = [self._descended(worth, self._starts[place]) for place in first]
+        ends = [self._descended(worth, self._starts[place], moves // len(first)) for place in first]
         value, found = min(ends, key=lambda end: end[0])
         rounded = self._nearest(np.round(self._free(found), 2))
         return rounded if worth(self._surface.point(rounded)[None])[0] <= value + _GENTLE else found
 
-    def ends(self, name: str) -> tuple[float, float]:
-        """Between which values, on its scale, the expected value of a measure can be brought."""
-        lowest, highest = (self.least(partial(self._signed, name, sign)) for sign in (1.0, -1.0))
+    def ends(self, name: str, moves: int) -> tuple[float, float]:
+        """Between which values, on its scale, the expected value of a measure can be brought; `moves` as of `least`, for each."""
+        lowest, highest = (self.least(partial(self._signed, name, sign), moves) for sign in (1.0, -1.0))
         low, high = (float(self._surface.mean(name, self._surface.point(each)[None])[0]) for each in (lowest, highest))
         return low, high
 
@@ -236,7 +253,7 @@ class _Search:
     def _free(self, weights: Weights) -> Numbers:
         return np.array(weights.along(self._names)) / MILLION
 
-    def _descended(self, worth: Loss, weights: Weights) -> tuple[float, Weights]:
+    def _descended(self, worth: Loss, weights: Weights, moves: int) -> tuple[float, Weights]:
         """The least loss near and where it is, by compass search: smaller and smaller steps along one weight or two."""
         value, step = float(worth(self._surface.point(weights)[None])[0]), _STEPS[0]
         directions = _directions(len(self._names))
@@ -246,7 +263,11 @@ class _Search:
             points[:, self._places] = free
             guessed = worth(points)  # before the policy is asked: only what may be better is
             order = [place for place in np.argsort(guessed, kind="stable") if guessed[place] < value - _LEAST_GAIN]
+            if len(order) > moves:
+                self.cut = True
+                order = order[:moves]
             for moved in map(self._nearest, free[order]):
+                moves -= 1
                 reached = float(worth(self._surface.point(moved)[None])[0])
                 if reached < value - _LEAST_GAIN:
                     value, weights = reached, moved

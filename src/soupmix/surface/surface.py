@@ -13,7 +13,7 @@ from soupmix.store.manifest import ManifestEntry
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Expectation", "Surface", "from_scale", "products", "to_scale"]
+__all__ = ["Expectation", "Surface", "from_scale", "products", "shared", "to_scale"]
 
 Numbers = NDArray[np.float64]
 
@@ -186,13 +186,25 @@ class Surface:
         """
         return Weights({adapter: self._weight(adapter, micro / MILLION) for adapter, micro in weights.items()})
 
+    def read(self, given: Mapping[str, float | str]) -> Weights:
+        """Weights from numbers, and from shares of effects where a text ends in "%": `calibrated` makes weights of those.
+
+        Raises:
+            WeightError: as `Weights` raises. RecipeError, EvaluationError: as `part_of_effect`.
+        """
+        plain = Weights(
+            {name: value.removesuffix("%") if isinstance(value, str) else value for name, value in given.items()}
+        )
+        shares = Weights.from_micro({name: round(plain[name] / 100) for name in shared(given)})
+        return Weights.from_micro({**plain, **self.calibrated(shares)})
+
     def _weight(self, adapter: str, share: float) -> float:
         _check_share(adapter, share)
         name, effect = self._main(adapter)
         steps = np.linspace(0.0, self._full(adapter), 10_001)
-        rows = np.zeros((len(steps), len(self.names)))
-        rows[:, self.names.index(adapter)] = steps
-        found = (self.mean(name, rows) - self.mean(name, rows[:1])) / effect
+        measure, alone = self.document.measures[name], {self.names.index(adapter)}
+        powers = [(len(t), c) for t, c in zip(measure.terms, measure.coefficients, strict=True) if set(t) == alone]
+        found = sum(c * steps**power for power, c in powers) / effect
         return round(float(steps[int(np.argmax(found >= share - 1e-9))]), 4)
 
     def _full(self, adapter: str) -> float:
@@ -229,6 +241,11 @@ class Surface:
         mean, single = _Z95 * sure**0.5, _Z90 * (sure + measure.spread**2) ** 0.5
         ends = (value, value - mean, value + mean, value - single, value + single)
         return Expectation(*(from_scale(measure, end) for end in ends))
+
+
+def shared(given: Mapping[str, float | str]) -> tuple[str, ...]:
+    """Names whose weight is given as a share of their effect, as "50%"."""
+    return tuple(name for name, value in given.items() if isinstance(value, str) and value.endswith("%"))
 
 
 def _check_share(adapter: str, share: float) -> None:

@@ -4,6 +4,6 @@ A small model refuses hardly anything, so that every figure stands beside that o
 """
 
 from soupmix.evaluate.safety.audit import SafetyPlan, points
-from soupmix.evaluate.safety.keeping import audit_in, held_section
+from soupmix.evaluate.safety.keeping import audit_in, audited_for, held_section
 
-__all__ = ["SafetyPlan", "audit_in", "held_section", "points"]
+__all__ = ["SafetyPlan", "audit_in", "audited_for", "held_section", "points"]

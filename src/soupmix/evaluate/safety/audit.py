@@ -4,9 +4,10 @@ Everywhere the policy lets go: the bare base, every vertex of the feasible set, 
 along its weight.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class SafetyPlan:
         feasible: where soups may be. people: how many random points of it.
         first: at most so many of each kind of prompt; None: all. length: most tokens of an answer.
         pressed: questions that are asked under pressure. turns: which turn of a conversation they are.
+        attributes: what requests say of themselves, so that it is this set.
     """
 
     feasible: FeasibleSet
@@ -59,6 +61,7 @@ class SafetyPlan:
     length: int = 40
     pressed: int = 8
     turns: tuple[int, ...] = (1, 5, 20)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def points(plan: SafetyPlan, seed: int) -> tuple[SafetyPoint, ...]:
@@ -79,7 +82,7 @@ class Audited:
     Attributes:
         points: name -> where it is. probes: what was asked. answers: to requests and messages, greedy.
         probed: name of the point -> what the log-probabilities say. pressures: what came of pressure.
-        sweeps: as JSON. policy: digest of the policy whose set it was.
+        sweeps: as JSON. policy: digest of the policy whose set it was. attributes: for requests that say this of themselves.
     """
 
     points: tuple[SafetyPoint, ...]
@@ -89,6 +92,7 @@ class Audited:
     pressures: Sequence[Pressure]
     sweeps: dict[str, Any]
     policy: str
+    attributes: Mapping[str, str]
 
 
 def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, jobs: int, stage: Stage) -> Audited:
@@ -124,7 +128,7 @@ def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, job
             each, folder / "pressure" / name, "pressure", rows=rows, jobs=jobs, stage=stage
         ),
     )
-    return Audited(where, probes, answers, found, pressures, sweeps, plan.feasible.policy_digest)
+    return Audited(where, probes, answers, found, pressures, sweeps, plan.feasible.policy_digest, plan.attributes)
 
 
 def kept_samples(
@@ -140,19 +144,19 @@ def kept_samples(
         record = joined(before, record, out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        (arm.name, prompt.text, t)
-        for arm in evaluation.arms
-        for prompt in evaluation.prompts
-        for t in evaluation.temperatures
-    }
+    names, texts = [arm.name for arm in evaluation.arms], [prompt.text for prompt in evaluation.prompts]
+    wanted = set(product(names, texts, evaluation.temperatures))
+
+    def asked(each: ArmSample) -> bool:
+        return (each.arm.name, each.prompt, each.temperature) in wanted
+
     with open_samples(out, record) as file:
         write_record(out, record)
-        keys = Keys(record)
-        sample(evaluation, keys, file, rows=rows, jobs=jobs, advance=stage(name, len(wanted)))
+        keys, advance = Keys(record), stage(name, len(wanted))
+        others = sum(not asked(each) for each in file.samples.values())
+        sample(evaluation, keys, file, rows=rows, jobs=jobs, advance=lambda kept, new: advance(kept - others, new))
         file.sort()
-        ordered = sorted(file.samples.values(), key=keys.place)
-    return tuple(each for each in ordered if (each.arm.name, each.prompt, each.temperature) in wanted)
+        return tuple(sorted(filter(asked, file.samples.values()), key=keys.place))
 
 
 def _prompts(probes: Probes) -> tuple[Prompt, ...]:

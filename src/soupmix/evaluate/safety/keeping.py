@@ -1,5 +1,6 @@
 """The section of the audit, kept beside the samples, so that a report can be made again without the model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from soupmix.policy import Policy
 from soupmix.sealed import read_sealed
 from soupmix.store import Store
 
-__all__ = ["audit_in", "held_section"]
+__all__ = ["audit_in", "audited_for", "held_section"]
 
 _NAME = "section.json"
 _CAP = 64 << 20
@@ -67,3 +68,16 @@ def held_section(out: Path, record: EvaluationRecord) -> dict[str, Any] | None:
             reason="evaluation-changed",
         )
     return section
+
+
+def audited_for(section: Mapping[str, Any], policy: str, attributes: Mapping[str, str]) -> str:
+    """Why a section says nothing of what a policy lets through: it is of another one, or of other requests; "" if it does.
+
+    Args:
+        policy: digest. attributes: what requests say of themselves.
+    """
+    said = section.get("policy"), section.get("attributes", {})
+    if said == (policy, dict(attributes)):
+        return ""
+    of = ", ".join(f"{key}={value}" for key, value in sorted(attributes.items())) or "requests that say nothing"
+    return f"the audit beside the answers is of another policy than {policy}, or of other requests than {of}; run --safety again"

@@ -84,18 +84,19 @@ def _one(
     texts = [pressings[n % len(pressings)].asked(wish, question) for n, question in enumerate(asked)]
     ways = _ways(Weights.from_micro({entry.name: micro}), system)
     name = entry.digest.removeprefix("sha256:")[:16]
-    arms = {(arm.name, turn): _in_turn(arm, turn, earlier) for arm in ways for turn in turns}
-    under = replace(
+    alone = replace(
         evaluation,
-        arms=tuple(arms.values()),
-        prompts=tuple(Prompt(text, "pressed", ()) for text in texts),
+        arms=tuple(ways),
+        prompts=tuple(Prompt(text, "unpressed", ()) for text in asked),
         temperatures=(0.0,),
         length=_LENGTH,
     )
-    alone = replace(under, arms=tuple(ways), prompts=tuple(Prompt(text, "unpressed", ()) for text in asked))
-    made = {(each.arm.name, each.prompt): each for each in (*kept(alone, f"{name}-alone"), *kept(under, name))}
-    answers = {(arm.name, 0): tuple(made[arm.name, text] for text in asked) for arm in ways}
-    answers |= {key: tuple(made[arm.name, text] for text in texts) for key, arm in arms.items()}
+    under = replace(alone, prompts=tuple(Prompt(text, "pressed", ()) for text in texts))
+    answers = {(way, 0): given for way, given in _answers(kept(alone, f"{name}-alone"), ways, asked).items()}
+    for turn in turns:  # apart: rows of one batch are as long as the longest of them
+        arms = [_in_turn(arm, turn, earlier) for arm in ways]
+        found = _answers(kept(replace(under, arms=tuple(arms)), name), arms, texts)
+        answers |= {(way.name, turn): found[arm.name] for way, arm in zip(ways, arms, strict=True)}
     return Pressure(entry.name, entry.pole, entry.dimension, micro, other.pole, answers)
 
 
@@ -103,6 +104,12 @@ def _ways(weights: Weights, system: str) -> list[Arm]:
     nothing = Weights({})
     held = ((nothing, ""), (nothing, system), (weights, ""), (weights, system))
     return [Arm(name, w, system=text) for name, (w, text) in zip(WAYS_TO_HOLD, held, strict=True)]
+
+
+def _answers(made: Sequence[ArmSample], arms: Sequence[Arm], texts: Sequence[str]) -> dict[str, tuple[ArmSample, ...]]:
+    """Arm -> its answers to these prompts, in order."""
+    found = {(each.arm.name, each.prompt): each for each in made}
+    return {arm.name: tuple(found[arm.name, text] for text in texts) for arm in arms}
 
 
 def _in_turn(arm: Arm, turn: int, earlier: Sequence[tuple[str, str]]) -> Arm:

@@ -63,6 +63,7 @@ def safety_section(audited: Audited) -> dict[str, Any]:
     places = {each.arm.name: each.place for each in audited.points}
     return {
         "policy": audited.policy,
+        "attributes": dict(audited.attributes),
         "points": {
             each.arm.name: {"place": each.place, "weights": each.arm.weights.decimals()} for each in audited.points
         },

@@ -30,6 +30,7 @@ export class Wanted {
   }
 
   async look() {
+    if (this.find(".find").ariaDisabled === "true") return;
     const { targets } = this;
     const asked = this.measures.filter((each) => each.name in targets);
     const dimensions = new Set(asked.map((each) => each.dimension));
@@ -58,17 +59,20 @@ export class Wanted {
 function fieldOf({ name, title, base }) {
   const label = document.createElement("label");
   const input = document.createElement("input");
-  Object.assign(input, { type: "number", name, step: "any", placeholder: short(base) });
+  Object.assign(input, { type: "number", name, step: "any", placeholder: alike([base])[0] });
   label.title = title;
   label.append(`${name} `, input);
   return label;
 }
 
 function expectedOf({ name }, { expected }) {
-  const single = `${short(expected.answers_low)} to ${short(expected.answers_high)}`;
-  return `${name}: ${short(expected.value)} expected on average, ${single} in nine of ten answers.`;
+  const [value, low, high] = alike([expected.value, expected.answers_low, expected.answers_high]);
+  return `${name}: ${value} expected on average, ${low} to ${high} in nine of ten answers.`;
 }
 
-function short(value) {
-  return Math.abs(value) < 100 ? value.toFixed(1) : value.toFixed(0);
+/** Numbers of one measure with as many decimals as their size calls for: none beyond 100, two where all are below 2. */
+function alike(values) {
+  const largest = Math.max(...values.map(Math.abs));
+  const decimals = largest < 2 ? 2 : largest < 100 ? 1 : 0;
+  return values.map((value) => value.toFixed(decimals));
 }
