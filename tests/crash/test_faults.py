@@ -131,7 +131,7 @@ def _training_writer(where: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
 
 def _evaluation_writer(where: Path, kind: str) -> Writer:
     """The documents of an evaluation, and the map that is fitted on one."""
-    records = [evaluated.record(prompts) for prompts in (1, 2)]
+    records = [evaluated.record(prompts, of=evaluated.arms()[:4]) for prompts in (1, 2)]
     match kind:
         case "record":
             return Writer(where / RECORD, lambda n: write_record(where, records[n]), lambda: held_record(where))

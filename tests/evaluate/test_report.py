@@ -371,7 +371,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
     ),
     "no prompts": (lambda found: _resealed({**found, "prompts": {"count": 0}}), "not-a-report"),
     "no temperatures": (lambda found: _resealed({**found, "limits": {"temperatures": []}}), "not-a-report"),
-    "prompts are null": (lambda found: _resealed({**found, "results": {"0": {"calm@1": {"prompts": None}}}}), "not-a-report"),
+    "prompts are null": (
+        lambda found: _resealed({**found, "results": {"0": {"calm@1": {"prompts": None}}}}),
+        "not-a-report",
+    ),
     "results are null": (lambda found: _resealed({**found, "results": None}), "not-a-report"),
 }
 

@@ -92,7 +92,9 @@ def test_a_search_asks_the_policy_about_so_many_points_and_says_so(
         before = len(asked)
         found = ask(surface, free, targets)
         assert len(asked) - before <= starts + rounded + most
-        assert found.notes[-1] == f"the search was ended after {most} points: better weights, or farther ends, may exist"
+        assert (
+            found.notes[-1] == f"the search was ended after {most} points: better weights, or farther ends, may exist"
+        )
         assert free.feasible().contains(found.weights)
 
 

@@ -84,13 +84,18 @@ def test_half_of_an_effect_is_a_weight(store: Path, tmp_path: Path) -> None:
     for words in (["clamp", "-w", "expert=50%, friendly=0.3"], ["merge", "--dry-run", "-w", "expert=50%,friendly=0.3"]):
         done = CliRunner().invoke(cli, [*words, "--store", str(store), "--json"])
         assert done.exit_code == 0, done.output
-        assert json.loads(done.stdout)["requested"] == Weights.from_micro({"expert": wanted, "friendly": 300_000}).decimals()
+        assert (
+            json.loads(done.stdout)["requested"]
+            == Weights.from_micro({"expert": wanted, "friendly": 300_000}).decimals()
+        )
         assert f"50% of the effect of expert alone is its weight {wanted / 1e6:g}, by the map" in done.stderr
     policy = tmp_path / "house.yaml"
     policy.write_text(
         "tier: organisation\nissuer: House\nversion: 1\nrules:\n  - {rule: bounds, adapter: expert, at_most: 0.2}\n"
     )
-    done = CliRunner().invoke(cli, ["clamp", "-w", "expert=50%", "--store", str(store), "--json", "--policy", str(policy)])
+    done = CliRunner().invoke(
+        cli, ["clamp", "-w", "expert=50%", "--store", str(store), "--json", "--policy", str(policy)]
+    )
     assert json.loads(done.stdout)["granted"] == {"expert": "0.2"}
 
 
