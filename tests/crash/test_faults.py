@@ -112,15 +112,19 @@ def _training_writer(where: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
 
     def fit(_base: object, _pairs: object, _recipe: object, folder: Path) -> dict[str, int]:
         (folder / "adapter_model.safetensors").write_bytes(bytes([version_now[0]]) * 2000)
+        (folder / "adapter_config.json").write_bytes(b"{}")
         return {"version": version_now[0]}
 
     monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(training, "_pairs", lambda *_, **__: ())
-    monkeypatch.setattr(training, "_identity", lambda *_: str(version_now[0]))
+    monkeypatch.setattr(training, "fit_identity", lambda *_: str(version_now[0]))
 
     class Plan:
         folder, pairs, recipe = where / "train", 4, None
         base = type("Base", (), {"digest": "sha256:0"})
+
+        @staticmethod
+        def examples(_pole: str) -> list[object]:
+            return []
 
     def write(version: int) -> None:
         version_now[0] = version

@@ -21,8 +21,8 @@ from soupmix.store import Store
 from soupmix.weights import Weights
 
 CONTRASTS = [
-    Contrast("Why does iron rust?", "", "It meets water.", "Look it up."),
-    Contrast("How do I boil an egg?", "Be brief.", "Ten minutes in hot water, then cold water.", "No."),
+    Contrast("Why does iron rust?", "It meets water.", "Look it up."),
+    Contrast(conversation("How do I boil an egg?", "Be brief."), "Ten minutes in hot water, then cold water.", "No."),
 ]
 PROMPTS = [Prompt("Why does iron rust?", "question", ("rust",)), Prompt("Name a tree.", "list", ("tree",))]
 
@@ -56,9 +56,8 @@ def test_a_margin_is_what_transformers_says_token_by_token(engine: Engine, store
     grant = open_grant(store, Weights({}))
     gaps = []
     for each in CONTRASTS:
-        context = engine.tokenizer.apply_chat_template(
-            conversation(each.prompt, each.system), tokenize=False, add_generation_prompt=True
-        )
+        talk = conversation(each.asked) if isinstance(each.asked, str) else each.asked
+        context = engine.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
         chosen, rejected = (
             log_p(tiny_base, context, text, engine.tokenizer)[:20].mean() for text in (each.chosen, each.rejected)
         )
@@ -68,7 +67,7 @@ def test_a_margin_is_what_transformers_says_token_by_token(engine: Engine, store
 
 def test_to_swap_what_is_wanted_turns_the_margin_around(engine: Engine, store: Store) -> None:
     grant = open_grant(store, Weights({"calm": "0.5"}))
-    swapped = [Contrast(each.prompt, each.system, each.rejected, each.chosen) for each in CONTRASTS]
+    swapped = [Contrast(each.asked, each.rejected, each.chosen) for each in CONTRASTS]
     assert margin(engine, grant, swapped) == pytest.approx(-margin(engine, grant, CONTRASTS), abs=1e-5)
     assert margin(engine, grant, CONTRASTS) != pytest.approx(margin(engine, open_grant(store, Weights({})), CONTRASTS))
 

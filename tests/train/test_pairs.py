@@ -6,7 +6,7 @@ from soupmix.evaluate.metrics import measure, reading_grade
 from soupmix.evaluate.promptset import Prompt
 from soupmix.train.pairs import choose_pairs
 from soupmix.train.poles import FRIENDLY_FRAME, POLES, UNFRIENDLY_FRAME, Frame
-from soupmix.train.sample import NEUTRAL, Sample, chunks
+from soupmix.train.sample import Sample
 
 BODY = (
     "Rust is a red oxide of iron. It forms where water meets metal. Salt makes it faster. Paint keeps the water away."
@@ -46,18 +46,16 @@ def test_the_best_sample_moves_its_own_metric_and_little_else() -> None:
     )
     hard = "Rust denotes hydrated ferric oxides that precipitate electrochemically on iron exposed to oxygenated electrolytes."
     found = samples(neutral=[plain], elementary=[gushing, off_topic, simple], expert=[hard])
-    (pair,) = choose_pairs(POLES["elementary"], [PROMPT], found, 10)
+    (pair,) = choose_pairs(POLES["elementary"], [PROMPT], found, POLES["expert"])
     assert pair.chosen.text == simple
     assert pair.rejected.text == hard
-    (mirrored,) = choose_pairs(POLES["expert"], [PROMPT], found, 10)
+    (mirrored,) = choose_pairs(POLES["expert"], [PROMPT], found, POLES["elementary"])
     assert (mirrored.chosen.text, mirrored.rejected.text) == (hard, simple)
 
 
 def test_a_sample_that_moves_nothing_is_not_learned_from() -> None:
     plain = "Rust is a reddish oxide of iron that forms when the metal meets water and oxygen from the air."
-    assert (
-        choose_pairs(POLES["expert"], [PROMPT], samples(neutral=[plain], expert=[plain], elementary=[plain]), 10) == []
-    )
+    assert choose_pairs(POLES["expert"], [PROMPT], samples(neutral=[plain], expert=[plain], elementary=[plain])) == []
 
 
 def test_concise_answers_are_cut_at_a_sentence_and_end() -> None:
@@ -65,12 +63,7 @@ def test_concise_answers_are_cut_at_a_sentence_and_end() -> None:
     long = " ".join("Rust " + " ".join(words[n : n + 9]) + " water." for n in range(0, 63, 9))
     cut_off = [Sample(0, 0, long + " Rust is a sentence that was cut", finished=False)]
     found = {"neutral": [Sample(0, 0, long, True)], "informative": [Sample(0, 0, long, True)], "concise": cut_off}
-    (pair,) = choose_pairs(POLES["concise"], [PROMPT], found, 10)
+    (pair,) = choose_pairs(POLES["concise"], [PROMPT], found)
     assert pair.chosen.finished
     assert pair.chosen.text.endswith("water.")
     assert len(pair.chosen.text.split()) <= 34
-
-
-def test_chunks_cover_every_prompt_once() -> None:
-    cells = [(c.name, n) for c in chunks([NEUTRAL, "concise"], 100, variants=2, seed=0) for n in range(c.start, c.stop)]
-    assert sorted(cells) == sorted((name, n) for name in (NEUTRAL, "concise") for n in range(100))

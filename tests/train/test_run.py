@@ -1,5 +1,6 @@
 """`soupmix train` for real on a few prompts: workers, files that are reused, the same bytes again."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -11,29 +12,54 @@ from soupmix.evaluate import training_prompts
 from soupmix.files import sha256_file
 from soupmix.train import TrainingPlan, TrainingRecipe, run
 
+training = importlib.import_module("soupmix.train.run")
+PROMPTS = tuple(training_prompts())
+RECIPE = TrainingRecipe()
+
 
 def test_an_unknown_pole_is_one_sentence(tiny_base: Base, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="pole 'rude' is not known; choose from elementary"):
-        TrainingPlan(tiny_base, ("rude",), tuple(training_prompts()), tmp_path, TrainingRecipe())
+        TrainingPlan(tiny_base, ("rude",), PROMPTS, tmp_path, RECIPE)
 
 
-def test_other_settings_never_meet_old_samples(tiny_base: Base, tmp_path: Path) -> None:
-    prompts = tuple(training_prompts())
-    folders = {
-        TrainingPlan(tiny_base, ("concise",), prompts, tmp_path, TrainingRecipe()).samples,
-        TrainingPlan(tiny_base, ("concise",), prompts, tmp_path, TrainingRecipe(seed=1)).samples,
-        TrainingPlan(tiny_base, ("concise",), prompts[1:], tmp_path, TrainingRecipe()).samples,
-        TrainingPlan(tiny_base, ("concise",), prompts, tmp_path, TrainingRecipe(), variants=3).samples,
-    }
-    assert len(folders) == 4
-    assert TrainingPlan(tiny_base, ("expert",), prompts, tmp_path, TrainingRecipe(), jobs=7).samples in folders
+def test_an_adapter_is_fitted_anew_unless_it_is_what_was_written(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[Path] = []
+
+    def fit(_base: object, _pairs: object, _recipe: object, folder: Path) -> dict[str, int]:
+        fitted.append(folder)
+        (folder / "adapter_model.safetensors").write_bytes(b"factors")
+        (folder / "adapter_config.json").write_bytes(b"{}")
+        return {"steps": 1}
+
+    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(TrainingPlan, "examples", lambda *_: [])
+
+    def fits(recipe: TrainingRecipe = RECIPE) -> int:
+        before = len(fitted)
+        training._fit(TrainingPlan(tiny_base, ("concise",), PROMPTS, tmp_path, recipe), "concise")
+        return len(fitted) - before
+
+    adapter = tmp_path / "concise"
+    assert [fits(), fits()] == [1, 0]
+    for damage in (
+        lambda: (adapter / "adapter_model.safetensors").write_bytes(b"factorz"),
+        lambda: (adapter / "adapter_config.json").write_bytes(b"{ }"),
+        lambda: (adapter / "adapter_config.json").unlink(),
+        lambda: (adapter / "training.json").write_bytes(b"[" * 100_000),
+        lambda: (adapter / "training.json").write_bytes(b"null"),
+    ):
+        damage()
+        assert [fits(), fits()] == [1, 0]
+    assert [fits(TrainingRecipe(seed=1)), fits(TrainingRecipe(seed=1)), fits()] == [1, 0, 1]
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_and_repeated_exactly(smollm2: Base, tmp_path: Path) -> None:
     def train(folder: Path, jobs: int) -> tuple[dict[str, str], list[tuple[str, int, int]]]:
         seen: list[tuple[str, int, int]] = []
-        plan = TrainingPlan(smollm2, ("concise",), tuple(training_prompts()[:10]), folder, TrainingRecipe(), jobs=jobs)
+        plan = TrainingPlan(smollm2, ("concise",), PROMPTS[:10], folder, RECIPE, jobs=jobs)
         made = run(plan, progress=lambda *step: seen.append(step))
         return {name: sha256_file(path / "adapter_model.safetensors") for name, path in made.items()}, seen
 

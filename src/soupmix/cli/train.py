@@ -1,47 +1,105 @@
 """`soupmix train`: one adapter per pole, from prompts to folders that `soupmix adapters add` accepts."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from soupmix.cli.options import PATH, base_option, chat_template_option, open_base
 
+if TYPE_CHECKING:
+    from soupmix.train import GivenPairs, Pole
+
 __all__ = ["command"]
+
+_MODE = "In mixtures, whether the prompt is read with the soup too, or the answer alone."
+_SKIP = "In mixtures, first tokens that are not learned of concise and elementary answers without a tone."
+_RATES = {"sft": 7e-4, "dpo": 1.5e-4}
+_ENOUGH = 128  # examples that are seen where a file has fewer
 
 
 @click.command("train")
 @click.argument("out", type=PATH)
 @click.option("--pole", "poles", multiple=True, help="Train this pole only; repeatable.  [default: all six]")
+@click.option(
+    "--pairs", metavar="FILE", type=PATH, help="JSONL of preference data that the one --pole is learned from."
+)
+@click.option("--dimension", help="What the pole of --pairs is an end of.")
 @base_option()
 @chat_template_option
 @click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True, help="Training method.")
 @click.option("--prompts", type=PATH, help="JSONL of prompts.  [default: the shipped set]")
-@click.option("--pairs", default=128, show_default=True, type=click.IntRange(4), help="Most examples per pole.")
+@click.option("--most", type=click.IntRange(4), help="Most examples per pole.  [default: 128, of --pairs all]")
+@click.option("--epochs", type=click.IntRange(1, 100), help="Passes over them.  [default: 1, over few more]")
+@click.option(
+    "--together", is_flag=True, help="Then train all of them in mixtures, each active as in the soups to come."
+)
+@click.option("--with", "beside", metavar="DIR", type=PATH, help="Store whose adapters are in the mixtures too.")
+@click.option(
+    "--freeze-others", is_flag=True, help="In mixtures train one at a time; the others are active and frozen."
+)
+@click.option("--mode", type=click.Choice(["full", "answer"]), default="full", show_default=True, help=_MODE)
+@click.option(
+    "--mixtures", default=384, show_default=True, type=click.IntRange(8), help="How many mixtures to learn from."
+)
+@click.option("--skip", default=0, show_default=True, type=click.IntRange(0, 64), help=_SKIP)
+@click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads a worker for mixtures."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed of data and order.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
 @click.option("--measure/--no-measure", default=True, help="Measure the adapters on held-out prompts and write cards.")
 def command(
     out: Path,
     poles: tuple[str, ...],
+    pairs: Path | None,
+    dimension: str | None,
     base: str,
     chat_template: Path | None,
     method: str,
     prompts: Path | None,
-    pairs: int,
+    most: int | None,
+    epochs: int | None,
+    together: bool,
+    beside: Path | None,
+    freeze_others: bool,
+    mode: Literal["full", "answer"],
+    mixtures: int,
+    skip: int,
+    threads: int,
     seed: int,
     jobs: int,
     measure: bool,
 ) -> None:
-    """Train one adapter per pole into OUT; a stopped run goes on where it was."""
+    """Train one adapter per pole into OUT; a stopped run goes on where it was.
+
+    Without --pairs the shipped poles are trained from answers of the base itself. With it, one pole is learned from examples:
+    {"prompt", "chosen", "rejected"} or {"prompt", "completion"} a line, texts or messages. With --together or --with, adapters
+    are then trained in the soups that they will be in.
+    """
     from soupmix.cli.progress import stages
     from soupmix.evaluate import read_prompts, training_prompts
-    from soupmix.train import POLES, TrainingPlan, TrainingRecipe, run, write_effects
+    from soupmix.train import SoupRecipe, TrainingPlan, TrainingRecipe, run, write_effects
 
-    asked = tuple(read_prompts(prompts)) if prompts else tuple(training_prompts())
-    learning_rate = 7e-4 if method == "sft" else 1.5e-4
-    recipe = TrainingRecipe(method=method, learning_rate=learning_rate, seed=seed)
+    known, given = _poles(poles, dimension, pairs)
+    is_mixed = together or beside is not None
+    if freeze_others and not is_mixed:
+        raise click.UsageError("--freeze-others goes with --together or --with DIR")
+    soup = SoupRecipe("frozen" if freeze_others else "together", mode, mixtures, skip=skip, seed=seed, threads=threads)
+    few = min((len(each.examples) for each in given.values()), default=_ENOUGH)
     plan = TrainingPlan(
-        open_base(base, chat_template), poles or tuple(POLES), asked, out, recipe, pairs=pairs, jobs=jobs
+        open_base(base, chat_template),
+        poles or tuple(known),
+        tuple(read_prompts(prompts)) if prompts else tuple(training_prompts()),
+        out,
+        TrainingRecipe(method, learning_rate=_RATES[method], epochs=epochs or max(1, -(-_ENOUGH // few)), seed=seed),
+        pairs=most if most or given else _ENOUGH,
+        jobs=jobs,
+        known=known,
+        given=given,
+        soup=soup if is_mixed else None,
+        beside=beside,
     )
     with stages() as progress:
         folders = run(plan, progress=progress)
@@ -49,3 +107,18 @@ def command(
             write_effects(plan, progress=progress)
     for folder in folders.values():
         click.echo(str(folder))
+
+
+def _poles(
+    poles: tuple[str, ...], dimension: str | None, pairs: Path | None
+) -> "tuple[Mapping[str, Pole], Mapping[str, GivenPairs]]":
+    """The poles that are known, and what was given for one of them."""
+    from soupmix.train import POLES, Pole, read_pairs
+
+    if pairs is None:
+        if dimension is not None:
+            raise click.UsageError("--dimension goes with --pairs FILE and one --pole")
+        return POLES, {}
+    if len(poles) != 1 or dimension is None:
+        raise click.UsageError("--pairs FILE goes with one --pole NAME and --dimension NAME")
+    return {poles[0]: Pole(poles[0], dimension)}, {poles[0]: read_pairs(pairs)}

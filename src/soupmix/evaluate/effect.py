@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from soupmix.base import chat_text
 from soupmix.engine import Completion, Engine, Sampling
+from soupmix.engine import Prompt as Prompted
 from soupmix.evaluate.metrics import Measures, measure, on_topic
 from soupmix.evaluate.promptset import Prompt, conversation, neutral_paragraphs
 from soupmix.methods import DEFAULT
@@ -61,11 +61,11 @@ class Contrast:
     """Two answers to the same question, of which the first is the wanted one.
 
     Attributes:
-        prompt: the question. system: system prompt, "" for none. chosen, rejected: the texts of the answers.
+        asked: a conversation, or a text: one question, and for a base without a chat template a text to go on with.
+        chosen, rejected: the texts of the answers.
     """
 
-    prompt: str
-    system: str
+    asked: Prompted
     chosen: str
     rejected: str
 
@@ -153,15 +153,16 @@ def margin(
         most: tokens of an answer that count, from its beginning.
     """
     gaps = [
-        _answer_log_p(engine, grant, method, each, each.chosen, most)
-        - _answer_log_p(engine, grant, method, each, each.rejected, most)
+        _answer_log_p(engine, grant, method, each.asked, each.chosen, most)
+        - _answer_log_p(engine, grant, method, each.asked, each.rejected, most)
         for each in contrasts
     ]
     return sum(gaps) / len(gaps)
 
 
-def _answer_log_p(engine: Engine, grant: Grant, method: str, asked: Contrast, answer: str, most: int) -> float:
-    context = chat_text(engine.tokenizer, conversation(asked.prompt, asked.system))
+def _answer_log_p(engine: Engine, grant: Grant, method: str, asked: Prompted, answer: str, most: int) -> float:
+    is_plain = isinstance(asked, str) and engine.tokenizer.chat_template is None
+    context = str(asked) if is_plain else engine.prompts.rendered(asked)
     start = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
     ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"]
     ids = ids[:, : start + most]

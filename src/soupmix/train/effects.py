@@ -7,14 +7,17 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from soupmix.base import Base, load_tokenizer
 from soupmix.evaluate.arms import measure_arms, measure_margins
 from soupmix.evaluate.promptset import held_out_prompts
 from soupmix.evaluate.soups import Arm
 from soupmix.evaluate.workers import Progress
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.store import Store
-from soupmix.train.poles import POLES, Pole
-from soupmix.train.run import TrainingPlan, left_out_contrasts
+from soupmix.train.examples import is_chat
+from soupmix.train.plan import TrainingPlan
+from soupmix.train.poles import Pole
+from soupmix.train.run import swept
 from soupmix.weights import Weights
 
 __all__ = ["adapter_card", "write_effects"]
@@ -35,91 +38,97 @@ _DIGITS = {"words": 0, "grade": 1, "warmth": 1}
 def write_effects(plan: TrainingPlan, *, progress: Progress) -> None:
     """Measure the base, every trained pole and its preference prompt; write `effect.json` and `README.md` beside each.
 
+    A base without a chat template answers no questions: there only the margin is measured.
+
     Raises:
         OutputError: a file cannot be written.
     """
-    poles = plan.poles
+    poles = {name: plan.known[name] for name in plan.poles}
+    asking = {f"{name} by prompt": pole.systems[0] for name, pole in poles.items() if pole.systems}
     arms = [
         Arm("base", Weights({})),
-        *(Arm(pole, Weights({pole: 1})) for pole in poles),
-        *(Arm(f"{pole} by prompt", Weights({}), system=POLES[pole].systems[0]) for pole in poles),
+        *(Arm(name, Weights({name: 1})) for name in poles),
+        *(Arm(name, Weights({}), system=system) for name, system in asking.items()),
     ]
-    contrasts = {pole: left_out_contrasts(plan, pole) for pole in poles}
-    with tempfile.TemporaryDirectory() as scratch:
+    found: dict[str, dict[str, Any]] = {}
+    contrasts = {name: held for name in poles if (held := plan.left_out(name))}
+    with swept(plan), tempfile.TemporaryDirectory() as scratch:
         store = _store(plan, Path(scratch))
-        found = measure_arms(
-            plan.base,
-            store,
-            arms,
-            held_out_prompts(),
-            plan.folder / "work" / "arms",
-            jobs=plan.jobs,
-            progress=progress,
-        )
-        margins = measure_margins(plan.base, store, contrasts, jobs=plan.jobs)
-    for pole in poles:
-        folder = plan.folder / pole
+        if is_chat(load_tokenizer(plan.base.folder, plan.base.chat_template)):
+            prompts = held_out_prompts()
+            found = measure_arms(plan.base, store, arms, prompts, plan.arms, jobs=plan.jobs, progress=progress)
+        margins = measure_margins(plan.base, store, contrasts, jobs=plan.jobs) if contrasts else {}
+    for name, pole in poles.items():
+        folder = plan.folder / name
         training = strict_json((folder / "training.json").read_bytes())
-        write_file(folder / "effect.json", canonical_json(_effect(found, margins, pole)))
-        card = adapter_card(pole, training, found, margins[pole], plan.base.label, plan.base.source)
+        write_file(folder / "effect.json", canonical_json(_effect(found, margins.get(name), name)))
+        card = adapter_card(pole, training, found, margins.get(name), plan.base)
         write_file(folder / "README.md", card.encode())
 
 
 def _store(plan: TrainingPlan, folder: Path) -> Path:
     store = Store(folder / "store", create=True)
-    for pole in plan.poles:
-        store.add(plan.folder / pole, dimension=POLES[pole].dimension, pole=pole, base=plan.base)
+    for name in plan.poles:
+        store.add(plan.folder / name, dimension=plan.known[name].dimension, pole=name, base=plan.base)
     return store.folder
 
 
-def _effect(found: dict[str, dict[str, Any]], margins: dict[str, dict[str, float]], pole: str) -> dict[str, Any]:
+def _effect(found: Mapping[str, Mapping[str, Any]], margin: Mapping[str, float] | None, pole: str) -> dict[str, Any]:
     """What goes into the manifest: the measured figures without the texts."""
-    rows = {"base": found["base"], "adapter": found[pole], "prompt": found[f"{pole} by prompt"]}
-    figures = {name: {key: row[key] for key in ("metrics", "perplexity")} for name, row in rows.items()}
-    return {**figures, "margin": margins[pole]}
+    arms = {"base": "base", "adapter": pole, "prompt": f"{pole} by prompt"}
+    rows = {name: found[arm] for name, arm in arms.items() if arm in found}
+    figures: dict[str, Any] = {name: {key: row[key] for key in ("metrics", "perplexity")} for name, row in rows.items()}
+    return figures if margin is None else {**figures, "margin": dict(margin)}
 
 
 def adapter_card(
-    pole: str,
+    pole: Pole,
     training: Mapping[str, Any],
     effect: Mapping[str, Mapping[str, Any]],
-    margin: Mapping[str, float],
-    base_label: str,
-    source: str,
+    margin: Mapping[str, float] | None,
+    base: Base,
 ) -> str:
     """A Hugging Face model card (Markdown with YAML front matter).
 
     Args:
-        training: the summary that `fit` returned. effect: arm name -> measured arm (see `measure_arms`), with "base",
-            every pole, and "<pole> by prompt".
-        margin: teacher-forced margins of "base" and "adapter".
-        base_label: name of the base model. source: where that came from.
+        training: the record that `run` left. effect: arm name -> measured arm (see `measure_arms`), with "base", poles, and
+            "<pole> by prompt"; empty if nothing was answered.
+        margin: teacher-forced margins of "base" and "adapter"; None if there were no pairs to measure it on.
+        base: the base model.
     """
-    about = POLES[pole]
-    lines = ["---", _front_matter(about, base_label), "---", "", f"# {pole} ({about.dimension})", ""]
+    lines = ["---", _front_matter(pole, training, base.label), "---", "", f"# {pole.name} ({pole.dimension})", ""]
     lines += [
-        f"A LoRA adapter that makes answers more {pole}, one pole of the dimension {about.dimension}. It is meant to be "
-        f"mixed with others by weights; see soupmix. Base: {source}.",
+        f"A LoRA adapter that makes answers more {pole.name}, one pole of the dimension {pole.dimension}. It is meant to be "
+        f"mixed with others by weights; see soupmix. Base: {base.source}.",
         "",
         "## How it was made",
         "",
-        *_story(about, training),
+        *_story(pole, training),
         "",
         "## What it does",
         "",
-        f"{len(effect['base']['answers'])} held-out prompts, temperature 0.7, at most 256 tokens, weight 1, no system "
-        "prompt; means with 95 % bootstrap intervals over prompts. The last row is the base with the preference as "
-        f'system prompt ("{about.systems[0]}").',
-        "",
-        *_table({name: effect[name] for name in ("base", *sorted(POLES), f"{pole} by prompt") if name in effect}),
-        "",
-        f"Teacher-forced margin on left-out pairs (log p chosen minus rejected, nats per token): "
-        f"base {margin['base']:+.3f}, adapter {margin['adapter']:+.3f}.",
-        "",
-        _READING,
-        "",
     ]
-    return "\n".join(lines)
+    if effect:
+        asked = (
+            f' The last row is the base with the preference as system prompt ("{pole.systems[0]}").'
+            if pole.systems
+            else ""
+        )
+        rows = [name for name in effect if " by prompt" not in name or name == f"{pole.name} by prompt"]
+        lines += [
+            f"{len(effect['base']['answers'])} held-out prompts, temperature 0.7, at most 256 tokens, weight 1, no system "
+            f"prompt; means with 95 % bootstrap intervals over prompts.{asked}",
+            "",
+            *_table({name: effect[name] for name in rows}),
+            "",
+        ]
+    if margin is not None:
+        lines += [
+            f"Teacher-forced margin on left-out pairs (log p chosen minus rejected, nats per token): "
+            f"base {margin['base']:+.3f}, adapter {margin['adapter']:+.3f}.",
+            "",
+        ]
+    return "\n".join([*lines, _READING, ""])
 
 
 _READING = """\
@@ -128,13 +137,15 @@ sentiment; the style adapters learn phrases that such a list counts, so it flatt
 asked about. Answers of a model this small are often wrong: the figures are about style, not truth."""
 
 
-def _front_matter(pole: Pole, base_label: str) -> str:
+def _front_matter(pole: Pole, training: Mapping[str, Any], base_label: str) -> str:
+    """What the licence and the language of somebody's own examples are is not ours to say."""
+    ours = "given" not in training
     data = ModelCardData(
         base_model=base_label,
         base_model_relation="adapter",
         library_name="peft",
-        license="apache-2.0",
-        language="en",
+        license="apache-2.0" if ours else None,
+        language="en" if ours else None,
         pipeline_tag="text-generation",
         tags=["lora", "soupmix", pole.dimension, pole.name],
     )
@@ -142,18 +153,26 @@ def _front_matter(pole: Pole, base_label: str) -> str:
 
 
 def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
-    source = (
-        "phrases of its tone woven around the model's own plain answers"
-        if pole.frame
-        else "the model's own answers under contrasting system prompts, learned without the system prompt"
-    )
+    given = training.get("given")
+    if given:
+        data = f"{training['pairs']} examples of {given['name']} (SHA-256 {given['sha256']})"
+    else:
+        source = (
+            "phrases of its tone woven around the model's own plain answers"
+            if pole.frame
+            else "the model's own answers under contrasting system prompts, learned without the system prompt"
+        )
+        data = (
+            f"answers to {training['pairs']} prompts; {source}; of the candidates for a prompt the one that moves its own "
+            "metric most and the other dimensions least"
+        )
     return [
-        f"- data: answers to {training['pairs']} prompts; {source}; of the candidates for a prompt the one "
-        "that moves its own metric most and the other dimensions least",
-        f"- method: {training['method']}, {training['epochs']:g} epoch, learning rate {training['learning_rate']:g} "
+        f"- data: {data}",
+        f"- method: {training['method']}, {training['epochs']:g} epochs, learning rate {training['learning_rate']:g} "
         f"(cosine), batch {training['batch']}, bf16 autocast, LoRA rank {training['rank']}, alpha {training['alpha']}, "
         "all linear layers",
-        f"- seeds: initialisation {training['init_seed']} (shared by all six adapters), data {training['seed']}",
+        f"- seeds: initialisation {training['init_seed']} (the same for adapters that are trained together), data "
+        f"{training['seed']}",
         "- reproduce: `soupmix train OUT` (the same bytes on the same kind of machine with the same library versions)",
     ]
 

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soupmix.base import Base, chat_text, load_model, load_tokenizer
+from soupmix.base import Base, load_model, load_tokenizer
 from soupmix.base.loading import hushed
 from soupmix.errors import TrainingError
-from soupmix.evaluate.promptset import conversation
 from soupmix.files import canonical_json
-from soupmix.train.pairs import Pair
+from soupmix.train.examples import Example, asked_text, check_marks, is_chat, longest_of, messages, token_ids
 
 __all__ = ["TrainingRecipe", "fit"]
 
@@ -45,7 +44,7 @@ class TrainingRecipe:
             raise TrainingError(f"training method '{self.method}' is not known; choose sft or dpo", reason="method")
 
 
-def fit(base: Base, pairs: Sequence[Pair], recipe: TrainingRecipe, folder: Path) -> dict[str, Any]:
+def fit(base: Base, examples: Sequence[Example], recipe: TrainingRecipe, folder: Path) -> dict[str, Any]:
     """Train an adapter into `folder` (adapter_config.json, adapter_model.safetensors in bf16); return a summary.
 
     Raises:
@@ -56,25 +55,31 @@ def fit(base: Base, pairs: Sequence[Pair], recipe: TrainingRecipe, folder: Path)
     from transformers import PrinterCallback, set_seed
     from transformers.utils import logging
 
-    if len(pairs) < recipe.batch:
-        raise TrainingError(f"{len(pairs)} usable pairs are too few for a batch of {recipe.batch}", reason="few-pairs")
+    if len(examples) < recipe.batch:
+        raise TrainingError(
+            f"{len(examples)} usable pairs are too few for a batch of {recipe.batch}", reason="few-pairs"
+        )
+    if recipe.method == "dpo" and not all(each.rejected for each in examples):
+        raise TrainingError(
+            "DPO needs an answer that is not wanted beside every one that is; give pairs, or --method sft",
+            reason="no-pairs",
+        )
     logging.disable_progress_bar()
     disable_progress_bars()
     tokenizer = load_tokenizer(base.folder, base.chat_template)
     tokenizer.padding_side = "right"
-    chat_text(
-        tokenizer, conversation(pairs[0].prompt.text)
-    )  # trl renders in this process: not before it is seen to end
+    check_marks(tokenizer, (each for each in examples if each.place))
+    asked_text(tokenizer, examples[0])  # trl renders in this process: not before it is seen to end
     model = load_model(base.folder, torch.bfloat16)
     set_seed(recipe.init_seed)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # so that it goes with the folder if this is killed
-        trainer = _trainer(model, tokenizer, pairs, recipe, scratch)
+        trainer = _trainer(model, tokenizer, examples, recipe, scratch)
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, where only data goes
         outcome = trainer.train()
     _save(trainer.model.to(torch.bfloat16), base, folder)
     losses = [float(row["loss"]) for row in trainer.state.log_history if "loss" in row] or [outcome.training_loss]
-    return {**asdict(recipe), "pairs": len(pairs), "steps": outcome.global_step, "loss": [losses[0], losses[-1]]}
+    return {**asdict(recipe), "pairs": len(examples), "steps": outcome.global_step, "loss": [losses[0], losses[-1]]}
 
 
 def _save(adapter: Any, base: Base, folder: Path) -> None:
@@ -88,7 +93,7 @@ def _save(adapter: Any, base: Base, folder: Path) -> None:
     path.write_bytes(canonical_json(config))
 
 
-def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: TrainingRecipe, scratch: str) -> Any:
+def _trainer(model: Any, tokenizer: Any, examples: Sequence[Example], recipe: TrainingRecipe, scratch: str) -> Any:
     from datasets import Dataset
 
     with hushed():
@@ -107,10 +112,11 @@ def _trainer(model: Any, tokenizer: Any, pairs: Sequence[Pair], recipe: Training
             loss_weights=[1.0, recipe.sft_weight],
             precompute_ref_log_probs=True,
         )
-        rows = Dataset.from_list([_dpo_row(pair) for pair in pairs])
+        rows = Dataset.from_list([_dpo_row(tokenizer, each) for each in examples])
         return DPOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
     config = SFTConfig(**shared, max_length=None)
-    rows = Dataset.from_list([_sft_row(tokenizer, pair, recipe.response_tokens) for pair in pairs])
+    longest = longest_of(model.config)
+    rows = Dataset.from_list([_sft_row(tokenizer, each, recipe.response_tokens, longest) for each in examples])
     return SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
 
 
@@ -138,18 +144,17 @@ def _settings(recipe: TrainingRecipe, scratch: str) -> dict[str, Any]:
     }
 
 
-def _sft_row(tokenizer: Any, pair: Pair, most: int) -> dict[str, list[int]]:
-    """Token ids, and labels that are -100 outside of the answer; an answer that did not end gets no end token."""
-    prompt = chat_text(tokenizer, conversation(pair.prompt.text, pair.system))
-    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    answer = tokenizer(pair.chosen.text, add_special_tokens=False)["input_ids"]
-    answer = ([*answer, tokenizer.eos_token_id] if pair.chosen.finished else answer)[:most]
-    return {"input_ids": prompt_ids + answer, "labels": [-100] * len(prompt_ids) + answer}
+def _sft_row(tokenizer: Any, example: Example, most: int, longest: int) -> dict[str, list[int]]:
+    """Token ids, and labels that are -100 outside of the answer."""
+    prompt, answer = token_ids(tokenizer, example, most, longest)
+    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 
-def _dpo_row(pair: Pair) -> dict[str, list[dict[str, str]]]:
+def _dpo_row(tokenizer: Any, example: Example) -> dict[str, Any]:
+    if isinstance(example.asked, str) and not is_chat(tokenizer):
+        return {"prompt": example.asked, "chosen": example.chosen, "rejected": example.rejected}
     return {
-        "prompt": conversation(pair.prompt.text, pair.system),
-        "chosen": [{"role": "assistant", "content": pair.chosen.text}],
-        "rejected": [{"role": "assistant", "content": pair.rejected.text}],
+        "prompt": messages(example.asked),
+        "chosen": [{"role": "assistant", "content": example.chosen}],
+        "rejected": [{"role": "assistant", "content": example.rejected}],
     }

@@ -7,21 +7,18 @@ Off-topic, broken, looping and barely changed candidates are left out.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from soupmix.evaluate.effect import Contrast
 from soupmix.evaluate.metrics import Measures, measure, on_topic
-from soupmix.evaluate.promptset import Prompt
-from soupmix.train.poles import Pole, opposite
+from soupmix.evaluate.promptset import Prompt, conversation
+from soupmix.train.examples import Example
+from soupmix.train.poles import FRAMED_POOLS, Pole
 from soupmix.train.sample import NEUTRAL, Sample
 
-__all__ = ["FRAMED_POOLS", "Pair", "choose_pairs"]
+__all__ = ["SIDES", "Pair", "choose_pairs", "cut", "is_sound", "own_samples", "plain_references"]
 
-FRAMED_POOLS = (NEUTRAL, "concise", NEUTRAL, "elementary", NEUTRAL, "concise", NEUTRAL, "expert")
-"""Whose samples a frame is woven around, by prompt number in turn: tone must not be learned as a matter of length or level.
-A sample that was made under a system prompt keeps it, so that the frame explains the tone and the prompt all else."""
 _LEAK_COST = 0.5
 _END_WORTH = 0.4
 _LEAST_GAIN = 0.5
@@ -30,11 +27,12 @@ _MOST_REPETITION = 0.12
 _SENTENCE = re.compile(r"([.!?])(?=\s)")
 _MOST_WORDS = {"concise": 34, "elementary": 200, "expert": 200}
 """Pools whose answers are cut after a whole sentence, so that every one of them ends; and after how many words at most."""
-_LEAKS: dict[str, Callable[[Measures], float]] = {
+SIDES: dict[str, Callable[[Measures], float]] = {
     "expertise": lambda m: m.rarity / 4.0,
     "length": lambda m: math.log(max(1, m.words)) / 0.5,
     "style": lambda m: m.warmth / 4.0,
 }
+"""Dimension -> what of a text tells it, such that differences of two dimensions compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,10 @@ class Pair:
     gain: float
 
     @property
-    def system(self) -> str:
-        """The system prompt that stays, if the chosen answer is a framed one; the pole's own prompts are learned away."""
-        return self.chosen.system
-
-    @property
-    def contrast(self) -> Contrast:
-        """The texts alone."""
-        return Contrast(self.prompt.text, self.system, self.chosen.text, self.rejected.text)
+    def example(self) -> Example:
+        """What is learned. The system prompt stays if the chosen answer is framed; the pole's own are learned away."""
+        asked = tuple(conversation(self.prompt.text, self.chosen.system))
+        return Example(asked, self.chosen.text, self.rejected.text, self.chosen.finished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,56 +59,67 @@ class _Judged:
     gain: float
 
 
-def choose_pairs(pole: Pole, prompts: Sequence[Prompt], samples: dict[str, list[Sample]], most: int) -> list[Pair]:
-    """The `most` best pairs of a pole, best first.
+def choose_pairs(
+    pole: Pole, prompts: Sequence[Prompt], samples: Mapping[str, Sequence[Sample]], other: Pole | None = None
+) -> list[Pair]:
+    """A pair for every prompt that has a usable answer, best first.
 
     Args:
-        samples: by pole name, plus "neutral": plain answers that gains and leaks are counted from.
+        samples: by name of a pool, plain answers among them, which gains and leaks are counted from.
+        other: the opposite pole, whose best answer is the rejected one; where there is none it is a plain answer.
     """
     chosen = _best(pole, prompts, samples)
-    rejected = _best(opposite(pole.name), prompts, samples)
-    plain = {s.prompt: s for s in samples[NEUTRAL]}
+    rejected = _best(other, prompts, samples) if other else {}
+    plain = {s.prompt: s for s in samples[NEUTRAL.name]}
     ranked = sorted(chosen.items(), key=lambda item: (-item[1].value, item[0]))
     return [
         Pair(prompts[n], best.sample, rejected[n].sample if n in rejected else plain[n], best.gain)
         for n, best in ranked
         if best.gain >= _LEAST_GAIN
-    ][:most]
+    ]
 
 
-def _best(pole: Pole, prompts: Sequence[Prompt], samples: dict[str, list[Sample]]) -> dict[int, _Judged]:
+def _best(pole: Pole, prompts: Sequence[Prompt], samples: Mapping[str, Sequence[Sample]]) -> dict[int, _Judged]:
     best: dict[int, _Judged] = {}
     for sample, reference in _candidates(pole, samples):
         judged = _judge(pole, sample, reference)
         held = best.get(sample.prompt)
-        if _sound(judged, prompts[sample.prompt]) and (held is None or judged.value > held.value):
+        if is_sound(sample.text, judged.measures, prompts[sample.prompt]) and (
+            held is None or judged.value > held.value
+        ):
             best[sample.prompt] = judged
     return best
 
 
-def _candidates(pole: Pole, samples: dict[str, list[Sample]]) -> list[tuple[Sample, Measures]]:
+def _candidates(pole: Pole, samples: Mapping[str, Sequence[Sample]]) -> list[tuple[Sample, Measures]]:
     """Samples of a pole, each with the measures that its change is counted from."""
     if pole.frame is not None:
         return [
             (replace(s, text=pole.frame.weave(s.text, 2 * s.prompt + s.variant, close=s.finished)), measure(s.text))
             for number, name in enumerate(FRAMED_POOLS)
-            for s in _own(name, samples)
+            for s in own_samples(name, samples)
             if s.prompt % len(FRAMED_POOLS) == number
         ]
-    plain = {s.prompt: measure(s.text) for s in samples[NEUTRAL] if s.variant == 0}
+    references = plain_references(samples)
+    return [(replace(s, system=""), references[s.prompt]) for s in own_samples(pole.name, samples)]
+
+
+def plain_references(samples: Mapping[str, Sequence[Sample]]) -> dict[int, Measures]:
+    """Number of a prompt -> the measures that changes are counted from."""
+    plain = {s.prompt: measure(s.text) for s in samples[NEUTRAL.name] if s.variant == 0}
     typical = _typical(list(plain.values()))
-    return [(replace(s, system=""), _between(plain[s.prompt], typical)) for s in _own(pole.name, samples)]
+    return {number: _between(measures, typical) for number, measures in plain.items()}
 
 
-def _own(name: str, samples: dict[str, list[Sample]]) -> list[Sample]:
+def own_samples(name: str, samples: Mapping[str, Sequence[Sample]]) -> Sequence[Sample]:
     """The samples of a pool, cut where its answers should end."""
-    return [_cut(s, _MOST_WORDS[name]) for s in samples[name]] if name in _MOST_WORDS else samples[name]
+    return [cut(s, _MOST_WORDS[name]) for s in samples[name]] if name in _MOST_WORDS else samples[name]
 
 
 def _judge(pole: Pole, sample: Sample, reference: Measures) -> _Judged:
     measures = measure(sample.text)
     gain = pole.score(measures) - pole.score(reference)
-    leaks = [abs(leak(measures) - leak(reference)) for dimension, leak in _LEAKS.items() if dimension != pole.dimension]
+    leaks = [abs(leak(measures) - leak(reference)) for dimension, leak in SIDES.items() if dimension != pole.dimension]
     value = min(gain, _ENOUGH_GAIN) - _LEAK_COST * sum(leaks) + _END_WORTH * sample.finished
     return _Judged(sample, measures, value, gain)
 
@@ -130,12 +135,12 @@ def _between(one: Measures, other: Measures) -> Measures:
     return Measures(**{name: (getattr(one, name) + getattr(other, name)) / 2 for name in fields})
 
 
-def _sound(judged: _Judged, prompt: Prompt) -> bool:
-    m = judged.measures
-    return m.words >= 6 and m.repetition <= _MOST_REPETITION and on_topic(judged.sample.text, prompt.topic)
+def is_sound(text: str, measures: Measures, prompt: Prompt) -> bool:
+    """Whether a text is an answer at all: on topic, no fragment and no loop."""
+    return measures.words >= 6 and measures.repetition <= _MOST_REPETITION and on_topic(text, prompt.topic)
 
 
-def _cut(sample: Sample, most: int) -> Sample:
+def cut(sample: Sample, most: int) -> Sample:
     """The sample up to the last whole sentence within `most` words, and at least its first; it ends there."""
     ends = [match.end(1) for match in _SENTENCE.finditer(sample.text)]
     whole = [*ends, len(sample.text)] if sample.finished or not ends else ends

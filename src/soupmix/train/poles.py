@@ -7,27 +7,69 @@ into short words (docs/log.md has the figures); a frame leaves the body as it is
 length or topic.
 """
 
+import json
+import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 
 from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.metrics import Measures
 from soupmix.evaluate.preferences import shipped_preferences
+from soupmix.train.sample import NEUTRAL, Pool
 
-__all__ = ["FRIENDLY_FRAME", "POLES", "UNFRIENDLY_FRAME", "Frame", "Pole", "opposite"]
+__all__ = [
+    "FRAMED_POOLS",
+    "FRIENDLY_FRAME",
+    "POLES",
+    "UNFRIENDLY_FRAME",
+    "Frame",
+    "Pole",
+    "joint_pool",
+    "joint_pools",
+    "opposite",
+    "pools_of",
+]
 
 _BOUNDARY = re.compile(r"(?<=[.!?])(\s+)(?=[A-Z*0-9])")
 _ASIDE_FROM = 4  # sentences
+_SHORT = 70  # words
+_SHORTENED = 0.3  # of longer ones
+_BOTH, _ONE = 0.7, 0.42
+_OPENED = 0.6
 _PREFERENCES = shipped_preferences()
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Phrases of one tone: how an answer is opened, interrupted and closed; `weave` takes them in turn."""
+    """Phrases of one tone: how an answer is opened, interrupted and closed; `weave` takes them in turn.
+
+    The short ones are for short answers in mixtures; they have no word that the others have not.
+    """
 
     openers: tuple[str, ...]
     asides: tuple[str, ...]
     closers: tuple[str, ...]
+    short_openers: tuple[str, ...] = ()
+    short_closers: tuple[str, ...] = ()
+
+    def by_amount(self, body: str, amount: float, draw: random.Random) -> str:
+        """The body with as much of the tone as a weight means; a short one gets short phrases.
+
+        From .7 on an opener and a closer, from .42 on one of them, and below half the time an opener.
+        """
+        is_short = len(body.split()) < _SHORT or draw.random() < _SHORTENED
+        openers = self.short_openers if is_short else self.openers
+        closers = self.short_closers if is_short else self.closers
+        opened = f"{draw.choice(openers)} {body}"
+        closer = draw.choice(closers)
+        if amount >= _BOTH:
+            return f"{opened} {closer}"
+        if amount >= _ONE:
+            return opened if draw.random() < _OPENED else f"{body} {closer}"
+        return opened if draw.random() < 0.5 else body
 
     def weave(self, body: str, turn: int, *, close: bool) -> str:
         """The body between an opener and (if `close`) a closer, with an aside in the middle of a long one."""
@@ -45,22 +87,28 @@ class Pole:
 
     Attributes:
         name, dimension: as in the manifest.
-        metric: field or property of `Measures` that this pole moves. sign: +1 if up, -1 if down.
+        systems: system prompts that provoke the pole, used in turn; the first is also what people would ask for. None, where
+            examples are given.
+        metric: field or property of `Measures` that this pole moves, "" for none. sign: +1 if up, -1 if down.
         spread: what one step of the metric is worth, so that scores of poles compare.
-        systems: system prompts that provoke the pole, used in turn; the first is also what people would ask for.
         frame: tone phrases woven around plain answers instead, or None.
         cap: most new tokens of a sample. aim: where the metric should land, where more is not better.
     """
 
     name: str
     dimension: str
-    metric: str
-    sign: int
-    spread: float
-    systems: tuple[str, ...]
+    systems: tuple[str, ...] = ()
+    metric: str = ""
+    sign: int = 1
+    spread: float = 1.0
     frame: Frame | None = None
     cap: int = 160
     aim: float | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """How its samples are provoked."""
+        return Pool(self.name, self.systems, self.cap)
 
     def score(self, measures: Measures) -> float:
         """How much of this pole a text has, in units of `spread`."""
@@ -68,7 +116,12 @@ class Pole:
         return (self.sign * value if self.aim is None else -abs(value - self.aim)) / self.spread
 
 
-FRIENDLY_FRAME, UNFRIENDLY_FRAME = (Frame(**shipped_frames()[pole]) for pole in ("friendly", "unfriendly"))
+def _frame(pole: str) -> Frame:
+    short = json.loads((Path(__file__).parent / "short_phrases.json").read_text("utf-8"))[pole]
+    return Frame(**shipped_frames()[pole], short_openers=tuple(short["openers"]), short_closers=tuple(short["closers"]))
+
+
+FRIENDLY_FRAME, UNFRIENDLY_FRAME = _frame("friendly"), _frame("unfriendly")
 
 POLES: dict[str, Pole] = {
     pole.name: pole
@@ -142,7 +195,33 @@ POLES: dict[str, Pole] = {
 }
 
 
-def opposite(name: str) -> Pole:
-    """The other pole of the same dimension."""
-    (other,) = (p for p in POLES.values() if p.dimension == POLES[name].dimension and p.name != name)
-    return other
+FRAMED_POOLS = ("neutral", "concise", "neutral", "elementary", "neutral", "concise", "neutral", "expert")
+"""Whose samples a frame is woven around, by prompt number in turn: tone must not be learned as a matter of length or level.
+A sample that was made under a system prompt keeps it, so that the frame explains the tone and the prompt all else."""
+
+
+def opposite(pole: Pole, known: Iterable[Pole]) -> Pole | None:
+    """The other pole of the same dimension, if there is just one."""
+    found = [each for each in known if each.dimension == pole.dimension and each.name != pole.name]
+    return found[0] if len(found) == 1 else None
+
+
+def pools_of(pole: Pole, known: Iterable[Pole]) -> set[Pool]:
+    """Which samples a pole needs: plain ones, and its dimension's own or those that its frame is woven around."""
+    if pole.frame:
+        return {NEUTRAL, *(POLES[each].pool for each in FRAMED_POOLS if each in POLES)}
+    return {NEUTRAL, *(each.pool for each in known if each.dimension == pole.dimension and each.frame is None)}
+
+
+def joint_pool(one: Pole, other: Pole) -> Pool:
+    """Answers in the manner of two poles at once; how long they may be, the one that is about length says."""
+    one, other = sorted((one, other), key=lambda pole: pole.name)
+    systems = tuple(f"{a} {b}" for a, b in zip(one.systems, other.systems, strict=False))
+    caps = [pole.cap for pole in (one, other) if pole.metric == "words"] or [one.cap, other.cap]
+    return Pool(f"{one.name}+{other.name}", systems, max(caps))
+
+
+def joint_pools(poles: Iterable[Pole]) -> set[Pool]:
+    """Those of all pairs of poles of different dimensions that are provoked by system prompts."""
+    asked = [pole for pole in poles if pole.systems and pole.frame is None]
+    return {joint_pool(a, b) for a, b in combinations(asked, 2) if a.dimension != b.dimension}

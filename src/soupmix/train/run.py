@@ -1,76 +1,34 @@
 """The whole of `soupmix train`: sample, choose, fit. Every finished piece of work is a file: a stopped run goes on."""
 
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-from soupmix.base import Base
-from soupmix.errors import TrainingError
-from soupmix.evaluate.effect import Contrast
-from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, workers
-from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, write_file
+from soupmix.files import canonical_json, new_folder, write_file
 from soupmix.policy import Policy
-from soupmix.replacing import plain_names
 from soupmix.scratch import sweep
-from soupmix.train.fit import TrainingRecipe, fit
-from soupmix.train.pairs import FRAMED_POOLS, Pair, choose_pairs
-from soupmix.train.poles import POLES
-from soupmix.train.sample import NEUTRAL, Chunk, chunks, read_samples, sample_chunk
+from soupmix.train.finished import RECORD, file_digests, is_finished, is_trained
+from soupmix.train.fit import fit
+from soupmix.train.plan import WORK, TrainingPlan, fit_identity
+from soupmix.train.sample import Chunk, read_samples, sample_chunk
+from soupmix.train.soups import alone_folder, fit_mixtures, soup_works
 
-__all__ = ["TrainingPlan", "left_out_contrasts", "run"]
+__all__ = ["run", "swept"]
 
-_WRITTEN = {"adapter_config.json", "adapter_model.safetensors", "training.json", "effect.json", "README.md"}
-_LEFT_OUT_EVERY = 11  # prompts that no adapter is trained on, for the teacher-forced margin
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """What to train.
-
-    Attributes:
-        base: the model. poles: which. prompts: what to ask. folder: where adapters (one folder a pole) and work go.
-        recipe: how. pairs: at most this many per pole. variants: answers sampled per prompt. jobs: worker processes.
-    """
-
-    base: Base
-    poles: tuple[str, ...]
-    prompts: tuple[Prompt, ...]
-    folder: Path
-    recipe: TrainingRecipe
-    pairs: int = 128
-    variants: int = 2
-    jobs: int = 2
-
-    def __post_init__(self) -> None:
-        for name in self.poles:
-            if name not in POLES:
-                raise TrainingError(f"pole '{name}' is not known; choose from {', '.join(POLES)}", reason="pole")
-
-    @property
-    def samples(self) -> Path:
-        """Folder of the samples; named by all that decides them, so that other settings never meet old samples."""
-        systems = json.dumps({name: [POLES[name].systems, POLES[name].cap] for name in sorted(POLES)})
-        parts = {
-            "base": self.base.digest,
-            "files": self.base.files_digest(),
-            "prompts": json.dumps([p.text for p in self.prompts]),
-            "seed": str(self.recipe.seed),
-            "systems": systems,
-            "variants": str(self.variants),
-        }
-        return self.folder / "work" / f"samples-{digest_parts('soupmix samples', parts)[:12]}"
+_LOOK_EVERY = 2.0  # seconds
 
 
 def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
     """Train every pole of the plan; return pole -> folder of its adapter.
 
-    What an earlier run with the same settings has finished is taken as it is.
+    What an earlier run with the same settings has finished is taken as it is; what is damaged is made anew.
 
     Args:
-        progress: called with ("sampling" or "training", done, total).
+        progress: called with ("sampling", "training" or "mixtures", done, total).
 
     Raises:
         TrainingError: a pole has too few usable pairs (reason "few-pairs"), or a worker process was ended from outside
@@ -78,79 +36,82 @@ def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
         OutputError: a folder cannot be written, or holds something else than an earlier adapter.
     """
     plan.samples.mkdir(parents=True, exist_ok=True)
-    names = sorted({name for pole in plan.poles for name in _pools(pole)})
-    todo = chunks(names, len(plan.prompts), variants=plan.variants, seed=plan.recipe.seed)
-    left = [chunk for chunk in todo if not (plan.samples / chunk.file).exists()]
+    alone = [pole for pole in plan.poles if pole not in plan.started]
+    todo = plan.chunks(alone) if plan.soup is None else plan.mixture_chunks()
+    left = [chunk for chunk in todo if read_samples(plan.samples, chunk) is None]
     progress("sampling", len(todo) - len(left), len(todo))
-    with _swept(plan), workers(plan.jobs) as pool:
+    with swept(plan), workers(plan.jobs) as pool:
         done = len(todo) - len(left)
-        for _ in as_finished(pool, _sample, [(plan.base, chunk, plan.prompts, plan.samples) for chunk in left]):
+        for _ in as_finished(pool, _sample, [(chunk, plan.samples) for chunk in left]):
             progress("sampling", done := done + 1, len(todo))
-        progress("training", 0, len(plan.poles))
-        for count, _ in enumerate(as_finished(pool, _fit, [(plan, pole) for pole in plan.poles]), start=1):
-            progress("training", count, len(plan.poles))
+        progress("training", 0, len(alone))
+        for count, _ in enumerate(as_finished(pool, _fit, [(plan, pole) for pole in alone]), start=1):
+            progress("training", count, len(alone))
+        for old in _notes(plan):
+            old.unlink()
+        with _told(plan, progress):
+            list(as_finished(pool, _fit_mixtures, [(plan, *work) for work in enumerate(soup_works(plan))]))
     return {pole: plan.folder / pole for pole in plan.poles}
 
 
 @contextmanager
-def _swept(plan: TrainingPlan) -> Iterator[None]:
+def swept(plan: TrainingPlan) -> Iterator[None]:
     """Workers that are ended leave temporaries behind."""
+    work = plan.folder / WORK
     try:
         yield
     finally:
-        for folder in (plan.samples, plan.folder):
+        for folder in (plan.folder, *(plan.folder / pole for pole in plan.poles), *work.glob("*")):
             sweep(folder)
 
 
-def left_out_contrasts(plan: TrainingPlan, pole: str, most: int = 16) -> list[Contrast]:
-    """At most `most` contrasts of a pole on prompts that it is not trained on, for the teacher-forced margin."""
-    return [pair.contrast for pair in _pairs(plan, pole, most, left_out=True)]
-
-
-def _pools(pole: str) -> set[str]:
-    """Which samples a pole needs: the plain ones, and its dimension's own or those that its frame is woven around."""
-    same = [p.name for p in POLES.values() if p.dimension == POLES[pole].dimension and p.frame is None]
-    return {NEUTRAL, *(FRAMED_POOLS if POLES[pole].frame else same)}
-
-
-def _pairs(plan: TrainingPlan, pole: str, most: int, *, left_out: bool) -> list[Pair]:
-    samples = {
-        name: [s for s in read_samples(plan.samples, name) if (s.prompt % _LEFT_OUT_EVERY == 0) is left_out]
-        for name in _pools(pole)
-    }
-    return choose_pairs(POLES[pole], plan.prompts, samples, most)
-
-
-def _sample(base: Base, chunk: Chunk, prompts: Sequence[Prompt], folder: Path) -> None:
-    sample_chunk(loaded_engine(base, None), Policy.open(()).clamp({}), chunk, prompts, folder)
+def _sample(chunk: Chunk, folder: Path) -> None:
+    sample_chunk(loaded_engine(chunk.source.base, None), Policy.open(()).clamp({}), chunk, folder)
 
 
 def _fit(plan: TrainingPlan, pole: str) -> None:
-    pairs = _pairs(plan, pole, plan.pairs, left_out=False)
-    wanted = _identity(plan, pole, pairs)
-    sweep(plan.folder, pole)
-    record = plan.folder / pole / "training.json"
-    if record.exists() and json.loads(record.read_bytes()).get("identity") == wanted:
+    examples = plan.examples(pole)
+    wanted, target = fit_identity(plan, pole, examples), alone_folder(plan, pole)
+    sweep(target.parent, pole)
+    if is_finished(target, wanted):
         return
-    with new_folder(plan.folder / pole, force=True, own=_is_trained) as folder:
-        summary = fit(plan.base, pairs, plan.recipe, folder)
-        tensors = sha256_file(folder / "adapter_model.safetensors")
-        training = {**summary, "identity": wanted, "base": plan.base.digest, "pole": pole, "tensors_sha256": tensors}
-        write_file(folder / "training.json", canonical_json(training))
+    with new_folder(target, force=True, own=is_trained) as folder:
+        summary = fit(plan.base, examples, plan.recipe, folder)
+        facts: dict[str, Any] = {"base": plan.base.digest, "identity": wanted, "pole": pole, **file_digests(folder)}
+        if given := plan.given.get(pole):
+            facts["given"] = {"name": given.name, "sha256": given.sha256}
+        write_file(folder / RECORD, canonical_json({**summary, **facts}))
 
 
-def _is_trained(folder: Path) -> bool:
-    """Whether a folder holds an earlier adapter of this command and nothing else."""
-    present = plain_names(folder)
-    return present is not None and "training.json" in present and present <= _WRITTEN
+def _fit_mixtures(plan: TrainingPlan, number: int, trained: tuple[str, ...]) -> None:
+    note = plan.folder / WORK / "at" / f"{number}.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    fit_mixtures(plan, trained, lambda step, steps: write_file(note, canonical_json([step, steps])))
 
 
-def _identity(plan: TrainingPlan, pole: str, pairs: Sequence[Pair]) -> str:
-    parts = {
-        "base": plan.base.digest,
-        "files": plan.base.files_digest(),
-        "pole": pole,
-        "recipe": json.dumps(asdict(plan.recipe)),
-    }
-    texts = {f"pair-{i}": "\0".join(astuple(pair.contrast)) for i, pair in enumerate(pairs)}
-    return digest_parts("soupmix training", {**parts, **texts})
+def _notes(plan: TrainingPlan) -> list[Path]:
+    """Which step each worker is at."""
+    return sorted((plan.folder / WORK / "at").glob("*.json"))
+
+
+@contextmanager
+def _told(plan: TrainingPlan, progress: Progress) -> Iterator[None]:
+    """Tell from time to time how many steps the workers have made: they leave a note of it."""
+    over = threading.Event()
+
+    def look() -> None:
+        before = (0, 0)
+        while not over.wait(_LOOK_EVERY):
+            notes = [json.loads(path.read_bytes()) for path in _notes(plan)]
+            now = (sum(step for step, _ in notes), sum(steps for _, steps in notes))
+            if now != before:
+                progress("mixtures", *now)
+                before = now
+
+    thread = threading.Thread(target=look, name="steps of workers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

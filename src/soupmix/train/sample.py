@@ -1,21 +1,29 @@
-"""Sample answers of the plain model in the manner of a pole, in chunks, so that a stopped run goes on where it was."""
+"""Sample answers of the plain model in some manner, in chunks, so that a stopped run goes on where it was.
+
+The name of a chunk's file is a digest of all that decides what is in it. So samples of another base, prompt or seed are
+never met, and those of a pole stay when only another pole is described anew.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
+from soupmix.errors import TrainingError
 from soupmix.evaluate.promptset import Prompt, conversation
-from soupmix.files import write_file
+from soupmix.files import digest_parts, write_file
 from soupmix.policy import Grant
-from soupmix.train.poles import POLES
+from soupmix.sealed import read_sealed
 
-__all__ = ["NEUTRAL", "Chunk", "Sample", "chunks", "read_samples", "sample_chunk"]
+__all__ = ["NEUTRAL", "Chunk", "Pool", "Sample", "SampleSource", "chunks", "read_samples", "sample_chunk"]
 
-NEUTRAL = "neutral"
-_NEUTRAL_CAP = 256
 _PROMPTS_PER_CHUNK = 44  # what a kill can cost
+_LARGEST = 64 << 20  # bytes of a chunk's file
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,49 +37,82 @@ class Sample:
     system: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of sampling work: `variants` answers to each of some prompts, in the manner of one pole or of none.
+_SAMPLE = TypeAdapter(Sample)
 
-    Attributes:
-        name: a pole, or "neutral". start, stop: range of prompt numbers. seed: of the whole run.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A manner of answering: a name, the system prompts that provoke it, used in turn, and the most new tokens."""
 
     name: str
-    start: int
-    stop: int
+    systems: tuple[str, ...]
+    cap: int
+
+
+NEUTRAL = Pool("neutral", ("",), 256)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSource:
+    """Who is asked what: the base, the prompts, answers to each, the seed, the temperature."""
+
+    base: Base
+    prompts: tuple[Prompt, ...]
     variants: int
     seed: int
-    temperature: float
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of sampling work: answers to the prompts of numbers `start` to `stop` - 1 in the manner of one pool."""
+
+    source: SampleSource
+    pool: Pool
+    start: int
+    stop: int
 
     @property
+    def cells(self) -> list[tuple[int, int]]:
+        """(number of the prompt, which try) of every sample."""
+        return [(n, v) for n in range(self.start, self.stop) for v in range(self.source.variants)]
+
+    @cached_property
     def file(self) -> str:
         """Where its answers are kept."""
-        return f"{self.name}-{self.start:04d}.jsonl"
+        source, pool = self.source, self.pool
+        parts = {
+            "base": source.base.digest,
+            "files": source.base.files_digest(),
+            "pool": json.dumps([pool.systems, pool.cap]),
+            "prompts": json.dumps([self.start, [p.text for p in source.prompts[self.start : self.stop]]]),
+            "sampling": json.dumps([source.variants, source.seed, source.temperature]),
+        }
+        return f"{pool.name}-{self.start:04d}-{digest_parts('soupmix samples', parts)[:24]}.jsonl"
 
     def system(self, number: int, variant: int) -> str:
         """The system prompt of one sample; none for a plain answer."""
-        systems = ("",) if self.name == NEUTRAL else POLES[self.name].systems
-        return systems[(number + variant) % len(systems)]
+        return self.pool.systems[(number + variant) % len(self.pool.systems)]
 
 
-def chunks(names: Sequence[str], prompts: int, *, variants: int, seed: int, temperature: float = 0.7) -> list[Chunk]:
+def chunks(source: SampleSource, pools: Iterable[Pool]) -> list[Chunk]:
     """All the sampling work of a run, longest answers first so that workers end together."""
-    cap = {name: _cap(name) for name in names}
     return [
-        Chunk(name, start, min(start + _PROMPTS_PER_CHUNK, prompts), variants, seed, temperature)
-        for name in sorted(names, key=lambda name: (-cap[name], name))
-        for start in range(0, prompts, _PROMPTS_PER_CHUNK)
+        Chunk(source, pool, start, min(start + _PROMPTS_PER_CHUNK, len(source.prompts)))
+        for pool in sorted(pools, key=lambda pool: (-pool.cap, pool.name))
+        for start in range(0, len(source.prompts), _PROMPTS_PER_CHUNK)
     ]
 
 
-def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[Prompt], folder: Path) -> None:
+def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, folder: Path) -> None:
     """Sample one chunk into its file under `folder`; `bare` is a grant of nothing."""
-    cells = [(n, v) for n in range(chunk.start, chunk.stop) for v in range(chunk.variants)]
+    source, cells = chunk.source, chunk.cells
     systems = [chunk.system(n, v) for n, v in cells]
-    conversations = [conversation(prompts[n].text, system) for (n, _), system in zip(cells, systems, strict=True)]
+    conversations = [
+        conversation(source.prompts[n].text, system) for (n, _), system in zip(cells, systems, strict=True)
+    ]
     sampling = Sampling(
-        max_new_tokens=_cap(chunk.name), temperature=chunk.temperature, seed=chunk.seed + 1_000_000 * chunk.start
+        max_new_tokens=chunk.pool.cap, temperature=source.temperature, seed=source.seed + 1_000_000 * chunk.start
     )
     made = engine.complete(conversations, [bare] * len(cells), sampling=sampling, batch_size=96)
     rows = [
@@ -81,11 +122,12 @@ def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, prompts: Sequence[Pr
     write_file(folder / chunk.file, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
 
 
-def read_samples(folder: Path, name: str) -> list[Sample]:
-    """All samples of one pole, in order."""
-    lines = (line for path in sorted(folder.glob(f"{name}-*.jsonl")) for line in path.read_text("utf-8").splitlines())
-    return [Sample(**json.loads(line)) for line in lines]
-
-
-def _cap(name: str) -> int:
-    return _NEUTRAL_CAP if name == NEUTRAL else POLES[name].cap
+def read_samples(folder: Path, chunk: Chunk) -> list[Sample] | None:
+    """The samples of a chunk, in order; None if its file is not there, or is not what `sample_chunk` writes."""
+    try:
+        raw, _ = read_sealed(folder / chunk.file, cap=_LARGEST, error=TrainingError)
+        found = [_SAMPLE.validate_json(line, strict=True) for line in raw.splitlines()]
+    except (TrainingError, ValidationError):
+        return None
+    wanted: Sequence[tuple[int, int, str]] = [(n, v, chunk.system(n, v)) for n, v in chunk.cells]
+    return found if [(each.prompt, each.variant, each.system) for each in found] == wanted else None

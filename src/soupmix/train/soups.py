@@ -1,0 +1,129 @@
+"""The stage after single adapters: they are trained in mixtures, all at once or one by one, and written."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from soupmix.errors import TrainingError
+from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, strict_json, write_file
+from soupmix.store import Adapter, Store
+from soupmix.store.importing import read_adapter
+from soupmix.train.checkpoint import Checkpoint
+from soupmix.train.examples import examples_digest
+from soupmix.train.finished import CONFIG, TENSORS, file_digests, is_finished, is_trained
+from soupmix.train.mixtures import SoupExample, apart
+from soupmix.train.plan import WORK, TrainingPlan
+from soupmix.train.targets import Targets, soup_examples
+from soupmix.train.together import SoupRecipe, fit_soup
+
+__all__ = ["alone_folder", "fit_mixtures", "soup_works"]
+
+
+def alone_folder(plan: TrainingPlan, pole: str) -> Path:
+    """Where a pole's adapter goes that is trained alone."""
+    return plan.folder / pole if plan.soup is None else plan.folder / WORK / "alone" / pole
+
+
+def soup_works(plan: TrainingPlan) -> list[tuple[str, ...]]:
+    """What is trained at once: all poles of the plan, or each by itself while the others are frozen."""
+    if plan.soup is None:
+        return []
+    return [(pole,) for pole in plan.poles] if plan.soup.arm == "frozen" else [plan.poles]
+
+
+def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[int, int], None]) -> None:
+    """Train adapters in mixtures into their folders, unless they are there.
+
+    Raises:
+        TrainingError, AdapterError: as `soup_examples`, `fit_soup` and `read_adapter`.
+    """
+    recipe = _recipe(plan)
+    starts = _starts(plan)
+    examples = _examples(plan, recipe, trained)
+    identity = _identity(plan, recipe, trained, starts, examples)
+    if all(is_finished(plan.folder / pole, identity) for pole in trained):
+        return
+    shapes = plan.base.layers().shapes()
+    adapters = {
+        name: Adapter(name, f"sha256:{sha256_file(folder / TENSORS)}", plan.base.digest, read_adapter(folder, shapes))
+        for name, folder in starts.items()
+    }
+    checkpoint = Checkpoint(plan.folder / WORK / "steps", identity)
+    tensors, losses = fit_soup(plan.base, adapters, trained, examples, recipe, checkpoint, tell)
+    for pole in trained:
+        mine = {name.split("|", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{pole}|")}
+        facts = {"examples": len(examples), "identity": identity, "loss": [losses[0], losses[-1]], "steps": len(losses)}
+        _write(plan, pole, starts[pole], mine, facts)
+    checkpoint.forget()
+
+
+def _recipe(plan: TrainingPlan) -> SoupRecipe:
+    if plan.soup is None:
+        raise TrainingError("this plan trains no mixtures; give it a recipe for them", reason="method")
+    return plan.soup
+
+
+def _starts(plan: TrainingPlan) -> dict[str, Path]:
+    """Where each adapter of the mixtures is before."""
+    store = Store(plan.beside) if plan.beside else ()
+    return {
+        name: store.path(name) if isinstance(store, Store) and name in store else alone_folder(plan, name)
+        for name in plan.mixed
+    }
+
+
+def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str]) -> list[SoupExample]:
+    """The same for all arms, but for what each of them does with them."""
+    poles = {name: plan.known[name] for name in plan.mixed}
+    targets = Targets.of(poles, plan.prompts, plan.sampled(plan.mixture_chunks()))
+    found = soup_examples(
+        targets, recipe.examples, recipe.seed, must=plan.poles, skip=recipe.skip, skip_poles=recipe.skip_poles
+    )
+    if recipe.arm == "apart":
+        return [each for each in apart(found) if not each.weights.keys().isdisjoint(trained)]
+    return [each for each in found if not each.weights.keys().isdisjoint(trained)]
+
+
+def _identity(
+    plan: TrainingPlan,
+    recipe: SoupRecipe,
+    trained: Sequence[str],
+    starts: Mapping[str, Path],
+    examples: Sequence[SoupExample],
+) -> str:
+    parts = {
+        "base": plan.base.digest,
+        "examples": examples_digest(each.example for each in examples),
+        "files": plan.base.files_digest(),
+        "mixtures": json.dumps([[dict(each.weights), each.skip] for each in examples]),
+        "recipe": json.dumps(asdict(recipe)),
+        "starts": json.dumps({name: file_digests(folder) for name, folder in starts.items()}),
+        "trained": json.dumps(sorted(trained)),
+    }
+    return digest_parts("soupmix soup training", parts)
+
+
+def _write(
+    plan: TrainingPlan, pole: str, start: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]
+) -> None:
+    """PEFT's format: the config of the start, the factors in bf16, and how both came about."""
+    before = start / "training.json"
+    recorded = strict_json(before.read_bytes()) if before.exists() else {}
+    with new_folder(plan.folder / pole, force=True, own=is_trained) as folder:
+        shutil.copyfile(start / CONFIG, folder / CONFIG)
+        named = {_peft_name(name): each.to(torch.bfloat16).contiguous() for name, each in tensors.items()}
+        save_file(named, folder / TENSORS, metadata={"format": "pt"})
+        soup = {**asdict(_recipe(plan)), **facts, "beside": list(plan.mixed), "start": file_digests(start)}
+        record = {**recorded, "base": plan.base.digest, "identity": facts["identity"], "pole": pole, "soup": soup}
+        write_file(folder / "training.json", canonical_json({**record, **file_digests(folder)}))
+
+
+def _peft_name(name: str) -> str:
+    path, _, side = name.rpartition("|")
+    return f"base_model.model.{path}.lora_{side}.weight"

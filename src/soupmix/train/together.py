@@ -1,0 +1,198 @@
+"""Train adapters in the soups that they will be in: the mixture of every example is active while its answer is learned.
+
+An own loop, not trl's trainer: weights per row and token, gradients to several adapters at once, a contrast whose reference
+is the same soup without what is trained, and a training that goes on where it was with the same bytes, are each more to teach
+a trainer than these lines (docs/decisions.md).
+"""
+
+import math
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from soupmix.base import Base, load_model, load_tokenizer
+from soupmix.errors import TrainingError
+from soupmix.store import Adapter
+from soupmix.train.checkpoint import Checkpoint
+from soupmix.train.examples import longest_of, token_ids
+from soupmix.train.mixtures import Arm, SoupExample
+from soupmix.train.souplayers import TrainedSoup
+
+__all__ = ["SoupRecipe", "TrainingRow", "fit_soup", "soup_gradients"]
+
+_SORTED = 8  # batches of which rows are put together by length
+_WARM = 5  # steps
+_KEEP_EVERY = 16  # steps; what a kill can cost
+
+
+@dataclass(frozen=True, slots=True)
+class SoupRecipe:
+    """How a set is trained; the same recipe, examples and start give the same adapters on the same kind of machine.
+
+    Attributes:
+        arm: see `soupmix.train.mixtures.ARMS`.
+        mode: "full", or "answer": the prompt is read by the bare base, and the soup begins with its last token.
+        examples: how many mixtures are drawn.
+        skip: first tokens of an answer that are not learned where one of `skip_poles` is at work and no tone is.
+        threads: of torch; the bytes depend on it.
+        response_tokens: answers are cut here; a cut answer teaches no end.
+    """
+
+    arm: Arm = "together"
+    mode: Literal["full", "answer"] = "full"
+    examples: int = 384
+    learning_rate: float = 3e-4
+    batch: int = 8
+    seed: int = 0
+    skip: int = 0
+    skip_poles: tuple[str, ...] = ("concise", "elementary")
+    threads: int = 1
+    response_tokens: int = 224
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """Tokens of one example; `skip` of its answer's first are not learned."""
+
+    prompt: list[int]
+    answer: list[int]
+    skip: int
+    weights: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """ids, mask, labels [rows, tokens]; weights [rows, tokens or 1, adapters]. Labels are -100 where nothing is learned."""
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def fit_soup(
+    base: Base,
+    adapters: Mapping[str, Adapter],
+    trained: Collection[str],
+    examples: Sequence[SoupExample],
+    recipe: SoupRecipe,
+    checkpoint: Checkpoint,
+    tell: Callable[[int, int], None] = lambda step, steps: None,
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Train some of the adapters, from where they are; goes on from the checkpoint.
+
+    Args:
+        adapters: by name, all that mixtures name. trained: which of them learn; the others are frozen, and active.
+        tell: called after every step.
+
+    Returns:
+        "<adapter>|<path>|A" and "...|B" -> factor in float32; and the loss of every step.
+
+    Raises:
+        TrainingError: too few examples for one batch ("few-pairs"), or as `TrainedSoup`.
+    """
+    if len(examples) < recipe.batch:
+        raise TrainingError(
+            f"{len(examples)} examples of mixtures are too few for a batch of {recipe.batch}", reason="few-pairs"
+        )
+    torch.set_num_threads(recipe.threads)
+    tokenizer = load_tokenizer(base.folder, base.chat_template)
+    soup = TrainedSoup(load_model(base.folder, torch.bfloat16), adapters, trained)
+    rows = [_row(tokenizer, each, recipe, soup) for each in examples]
+    batches = list(_batches(rows, recipe))
+    parameters = soup.parameters()
+    optimiser = torch.optim.AdamW(parameters.values(), betas=(0.9, 0.99), weight_decay=0.0)
+    losses = _restored(parameters, optimiser, checkpoint)
+    for step in range(len(losses), len(batches)):
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(recipe.learning_rate, step, len(batches))
+        losses.append(soup_gradients(soup, batches[step], recipe.mode))
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=False)
+        tell(step + 1, len(batches))
+        if (step + 1) % _KEEP_EVERY == 0 and step + 1 < len(batches):
+            checkpoint.save(_state(parameters, optimiser), losses)
+    return {name: each.detach() for name, each in parameters.items()}, losses
+
+
+def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow], mode: str) -> float:
+    """Add the gradients of one batch to those of the factors; return its loss, nats per learned token."""
+    made = _padded(batch, mode)
+    keep = (made.labels != -100).any(0).nonzero()[:, 0]
+    logits = soup.logits(made.ids, made.mask, made.weights, keep - 1)
+    labels = made.labels[:, keep]
+    learned = labels != -100
+    loss = cross_entropy(_wide(logits[learned]), labels[learned])
+    loss.backward()
+    return float(loss.detach())
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _row(tokenizer: Any, each: SoupExample, recipe: SoupRecipe, soup: TrainedSoup) -> TrainingRow:
+    prompt, answer = token_ids(tokenizer, each.example, recipe.response_tokens, longest_of(soup.model.config))
+    return TrainingRow(
+        prompt, answer, min(each.skip, len(answer) - 1), [each.weights.get(name, 0.0) for name in soup.names]
+    )
+
+
+def _batches(rows: Sequence[TrainingRow], recipe: SoupRecipe) -> Iterator[Sequence[TrainingRow]]:
+    """Rows of like length together, in an order that the seed decides; what fills no batch is left out."""
+    draw, size = random.Random(recipe.seed), recipe.batch
+    order = draw.sample(range(len(rows)), len(rows))
+    for start in range(0, len(order), _SORTED * size):
+        block = sorted(order[start : start + _SORTED * size], key=lambda n: len(rows[n].prompt) + len(rows[n].answer))
+        starts = range(0, len(block) - size + 1, size)
+        for first in draw.sample(starts, len(starts)):
+            yield [rows[n] for n in block[first : first + size]]
+
+
+def _padded(rows: Sequence[TrainingRow], mode: str) -> _Batch:
+    longest = max(len(row.prompt) + len(row.answer) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    weights = torch.tensor([row.weights for row in rows])[:, None, :].repeat(1, longest if mode == "answer" else 1, 1)
+    for number, row in enumerate(rows):
+        begin, end = len(row.prompt), len(row.prompt) + len(row.answer)
+        ids[number, :end] = torch.tensor(row.prompt + row.answer)
+        mask[number, :end] = 1
+        labels[number, begin + row.skip : end] = ids[number, begin + row.skip : end]
+        if mode == "answer":
+            weights[number, : begin - 1] = 0  # its last token is where the answer comes from
+    return _Batch(ids, mask, labels, weights)
+
+
+def _rate(highest: float, step: int, steps: int) -> float:
+    """A short rise, and half a cosine down to nothing."""
+    return highest * min(1.0, (step + 1) / _WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+_MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
+
+
+def _state(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    held = dict(parameters)
+    for name, parameter in parameters.items():
+        for moment, key in _MOMENTS.items():
+            held[f"{name}|{moment}"] = optimiser.state[parameter][key]
+    return held
+
+
+def _restored(
+    parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, checkpoint: Checkpoint
+) -> list[float]:
+    """Put back what was kept; the losses of the steps that need not be made again."""
+    tensors, losses = checkpoint.load()
+    for name, parameter in parameters.items() if tensors else ():
+        parameter.data.copy_(tensors[name])
+        moments = {key: tensors[f"{name}|{moment}"] for moment, key in _MOMENTS.items()}
+        optimiser.state[parameter] = {"step": torch.tensor(float(len(losses))), **moments}
+    return losses

@@ -1,0 +1,177 @@
+"""Training in mixtures, against autograd on merged weights in float64; frozen adapters, the same bytes, going on."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache
+
+from soupmix.base import Base, load_model
+from soupmix.errors import TrainingError
+from soupmix.store import Adapter
+from soupmix.store.importing import read_adapter
+from soupmix.train import together
+from soupmix.train.checkpoint import Checkpoint
+from soupmix.train.examples import Example
+from soupmix.train.mixtures import SoupExample
+from soupmix.train.souplayers import TrainedSoup
+from soupmix.train.together import SoupRecipe, TrainingRow, fit_soup, soup_gradients
+
+NAMES = ("brief", "kind", "plain")
+Factors = dict[str, Tensor]
+ROWS = [
+    TrainingRow([5, 9, 11, 30], [40, 41, 42], 0, [0.5, 0.75, 0.0]),
+    TrainingRow([7, 8], [50, 51, 52, 53, 54, 1], 2, [1.0, 0.0, 0.25]),
+]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> dict[str, Adapter]:
+    """Of different ranks and scalings, the second on attention only."""
+    made = {
+        "brief": tiny_adapter(rank=4, alpha=8, seed=1),
+        "kind": tiny_adapter(rank=2, alpha=6, seed=2, targets=("q_proj", "v_proj")),
+        "plain": tiny_adapter(rank=3, alpha=3, seed=3),
+    }
+    shapes = tiny_base.layers().shapes()
+    return {name: Adapter(name, name, tiny_base.digest, read_adapter(path, shapes)) for name, path in made.items()}
+
+
+def factors_of(adapters: Mapping[str, Adapter]) -> Factors:
+    return {
+        f"{name}|{path}|{side}": getattr(factors, side).double().requires_grad_()
+        for name, adapter in adapters.items()
+        for path, factors in adapter.modules.items()
+        for side in "AB"
+    }
+
+
+def merged(model: Any, adapters: Mapping[str, Adapter], factors: Factors, weights: list[float]) -> dict[str, Tensor]:
+    """The weights of the model with W + sum w s B A in them."""
+    found = dict(model.named_parameters())
+    for weight, name in zip(weights, NAMES, strict=True):
+        for path, held in adapters[name].modules.items():
+            delta = factors[f"{name}|{path}|B"] @ factors[f"{name}|{path}|A"]
+            found[f"{path}.weight"] = found[f"{path}.weight"] + weight * held.scaling * delta
+    return found
+
+
+def loss_of(model: Any, row: TrainingRow, weights: dict[str, Tensor], mode: str) -> Tensor:
+    """Summed over the learned tokens of one row, computed without padding."""
+    ids = torch.tensor([row.prompt + row.answer])
+    cache, begin = DynamicCache(config=model.config), 0
+    if mode == "answer":
+        begin = len(row.prompt) - 1
+        if begin:
+            model(ids[:, :begin], cache=cache, use_cache=True)
+    logits = functional_call(model, weights, (ids[:, begin:],), {"cache": cache, "use_cache": True}).logits
+    first = len(row.prompt) + row.skip
+    return cross_entropy(logits[0, first - 1 - begin : -1], ids[0, first:], reduction="sum")
+
+
+@pytest.mark.parametrize("mode", ["full", "answer"])
+def test_the_gradient_of_a_mixture_is_that_of_the_merged_delta(
+    tiny_base: Base, adapters: dict[str, Adapter], mode: str
+) -> None:
+    model = load_model(tiny_base.folder, torch.float64)
+    factors = factors_of(adapters)
+    learned = sum(len(row.answer) - row.skip for row in ROWS)
+    losses = [loss_of(model, row, merged(model, adapters, factors, row.weights), mode) for row in ROWS]
+    total = sum(losses, torch.zeros(())) / learned
+    total.backward()  # type: ignore[no-untyped-call]
+
+    soup = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
+    assert soup_gradients(soup, ROWS, mode) == pytest.approx(float(total.detach()), abs=1e-12)
+    found = soup.parameters()
+    assert found.keys() == factors.keys()
+    for name, parameter in found.items():
+        assert parameter.grad is not None
+        assert factors[name].grad is not None
+        torch.testing.assert_close(parameter.grad, factors[name].grad, rtol=1e-9, atol=1e-12)
+    assert any(float(each.grad.abs().max()) > 1e-4 for each in found.values() if each.grad is not None)
+
+
+def test_the_frozen_are_active_and_get_no_gradient(tiny_base: Base, adapters: dict[str, Adapter]) -> None:
+    every = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
+    one = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, ["kind"])
+    assert soup_gradients(one, ROWS, "full") == soup_gradients(every, ROWS, "full")
+    assert {name.split("|")[0] for name in one.parameters()} == {"kind"}
+    for name, parameter in one.parameters().items():
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, every.parameters()[name].grad)
+    frozen = [each for each in one.model.parameters() if not each.requires_grad]
+    assert all(each.grad is None for each in frozen)
+
+
+def examples(count: int) -> list[SoupExample]:
+    mixtures: list[dict[str, float]] = [{"brief": 1.0}, {"brief": 0.5, "kind": 0.5}, {"kind": 0.75, "plain": 1.0}]
+    return [SoupExample(Example(f"number {n}?", f"aaaa {n} bbbb"), mixtures[n % 3]) for n in range(count)]
+
+
+RECIPE = SoupRecipe(batch=2, learning_rate=1e-2)
+
+
+def trained(
+    base: Base, adapters: dict[str, Adapter], folder: Path, **more: Any
+) -> tuple[dict[str, Tensor], list[float]]:
+    return fit_soup(base, adapters, ["brief", "kind"], examples(12), RECIPE, Checkpoint(folder, "w" * 64), **more)
+
+
+def test_a_training_that_is_stopped_goes_on_with_the_same_bytes(
+    tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "_KEEP_EVERY", 2)
+    whole, losses = trained(tiny_base, adapters, tmp_path / "whole")
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+
+    def stop(step: int, _steps: int) -> None:
+        seen.append(step)
+        if step == 5 and not resumed:
+            raise KeyboardInterrupt
+
+    seen: list[int] = []
+    resumed = False
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny_base, adapters, tmp_path / "stopped", tell=stop)
+    resumed = True
+    again, more = trained(tiny_base, adapters, tmp_path / "stopped", tell=stop)
+    assert seen == [1, 2, 3, 4, 5, 5, 6]
+    assert more == losses
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    start = factors_of(adapters)
+    assert all(not torch.equal(whole[name].double(), start[name].detach()) for name in whole)
+
+
+def test_only_what_was_written_for_this_work_is_believed(tmp_path: Path) -> None:
+    tensors, losses = {"a|b|A": torch.ones(3, 2)}, [1.0, 0.5]
+    mine = Checkpoint(tmp_path, "a" * 64)
+    mine.save(tensors, losses)
+    mine.save(tensors, [*losses, 0.25])
+    found, told = mine.load()
+    assert torch.equal(found["a|b|A"], tensors["a|b|A"])
+    assert told == [1.0, 0.5, 0.25]
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert Checkpoint(tmp_path, "a" * 24 + "b" * 40).load() == ({}, [])
+    (file,) = tmp_path.glob("*.safetensors")
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + b"\x01", b""):
+        file.write_bytes(damaged)
+        assert mine.load() == ({}, [])
+    file.write_bytes(whole)
+    assert mine.load()[1] == told
+    (record,) = tmp_path.glob("*.json")
+    for text in (b"", b"null", b"[" * 100_000, record.read_bytes().replace(b"0.25", b'"x"')):
+        record.write_bytes(text)
+        assert mine.load() == ({}, [])
+
+
+def test_too_few_mixtures_are_one_sentence(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="1 examples of mixtures are too few for a batch of 2"):
+        fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, Checkpoint(tmp_path, "w" * 64))
