@@ -120,7 +120,7 @@ def _training_writer(where: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
 
     class Plan:
         folder, pairs, recipe = where / "train", 4, None
-        base = type("Base", (), {"digest": "sha256:0"})
+        base, given, soup = type("Base", (), {"digest": "sha256:0"}), dict[str, object](), None
 
         @staticmethod
         def examples(_pole: str) -> list[object]:
