@@ -9,10 +9,10 @@ from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.evaluate import Prompt
 from soupmix.policy import Policy
-from soupmix.train.sample import NEUTRAL, Chunk, Pool, Sample, SampleSource, chunks, read_samples, sample_chunk
+from soupmix.train.sample import NEUTRAL, Chunk, Manner, Sample, SampleSource, chunks, read_samples, sample_chunk
 
 ASKED = tuple(Prompt(f"What is {n}?", "question", ("a",)) for n in range(100))
-BRIEF = Pool("brief", ("Be brief.", "Say little."), 6)
+BRIEF = Manner("brief", ("Be brief.", "Say little."), 6)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from soupmix.train.examples import Example
 from soupmix.train.mixtures import LEVELS, SoupExample, apart, draw_mixtures
 from soupmix.train.poles import FRIENDLY_FRAME, POLES, UNFRIENDLY_FRAME, joint_pool
 from soupmix.train.sample import Sample
-from soupmix.train.targets import Targets, soup_examples
+from soupmix.train.targets import MixtureTargets, soup_examples
 
 DIMENSIONS: dict[str, list[str]] = {}
 for _pole in POLES.values():
@@ -88,17 +88,17 @@ MIXED = {name: POLES[name] for name in ("concise", "elementary", "friendly")}
 
 
 @pytest.fixture(scope="module")
-def targets() -> Targets:
-    return Targets.of(MIXED, [TOPIC], SAMPLES)
+def targets() -> MixtureTargets:
+    return MixtureTargets.of(MIXED, [TOPIC], SAMPLES)
 
 
-def text_of(targets: Targets, **weights: float) -> str:
+def text_of(targets: MixtureTargets, **weights: float) -> str:
     found = targets.target(0, weights, random.Random(0))
     assert found is not None
     return found
 
 
-def test_more_weight_is_a_text_that_is_further_along(targets: Targets) -> None:
+def test_more_weight_is_a_text_that_is_further_along(targets: MixtureTargets) -> None:
     counts = [measure(text_of(targets, concise=weight)).words for weight in LEVELS]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] < 30 < counts[0]
@@ -127,7 +127,7 @@ def test_short_phrases_have_no_word_of_their_own() -> None:
         assert said - known == set()
 
 
-def test_the_first_tokens_are_not_learned_where_no_tone_is_to_be_heard(targets: Targets) -> None:
+def test_the_first_tokens_are_not_learned_where_no_tone_is_to_be_heard(targets: MixtureTargets) -> None:
     found = soup_examples(targets, 60, 0, skip=4, skip_poles=["concise"])
     assert found == soup_examples(targets, 60, 0, skip=4, skip_poles=["concise"])
     for each in found:

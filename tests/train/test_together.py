@@ -16,7 +16,7 @@ from soupmix.errors import TrainingError
 from soupmix.store import Adapter
 from soupmix.store.importing import read_adapter
 from soupmix.train import together
-from soupmix.train.checkpoint import Checkpoint
+from soupmix.train.checkpoint import KeptSteps
 from soupmix.train.examples import Example
 from soupmix.train.mixtures import SoupExample
 from soupmix.train.souplayers import TrainedSoup
@@ -119,7 +119,7 @@ RECIPE = SoupRecipe(batch=2, learning_rate=1e-2)
 def trained(
     base: Base, adapters: dict[str, Adapter], folder: Path, **more: Any
 ) -> tuple[dict[str, Tensor], list[float]]:
-    return fit_soup(base, adapters, ["brief", "kind"], examples(12), RECIPE, Checkpoint(folder, "w" * 64), **more)
+    return fit_soup(base, adapters, ["brief", "kind"], examples(12), RECIPE, KeptSteps(folder, "w" * 64), **more)
 
 
 def test_a_training_that_is_stopped_goes_on_with_the_same_bytes(
@@ -151,14 +151,14 @@ def test_a_training_that_is_stopped_goes_on_with_the_same_bytes(
 
 def test_only_what_was_written_for_this_work_is_believed(tmp_path: Path) -> None:
     tensors, losses = {"a|b|A": torch.ones(3, 2)}, [1.0, 0.5]
-    mine = Checkpoint(tmp_path, "a" * 64)
+    mine = KeptSteps(tmp_path, "a" * 64)
     mine.save(tensors, losses)
     mine.save(tensors, [*losses, 0.25])
     found, told = mine.load()
     assert torch.equal(found["a|b|A"], tensors["a|b|A"])
     assert told == [1.0, 0.5, 0.25]
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
-    assert Checkpoint(tmp_path, "a" * 24 + "b" * 40).load() == ({}, [])
+    assert KeptSteps(tmp_path, "a" * 24 + "b" * 40).load() == ({}, [])
     (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
     for damaged in (whole[:-1], whole[:-1] + b"\x01", b""):
@@ -174,4 +174,4 @@ def test_only_what_was_written_for_this_work_is_believed(tmp_path: Path) -> None
 
 def test_too_few_mixtures_are_one_sentence(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="1 examples of mixtures are too few for a batch of 2"):
-        fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, Checkpoint(tmp_path, "w" * 64))
+        fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, KeptSteps(tmp_path, "w" * 64))

@@ -13,13 +13,13 @@ from soupmix.errors import FileError
 from soupmix.files import canonical_json, sha256_file, strict_json, write_file
 from soupmix.sealed import read_sealed
 
-__all__ = ["Checkpoint"]
+__all__ = ["KeptSteps"]
 
 _CAP = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class KeptSteps:
     """The last step that was kept of one piece of work, and the loss of every step so far.
 
     Args:

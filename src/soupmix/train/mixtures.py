@@ -10,10 +10,10 @@ from typing import Literal
 
 from soupmix.train.examples import Example
 
-__all__ = ["ARMS", "LEVELS", "Arm", "SoupExample", "apart", "draw_mixtures"]
+__all__ = ["ARMS", "LEVELS", "SoupArm", "SoupExample", "apart", "draw_mixtures"]
 
-Arm = Literal["together", "apart", "frozen"]
-ARMS: tuple[Arm, ...] = ("together", "apart", "frozen")
+SoupArm = Literal["together", "apart", "frozen"]
+ARMS: tuple[SoupArm, ...] = ("together", "apart", "frozen")
 """How a set is trained: with the mixture active; on the same examples without it; or each adapter with the others frozen."""
 
 LEVELS = (1 / 3, 0.5, 0.75, 1.0)

@@ -16,7 +16,7 @@ from soupmix.train.fit import TrainingRecipe
 from soupmix.train.given import GivenPairs
 from soupmix.train.pairs import choose_pairs
 from soupmix.train.poles import POLES, Pole, joint_pools, opposite, pools_of
-from soupmix.train.sample import Chunk, Pool, Sample, SampleSource, chunks, read_samples
+from soupmix.train.sample import Chunk, Manner, Sample, SampleSource, chunks, read_samples
 from soupmix.train.together import SoupRecipe
 from soupmix.weights import check_name
 
@@ -93,7 +93,7 @@ class TrainingPlan:
         pools = {pool for name in self.mixed for pool in self._pools(name)}
         return chunks(source, pools | joint_pools([self.known[name] for name in self.mixed]))
 
-    def _pools(self, pole: str) -> set[Pool]:
+    def _pools(self, pole: str) -> set[Manner]:
         return pools_of(self.known[pole], self.known.values())
 
     @property

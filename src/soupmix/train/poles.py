@@ -18,7 +18,7 @@ from pathlib import Path
 from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.metrics import Measures
 from soupmix.evaluate.preferences import shipped_preferences
-from soupmix.train.sample import NEUTRAL, Pool
+from soupmix.train.sample import NEUTRAL, Manner
 
 __all__ = [
     "FRAMED_POOLS",
@@ -106,9 +106,9 @@ class Pole:
     aim: float | None = None
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> Manner:
         """How its samples are provoked."""
-        return Pool(self.name, self.systems, self.cap)
+        return Manner(self.name, self.systems, self.cap)
 
     def score(self, measures: Measures) -> float:
         """How much of this pole a text has, in units of `spread`."""
@@ -206,22 +206,22 @@ def opposite(pole: Pole, known: Iterable[Pole]) -> Pole | None:
     return found[0] if len(found) == 1 else None
 
 
-def pools_of(pole: Pole, known: Iterable[Pole]) -> set[Pool]:
+def pools_of(pole: Pole, known: Iterable[Pole]) -> set[Manner]:
     """Which samples a pole needs: plain ones, and its dimension's own or those that its frame is woven around."""
     if pole.frame:
         return {NEUTRAL, *(POLES[each].pool for each in FRAMED_POOLS if each in POLES)}
     return {NEUTRAL, *(each.pool for each in known if each.dimension == pole.dimension and each.frame is None)}
 
 
-def joint_pool(one: Pole, other: Pole) -> Pool:
+def joint_pool(one: Pole, other: Pole) -> Manner:
     """Answers in the manner of two poles at once; how long they may be, the one that is about length says."""
     one, other = sorted((one, other), key=lambda pole: pole.name)
     systems = tuple(f"{a} {b}" for a, b in zip(one.systems, other.systems, strict=False))
     caps = [pole.cap for pole in (one, other) if pole.metric == "words"] or [one.cap, other.cap]
-    return Pool(f"{one.name}+{other.name}", systems, max(caps))
+    return Manner(f"{one.name}+{other.name}", systems, max(caps))
 
 
-def joint_pools(poles: Iterable[Pole]) -> set[Pool]:
+def joint_pools(poles: Iterable[Pole]) -> set[Manner]:
     """Those of all pairs of poles of different dimensions that are provoked by system prompts."""
     asked = [pole for pole in poles if pole.systems and pole.frame is None]
     return {joint_pool(a, b) for a, b in combinations(asked, 2) if a.dimension != b.dimension}

@@ -20,7 +20,7 @@ from soupmix.files import digest_parts, write_file
 from soupmix.policy import Grant
 from soupmix.sealed import read_sealed
 
-__all__ = ["NEUTRAL", "Chunk", "Pool", "Sample", "SampleSource", "chunks", "read_samples", "sample_chunk"]
+__all__ = ["NEUTRAL", "Chunk", "Manner", "Sample", "SampleSource", "chunks", "read_samples", "sample_chunk"]
 
 _PROMPTS_PER_CHUNK = 44  # what a kill can cost
 _LARGEST = 64 << 20  # bytes of a chunk's file
@@ -41,7 +41,7 @@ _SAMPLE = TypeAdapter(Sample)
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class Manner:
     """A manner of answering: a name, the system prompts that provoke it, used in turn, and the most new tokens."""
 
     name: str
@@ -49,7 +49,7 @@ class Pool:
     cap: int
 
 
-NEUTRAL = Pool("neutral", ("",), 256)
+NEUTRAL = Manner("neutral", ("",), 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Chunk:
     """A piece of sampling work: answers to the prompts of numbers `start` to `stop` - 1 in the manner of one pool."""
 
     source: SampleSource
-    pool: Pool
+    pool: Manner
     start: int
     stop: int
 
@@ -95,7 +95,7 @@ class Chunk:
         return self.pool.systems[(number + variant) % len(self.pool.systems)]
 
 
-def chunks(source: SampleSource, pools: Iterable[Pool]) -> list[Chunk]:
+def chunks(source: SampleSource, pools: Iterable[Manner]) -> list[Chunk]:
     """All the sampling work of a run, longest answers first so that workers end together."""
     return [
         Chunk(source, pool, start, min(start + _PROMPTS_PER_CHUNK, len(source.prompts)))

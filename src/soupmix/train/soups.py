@@ -14,12 +14,12 @@ from soupmix.errors import TrainingError
 from soupmix.files import canonical_json, digest_parts, new_folder, sha256_file, strict_json, write_file
 from soupmix.store import Adapter, Store
 from soupmix.store.importing import read_adapter
-from soupmix.train.checkpoint import Checkpoint
+from soupmix.train.checkpoint import KeptSteps
 from soupmix.train.examples import examples_digest
 from soupmix.train.finished import CONFIG, TENSORS, file_digests, is_finished, is_trained
 from soupmix.train.mixtures import SoupExample, apart
 from soupmix.train.plan import WORK, TrainingPlan
-from soupmix.train.targets import Targets, soup_examples
+from soupmix.train.targets import MixtureTargets, soup_examples
 from soupmix.train.together import SoupRecipe, fit_soup
 
 __all__ = ["alone_folder", "fit_mixtures", "soup_works"]
@@ -54,7 +54,7 @@ def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[i
         name: Adapter(name, f"sha256:{sha256_file(folder / TENSORS)}", plan.base.digest, read_adapter(folder, shapes))
         for name, folder in starts.items()
     }
-    checkpoint = Checkpoint(plan.folder / WORK / "steps", identity)
+    checkpoint = KeptSteps(plan.folder / WORK / "steps", identity)
     tensors, losses = fit_soup(plan.base, adapters, trained, examples, recipe, checkpoint, tell)
     for pole in trained:
         mine = {name.split("|", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{pole}|")}
@@ -81,7 +81,7 @@ def _starts(plan: TrainingPlan) -> dict[str, Path]:
 def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str]) -> list[SoupExample]:
     """The same for all arms, but for what each of them does with them."""
     poles = {name: plan.known[name] for name in plan.mixed}
-    targets = Targets.of(poles, plan.prompts, plan.sampled(plan.mixture_chunks()))
+    targets = MixtureTargets.of(poles, plan.prompts, plan.sampled(plan.mixture_chunks()))
     found = soup_examples(
         targets, recipe.examples, recipe.seed, must=plan.poles, skip=recipe.skip, skip_poles=recipe.skip_poles
     )

@@ -21,7 +21,7 @@ from soupmix.train.pairs import SIDES, choose_pairs, cut, is_sound, plain_refere
 from soupmix.train.poles import Pole, joint_pool
 from soupmix.train.sample import NEUTRAL, Sample
 
-__all__ = ["Targets", "soup_examples"]
+__all__ = ["MixtureTargets", "soup_examples"]
 
 _OTHERS = 0.5  # what a move of something that no pole is about costs, beside one that a pole is about
 _TOO_FAR = 3.5
@@ -33,8 +33,8 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """Targets from the samples of some prompts.
+class MixtureTargets:
+    """MixtureTargets from the samples of some prompts.
 
     Args:
         poles: by name, those of mixtures. prompts: all of them. texts: (name of a pool, number of a prompt) -> samples.
@@ -48,7 +48,7 @@ class Targets:
     spans: Mapping[str, float]
 
     @classmethod
-    def of(cls, poles: Mapping[str, Pole], prompts: Sequence[Prompt], samples: Samples) -> "Targets":
+    def of(cls, poles: Mapping[str, Pole], prompts: Sequence[Prompt], samples: Samples) -> "MixtureTargets":
         """From samples by name of their pool."""
         references = plain_references(samples)
         asked = [pole for pole in poles.values() if pole.frame is None]
@@ -95,7 +95,13 @@ class Targets:
 
 
 def soup_examples(
-    targets: Targets, count: int, seed: int, *, must: Sequence[str] = (), skip: int = 0, skip_poles: Sequence[str] = ()
+    targets: MixtureTargets,
+    count: int,
+    seed: int,
+    *,
+    must: Sequence[str] = (),
+    skip: int = 0,
+    skip_poles: Sequence[str] = (),
 ) -> list[SoupExample]:
     """Mixtures with their targets, prompts in turn.
 

@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 from soupmix.base import Base, load_model, load_tokenizer
 from soupmix.errors import TrainingError
 from soupmix.store import Adapter
-from soupmix.train.checkpoint import Checkpoint
+from soupmix.train.checkpoint import KeptSteps
 from soupmix.train.examples import longest_of, token_ids
-from soupmix.train.mixtures import Arm, SoupExample
+from soupmix.train.mixtures import SoupArm, SoupExample
 from soupmix.train.souplayers import TrainedSoup
 
 __all__ = ["SoupRecipe", "TrainingRow", "fit_soup", "soup_gradients"]
@@ -43,7 +43,7 @@ class SoupRecipe:
         response_tokens: answers are cut here; a cut answer teaches no end.
     """
 
-    arm: Arm = "together"
+    arm: SoupArm = "together"
     mode: Literal["full", "answer"] = "full"
     examples: int = 384
     learning_rate: float = 3e-4
@@ -81,7 +81,7 @@ def fit_soup(
     trained: Collection[str],
     examples: Sequence[SoupExample],
     recipe: SoupRecipe,
-    checkpoint: Checkpoint,
+    checkpoint: KeptSteps,
     tell: Callable[[int, int], None] = lambda step, steps: None,
 ) -> tuple[dict[str, Tensor], list[float]]:
     """Train some of the adapters, from where they are; goes on from the checkpoint.
@@ -186,9 +186,7 @@ def _state(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -
     return held
 
 
-def _restored(
-    parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, checkpoint: Checkpoint
-) -> list[float]:
+def _restored(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, checkpoint: KeptSteps) -> list[float]:
     """Put back what was kept; the losses of the steps that need not be made again."""
     tensors, losses = checkpoint.load()
     for name, parameter in parameters.items() if tensors else ():
