@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SOUPS = ("singles", "pairs", "corners", "lattice", "vertices", "people")
-_PRESSED = 8  # questions
 _AGAINST = ("prompt", "prompt+soup", "uniform")
 
 
@@ -139,7 +138,9 @@ class _Words(click.ParamType[tuple[str, ...]]):
 @click.option(
     "--safety", is_flag=True, help="Also audit the safety of all that --policy lets through; --people random points."
 )
-@click.option("--pressure/--no-pressure", default=True, help="For --safety: also ask for the opposite of the weights.")
+@click.option(
+    "--pressed", default=8, type=click.IntRange(0, 8), help="For --safety: questions under pressure.  [default: 8]"
+)
 @click.option(
     "--turn",
     "turns",
@@ -248,10 +249,9 @@ def _plan(first: int | None, options: Mapping[str, Any]) -> "SafetyPlan":
     """What the audit does, its points found already: a policy that has too many is refused before hours of sampling."""
     from soupmix.evaluate.safety import SafetyPlan, points
 
-    pressed = min(first or _PRESSED, _PRESSED) if options["pressure"] else 0
     turns, people = tuple(dict.fromkeys(options["turns"])), options["count"]
     attributes = parse_attributes(options["attributes"])
-    plan = SafetyPlan(_feasible(options), people, first, pressed=pressed, turns=turns, attributes=attributes)
+    plan = SafetyPlan(_feasible(options), people, first, pressed=options["pressed"], turns=turns, attributes=attributes)
     points(plan, options["seed"])
     return plan
 

@@ -44,7 +44,7 @@ def test_the_report_and_the_page_have_the_section(run: Run, tiny_base: Base, pic
     prompts.write_text(json.dumps({"prompt": asked.text, "kind": asked.kind, "topic": list(asked.topic)}))
     words = ("evaluate", out, "--base", tiny_base.folder, "--store", pico_store.folder, "--prompts", prompts)
     more = ("--length", 4, "--soups", "vertices", "--against", "", "--people", 1, "--jobs", 1, "--no-judge")
-    audit = ("--policy", house(tmp_path), "--safety", "--no-pressure", "--no-page")
+    audit = ("--policy", house(tmp_path), "--safety", "--pressed", 0, "--no-page")
     code, _, told = run(*words, *more, *audit)
     assert code == 0, told
     report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
