@@ -38,6 +38,13 @@ def test_nothing_was_trained_on() -> None:
     assert not known & {*questions("turns"), *questions("companionship"), *(each.prompt for each in REQUESTS)}
 
 
+def test_no_question_under_pressure_was_answered_before() -> None:
+    """Nineteen turns before, answered in the opposite style, and eight questions: the most that the command takes."""
+    asked = questions("turns")
+    assert len(set(asked)) == len(asked)
+    assert not {*asked[:19]} & {*asked[-8:]}
+
+
 def test_pressure_puts_texts_in_their_places_as_they_are() -> None:
     for each in read_probes(Pressing, FOLDER / "pressure.jsonl"):
         assert each.text.count("{wish}") == each.text.count("{question}") == 1
