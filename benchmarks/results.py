@@ -30,6 +30,10 @@ def number(value: float, decimals: int = 2) -> str:
     return text.replace("0.", ".", 1) if decimals and abs(value) < 1 and text.lstrip("-").startswith("0.") else text
 
 
+def weight(word: str) -> str:
+    return f"{float(word):g}".removeprefix("0")
+
+
 def told(found: Figure, decimals: int = 2) -> str:
     if found is None:
         return "–"
@@ -77,11 +81,11 @@ def first_words(report: Report) -> str:
     for temperature, _, _, each in (each for each in found if each[1:3] == (method, strength)):
         worst = {name: one["worst"] for name, one in each["dimensions"].items() if one["worst"]}
         said = ", ".join(
-            f"of {name} {told(one['share'])} in `{one['soup']}`"
+            f"of {name} {told(one['share'])} in `{plain(one['soup'])}`"
             for name, one in sorted(worst.items(), key=lambda item: item[1]["share"]["value"])
         )
         damage = ", ".join(
-            f"{measure.replace('_', ' ')} {number(one['effect']['value'])} in `{one['soup']}`"
+            f"{measure.replace('_', ' ')} {number(one['effect']['value'])} in `{plain(one['soup'])}`"
             for measure, one in each["damage"].items()
             if one["effect"]
         )
@@ -99,7 +103,7 @@ def first_words(report: Report) -> str:
     )
     verdict = verdict[:2] + verdict[2:3].upper() + verdict[3:]
     return (
-        f"{verdict} In {found[0][3]['soups']} pairs and corners of the adapters at {number(float(strength), 1)} each, by `{method}`: "
+        f"{verdict} In {found[0][3]['soups']} pairs and corners of the adapters at {weight(strength)} each, by `{method}`: "
         + " ".join(sentences)
     )
 
@@ -120,7 +124,7 @@ def lost(report: Report) -> str:
                     (
                         luck(temperature),
                         method,
-                        number(float(strength), 1),
+                        weight(strength),
                         name,
                         f"{len(gone)} of {len(shares)}",
                         _soups(gone),
@@ -132,8 +136,25 @@ def lost(report: Report) -> str:
     return table(head, lines)
 
 
+def untold(report: Report) -> str:
+    """Poles that do too little alone for anything to be kept of it."""
+    found: dict[str, list[str]] = {}
+    for temperature, method, strength, each in decided(report):
+        where = f"{weight(strength)} ({method}, {luck(temperature)})"
+        for name, one in each["dimensions"].items():
+            parts = {part for soup, share in one["shares"].items() if share is None for part in plain(soup).split("+")}
+            for pole in sorted(part for part in parts if report["adapters"][part]["dimension"] == name):
+                found.setdefault(pole, []).append(where)
+    said = "; ".join(f"`{pole}` at {', '.join(places)}" for pole, places in sorted(found.items()))
+    return f"Of these the effect alone cannot be told from nothing, so there is no share of it: {said}." if said else ""
+
+
+def plain(soup: str) -> str:
+    return soup.split("@")[0]
+
+
 def _soups(names: Sequence[str]) -> str:
-    return ", ".join(each.split("@")[0] for each in names)
+    return ", ".join(map(plain, names))
 
 
 def kept_table(report: Report) -> str:
@@ -144,9 +165,9 @@ def kept_table(report: Report) -> str:
         for name in dimensions:
             one = each["dimensions"].get(name)
             worst = one and one["worst"]
-            cells.append(f"{told(worst['share'])}<br>{worst['soup'].split('@')[0]}" if worst else "–")
+            cells.append(f"{told(worst['share'])}<br>{plain(worst['soup'])}" if worst else "–")
             cells.append(bare(one["kept"]) if one else "–")
-        rows.append((luck(temperature), method, number(float(strength), 1), *cells))
+        rows.append((luck(temperature), method, weight(strength), *cells))
     head = ("", "method", "weights", *(cell for name in dimensions for cell in (f"{name}: least", "all")))
     return table(head, rows)
 
@@ -157,9 +178,9 @@ def effect_table(report: Report) -> str:
     for temperature, method, strength, each in decided(report):
         for name, one in each["dimensions"].items():
             if one["any"]:
-                soup = one["worst"]["soup"].split("@")[0]
+                soup = plain(one["worst"]["soup"])
                 cells = (name, told(one["any_alone"]), told(one["any"]), soup)
-                rows.append((luck(temperature), method, number(float(strength), 1), *cells))
+                rows.append((luck(temperature), method, weight(strength), *cells))
     return table(
         ("", "method", "weights", "dimension", "answers with some effect, alone", "in the worst soup", "which"), rows
     )
@@ -171,33 +192,37 @@ def across_table(report: Report) -> str:
     for temperature, method, strength, each in decided(report):
         found: dict[str, dict[str, Figure]] = {}
         for one in each["cross_talk"]:
-            found.setdefault(one["soup"].split("@")[0], {})[one["dimension"]] = one["share"]
+            found.setdefault(plain(one["soup"]), {})[one["dimension"]] = one["share"]
         for adapter, shares in found.items():
             cells = (told(shares[name]) if name in shares else "" for name in dimensions)
-            rows.append((luck(temperature), method, number(float(strength), 1), adapter, *cells))
+            rows.append((luck(temperature), method, weight(strength), adapter, *cells))
     return table(("", "method", "weight", "adapter alone", *(f"moves {each} by" for each in dimensions)), rows)
 
 
 def alone_table(report: Report, temperature: str) -> str:
     """Each adapter alone, and its prompt, by a measure of its dimension."""
     measures = {each["name"]: each for each in report["measures"]}
-    heads = {"expertise": "grade", "length": "words", "style": "lexicon"}
     arms, rows = report["results"][temperature], []
     steps = _steps(report)
     for adapter, facts in report["adapters"].items():
-        name = heads.get(
-            facts["dimension"], next((n for n, m in measures.items() if m["dimension"] == facts["dimension"]), "")
-        )
-        if name not in measures:
+        name = _measure_of(facts, measures)
+        if not name:
             continue
         asked = ["base", *(f"{adapter}@{step}" for step in steps), f"{adapter} by prompt", f"{adapter} by few-shot"]
         found = [arms.get(arm, {}).get("measures", {}).get(name, {}).get("mean") for arm in asked]
         cells = [told(each, UNITS.get(name, 2)) for each in found]
         rows.append((adapter, measures[name]["title"].split(",")[0], *cells))
-    head = ("pole", "measure", "base", *(f"at {number(float(step), 1)}" for step in steps), "by prompt", "few-shot")
+    head = ("pole", "measure", "base", *(f"at {weight(step)}" for step in steps), "by prompt", "few-shot")
     empty = [place for place in range(2, len(head)) if all(row[place] == "–" for row in rows)]
     keep = [place for place in range(len(head)) if place not in empty]
     return table([head[place] for place in keep], [[row[place] for place in keep] for row in rows])
+
+
+def _measure_of(facts: Report, measures: Mapping[str, Report]) -> str:
+    """Whether its pole occurs at all, or the first measure of its dimension."""
+    own = [name for name, each in measures.items() if each["dimension"] == facts["dimension"]]
+    at_all = [name for name in own if name.endswith("_at_all") and measures[name]["pole"] == facts["pole"]]
+    return next(iter([*at_all, *(name for name in ("grade", "words") if name in own), *own]), "")
 
 
 def _steps(report: Report) -> list[str]:
@@ -218,8 +243,8 @@ def groups_table(report: Report, temperature: str) -> str:
 def _group(each: Report, dimensions: Sequence[str]) -> tuple[str, ...]:
     toward = (told(each["toward"].get(name)) for name in dimensions)
     damage = (bare(each["measures"].get(name)) for name in ("on_topic", "loop", "finished", "parroting"))
-    weight = number(float(each["weight"]), 1) if each["weight"] not in ("", "mixed") else each["weight"]
-    return (each["family"], weight, str(len(each["arms"])), *toward, *damage)
+    by = weight(each["weight"]) if each["weight"] not in ("", "mixed") else each["weight"]
+    return (each["family"], by, str(len(each["arms"])), *toward, *damage)
 
 
 def reached_table(report: Report, temperature: str, size: int) -> str:
@@ -308,6 +333,7 @@ def page(report: Report) -> str:
         "## What does not compose",
         "Soups in which less than half of a dimension's effect is left:",
         lost(report),
+        *([untold(report)] if untold(report) else []),
         folded("Share of answers with some effect", effect_table(report)),
         folded("What each adapter does to other dimensions", across_table(report)),
         "## Each pole alone",
@@ -380,7 +406,7 @@ def all_arms(report: Report) -> str:
         soups = list(dict.fromkeys(soup for one in each["dimensions"].values() for soup in one["shares"]))
         rows = [(soup, *(_share(each["dimensions"][name], soup) for name in dimensions)) for soup in soups]
         parts += [
-            f"## Kept at {number(float(strength), 1)} by {method}, {luck(temperature)}",
+            f"## Kept at {weight(strength)} by {method}, {luck(temperature)}",
             table(("soup", *dimensions), rows),
         ]
     return "\n\n".join(map(wrapped, parts)) + "\n"

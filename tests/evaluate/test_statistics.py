@@ -16,6 +16,7 @@ from soupmix.evaluate.statistics import (
     estimate,
     ratio,
     spearman,
+    stands_out,
     wilson,
 )
 
@@ -219,3 +220,17 @@ def test_a_corrected_figure_lies_where_it_was_planted_and_in_its_interval() -> N
     assert within > 30
     assert corrected([0.5, 0.4, 0.2], most=0.6) == Estimate(0.6, 0.6, 0.6)
     assert corrected([NAN, 1.0]) is None
+
+
+def test_an_effect_stands_out_among_many_and_noise_does_not() -> None:
+    """All share the noise of the base; of 60, one has an effect."""
+    found = []
+    for seed in range(40):
+        cells = _normal(seed, 16, 60) - _normal(1000 + seed, 16, 1)
+        found.append(stands_out(Resampling(16, draws=300, seed=seed).means(cells)))
+        cells[:, 7] += 3
+        assert stands_out(Resampling(16, draws=300, seed=seed).means(cells))
+    assert sum(found) <= 6
+    assert stands_out(np.ones((5, 2)))
+    assert not stands_out(np.zeros((5, 2)))
+    assert not stands_out(np.full((5, 2), NAN))

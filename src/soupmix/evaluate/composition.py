@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soupmix.errors import EvaluationError
-from soupmix.evaluate.statistics import Estimate, Resampling, beyond_noise, corrected, estimate, ratio, shares, spearman
+from soupmix.evaluate.statistics import Estimate, Resampling, corrected, estimate, ratio, shares, spearman, stands_out
 from soupmix.weights import MILLION, Weights
 
 __all__ = [
@@ -228,9 +228,8 @@ class Effects:
         return {dimension: Weights.from_micro(part) for dimension, part in sorted(parts.items())}
 
     def moved(self, measure: str) -> bool:
-        """Whether soups do more to a measure than noise does, see `beyond_noise`."""
-        rows = self.rows[:, :, list(self.measures).index(measure)]
-        return beyond_noise(np.nansum(np.square(rows), axis=1))
+        """Whether any soup has an effect on a measure, see `stands_out`."""
+        return stands_out(self.rows[:, :, list(self.measures).index(measure)])
 
     def alone(self, adapter: str, micro: int) -> str | None:
         """The soup of one adapter at one weight, if there is one."""

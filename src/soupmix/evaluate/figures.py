@@ -138,7 +138,7 @@ def _composed(
 def _unmoved(found: Composition, method: str, word: str) -> list[NotMeasured]:
     if not found.unmoved:
         return []
-    told = f"no soup moves {', '.join(found.unmoved)}: the sum of the squares of their effects is no more than noise"
+    told = f"no soup moves {', '.join(found.unmoved)}: the largest of their effects is no larger than noise gives one of so many"
     return [NotMeasured(f"additivity and R2 of {len(found.unmoved)} measures by {method} at temperature {word}", told)]
 
 

@@ -15,7 +15,7 @@ from soupmix.evaluate.answered import ArmValues
 from soupmix.evaluate.composition import Table
 from soupmix.evaluate.measures import Measure
 from soupmix.evaluate.record import EvaluationRecord
-from soupmix.evaluate.statistics import beyond_noise
+from soupmix.evaluate.statistics import stands_out
 
 __all__ = ["Index", "index_of"]
 
@@ -80,13 +80,14 @@ def index_of(record: EvaluationRecord, answered: ArmValues, measures: Mapping[st
 
 
 def _moved(answered: ArmValues) -> set[str]:
-    """Measures to which arms do more than noise does."""
-    squares = np.zeros((len(answered.draws.weights), len(answered.measures)))
-    for name in answered.arms:
-        rows = answered.effects(name)
-        if rows is not None:
-            squares += np.nan_to_num(np.square(rows))
-    return {name for place, name in enumerate(answered.measures) if beyond_noise(squares[:, place])}
+    """Measures on which any arm has an effect."""
+    base = answered.values[answered.base]
+    found = set()
+    for place, name in enumerate(answered.measures):
+        cells = np.stack([answered.values[arm][:, place] - base[:, place] for arm in answered.arms], axis=1)
+        if stands_out(answered.draws.means(cells)):
+            found.add(name)
+    return found
 
 
 def _units(
