@@ -229,7 +229,9 @@ class Effects:
 
     def moved(self, measure: str) -> bool:
         """Whether any soup has an effect on a measure, see `stands_out`."""
-        return stands_out(self.rows[:, :, list(self.measures).index(measure)])
+        place = list(self.measures).index(measure)
+        told = int((~np.isnan(self.cells[:, :, place])).any(1).sum())
+        return stands_out(self.rows[:, :, place], told)
 
     def alone(self, adapter: str, micro: int) -> str | None:
         """The soup of one adapter at one weight, if there is one."""

@@ -85,7 +85,7 @@ def _moved(answered: ArmValues) -> set[str]:
     found = set()
     for place, name in enumerate(answered.measures):
         cells = np.stack([answered.values[arm][:, place] - base[:, place] for arm in answered.arms], axis=1)
-        if stands_out(answered.draws.means(cells)):
+        if stands_out(answered.draws.means(cells), int((~np.isnan(cells)).any(1).sum())):
             found.add(name)
     return found
 

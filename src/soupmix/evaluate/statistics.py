@@ -134,26 +134,30 @@ def corrected(rows: ArrayLike, *, least: float = -math.inf, most: float = math.i
     return Estimate(*(min(max(found.value + each, least), most) for each in told))
 
 
-def stands_out(effects: ArrayLike) -> bool:
+def stands_out(effects: ArrayLike, prompts: int) -> bool:
     """Whether any of [1 + draws, figures] effects is not 0, asked of all at once.
 
     One interval of so many excludes 0 by chance alone, and all of them share the noise of the base. So the largest effect, in
-    standard deviations over draws, is held against the largest that draws give around their own figures (max-t, Westfall & Young
-    1993), at 99 %: over few prompts draws vary too little.
+    standard errors, is held against the largest that draws give around their own figures (max-t, Westfall & Young 1993), at 99 %.
+    Over few prompts standard errors are too small by chance: Student's t counts as the normal deviate that is as rare (Abramowitz
+    & Stegun 26.7.8).
+
+    Args:
+        prompts: how many the effects are means over.
     """
     rows = np.asarray(effects, np.float64)
     rows = rows[:, ~np.isnan(rows).any(0)]
-    if rows.shape[1] == 0:
-        return False
+    freedom = prompts - 1
     around = rows[1:] - rows[0]
-    deviation = np.sqrt(np.square(around).mean(0))
-    sure = deviation < 1e-12 * (1 + np.abs(rows[0]))
+    error = np.sqrt(np.square(around).mean(0))
+    sure = error < 1e-12 * (1 + np.abs(rows[0]))
     if (np.abs(rows[0][sure]) > 1e-12).any():
         return True
-    if sure.all():
+    if sure.all() or not freedom:
         return False
-    largest = np.abs(around[:, ~sure] / deviation[~sure]).max(1)
-    return bool(np.abs(rows[0][~sure] / deviation[~sure]).max() > np.quantile(largest, _SURE))
+    t = (np.abs(rows[0]) / np.where(sure, np.inf, error)).max() * math.sqrt(freedom / prompts)
+    deviate = t * (1 - 1 / (4 * freedom)) / math.sqrt(1 + t * t / (2 * freedom))
+    return bool(deviate > np.quantile(np.abs(around[:, ~sure] / error[~sure]).max(1), _SURE))
 
 
 def ratio(above: ArrayLike, below: ArrayLike) -> Estimate | None:

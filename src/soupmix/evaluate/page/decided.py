@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from soupmix.evaluate.page.parts import PageTable, Section
-from soupmix.evaluate.page.plots import measures_of, shown, told
+from soupmix.evaluate.page.plots import measures_of, told
 
 __all__ = ["decided_part", "verdicts"]
 
@@ -83,9 +83,9 @@ def _kept(report: Report) -> Iterator[tuple[str, ...]]:
                 method,
                 strength,
                 name,
-                shown(worst["share"], 2) if worst else "–",
+                _share(worst["share"]) if worst else "–",
                 worst["soup"] if worst else "–",
-                shown(each["kept"], 2),
+                _share(each["kept"]),
                 _share(each["any"]),
                 _share(each["any_alone"]),
             )
@@ -101,7 +101,7 @@ def _damage(report: Report) -> Iterator[tuple[str, ...]]:
 def _across(report: Report) -> Iterator[tuple[str, ...]]:
     for temperature, method, strength, found in _found(report):
         for each in found["cross_talk"]:
-            yield temperature, method, strength, each["soup"], each["dimension"], shown(each["share"], 2)
+            yield temperature, method, strength, each["soup"], each["dimension"], _share(each["share"])
 
 
 def _share(found: Mapping[str, float] | None) -> str:

@@ -110,7 +110,7 @@ def draw_front(report: Report, temperature: str, pair: Sequence[str]) -> Plot | 
 
 
 def _axis(poles: Sequence[str]) -> str:
-    return f"← {poles[1]}     {poles[0]} →" if len(poles) > 1 else f"{poles[0]} →"
+    return f"← {poles[1]} | {poles[0]} →" if len(poles) > 1 else f"{poles[0]} →"
 
 
 def _quarters(spots: Sequence[Spot]) -> Iterator[list[Spot]]:
