@@ -228,7 +228,7 @@ def test_an_effect_stands_out_among_many_and_noise_does_not() -> None:
     for seed in range(40):
         cells = _normal(seed, 16, 60) - _normal(1000 + seed, 16, 1)
         found.append(stands_out(Resampling(16, draws=300, seed=seed).means(cells), 16))
-        cells[:, 7] += 3
+        cells[:, 7] += 4
         assert stands_out(Resampling(16, draws=300, seed=seed).means(cells), 16)
     assert sum(found) <= 3
     assert stands_out(np.ones((5, 2)), 5)

@@ -30,7 +30,7 @@ Numbers = NDArray[np.float64]
 
 _DRAWS = 2000
 _CUT = 0.025  # of the draws, on either side
-_SURE = 0.99
+_SURE = 0.95
 _WILSON_Z = 1.959963984540054  # the same share of a normal distribution
 
 
@@ -138,7 +138,7 @@ def stands_out(effects: ArrayLike, prompts: int) -> bool:
     """Whether any of [1 + draws, figures] effects is not 0, asked of all at once.
 
     One interval of so many excludes 0 by chance alone, and all of them share the noise of the base. So the largest effect, in
-    standard errors, is held against the largest that draws give around their own figures (max-t, Westfall & Young 1993), at 99 %.
+    standard errors, is held against the largest that draws give around their own figures (max-t, Westfall & Young 1993), at 95 %.
     Over few prompts standard errors are too small by chance: Student's t counts as the normal deviate that is as rare (Abramowitz
     & Stegun 26.7.8).
 
