@@ -208,7 +208,7 @@ def alone_table(report: Report, temperature: str) -> str:
         name = _measure_of(facts, measures)
         if not name:
             continue
-        asked = ["base", *(f"{adapter}@{step}" for step in steps), f"{adapter} by prompt", f"{adapter} by few-shot"]
+        asked = ["base", *(f"{adapter}@{step}" for step in steps), f"{adapter} by prompt", f"{adapter} by examples"]
         found = [arms.get(arm, {}).get("measures", {}).get(name, {}).get("mean") for arm in asked]
         cells = [told(each, UNITS.get(name, 2)) for each in found]
         rows.append((adapter, measures[name]["title"].split(",")[0], *cells))
@@ -235,9 +235,17 @@ def groups_table(report: Report, temperature: str) -> str:
     found = report["groups"].get(temperature, [])
     dimensions = list(report["fronts"].get(temperature, {"poles": {}})["poles"])
     most = max((each["poles"] for each in found), default=0)
-    rows = [_group(each, dimensions) for each in found if each["poles"] in (0, most)]
+    cost = report.get("cost", {}).get(temperature, {})
+    rows = [(*_group(each, dimensions), *_cost(each, cost)) for each in found if each["poles"] in (0, most)]
     head = ("by", "weights", "arms", *dimensions, "on topic", "loops", "finished", "parroting")
-    return table(head, rows)
+    return table((*head, *(["cost"] if cost else [])), rows)
+
+
+def _cost(group: Report, cost: Report) -> list[str]:
+    """Tokens that are decoded for a token of the answer."""
+    own = [cost[name] for name in group["arms"] if name in cost]
+    tokens, decoded = (sum(each[name] for each in own) for name in ("tokens", "decoded"))
+    return [f"{decoded / tokens:.1f}" if tokens else "–"] if cost else []
 
 
 def _group(each: Report, dimensions: Sequence[str]) -> tuple[str, ...]:
@@ -343,7 +351,8 @@ def page(report: Report) -> str:
     parts += [
         "## All dimensions at once, by every means",
         "Effects towards the poles that are asked for, in standard deviations of all answers of the run, means over the corners; on "
-        "topic, loops, finished and parroting (four words in a row of a trained phrase) are shares of answers.",
+        "topic, loops, finished and parroting (four words in a row of a trained phrase) are shares of answers. Cost is tokens "
+        "decoded for one of the answer.",
     ]
     for temperature in temperatures(report):
         parts += [luck(temperature).capitalize() + ":", groups_table(report, temperature)]

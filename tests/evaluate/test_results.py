@@ -1,0 +1,80 @@
+"""The command that writes docs/results.md: what it says of a made-up run whose effects are known."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from soupmix.evaluate.report import report
+from tests.support import evaluated
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    record = evaluated.record()
+    return report(record, evaluated.samples(record), evaluated.measured(record))
+
+
+def test_the_worst_is_named_in_the_first_paragraph(results: ModuleType, found: dict[str, Any]) -> None:
+    """`loud` takes a quarter of `long` at .5, which is nearest to .7."""
+    title, first, *_ = results.page(found).split("\n\n")
+    assert title == "# What weights do"
+    first = " ".join(first.split())
+    assert first.startswith(
+        "**Length does not compose.** In 4 pairs and corners of the adapters at .5 each, by `delta`: "
+    )
+    assert "least is kept of length .75 [.75, .75] in `long+loud`, of mood 1.00 [1.00, 1.00] in" in first
+    assert "Greedy, least is kept of length .75" in first
+
+
+def test_a_run_that_is_not_whole_says_so_in_the_first_line(results: ModuleType, found: dict[str, Any]) -> None:
+    part = {**found, "samples": {**found["samples"], "count": 7}}
+    for text in (results.page(part), results.all_arms(part)):
+        assert re.match(r"\*\*This is of a run that is not whole: 7 of \d+ answers\.\*\*\n", text)
+    assert results.page(found).startswith("# ")
+
+
+def test_its_prose_fits_a_screen_and_its_tables_are_even(results: ModuleType, found: dict[str, Any]) -> None:
+    said = {
+        "prose": {"base": {"perplexity": {"value": 36.0, "low": 30.0, "high": 40.0}}},
+        "fidelity": {"0": {"long@1": {"kl_mod": 0.01, "kl_base": 0.2, "tokens": 40}}},
+        "connectivity": [{"soup": "long+loud@1", "margin": {"value": -0.1, "low": -0.2, "high": 0.1}}],
+        "cost": {"0": {name: {"tokens": 10.0, "decoded": 20.0} for name in found["results"]["0"]}},
+    }
+    for text in (results.page({**found, **said}), results.page(found), results.all_arms(found)):
+        for block in text.split("\n\n"):
+            rows = [line for line in block.split("\n") if line.startswith("|")]
+            assert len({line.count("|") for line in rows}) <= 1
+            assert all(len(line) <= 120 for line in block.split("\n") if not line.startswith(("|", "!")))
+    whole = " ".join(results.page({**found, **said}).split())
+    assert "soups lie .010 to .010 nats a token from the mix of their models" in whole
+    assert "the least margin is -.100 [-.200, .100], of `long+loud@1`" in whole
+    assert "Is a soup what its parts are" not in results.page(found)
+
+
+def test_numbers_are_written_as_documents_here_write_them(results: ModuleType) -> None:
+    said = {
+        (0.93, 2): ".93",
+        (-0.08, 2): "-.08",
+        (1.0, 2): "1.00",
+        (-0.001, 2): ".00",
+        (12.34, 1): "12.3",
+        (9.6, 0): "10",
+    }
+    assert {case: results.number(*case) for case in said} == said
+    assert [results.weight(each) for each in ("0.5", "1", "0.333333")] == [".5", "1", ".333333"]
