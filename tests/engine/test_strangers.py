@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from soupmix.backends import Request
 from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine, Sampling
+from soupmix.engine.layers import insert
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters, Pass
+from soupmix.engine.together import company
 from soupmix.errors import BaseModelError
 from soupmix.policy import Grant
-from soupmix.store import Store
+from soupmix.store import Adapter, Factors, Store
 from soupmix_kernels import Part, Pool
 from tests.support.batcher_client import answer
 
@@ -26,13 +29,6 @@ Forward = Callable[[Tensor], Tensor]
 def reversed_tokens(mlp: Forward, x: Tensor) -> Tensor:
     """As a router does that sorts tokens by their expert: all of them, in another order."""
     return mlp(x.reshape(-1, x.shape[-1]).flip(0)).flip(0).view_as(x)
-
-
-def first_choices_first(mlp: Forward, x: Tensor) -> Tensor:
-    """As an expert sees them whom every token is sent to, by some routers as the first choice, by some as the second."""
-    flat = x.reshape(-1, x.shape[-1])
-    order = (flat[:, 0] > 0).int().argsort(stable=True, descending=True)
-    return torch.empty_like(flat).index_copy_(0, order, mlp(flat[order])).view_as(x)
 
 
 def some_tokens(mlp: Forward, x: Tensor) -> Tensor:
@@ -48,12 +44,7 @@ def other_tokens_first(mlp: Forward, x: Tensor) -> Tensor:
     return mlp(x.transpose(0, 1)).transpose(0, 1)
 
 
-ROUTES = [
-    (reversed_tokens, "padded"),
-    (first_choices_first, "padded"),
-    (some_tokens, "padded"),
-    (other_tokens_first, "running"),  # over slots one row
-]
+ROUTES = [(reversed_tokens, "padded"), (some_tokens, "padded"), (other_tokens_first, "running")]  # over slots one row
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +80,31 @@ def test_a_model_that_does_not_say_whose_tokens_are_answers_one_person_at_a_time
     ids = torch.arange(12).view(4, 3)
     for row, who in enumerate(people):
         assert torch.equal(engine.logits(ids, people)[row], engine.logits(ids[[row]], [who])[0])
+
+
+class Routed(nn.Module):
+    """Every token goes to the first of two experts: first those whose first choice it is, then those whose second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(32, 32) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        order = (flat[:, 0] > 0).int().argsort(stable=True, descending=True)
+        return torch.empty_like(flat).index_copy_(0, order, self.experts[0](flat[order])).view_as(x)
+
+
+def test_one_of_several_experts_gets_no_adapter_of_several_persons_whatever_it_is_sent(tiny_base: Base) -> None:
+    """Their tokens came in order where the model was tried, and how many there are says nothing."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_base.folder).eval()
+    model.model.layers[1].mlp = Routed()
+    draw, digest = torch.Generator().manual_seed(0), f"sha256:{'0' * 64}"
+    A, B = (torch.randn(shape, generator=draw) for shape in ((2, 32), (32, 2)))
+    adapter = Adapter("a", digest, digest, {"model.layers.1.mlp.experts.0": Factors(A, B, 1.0)})
+    batch = ActiveBatch(LoadedAdapters.of([adapter]), torch.device("cpu"))
+    insert(model, [adapter], batch, fused=True)
+    assert company(model, batch, 1000).together == "alone"
 
 
 def test_a_model_that_says_whose_tokens_are_answers_people_together(engine: Engine) -> None:

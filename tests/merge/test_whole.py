@@ -88,6 +88,7 @@ def _model(folder: Path, dtype: torch.dtype = torch.float64) -> Any:
 
 def _save(base: Base, folder: Path, seed: int, **config: Any) -> None:
     model = _model(base.folder, torch.float32)
+    torch.manual_seed(seed)  # PEFT draws what is added to below
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **config))
     generator, done = torch.Generator().manual_seed(seed), set[int]()
     for parameter in adapted.parameters():

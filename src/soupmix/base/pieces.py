@@ -5,7 +5,8 @@ Its own conversion says which: it is run on thin tensors that hold the numbers o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from soupmix.base.layers import Layer, LayerTable
@@ -75,20 +76,14 @@ def _found(table: LayerTable, layer: Layer, heights: Sequence[int], rows: int, c
     plain = numbers.shape == (layer.experts, rows, 1) and held.dim() == 3 and held.shape[2] == columns
     if not plain or not bool((held == torch.arange(columns)).all()):
         return
-    owner = [name for name, height in zip(layer.tensors, heights, strict=True) for _ in range(height)]
-    start_of = dict(zip(layer.tensors, starts, strict=True))
-    for expert, each in enumerate(numbers[:, :, 0].tolist()):
-        run: Piece | None = None
-        for row, number in enumerate(each):
-            name, at = owner[number], number - start_of[owner[number]]
-            if run is not None and name == run.tensor and at == run.at + run.count:
-                run = replace(run, count=run.count + 1)
-            else:
-                if run is not None:
-                    yield run
-                run = Piece(layer.path, expert, name, at, row, 1)
-        if run is not None:
-            yield run
+    at = numbers[:, :, 0]  # [experts, rows]
+    owner = torch.bucketize(at, torch.tensor(starts[1:], dtype=at.dtype), right=True)
+    begins = torch.ones(at.shape, dtype=torch.bool)
+    begins[:, 1:] = (at.diff() != 1) | (owner.diff() != 0)
+    runs = zip(begins.nonzero().tolist(), at[begins].tolist(), owner[begins].tolist(), strict=True)
+    for ((expert, row), number, held_by), ((other, end), *_) in pairwise([*runs, ((-1, 0), 0, 0)]):
+        count = (end if other == expert else rows) - row
+        yield Piece(layer.path, expert, layer.tensors[held_by], number - starts[held_by], row, count)
 
 
 def _converted(table: LayerTable, layer: Layer, tensors: "Mapping[str, Tensor]") -> "Tensor":

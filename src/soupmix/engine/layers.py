@@ -99,14 +99,16 @@ class SoupGroup:
 
     Args:
         base: what the layers compute without a soup. parts: what each of them gets from the adapters, possibly nothing.
-        batch: whose coefficients are used.
+        batch: whose coefficients are used. chosen: whether they are of one of several modules that tokens are sent to.
 
     Attributes:
         base: as given. pool: the factors of all adapters, or None where no adapter changes these layers.
     """
 
-    def __init__(self, base: Projection, parts: Sequence[Sequence[Part]], batch: ActiveBatch) -> None:
-        self.base, self._batch = base, batch
+    def __init__(
+        self, base: Projection, parts: Sequence[Sequence[Part]], batch: ActiveBatch, *, chosen: bool = False
+    ) -> None:
+        self.base, self._batch, self._chosen = base, batch, chosen
         self.pool = (
             Pool.stack(parts, base.widths, inputs=base.inputs, dtype=base.dtype, device=base.device)
             if any(parts)
@@ -134,7 +136,7 @@ class SoupGroup:
         flat = x.reshape(-1, x.shape[-1])
         y = self.base(flat)
         if self.pool is not None and self._batch.has_soup:
-            coefficients = self._batch.coefficients(self._key, self.pool, x.shape[:-1])
+            coefficients = self._batch.coefficients(self._key, self.pool, x.shape[:-1], chosen=self._chosen)
             add = getattr(soupmix_kernels, request_op(self._batch.method).op)
             add(y, flat, self.pool, coefficients)
         return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self.base.widths, -1))
@@ -186,11 +188,12 @@ def insert(
         everything = (fused and linears[0].weight.device.type == "cpu") or not _keeps_rows_apart(linears[0])
         if everything or any(held[path] for path in paths):
             base = BaseLinear(linears, fused=fused)
-            made[paths] = _replaced(model, paths, SoupGroup(base, [held[path] for path in paths], batch))
+            group = SoupGroup(base, [held[path] for path in paths], batch, chosen=_is_chosen(paths[0]))
+            made[paths] = _replaced(model, paths, group)
     changed = {path for path, parts in held.items() if parts}
     for path, layer in quantised_linears(model, odd & held.keys(), changed).items():
         if held[path] or layer.spaced or not layer.apart:
-            made[(path,)] = _replaced(model, (path,), SoupGroup(layer, [held[path]], batch))
+            made[(path,)] = _replaced(model, (path,), SoupGroup(layer, [held[path]], batch, chosen=_is_chosen(path)))
     batch.follow(model)
     return made
 
@@ -309,6 +312,12 @@ def _keeps_rows_apart(linear: nn.Module) -> bool:
     """Whether torch's own product by this weight keeps rows apart on this processor; see `soupmix_kernels.rows_apart`."""
     weight = _weight(linear)
     return whole(weight.shape[1], weight.dtype, weight.device) == weight.shape[1]
+
+
+def _is_chosen(path: str) -> bool:
+    """Whether a layer lies in a list within the list of layers, as an expert of several does: which tokens it gets, and in what
+    order, may depend on the tokens."""
+    return sum(name.isdecimal() for name in path.split(".")) > 1
 
 
 def _replaced(model: nn.Module, paths: Paths, group: SoupGroup) -> SoupGroup:

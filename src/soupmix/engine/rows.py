@@ -298,9 +298,13 @@ class ActiveBatch:
         """A number that pools share whose columns belong to the same adapters with the same scaling, in the same order."""
         return self._keys.setdefault((tuple(pool.columns.tolist()), tuple(pool.scale.tolist())), len(self._keys))
 
-    def coefficients(self, key: int, pool: Pool, places: tuple[int, ...]) -> RowCoefficients:
-        """The coefficients of every row of a product over the columns of a pool; see `BatchWeights.coefficients`."""
-        return self._batch.coefficients(key, pool, places, self._computed, self._bounds)
+    def coefficients(self, key: int, pool: Pool, places: tuple[int, ...], *, chosen: bool = False) -> RowCoefficients:
+        """The coefficients of every row of a product over the columns of a pool; see `BatchWeights.coefficients`.
+
+        Args:
+            chosen: whether the layer is one of several that tokens are sent to, in whatever order: then nothing is known of them.
+        """
+        return self._batch.coefficients(key, pool, places, None if chosen else self._computed, self._bounds)
 
 
 def _pass(ids: Tensor, logits: Tensor | int) -> Pass:
