@@ -26,6 +26,7 @@ def test_one_line_each() -> None:
     assert repr(rule) == "<ScopedRule x.yaml (organisation) cap>"
     assert repr(rule.ref) == "<RuleRef x.yaml (organisation) cap>"
     assert repr(binding) == "<Binding of friendly: x.yaml (organisation): at most 0.5>"
+    assert repr(policy.clamp("friendly=0.5")) == f"<Grant of friendly=0.5, under {policy.digest[:19]}...>"
     assert repr(grant) == f"<Grant of friendly=0.5 for friendly=1, under {policy.digest[:19]}...>"
 
 

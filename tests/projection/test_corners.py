@@ -3,15 +3,17 @@
 import itertools
 import random
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from soupmix.errors import PolicyError
-from soupmix.projection import active_set, dual
+from soupmix.projection import active_set, dual, region
 from soupmix.projection.certificate import certified
-from soupmix.projection.constraints import Constraint, sides_of
+from soupmix.projection.constraints import Ball, Choice, Constraint, sides_of
+from soupmix.projection.containment import witness
 from soupmix.projection.dual import active_in_floats
 from soupmix.projection.faces import Face
 from soupmix.projection.nearest import nearest
@@ -114,10 +116,10 @@ def test_one_rule_that_holds_several_weights_back_says_all_of_them() -> None:
     """And how hard it pulls is how hard it pulls where it pulls hardest."""
     said, other = [((1, 0, 0), 5), ((0, 1, 0), 5)], ((0, 0, 1), 5)
     linear = [Constraint(coefs, bound, rule(0), "at most 5") for coefs, bound in said]
-    region = Region.compile([*linear, Constraint(*other, rule(1), "at most 5")], Space(("a", "b", "c")))
+    made = Region.compile([*linear, Constraint(*other, rule(1), "at most 5")], Space(("a", "b", "c")))
     for asked in ([9, 7, 6], [7, 9, 6]):
-        pulls = region.project(asked).pulls
-        alone = [region.project([value if k == each else 0 for k, value in enumerate(asked)]) for each in range(3)]
+        pulls = made.project(asked).pulls
+        alone = [made.project([value if k == each else 0 for k, value in enumerate(asked)]) for each in range(3)]
         most = [each.pulls[0].multiplier for each in alone]
         found = [(sorted(pull.coordinates), pull.multiplier) for pull in pulls]
         assert found == [([0, 1], max(most[:2])), ([2], most[2])]
@@ -133,34 +135,74 @@ def test_of_a_rule_in_a_conflict_three_bounds_are_told(bounds: int) -> None:
     assert f"together: r0: {told}; r1: some;" in str(caught.value)
 
 
-def test_the_nearest_face_in_a_metric_is_the_one_found_by_looking_at_all() -> None:
-    """Far by plain distance may be near in the metric, which counts some ways little."""
+@pytest.mark.parametrize("kind", ["plain", "wide", "sheared"])
+def test_the_nearest_face_is_the_one_found_by_looking_at_all(kind: str) -> None:
+    """Far by plain distance may be near in a metric that counts some ways little."""
     draw, decided = random.Random(5), 0
     for _ in range(60):
         a, b, c = (draw.randrange(-3, 4) for _ in range(3))
-        shears = [
-            [1, 0, 0],
-            [a, 1, 0],
-            [b, c, 1],
-        ]  # of determinant 1, so that what counts much stands beside what counts little
-        metric = tuple(tuple(sum(x * y for x, y in zip(one, other, strict=True)) for other in shears) for one in shears)
+        shears = [[1, 0, 0], [a, 1, 0], [b, c, 1]]  # of determinant 1, so that little stands beside much
+        rows = {"wide": [[3, 0, 1], [0, 2, 0], [1, 0, 4]], "sheared": _squared(shears)}.get(kind)
+        metric = None if rows is None else tuple(map(tuple, rows))
         faces = []
         for _ in range(3):
-            halves: list[Half] = [((1, 1, 0), draw.randrange(9)), ((0, 1, 1), draw.randrange(9))]
-            halves += [(tuple(-int(k == n) for k in range(3)), 0) for n in range(3)]
+            halves: list[Half] = [((1, 1, 0), draw.randrange(8, 18)), ((0, 1, 1), draw.randrange(8, 18))]
+            for n in range(3):
+                least = draw.randrange(5)
+                halves += [(tuple(-int(k == n) for k in range(3)), -least)]
+                halves += [(tuple(int(k == n) for k in range(3)), least + draw.randrange(5))]
             faces.append(Face(rows_of(halves), None, None))
         asked = [draw.randrange(12) for _ in range(3)]
         found, face = nearest(faces, asked, metric)
         every = [each.project(asked, metric) for each in faces]
-        lengths = [
-            form(metric, [a - b for a, b in zip(asked, each.weights, strict=True)])
-            for each in every
-            if each is not None
-        ]
-        assert form(metric, [a - b for a, b in zip(asked, found.weights, strict=True)]) == min(lengths)
+        lengths = [_length(metric, asked, each) for each in every if each is not None]
+        assert _length(metric, asked, found) == min(lengths)
         assert face.holds(found.scaled, found.scale)
         decided += lengths.count(min(lengths)) == 1 and lengths[0] != min(lengths)
     assert decided > 10
+
+
+def _squared(factors: list[list[int]]) -> list[list[int]]:
+    return [[sum(x * y for x, y in zip(one, other, strict=True)) for other in factors] for one in factors]
+
+
+def _length(metric: Any, asked: list[int], point: Solution) -> Any:
+    return form(metric, [a - b for a, b in zip(asked, point.weights, strict=True)])
+
+
+@pytest.mark.parametrize("metric", [None, ((2, 1), (1, 2))])
+def test_what_many_faces_cost_is_refused_beyond_the_most(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two faces of two bounds each, one in closed form counts for a sixteenth of its bounds, and one in a metric for all."""
+    choice = Choice(((frozenset({0}), None), (frozenset({1}), None)), rule(1), "either")
+    ends = [Constraint(tuple(sign * int(k == n) for k in range(2)), 5 if sign > 0 else 0, rule(0), "box")
+            for n in range(2) for sign in (1, -1)]  # fmt: skip
+    made = Region.compile([*ends, choice], Space(("a", "b"), metric))
+    cost = 2 if metric is None else sum(len(face.rows) for face in made.faces)
+    assert len(made.faces) == 2
+    monkeypatch.setattr(region, "_MOST_COST", cost)
+    Region.compile([*ends, choice], Space(("a", "b"), metric))
+    monkeypatch.setattr(region, "_MOST_COST", cost - 1)
+    with pytest.raises(PolicyError, match=f"a clamp would cost {cost}, and at most {cost - 1}"):
+        Region.compile([*ends, choice], Space(("a", "b"), metric))
+
+
+def test_a_part_that_a_norm_leaves_empty_has_no_point_beyond_another_norm() -> None:
+    """a + b beyond 6 is within the box, and in no ball of 3: there is nothing to climb to, and then c is tried."""
+    units = [tuple(int(k == n) for k in range(3)) for n in range(3)]
+    ends = [(unit, 10) for unit in units] + [(tuple(-coef for coef in unit), 0) for unit in units]
+    either = Choice(((frozenset({0, 1}), 6), (frozenset({0, 1, 2}), 30)), rule(7), "either")
+
+    def made(share: int, *more: Choice) -> Region:
+        linear = [Constraint(coefs, bound, rule(n), "") for n, (coefs, bound) in enumerate(ends)]
+        return Region.compile(
+            [*linear, *more, Ball(share, rule(9), "")], Space(("a", "b", "c"), None, tuple(units), Fraction(1))
+        )
+
+    inner, outer = made(3), made(2, either)
+    found = witness(inner, outer)
+    assert found is not None
+    assert inner.holds(found)
+    assert not outer.holds(found)
 
 
 thirds = st.integers(-30, 30).map(lambda n: Fraction(n, 3))
@@ -206,14 +248,17 @@ def test_every_tie_and_every_tight_sum_is_rounded_as_by_trying_all() -> None:
 
 
 @pytest.mark.parametrize("rest", [Fraction(1, 3), Fraction(1, 2), Fraction(2, 3)])
-def test_two_tight_sums_of_weights_with_one_fraction_are_rounded_as_by_trying_all(rest: Fraction) -> None:
-    groups = [group for size in (2, 3, 4) for group in itertools.combinations(range(4), size)]
-    point = [number + rest for number in range(4)]
-    for pair in itertools.permutations(groups, 2):
+@pytest.mark.parametrize("signs", [(0, 1), (1, 0, -1)], ids=["sums", "differences"])
+def test_two_tight_rows_of_weights_with_one_fraction_are_rounded_as_by_trying_all(
+    rest: Fraction, signs: tuple[int, ...]
+) -> None:
+    size = 4 if len(signs) == 2 else 3
+    forms = [each for each in itertools.product(signs, repeat=size) if sum(map(abs, each)) > 1]
+    point = [number + rest for number in range(size)]
+    for pair in itertools.permutations(forms, 2):
         halves: list[Half] = []
-        for group in pair:
-            total = sum((point[k] for k in group), Fraction(0))
-            halves += [(tuple(int(k in group) for k in range(4)), total.__ceil__())]
-            halves += [(tuple(-int(k in group) for k in range(4)), -total.__floor__())]
+        for coefs in pair:
+            total = sum((coef * weight for coef, weight in zip(coefs, point, strict=True)), Fraction(0))
+            halves += [(coefs, total.__ceil__()), (tuple(-coef for coef in coefs), -total.__floor__())]
         rows = rows_of(halves)
         assert round_inside(Solution.of(point, {}), rows) == nearest_neighbour(point, rows)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.projection import vertices as module
 from soupmix.projection.constraints import Ball, Choice, Constraint
-from soupmix.projection.extent import extent
+from soupmix.projection.extent import _Along, extent
 from soupmix.projection.hit_and_run import sample
 from soupmix.projection.region import Region, Space
 from soupmix.projection.vertices import vertices, vertices_of
@@ -120,6 +120,14 @@ def test_ends_are_attained_where_groups_overlap(problem: tuple[list[int], list[H
             continue
         assert {least, most} <= values
         assert (least - min(values), max(values) - most) <= (1, 1)
+
+
+def test_an_end_is_found_from_any_position_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """a + b + c and 2 a + b are bounded, so that a reaches 7 of the 10 that it may be alone."""
+    made = region_of([*box(10, 9, 9), ((2, 1, 0), 15), ((1, 1, 1), 20), ((-1, 0, 0), -2)])
+    for away in range(5):
+        monkeypatch.setattr(_Along, "_near", lambda self, away=away: (7 if self._sign > 0 else -2) - away)
+        assert extent(made, 0) == (2, 7)
 
 
 def test_an_end_without_whole_points_is_refused() -> None:

@@ -90,9 +90,12 @@ def test_a_card_that_cannot_be_kept_is_left_out_and_that_is_said(
     assert "README.md is left out: " in told[0].message
 
 
-def test_a_card_elsewhere_is_left_out_and_that_is_said(handmade: Handmade, tiny_base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("elsewhere", ["/etc/passwd", "/not/there"])
+def test_a_card_elsewhere_is_left_out_and_that_is_said(
+    handmade: Handmade, tiny_base: Base, tmp_path: Path, elsewhere: str
+) -> None:
     folder, said = handmade(), list[Finding]()
-    (folder / "README.md").symlink_to("/etc/passwd")
+    (folder / "README.md").symlink_to(elsewhere)
     store = Store(tmp_path / "store", create=True)
     store.add(folder, dimension="d", pole="p", base=tiny_base, tell=said.append)
     assert [note.message for note in said] == ["README.md is a link to elsewhere, so it is left out"]
@@ -346,6 +349,13 @@ def test_an_mlx_config_that_says_no_single_scale_is_refused(
         read_adapter(folder, shapes)
 
 
+def test_what_mlx_calls_its_base_is_kept(handmade: Handmade, tiny_base: Base, tmp_path: Path) -> None:
+    folder, store = handmade(), Store(tmp_path / "store", create=True)
+    _mlx(folder)
+    store.add(folder, dimension="d", pole="p", base=tiny_base, tell=print)
+    assert json.loads((store.path("p") / CONFIG).read_text())["base_model_name_or_path"] == "a/b"
+
+
 def test_an_mlx_alpha_that_is_the_rank_says_the_same_either_way(
     handmade: Handmade, shapes: Mapping[str, tuple[int, int]]
 ) -> None:
@@ -510,6 +520,13 @@ def _fifo(folder: Path) -> None:
         (_fifo, ["template", "tokenizer"], "not a regular file"),
         (lambda folder: (folder / "chat_template.jinja").symlink_to("/etc/passwd"), ["template"], "symbolic link"),
         (lambda folder: (folder / "tokenizer_config.json").write_text('{"chat_template": [[1]]}'), [], ""),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text(
+                '{"chat_template": [{"name": "tool", "template": "x"}, {"name": "default", "template": "{{ x }}"}]}'
+            ),
+            ["template"],
+            "template",
+        ),
     ],
 )
 def test_a_tokenizer_or_template_that_differs_is_said(

@@ -251,8 +251,9 @@ def test_of_a_folder_in_a_store(
     assert _said(read) == (sentence.format(folder), reason)
 
 
-def test_of_a_header_in_a_store(handmade: Handmade) -> None:
-    folder = handmade(b"x" * 9)
+@pytest.mark.parametrize("tensors", [b"x" * 9, {"../x": torch.ones(2, 32)}])
+def test_of_a_header_in_a_store(handmade: Handmade, tensors: Any) -> None:
+    folder = handmade(tensors)
 
     def read() -> None:
         with open_adapter(folder) as files:

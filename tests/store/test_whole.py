@@ -191,6 +191,13 @@ def test_what_is_equal_to_the_base_is_left_out(tmp_path: Path) -> None:
     assert "'lm_head'" in notes[1].message
 
 
+def test_a_matrix_for_a_vector_of_the_base_is_refused(tmp_path: Path) -> None:
+    tensors = _pair(Q, 8, 8) | {f"{P}{NORM}.weight": _random(2, 8)}
+    with pytest.raises(AdapterError, match="of the base it must be") as caught:
+        _added(tmp_path, whole_base(tied=False), tensors, modules_to_save=["norm"])
+    assert caught.value.reason == "wrong-base"
+
+
 def test_a_quantised_base_has_no_weights_to_differ_from(tmp_path: Path) -> None:
     base = resolve(quantised_folder(tmp_path / "base", "fp8"), cache=tmp_path / "cache")
     tensors = _pair(Q, HIDDEN, HIDDEN) | {f"{P}{NORM}.weight": torch.ones(HIDDEN)}
