@@ -8,7 +8,7 @@ from typing import Any
 
 from soupmix.errors import EvaluationError, OutputError, SoupmixError
 from soupmix.evaluate.evidence import digest_of_evidence
-from soupmix.evaluate.preferences import read_preferences
+from soupmix.evaluate.preferences import read_examples, read_preferences
 from soupmix.evaluate.promptset import read_prompts
 from soupmix.evaluate.record import RECORD, held_record, write_record
 from soupmix.evaluate.report import REPORT, read_report
@@ -152,6 +152,30 @@ ATTACKS = (
         read_preferences,
         b'{"calm": "%s"}' % (b"x" * 9999),
         "preferences",
+    ),
+    _file("examples-deep", "overflow the stack", read_examples, b"[" * 500_000, "examples"),
+    _file("examples-null", "an answer of nothing", read_examples, b'{"calm": [["Why?", null]]}', "examples"),
+    _file("examples-text", "letters of a text as pairs", read_examples, b'{"calm": ["ab", "cd"]}', "examples"),
+    _file(
+        "examples-long",
+        "an answer that fills the model",
+        read_examples,
+        b'{"calm": [["?", "%s"]]}' % (b"x" * 9999),
+        "examples",
+    ),
+    _file(
+        "examples-many",
+        "more of them than a model can read",
+        read_examples,
+        b'{"calm": [%s["?", "."]]}' % (b'["?", "."],' * 16),
+        "examples",
+    ),
+    _file(
+        "examples-twice",
+        "two sets of examples under one name",
+        read_examples,
+        b'{"calm+loud": [["?", "."]], "loud+calm": [["?", "!"]]}',
+        "examples",
     ),
     _file("prompts-deep", "overflow the stack", read_prompts, b"[" * 500_000, "prompts"),
     _file(

@@ -8,7 +8,7 @@ import pytest
 
 from soupmix.base import Base
 from soupmix.errors import EvaluationError
-from soupmix.evaluate import Arm, Prompt, judging
+from soupmix.evaluate import Arm, Prompt, judging, kept
 from soupmix.evaluate.judging import JUDGED, Judging, judged
 from soupmix.evaluate.measures.judge import GivenAnswer, judge_answers, judges
 from soupmix.evaluate.measuring import MeasuredSamples
@@ -91,7 +91,7 @@ def test_what_was_judged_is_not_judged_again(
         return real(judge, chunk)
 
     monkeypatch.setattr(judging, "_judge", count)
-    monkeypatch.setattr(judging, "_CHUNK", 2)
+    monkeypatch.setattr(kept, "_CHUNK", 2)
     with pytest.raises(KeyboardInterrupt):
         judged(judge, measured, samples, tmp_path)
     found = judged(judge, measured, samples, tmp_path)
@@ -110,7 +110,7 @@ def test_what_is_damaged_is_one_sentence(
     judge: Judging, samples: list[ArmSample], measured: MeasuredSamples, tmp_path: Path, damage: bytes
 ) -> None:
     (tmp_path / JUDGED).mkdir()
-    path = judging._path(tmp_path, PROMPTS[0].text)
+    path = kept.path_of(tmp_path / JUDGED, PROMPTS[0].text)
     path.write_bytes(damage)
     with pytest.raises(EvaluationError, match=r"is damaged: .*; remove it") as caught:
         judged(judge, measured, samples, tmp_path)

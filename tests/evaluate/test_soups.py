@@ -5,10 +5,10 @@ from typing import cast
 
 import pytest
 
-from soupmix.cli import evaluate as command
+from soupmix.cli.arms import AGAINST as WORDS
 from soupmix.errors import EvaluationError
 from soupmix.evaluate import soups
-from soupmix.evaluate.against import AGAINST, Compared, compared
+from soupmix.evaluate.against import AGAINST, Compared, compared, without_examples
 from soupmix.policy import Policy
 from soupmix.store import ManifestEntry
 from soupmix.weights import Weights
@@ -77,7 +77,7 @@ def test_what_cannot_be_evaluated_is_said() -> None:
 def test_preferences_by_other_means() -> None:
     of = {entry.name: entry for entry in ENTRIES}
     chosen = [*soups.singles(OF, ("1",)), *soups.pairs(OF, STRENGTHS)]
-    given = Compared(chosen, of, {"short": "Be brief.", "calm": "Be calm."})
+    given = Compared(chosen, of, {"short": "Be brief.", "calm": "Be calm."}, {})
     made = {arm.name: arm for arm in compared(("prompt", "prompt+soup", "uniform"), given)}
     assert {name for name in made if name.endswith(" by prompt")} == {
         "short by prompt",
@@ -90,5 +90,21 @@ def test_preferences_by_other_means() -> None:
     assert len(made["uniform"].weights) == 6
 
 
+def test_examples_show_all_poles_of_a_soup_at_once_where_there_are_such() -> None:
+    of = {entry.name: entry for entry in ENTRIES}
+    chosen = [*soups.singles(OF, STRENGTHS), *soups.pairs(OF, STRENGTHS)]
+    calm, short, both = (("Why?", "Calm."),), (("Who?", "I."), ("When?", "Now.")), (("Why?", "So."),)
+    examples = {frozenset(["calm"]): calm, frozenset(["short"]): short, frozenset(["easy", "short"]): both}
+    made = {arm.name: arm for arm in compared(("few-shot",), Compared(chosen, of, {}, examples))}
+    assert {name: arm.shots for name, arm in made.items()} == {
+        "calm by examples": calm,
+        "short by examples": short,
+        "calm+short by examples": (*calm, *short),
+        "easy+short by examples": both,
+    }
+    assert not any(arm.weights or arm.system for arm in made.values())
+    assert without_examples(Compared(chosen, of, {}, examples)) == ["easy", "hard", "long", "loud"]
+
+
 def test_the_command_knows_every_word() -> None:
-    assert tuple(AGAINST) == command._AGAINST
+    assert tuple(AGAINST) == WORDS

@@ -1,7 +1,7 @@
 """`soupmix evaluate`: what soups do to answers, sampled, measured and reported; a stopped run goes on where it was."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soupmix.cli.arms import arms_of, arms_options, feasible
 from soupmix.cli.documents import load_policy
 from soupmix.cli.options import (
     PATH,
@@ -20,7 +21,6 @@ from soupmix.cli.options import (
     open_base,
     open_store,
     parse_attributes,
-    parse_sources,
     policy_option,
     source_option,
     store_option,
@@ -28,7 +28,6 @@ from soupmix.cli.options import (
 )
 from soupmix.cli.stopping import exit_code
 from soupmix.errors import EvaluationError
-from soupmix.methods import DEFAULT, served
 
 if TYPE_CHECKING:
     from soupmix.evaluate.judging import Judging
@@ -36,33 +35,10 @@ if TYPE_CHECKING:
     from soupmix.evaluate.safety import SafetyPlan
     from soupmix.evaluate.samples import SampleFile
     from soupmix.evaluate.sampling import Evaluation
-    from soupmix.evaluate.soups import Arm
-    from soupmix.policy import FeasibleSet, Policy
     from soupmix.store import Store
     from soupmix.surface import SurfaceDocument
 
 __all__ = ["command"]
-
-_SOUPS = ("singles", "pairs", "corners", "lattice", "vertices", "people")
-_AGAINST = ("prompt", "prompt+soup", "uniform")
-
-
-class _Words(click.ParamType[tuple[str, ...]]):
-    """Some of these words, with commas."""
-
-    name = "words"
-
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = known
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        found = tuple(dict.fromkeys(each.strip() for each in value.split(",") if each.strip()))
-        for word in found:
-            if word not in self._known:
-                self.fail(f"{word!r} is none of {', '.join(self._known)}", param, ctx)
-        return found
 
 
 @click.command("evaluate")
@@ -74,43 +50,7 @@ class _Words(click.ParamType[tuple[str, ...]]):
     "--prompts", metavar="FILE", type=PATH, help="JSONL of prompts.  [default: the shipped ones, none trained on]"
 )
 @click.option("--first", metavar="N", type=click.IntRange(1), help="Only the first N prompts.  [default: all]")
-@click.option(
-    "--soups",
-    type=_Words(_SOUPS),
-    metavar="WORDS",
-    default="singles,pairs,corners",
-    show_default=True,
-    help=f"Which soups, with commas: {', '.join(_SOUPS)}. The last two are of what --policy lets through.",
-)
-@click.option(
-    "--strength",
-    "strengths",
-    multiple=True,
-    metavar="NUMBER",
-    default=("0.5", "0.7", "1"),
-    help="Weight of every adapter of a soup; repeatable.  [default: 0.5, 0.7, 1]",
-)
-@click.option("--people", "count", default=16, show_default=True, type=click.IntRange(1, 2000), help="How many people.")
-@click.option(
-    "--against",
-    type=_Words(_AGAINST),
-    metavar="WORDS",
-    default="prompt,uniform",
-    show_default=True,
-    help=f"What else answers, beside the bare base, with commas: {', '.join(_AGAINST)}.",
-)
-@click.option(
-    "--preferences", metavar="FILE", type=PATH, help="JSON of poles and the system prompts that ask for them."
-)
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    type=click.Choice(served()),
-    default=(DEFAULT,),
-    show_default=True,
-    help="How soups are merged; repeatable.",
-)
+@arms_options
 @click.option(
     "--temperature",
     "temperatures",
@@ -192,7 +132,7 @@ def command(
     asked = tuple(read_prompts(prompts) if prompts else held_out_prompts())[:first]
     given = options["preferences"]
     preferences = read_preferences(given) if given else shipped_preferences()
-    arms = _arms(held, preferences, options)
+    arms = arms_of(held, preferences, options)
     check_libraries(page=options["page"])
     evaluation = Evaluation(
         open_base(base, chat_template),
@@ -212,46 +152,13 @@ def command(
     _reported(out, jobs, options)
 
 
-def _arms(store: "Store", preferences: Mapping[str, str], options: Mapping[str, Any]) -> "tuple[Arm, ...]":
-    """The bare base, what soups are compared with, and the soups."""
-    from soupmix.evaluate.against import Compared, compared
-    from soupmix.evaluate.soups import BASE, Arm, unique, with_methods
-    from soupmix.weights import Weights
-
-    made = _selected(store, options)
-    soups = unique(arm for word in options["soups"] for arm in made[word]())
-    others = compared(options["against"], Compared(soups, store.manifest.adapters, preferences))
-    return unique([Arm(BASE, Weights({})), *others, *with_methods(soups, options["methods"])])
-
-
-def _selected(store: "Store", options: Mapping[str, Any]) -> "dict[str, Callable[[], list[Arm]]]":
-    """How the soups of each word are made."""
-    from soupmix.evaluate import soups
-
-    dimensions, strengths = soups.dimensions(store), tuple(dict.fromkeys(options["strengths"]))
-
-    return {
-        "singles": lambda: soups.singles(dimensions, strengths),
-        "pairs": lambda: soups.pairs(dimensions, strengths),
-        "corners": lambda: soups.corners(dimensions, strengths),
-        "lattice": lambda: soups.lattice(dimensions, strengths),
-        "vertices": lambda: soups.vertices(_feasible(options)),
-        "people": lambda: soups.people(_feasible(options), options["count"], options["seed"]),
-    }
-
-
-def _feasible(options: Mapping[str, Any]) -> "FeasibleSet":
-    policy: Policy = options["policy"]()
-    return policy.feasible(sources=parse_sources(options["sources"]), **parse_attributes(options["attributes"]))
-
-
 def _plan(first: int | None, options: Mapping[str, Any]) -> "SafetyPlan":
     """What the audit does, its points found already: a policy that has too many is refused before hours of sampling."""
     from soupmix.evaluate.safety import SafetyPlan, points
 
     turns, people = tuple(dict.fromkeys(options["turns"])), options["count"]
     attributes = parse_attributes(options["attributes"])
-    plan = SafetyPlan(_feasible(options), people, first, pressed=options["pressed"], turns=turns, attributes=attributes)
+    plan = SafetyPlan(feasible(options), people, first, pressed=options["pressed"], turns=turns, attributes=attributes)
     points(plan, options["seed"])
     return plan
 

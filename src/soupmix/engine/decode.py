@@ -6,7 +6,7 @@ Its KV cache has room to grow: a step writes its own tokens instead of copying a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from soupmix.backends.protocol import MOST_SEEDS, Sampling
+from soupmix.engine.mixing import Mixture
 from soupmix.engine.sampling import choose, stream
 
-__all__ = ["SHRINK_AT", "PaddedBatch", "Tokens", "decode", "left_padded"]
+__all__ = ["SHRINK_AT", "PaddedBatch", "Rows", "Tokens", "decode", "decode_rows", "left_padded"]
 
 _ROOM = 64  # tokens
 SHRINK_AT = 0.8
@@ -35,7 +36,22 @@ class Tokens:
     finished: bool
 
 
-@torch.inference_mode()
+class Rows(Protocol):
+    """Rows of a model while they are decoded; see `PaddedBatch`."""
+
+    def logits(self) -> Tensor:
+        """Logits behind what every row has [rows, vocabulary]."""
+        ...
+
+    def add(self, tokens: Tensor, live: Tensor) -> None:
+        """Go on with one more token in every row."""
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only, in this order."""
+        ...
+
+
 def decode(
     model: Any,
     ids: Tensor,
@@ -58,32 +74,48 @@ def decode(
     Returns:
         One `Tokens` per row, in order.
     """
+    batch = _Told(PaddedBatch(model, ids, mask), keep, ids.device)
+    return decode_rows(batch, sampling=sampling, streams=streams, stop=stop)
+
+
+@torch.inference_mode()
+def decode_rows(
+    batch: Rows, *, sampling: Sampling, streams: Sequence[int], stop: frozenset[int], mix: Mixture | None = None
+) -> list[Tokens]:
+    """Generate answers from the rows of a batch, each from a row of its own or from several that go on alike.
+
+    Args:
+        batch: behind its prompts. mix: how rows make answers; None: each makes one.
+        sampling, streams, stop: as `decode`, of answers.
+
+    Returns:
+        One `Tokens` per answer, in order.
+    """
+    mix = Mixture.plain(len(streams)) if mix is None else mix
     samplings = [replace(sampling, seed=(sampling.seed + number) % MOST_SEEDS) for number in streams]
     uniform = torch.stack([stream(each) for each in samplings])
-    taken: list[list[int]] = [[] for _ in range(len(ids))]
-    finished = [False] * len(ids)
-    rows = list(range(len(ids)))
-    live = torch.ones(len(ids), dtype=torch.bool)
-    batch = PaddedBatch(model, ids, mask)
+    taken: list[list[int]] = [[] for _ in streams]
+    finished = [False] * len(streams)
+    answers = list(range(len(streams)))
+    live = torch.ones(len(streams), dtype=torch.bool)
     for step in range(sampling.max_new_tokens):
-        chosen = choose(batch.logits(), samplings, uniform[:, step])
+        chosen = choose(mix.logits(batch.logits()), samplings, uniform[:, step])
         for slot, token in enumerate(chosen.tolist()):
             if live[slot]:
-                finished[rows[slot]] = token in stop
-                live[slot] = not finished[rows[slot]]
+                finished[answers[slot]] = token in stop
+                live[slot] = not finished[answers[slot]]
                 if live[slot]:
-                    taken[rows[slot]].append(token)
+                    taken[answers[slot]].append(token)
         left = int(live.sum())
         if left == 0:
             break
-        batch.add(chosen, live.to(ids.device))
-        if left <= SHRINK_AT * len(rows):
-            kept = live.nonzero()[:, 0].to(ids.device)
-            batch.keep(kept)
-            keep(kept)
-            uniform = uniform[kept.cpu()]
-            rows, samplings = ([each[slot] for slot in kept.tolist()] for each in (rows, samplings))
-            live = torch.ones(len(rows), dtype=torch.bool)
+        batch.add(mix.to_rows(chosen), mix.to_rows(live.to(chosen.device)))
+        if left <= SHRINK_AT * len(answers):
+            kept = live.nonzero()[:, 0].tolist()
+            batch.keep(mix.rows(kept))
+            mix, uniform = mix.subset(kept), uniform[kept]
+            answers, samplings = ([each[slot] for slot in kept] for each in (answers, samplings))
+            live = torch.ones(len(answers), dtype=torch.bool)
     return [Tokens(tuple(t), f) for t, f in zip(taken, finished, strict=True)]
 
 
@@ -139,6 +171,19 @@ class PaddedBatch:
         """Go on with these rows only, in this order, indices [kept] int64."""
         self._cache.reorder_cache(rows)  # of all kinds of layers only this selects whatever they hold
         self._mask, self._positions, self._ids = self._mask[rows], self._positions[rows], self._ids[rows]
+
+
+class _Told:
+    """A batch whose owner is told which rows go on."""
+
+    def __init__(self, batch: PaddedBatch, keep: Callable[[Tensor], None], device: torch.device) -> None:
+        self.logits, self.add = batch.logits, batch.add
+        self._batch, self._keep, self._device = batch, keep, device
+
+    def keep(self, rows: Sequence[int]) -> None:
+        kept = torch.tensor(rows, device=self._device)
+        self._batch.keep(kept)
+        self._keep(kept)
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from soupmix.engine import Completion, Engine, Sampling
 from soupmix.engine import Prompt as Prompted
+from soupmix.evaluate.likelihood import text_log_p
 from soupmix.evaluate.metrics import Measures, measure, on_topic
 from soupmix.evaluate.promptset import Prompt, conversation, neutral_paragraphs
 from soupmix.methods import DEFAULT
@@ -136,12 +137,9 @@ def summary(found: Sequence[MeasuredAnswer]) -> dict[str, dict[str, float]]:
 
 def perplexity(engine: Engine, grant: Grant, *, method: str = DEFAULT) -> float:
     """Perplexity of neutral prose under a grant: exp of the mean negative log-likelihood per token."""
-    total, count = 0.0, 0
-    for paragraph in neutral_paragraphs():
-        ids = engine.tokenizer(paragraph, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        log_p = _log_likelihood(engine.logits(ids, [grant], method=method), ids)
-        total, count = total - float(log_p.sum()), count + log_p.numel()
-    return math.exp(total / count)
+    (found,) = text_log_p(engine, neutral_paragraphs(), [grant], method=method)
+    total = -sum(float(each.sum()) for each in found)
+    return math.exp(total / sum(each.numel() for each in found))
 
 
 def margin(

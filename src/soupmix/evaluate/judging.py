@@ -1,39 +1,34 @@
 """Measuring by the model: what it says of answers, and how it would begin them. It takes long, so what is measured is kept.
 
-Beside the samples, `judged/` has a file a prompt. A value counts only for the very sample, text and judges that it was made of;
-what is missing is measured, the rest is not again.
+Beside the samples, `judged/` has it. A value counts only for the very sample, text and judges that it was made of.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 
 from soupmix.base import Base
 from soupmix.errors import EvaluationError
+from soupmix.evaluate.kept import Values, kept_values, path_of, rounded
 from soupmix.evaluate.measures import Measure, shipped_phrases
 from soupmix.evaluate.measures.judge import QUESTION, GivenAnswer, Judge, judge_answers, judges, question_log_p
 from soupmix.evaluate.measures.opening import OPENING, opening_chances
 from soupmix.evaluate.measuring import MeasuredSamples, NotMeasured
 from soupmix.evaluate.promptset import Prompt
-from soupmix.evaluate.record import EvaluationRecord, bounded_json
+from soupmix.evaluate.record import EvaluationRecord
 from soupmix.evaluate.samples import ArmSample
 from soupmix.evaluate.sampling import opened
 from soupmix.evaluate.ways import conversation_of
-from soupmix.evaluate.workers import Progress, as_finished, workers
-from soupmix.files import compact_json, digest_parts, write_file, writing
-from soupmix.sealed import read_sealed
+from soupmix.evaluate.workers import Progress
+from soupmix.files import digest_parts
 from soupmix.store import Store
 from soupmix.weights import Weights
 
 __all__ = ["JUDGED", "Judging", "judged"]
 
 JUDGED = "judged"
-_CHUNK = 16  # samples
-_CAP = 8 << 20
-_Values = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +93,19 @@ def judged(
     by = json.dumps([[judge.name, judge.toward, judge.against] for judge in judging.judges()])
     asked = {each.prompt for each in judging.record.prompts[:first]}
     samples = [each for each in samples if each.prompt in asked]
-    keys = {each.key: _key(each, by) for each in samples}
-    with writing(out / JUDGED):
-        (out / JUDGED).mkdir(exist_ok=True)
-    kept = {prompt: _kept(_path(out, prompt)) for prompt in {each.prompt for each in samples}}
-    left = [each for each in samples if keys[each.key] not in kept[each.prompt]]
-    done = len(samples) - len(left)
-    progress("judging", done, len(samples))
-    for chunk, found in _answered(judging, left, jobs):
-        for each, values in zip(chunk, found, strict=True):
-            kept[each.prompt][keys[each.key]] = values
-        for prompt in {each.prompt for each in chunk}:
-            write_file(_path(out, prompt), compact_json(kept[prompt]) + b"\n")
-        progress("judging", done := done + len(chunk), len(samples))
+    kept = kept_values(
+        samples,
+        [(path_of(out / JUDGED, each.prompt), _key(each, by)) for each in samples],
+        _judge,
+        judging,
+        jobs=jobs,
+        advance=lambda done: progress("judging", done, len(samples)),
+        damaged="bad-judged",
+    )
     tables = {temperature: dict(table) for temperature, table in measured.tables.items()}
-    for each in samples:
+    for each, values in zip(samples, kept, strict=True):
         row = tables[each.temperature][each.arm.name, each.prompt]
-        tables[each.temperature][each.arm.name, each.prompt] = {**row, **kept[each.prompt][keys[each.key]]}
+        tables[each.temperature][each.arm.name, each.prompt] = {**row, **values}
     left_out = [*measured.left_out, *_unjudged(len(asked), len(judging.record.prompts))]
     return MeasuredSamples(tables, {**measured.measures, **judging.measures()}, tuple(left_out))
 
@@ -127,20 +118,7 @@ def _unjudged(asked: int, prompts: int) -> list[NotMeasured]:
     ]
 
 
-def _answered(
-    judging: Judging, left: Sequence[ArmSample], jobs: int
-) -> Iterator[tuple[Sequence[ArmSample], list[_Values]]]:
-    chunks = [left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK)]
-    if jobs == 1 or len(chunks) < 2:
-        yield from ((chunk, _judge(judging, chunk)) for chunk in chunks)
-        return
-    with workers(jobs) as pool:
-        calls = [(judging, chunk) for chunk in chunks]
-        for number, found in as_finished(pool, _judge, calls, error=EvaluationError):
-            yield chunks[number], found
-
-
-def _judge(judging: Judging, samples: Sequence[ArmSample]) -> list[_Values]:
+def _judge(judging: Judging, samples: Sequence[ArmSample]) -> list[Values]:
     """What the model says of some answers."""
     engine, policy = opened(judging.base, judging.store, judging.record.dtype)
     bare = policy.clamp(Weights({}))
@@ -151,13 +129,13 @@ def _judge(judging: Judging, samples: Sequence[ArmSample]) -> list[_Values]:
             row[QUESTION.name] = value
     for row, chances in zip(found, _openings(judging, samples), strict=True):
         row.update(chances)
-    return [{name: float(f"{value:.6g}") for name, value in row.items() if isfinite(value)} for row in found]
+    return [{name: rounded(value) for name, value in row.items() if isfinite(value)} for row in found]
 
 
-def _openings(judging: Judging, samples: Sequence[ArmSample]) -> list[_Values]:
+def _openings(judging: Judging, samples: Sequence[ArmSample]) -> Sequence[Values]:
     """Chances of the poles' openings, of answers that one pass of the engine made."""
     engine, policy = opened(judging.base, judging.store, judging.record.dtype)
-    known, found = judging.measures(), [_Values() for _ in samples]
+    known, found = judging.measures(), [dict[str, float]() for _ in samples]
     for method in {each.arm.method for each in samples}:
         rows = [place for place, e in enumerate(samples) if e.arm.method == method and e.arm.way == "soup"]
         asked = [conversation_of(samples[place].arm, Prompt(samples[place].prompt, "", ())) for place in rows]
@@ -171,29 +149,3 @@ def _openings(judging: Judging, samples: Sequence[ArmSample]) -> list[_Values]:
 
 def _key(sample: ArmSample, by: str) -> str:
     return digest_parts("soupmix.judged.v1", {"sample": sample.key, "text": sample.text, "judges": by})
-
-
-def _path(out: Path, prompt: str) -> Path:
-    return out / JUDGED / f"{sha256(prompt.encode()).hexdigest()[:32]}.json"
-
-
-def _kept(path: Path) -> dict[str, _Values]:
-    try:
-        found = bounded_json(read_sealed(path, cap=_CAP, error=EvaluationError)[0])
-    except EvaluationError as error:
-        if error.reason == "missing":
-            return {}
-        raise
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from None
-    if not isinstance(found, dict) or not all(_are_values(each) for each in found.values()):
-        raise _damaged(path, "no values by name")
-    return found
-
-
-def _are_values(found: object) -> bool:
-    return isinstance(found, Mapping) and all(type(value) in (int, float) for value in found.values())
-
-
-def _damaged(path: Path, why: str) -> EvaluationError:
-    return EvaluationError(f"{path} is damaged: {why}; remove it, and it is measured again", reason="bad-judged")

@@ -12,7 +12,7 @@ from soupmix.engine.rows import BatchWeights
 from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 
-__all__ = ["Forced", "answer_log_p", "choice_log_p", "first_token_p"]
+__all__ = ["Forced", "answer_log_p", "choice_log_p", "first_token_p", "text_log_p"]
 
 _Tokens = tuple[int, ...]
 
@@ -62,6 +62,32 @@ def answer_log_p(
             before, after = read[row]
             found[row] = _of_tokens(logits[place, len(before) - 1 : len(before) + len(after) - 1], after)
     return [found[row] for row in range(len(read))]
+
+
+def text_log_p(
+    engine: Engine, texts: Sequence[str], grants: Sequence[Grant], *, method: str = DEFAULT
+) -> list[list[Tensor]]:
+    """Log-probability of every token of texts but their first, under each grant, in nats.
+
+    Args:
+        texts: as they stand, without a chat template. method: as in `Engine.complete`.
+
+    Returns:
+        A list per grant, in order, with one tensor per text: [tokens - 1] float32 on the CPU.
+
+    Raises:
+        RecipeError, PolicyRefusal, PolicyError, AdapterError, BaseModelError, TypeError: as `Engine.complete`.
+    """
+    found: list[list[Tensor]] = [[] for _ in grants]
+    for text in texts:
+        ids = engine.prompts.tokens(text)
+        size = max(_TOKENS // max(len(ids), 1), 1)
+        for start in range(0, len(grants), size):
+            some = grants[start : start + size]
+            rows = torch.tensor([ids], dtype=torch.int64, device=engine.model.device).repeat(len(some), 1)
+            for place, logits in enumerate(engine.logits(rows, some, method=method)[:, :-1]):
+                found[start + place].append(_of_tokens(logits, ids[1:]))
+    return found
 
 
 @torch.inference_mode()

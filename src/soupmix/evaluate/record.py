@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.promptset import Prompt
@@ -74,10 +74,17 @@ class ArmFields(_Frozen):
     system: str
     way: str
     shots: tuple[tuple[str, str], ...]
+    contrasts: tuple[tuple[str, str], ...] = ()
+    parameters: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}  # pydantic copies it
 
     def arm(self) -> Arm:
         """The arm. Raises `WeightError`."""
-        return Arm(self.name, Weights(self.weights), self.method, self.system, self.way, self.shots)
+        more = self.contrasts, tuple(self.parameters.items())
+        return Arm(self.name, Weights(self.weights), self.method, self.system, self.way, self.shots, *more)
+
+    @model_serializer(mode="wrap")
+    def _as_the_arm(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in made(self).items() if value or name not in ("contrasts", "parameters")}
 
 
 class PromptFields(_Frozen):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.errors import EvaluationError
+from soupmix.evaluate.cost import costs
 from soupmix.evaluate.figures import figures
 from soupmix.evaluate.measuring import MeasuredSamples, NotMeasured
 from soupmix.evaluate.record import EvaluationRecord, bounded_json, check_readable, here
@@ -62,6 +63,7 @@ def report(
         "results": found.arms,
         "spans": found.spans,
         "composition": found.composition,
+        "cost": costs(samples),
         "decides": found.decides,
         "fronts": found.fronts,
         "groups": found.groups,
@@ -143,6 +145,11 @@ def _cannot_show(record: EvaluationRecord) -> list[str]:
         "Measures of style are counts over words and probabilities; none of them says whether an answer is true or useful.",
         "Intervals are over prompts of this set: other prompts, other languages and longer conversations may differ.",
     ]
+    if any(each.contrasts for each in record.arms):
+        found.append(
+            "Arms by contrast and by best-of-n choose by the contrast of preference prompts: what the base, as a judge, says of "
+            "them by the same contrast is no finding."
+        )
     if len(record.prompts) < _FEW:
         found.append(
             f"There are only {len(record.prompts)} prompts: intervals over so few are too narrow, and what seems to be told from "

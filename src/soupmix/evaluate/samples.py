@@ -51,6 +51,7 @@ class ArmSample:
         temperature: 0.0 is greedy. seed: of the whole run.
         text: the answer. tokens: how many it has. finished: whether it ended by itself, not at the limit.
         key: digest of everything that the answer depends on.
+        decoded: how many tokens were decoded for it in all rows; None: just its own.
     """
 
     arm: Arm
@@ -62,6 +63,7 @@ class ArmSample:
     tokens: int
     finished: bool
     key: str
+    decoded: int | None = None
 
 
 class _Line(BaseModel):
@@ -76,6 +78,7 @@ class _Line(BaseModel):
     tokens: Annotated[int, Field(ge=0, lt=1 << 31)]
     finished: bool
     key: str
+    decoded: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
 
 
 class Keys:
@@ -268,7 +271,7 @@ def _parsed(line: bytes, keys: Keys, path: Path, number: int) -> ArmSample:
     ):
         raise _bad(path, number, "its key is not that of its arm, prompt, temperature, seed, limits, base and adapters")
     facts = (read.prompt, read.kind, read.temperature, read.seed, read.text, read.tokens, read.finished, read.key)
-    return ArmSample(arm, *facts)
+    return ArmSample(arm, *facts, read.decoded)
 
 
 def _bad(path: Path, number: int, why: str) -> EvaluationError:
@@ -281,4 +284,6 @@ def _bad(path: Path, number: int, why: str) -> EvaluationError:
 def sample_line(sample: ArmSample) -> bytes:
     """A sample as it is written."""
     fields: dict[str, Any] = {name: getattr(sample, name) for name in ArmSample.__slots__}
+    if sample.decoded is None:
+        del fields["decoded"]
     return compact_json({**fields, "arm": sample.arm.to_dict()}) + b"\n"

@@ -27,7 +27,7 @@ from soupmix.evaluate.record import (
 )
 from soupmix.evaluate.samples import ArmSample, Keys, SampleFile
 from soupmix.evaluate.soups import Arm
-from soupmix.evaluate.ways import WAYS, Asked
+from soupmix.evaluate.ways import WAYS, Asked, rows_of
 from soupmix.evaluate.workers import as_finished, workers
 from soupmix.policy import Policy
 from soupmix.store import ManifestEntry, Store
@@ -36,8 +36,8 @@ __all__ = ["Evaluation", "opened", "sample"]
 
 _TOP_K = Sampling().top_k
 
-_Answer = tuple[str, int, bool]
-"""Text, tokens, whether it ended by itself."""
+_Answer = tuple[str, int, bool, int | None]
+"""Text, tokens, whether it ended by itself, tokens of all rows if there were several."""
 
 Advance = Callable[[int, int], None]
 """Called with (answers kept, tokens of those that this run made)."""
@@ -153,9 +153,20 @@ def _batches(evaluation: Evaluation, keys: Keys, file: SampleFile, rows: int) ->
                 if keys.key(arm.name, prompt.text, temperature) not in file.samples:
                     alike.setdefault((arm.way, arm.method), []).append(arm)
             for arms in alike.values():
-                size = ceil(len(arms) / ceil(len(arms) / rows))  # 65 arms are 33 and 32, not 64 and 1
-                for start in range(0, len(arms), size):
-                    yield _Batch(tuple(arms[start : start + size]), prompt, temperature)
+                yield from (_Batch(each, prompt, temperature) for each in _packed(arms, rows))
+
+
+def _packed(arms: Sequence[Arm], rows: int) -> Iterator[tuple[Arm, ...]]:
+    """Arms that are answered together, in order: at most so many rows, unless one arm alone has more."""
+    taken = [rows_of(arm) for arm in arms]
+    most = ceil(sum(taken) / ceil(sum(taken) / rows))  # 65 rows are 33 and 32, not 64 and 1
+    start, held = 0, 0
+    for place, count in enumerate(taken):
+        if start < place and held + count > most:
+            yield tuple(arms[start:place])
+            start, held = place, 0
+        held += count
+    yield tuple(arms[start:])
 
 
 def _answered(evaluation: Evaluation, batches: Sequence[_Batch], jobs: int) -> Iterator[tuple[int, list[_Answer]]]:
@@ -179,7 +190,7 @@ def _answer(base: Base, store: Path, dtype: str | None, batch: _Batch, length: i
         seed=_luck(seed, batch.prompt.text, batch.temperature),
     )
     made = WAYS[batch.arms[0].way](Asked(engine, policy, batch.arms, batch.prompt, sampling))
-    return [(each.text.strip(), each.tokens, each.finished) for each in made]
+    return [(each.text.strip(), each.tokens, each.finished, each.decoded) for each in made]
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +207,7 @@ def _luck(seed: int, prompt: str, temperature: float) -> int:
 
 
 def _sample(arm: Arm, batch: _Batch, answer: _Answer, keys: Keys) -> ArmSample:
-    text, tokens, finished = answer
+    text, tokens, finished, decoded = answer
     prompt, temperature = batch.prompt, batch.temperature
     key = keys.key(arm.name, prompt.text, temperature)
-    return ArmSample(arm, prompt.text, prompt.kind, temperature, keys.seed, text, tokens, finished, key)
+    return ArmSample(arm, prompt.text, prompt.kind, temperature, keys.seed, text, tokens, finished, key, decoded)

@@ -50,6 +50,8 @@ class Arm:
         system: system prompt, "" for none.
         way: how answers are decoded, see `soupmix.evaluate.ways`; "soup" is one pass of the engine.
         shots: (question, answer) examples before the question, for few-shot prompts.
+        contrasts: pairs of a wanted and an unwanted system prompt, for ways that compare them.
+        parameters: (name, value) of the way.
     """
 
     name: str
@@ -58,9 +60,12 @@ class Arm:
     system: str = ""
     way: str = "soup"
     shots: tuple[tuple[str, str], ...] = ()
+    contrasts: tuple[tuple[str, str], ...] = ()
+    parameters: tuple[tuple[str, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As samples and reports say it."""
+        """As samples and reports say it; what only some ways have stands there if they have it."""
+        more = {"contrasts": [list(each) for each in self.contrasts], "parameters": dict(self.parameters)}
         return {
             "method": self.method,
             "name": self.name,
@@ -68,7 +73,7 @@ class Arm:
             "system": self.system,
             "way": self.way,
             "weights": self.weights.decimals(),
-        }
+        } | {name: value for name, value in more.items() if value}
 
 
 def dimensions(adapters: Iterable[ManifestEntry]) -> Dimensions:
