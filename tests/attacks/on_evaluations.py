@@ -13,6 +13,7 @@ from soupmix.evaluate.promptset import read_prompts
 from soupmix.evaluate.record import RECORD, held_record, write_record
 from soupmix.evaluate.report import REPORT, read_report
 from soupmix.evaluate.samples import SAMPLES, open_samples, read_samples, sample_line
+from soupmix.evaluate.trained import read_trained
 from soupmix.files import canonical_json
 from soupmix.store.manifest import Manifest
 from tests.attacks.attack import Attack
@@ -91,6 +92,10 @@ def _at(name: str, tries: str, put: Callable[[Path], object], error: type[Soupmi
     return Attack(f"report-{name}", tries, run, error, reason)
 
 
+def _trained(text: object) -> bytes:
+    return json.dumps({"pole": "calm", "prompt": "Why?", "text": text, "plain": "So."}).encode()
+
+
 _LISTS = b"[" + b"[]," * 4_000_000 + b"[]]"
 
 ATTACKS = (
@@ -143,6 +148,12 @@ ATTACKS = (
     _report("too-large", "fill the memory", lambda: b" " * ((32 << 20) + 1), "too-large"),
     _at("link", "cite a file elsewhere", lambda path: path.symlink_to("/etc/passwd"), EvaluationError, "symlink"),
     _at("fifo", "wait for a writer for ever", os.mkfifo, EvaluationError, "not-a-file"),
+    _file("trained-deep", "overflow the stack", read_trained, b"[" * 500_000, "trained"),
+    _file("trained-of-lists", "twelve megabytes that become a gigabyte", read_trained, lambda: _LISTS, "trained"),
+    _file("trained-many", "measure for days", read_trained, b'{"pole": "calm"}\n' * 9999, "trained"),
+    _file("trained-long", "measure one text for days", read_trained, lambda: _trained("x" * 99_999), "trained"),
+    _file("trained-null", "a text of nothing", read_trained, lambda: _trained(None), "trained"),
+    _file("trained-too-large", "fill the memory", read_trained, lambda: b" " * ((32 << 20) + 1), "too-large"),
     _file("preferences-deep", "overflow the stack", read_preferences, b"[" * 500_000, "preferences"),
     _file("preferences-list", "an attribute of a list", read_preferences, b'["calm"]', "preferences"),
     _file("preferences-null", "a prompt of nothing", read_preferences, b'{"calm": null}', "preferences"),

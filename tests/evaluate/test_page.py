@@ -9,6 +9,7 @@ import pytest
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.page import page
 from soupmix.evaluate.page.drawing import _MARKERS, _SERIES, style_of
+from soupmix.evaluate.page.follows import faithful_part, follows_part, spans_part
 from soupmix.evaluate.page.page import _lead
 from soupmix.evaluate.report import report
 from soupmix.evaluate.soups import Arm
@@ -172,3 +173,36 @@ def test_the_page_says_who_answered_fewer_prompts(made: dict[str, Any], html: st
     other = _lead({**made, "results": {**made["results"], "0": late}})
     assert "all arms answered the same prompts" not in other
     assert "up to 1 arms answered fewer prompts than the others" in other
+
+
+def test_how_measures_follow_weights_is_shown(made: dict[str, Any]) -> None:
+    tables = {each.folded: each for each in follows_part(made).tables}
+    ranks = tables["Does a measure rise with its weight? temperature 0, method delta"]
+    assert ("long", "words", "0, 0.5, 1", "1 [1, 1]") in ranks.rows
+    assert ("short", "words", "0, 0.5, 1", "-1 [-1, -1]") in ranks.rows
+    reached = tables["How far is what is reached from what is asked? temperature 0, method delta"]
+    assert [row[:3] for row in reached.rows] == [("mood", "peace", "16"), ("length", "words", "16")]
+    # `loud` takes a quarter and a half of 20 and 40 from four of sixteen; they span 80
+    assert reached.rows[1][3].startswith(f"{(5 + 5 + 20 + 20) / 16 / 80:.2g} [")
+
+
+def test_what_was_not_measured_is_not_on_the_page(made: dict[str, Any], html: str) -> None:
+    assert not faithful_part(made).tables
+    assert "Is a soup what its parts are" not in html
+    figure = {"value": 40.25, "low": 36.0, "high": 44.0}
+    fidelity = {"0": {"long@1": {"kl_mod": 0.0123, "kl_base": figure, "tokens": 312}}}
+    connected = [{"soup": "long+loud@1", "margin": None}]
+    part = faithful_part(
+        {**made, "prose": {"base": {"perplexity": figure}}, "fidelity": fidelity, "connectivity": connected}
+    )
+    assert [tuple(table.rows) for table in part.tables] == [
+        (("base", "40.2 [36, 44]"),),
+        (("long@1", "0.0123", "40.2 [36, 44]", "312"),),
+        (("long+loud@1", "–"),),
+    ]
+
+
+def test_floors_and_ceilings_are_shown(made: dict[str, Any]) -> None:
+    rows = {row[:2]: row for row in spans_part(made).tables[0].rows}
+    assert rows["calm", "peace"][4] == "calm by prompt"
+    assert rows["long", "words"][4:6] == ("long@1", "40 [40, 40]")

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.measures import TEXT_MEASURES, measure_text
 from soupmix.evaluate.promptset import Prompt
+from soupmix.evaluate.record import bounded_json
 from soupmix.evaluate.statistics import Estimate, Resampling
-from soupmix.files import strict_json
 from soupmix.sealed import read_sealed
 
 __all__ = ["TRAINED", "TrainedEffects", "TrainedText", "read_trained", "trained_effects"]
@@ -25,6 +25,7 @@ TRAINED = "the text that was trained on"
 
 _CAP = 32 << 20
 _MOST = 3000  # texts, of all poles
+_LONGEST = 20_000  # characters of one
 
 
 class TrainedText(BaseModel):
@@ -33,9 +34,9 @@ class TrainedText(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pole: str = Field(min_length=1, max_length=200)
-    prompt: str
-    text: str
-    plain: str
+    prompt: str = Field(max_length=_LONGEST)
+    text: str = Field(max_length=_LONGEST)
+    plain: str = Field(max_length=_LONGEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def read_trained(path: Path) -> tuple[str, tuple[TrainedText, ...]]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            strict_json(line)  # pydantic lets duplicate keys pass
+            bounded_json(line)  # pydantic lets duplicate keys pass
             found.append(TrainedText.model_validate_json(line))
         except ValidationError as error:
             first = error.errors()[0]

@@ -6,7 +6,7 @@ from typing import Any
 from soupmix.evaluate.page.parts import PageTable, Section
 from soupmix.evaluate.page.plots import shown
 
-__all__ = ["faithful_part", "follows_part"]
+__all__ = ["faithful_part", "follows_part", "spans_part"]
 
 Report = Mapping[str, Any]
 
@@ -50,6 +50,32 @@ def _planes(found: Report) -> Iterator[tuple[str, str, str]]:
         r2 = linear.get(each["measure"])
         if each["share"] or r2:
             yield each["measure"], shown(r2, 2), shown(each["share"], 2)
+
+
+def spans_part(report: Report) -> Section:
+    """Floors and ceilings."""
+    tables = []
+    for temperature in sorted(report["spans"], key=float):
+        rows = [
+            (
+                each["adapter"],
+                each["measure"],
+                f"{each['floor']:.3g}",
+                f"{each['ceiling']:.3g}",
+                each["ceiling_of"],
+                shown(each["candidates"][each["ceiling_of"]]),
+                str(each["prompts"]),
+            )
+            for each in report["spans"][temperature]
+        ]
+        head = ("adapter", "measure", "floor", "ceiling", "of", "effect", "prompts")
+        tables.append(PageTable(head, rows, folded=f"Floors and ceilings, temperature {temperature}"))
+    words = (
+        "The floor is the bare base. The ceiling is the most of the adapter alone at full weight, its preference prompt, "
+        "and the texts that it was trained on, where these are given.",
+    )
+    tables = [each for each in tables if each.rows]
+    return Section("spans", "Between which floor and ceiling", words if tables else (), tables=tables)
 
 
 def faithful_part(report: Report) -> Section:

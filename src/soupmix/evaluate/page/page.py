@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soupmix.evaluate.page.decided import decided_part
 from soupmix.evaluate.page.drawing import plotting
-from soupmix.evaluate.page.follows import faithful_part, follows_part
+from soupmix.evaluate.page.follows import faithful_part, follows_part, spans_part
 from soupmix.evaluate.page.fronts import fronts_part
 from soupmix.evaluate.page.parts import PageTable, PlotGroup, Section
 from soupmix.evaluate.page.plots import (
@@ -109,6 +109,7 @@ def _sections(report: Report) -> Iterator[Section]:
         tables=[table for each in temperatures if (table := _composes(report, each, heads)).rows],
     )
     yield Section("effects", "Each pole alone", groups=list(_effect_groups(report, temperatures)))
+    yield spans_part(report)
     yield Section(
         "kept", "Kept in pairs and corners", [_NO_PLOT], groups=list(_kept_groups(report, temperatures, heads))
     )
