@@ -181,9 +181,9 @@ def test_how_measures_follow_weights_is_shown(made: dict[str, Any]) -> None:
     assert ("long", "words", "0, 0.5, 1", "1 [1, 1]") in ranks.rows
     assert ("short", "words", "0, 0.5, 1", "-1 [-1, -1]") in ranks.rows
     reached = tables["How far is what is reached from what is asked? temperature 0, method delta"]
-    assert [row[:3] for row in reached.rows] == [("mood", "peace", "16"), ("length", "words", "16")]
-    # `loud` takes a quarter and a half of 20 and 40 from four of sixteen; they span 80
-    assert reached.rows[1][3].startswith(f"{(5 + 5 + 20 + 20) / 16 / 80:.2g} [")
+    assert [row[:3] for row in reached.rows] == [("mood", "peace", "8"), ("length", "words", "8")]
+    # `loud` takes a quarter and a half of 20 and 40 from four of eight; they span 80
+    assert reached.rows[1][3].startswith(f"{(5 + 5 + 20 + 20) / 8 / 80:.2g} [")
 
 
 def test_what_was_not_measured_is_not_on_the_page(made: dict[str, Any], html: str) -> None:
