@@ -1,16 +1,19 @@
 """How likely answers are, against transformers' own arithmetic, one token at a time."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from soupmix.base import Base
+from soupmix.base import Base, resolve
 from soupmix.engine import Engine
 from soupmix.evaluate import likelihood
 from soupmix.evaluate.likelihood import Forced, answer_log_p, choice_log_p
-from soupmix.policy import Grant
+from soupmix.policy import Grant, Policy
+from soupmix.weights import Weights
+from tests.support.families import make_family
 
 ASKED = ["Why does iron rust?", [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It is"}], "No."]
 ANSWERS = ["It meets water.", " you", ""]
@@ -48,6 +51,42 @@ def test_each_row_has_its_own_soup(plain: Engine, grant: Callable[..., Grant]) -
     assert not torch.allclose(together[0], together[1], atol=1e-3)
     (short,) = answer_log_p(plain, [Forced("Why?", "Because it is so.", soups[1])], most=3)
     torch.testing.assert_close(short, together[1][:3], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("room", [2048, 20, 1])
+def test_answers_to_one_prompt_are_as_likely_as_one_by_one(
+    engine: Engine, grant: Callable[..., Grant], room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several lengths, empty, of one token, twice, under two soups; and the prompt is computed once for each soup."""
+    monkeypatch.setattr(likelihood, "_TOKENS", room)
+    answers = ["It is so, because it rains.", "", "a", "It is not", "a"]
+    soups = [grant(calm=1), grant(calm=0.5, loud=0.5)]
+    forced = [Forced(ASKED[1], answer, soup) for answer in answers for soup in soups]
+    alone = [answer_log_p(engine, [each])[0] for each in forced]
+    prompts: list[int] = []
+    real = likelihood.left_padded
+    monkeypatch.setattr(likelihood, "left_padded", lambda rows, device: prompts.append(len(rows)) or real(rows, device))
+    together = answer_log_p(engine, forced)
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    if room == 2048:
+        assert prompts == [1, 1]
+    assert answer_log_p(engine, forced, most=2)[0].tolist() == pytest.approx(together[0][:2].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["qwen3-next", "mistral-v0.1", *(pytest.param(each, marks=pytest.mark.slow) for each in ("falcon-h1", "gemma3"))],
+)
+def test_behind_one_prompt_states_and_windows_go_on(name: str, tmp_path: Path) -> None:
+    """Prompts and answers longer than a window, and layers that hold a state instead of keys."""
+    engine = Engine.load(resolve(make_family(name, tmp_path / name), cache=tmp_path / "cache"), None)
+    bare = Policy.open(()).clamp(Weights({}))
+    forced = [
+        Forced("Why does iron rust? " * 4, answer, bare) for answer in ("It rains and rains. " * 4, "a", "It is not.")
+    ]
+    for one, each in zip(answer_log_p(engine, forced), forced, strict=True):
+        torch.testing.assert_close(one, answer_log_p(engine, [each])[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("room", [2048, 1])

@@ -147,16 +147,25 @@ class PaddedBatch:
     def logits(self) -> Tensor:
         """Compute what is next, first the prompts and then what was added: logits behind it [rows, vocabulary]."""
         # an index tensor, not 1: the slice that 1 takes is strided, and torch would then copy lm_head once per row
-        last = torch.tensor([self._ids.shape[1] - 1], device=self._ids.device)
+        return self._computed(torch.tensor([self._ids.shape[1] - 1], device=self._ids.device))[:, -1]
+
+    def logits_along(self, ids: Tensor) -> Tensor:
+        """Go on with these tokens in every row, [rows, tokens] int64: logits behind each of them [rows, tokens, vocabulary]."""
+        ahead = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        self._mask = torch.cat([self._mask, torch.ones_like(ids)], 1)
+        self._positions, self._ids = self._positions[:, -1:] + ahead, ids
+        return self._computed(0)
+
+    def _computed(self, logits_to_keep: Tensor | int) -> Tensor:
         out = self._model(
             input_ids=self._ids,
             attention_mask=self._mask if self._is_padded else None,
             position_ids=self._positions,
-            logits_to_keep=last,
+            logits_to_keep=logits_to_keep,
             use_cache=True,
             **{self._name: self._cache},
         )
-        logits: Tensor = out.logits[:, -1]
+        logits: Tensor = out.logits
         return logits
 
     def add(self, tokens: Tensor, live: Tensor) -> None:

@@ -39,7 +39,8 @@ def answer_log_p(
 ) -> list[Tensor]:
     """Log-probability of every token of every answer, in nats.
 
-    Prompt and answer are read apart, as they are when the model answers: no token reaches from one into the other.
+    Prompt and answer are read apart, as they are when the model answers: no token reaches from one into the other. Several
+    answers of one soup to one prompt are computed behind one pass over the prompt, where padding changes nothing.
 
     Args:
         method: as in `Engine.complete`.
@@ -53,7 +54,16 @@ def answer_log_p(
     """
     read = [_tokens(engine, each, most) for each in forced]
     found: dict[int, Tensor] = {}
-    for rows in _batches([len(before) + len(after) for before, after in read], engine):
+    alone: list[int] = []
+    for rows in _alike(engine, read, [each.grant for each in forced], method):
+        if len(rows) == 1:
+            alone += rows
+        else:
+            answers = [read[row][1] for row in rows]
+            made = _behind(engine, read[rows[0]][0], answers, forced[rows[0]].grant, method)
+            found.update(zip(rows, made, strict=True))
+    for places in _batches([len(before) + len(after) for before, after in (read[row] for row in alone)], engine):
+        rows = [alone[place] for place in places]
         longest = max(len(before) + len(after) for before, after in (read[row] for row in rows))
         # What stands behind an answer is not seen by it, so that padding needs no mask.
         ids = torch.tensor([_padded((*read[row][0], *read[row][1]), longest) for row in rows])
@@ -162,6 +172,39 @@ def first_token_p(
     return found
 
 
+def _alike(
+    engine: Engine, read: Sequence[tuple[_Tokens, _Tokens]], grants: Sequence[Grant], method: str
+) -> list[list[int]]:
+    """Rows of one prompt under one soup; each by itself where rows of other lengths may not be computed together."""
+    if engine.together != "padded":
+        return [[row] for row in range(len(read))]
+    weights = engine.weights(grants, method).tolist() if grants else []
+    found: dict[tuple[_Tokens, tuple[float, ...]], list[int]] = {}
+    for row, (before, _) in enumerate(read):
+        found.setdefault((before, tuple(weights[row])), []).append(row)
+    return list(found.values())
+
+
+@torch.inference_mode()
+def _behind(engine: Engine, asked: _Tokens, answers: Sequence[_Tokens], grant: Grant, method: str) -> list[Tensor]:
+    """Log-probability of every token of answers to one prompt, which is computed once for as many of them as fit."""
+    found: dict[int, Tensor] = {}
+    device, weights = engine.model.device, engine.weights([grant], method)
+    for rows in _batches([len(each) for each in answers], engine):
+        longest = max(len(answers[row]) for row in rows)
+        copies = torch.zeros(len(rows), dtype=torch.int64, device=device)
+        with engine.batch.serving(BatchWeights(weights, method=method)):
+            batch = PaddedBatch(engine.model, *left_padded([asked], device))
+            logits = batch.logits()[copies, None]
+            if longest > 1:
+                batch.keep(copies)
+                engine.batch.keep(copies)
+                ids = torch.tensor([_padded(answers[row] or (0,), longest)[:-1] for row in rows], device=device)
+                logits = torch.cat([logits, batch.logits_along(ids)], 1)
+        found.update((row, _of_tokens(logits[place], answers[row])) for place, row in enumerate(rows))
+    return [found[row] for row in range(len(answers))]
+
+
 def _along_trees(engine: Engine, asked: Sequence[_Tokens], wanted: Sequence[Sequence[_Tokens]]) -> list[list[float]]:
     """Level by level of the trees that the answers to each prompt make; a node is a row of the batch."""
     device = engine.model.device
@@ -213,6 +256,6 @@ def _padded(ids: Sequence[int], length: int) -> list[int]:
 
 
 def _of_tokens(logits: Tensor, ids: Sequence[int]) -> Tensor:
-    """Log-probability of each token: logits [length, vocabulary], ids one a row."""
+    """Log-probability of each token: logits [length at least, vocabulary], ids one a row."""
     chosen = torch.tensor(ids, dtype=torch.int64, device=logits.device)[:, None]
-    return logits.float().log_softmax(-1).gather(-1, chosen)[:, 0].cpu()
+    return logits[: len(ids)].float().log_softmax(-1).gather(-1, chosen)[:, 0].cpu()
