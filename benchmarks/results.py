@@ -70,13 +70,18 @@ def decided(report: Report) -> Iterator[tuple[str, str, str, Report]]:
                 yield temperature, method, strength, strengths[strength]
 
 
+def nearest(report: Report) -> tuple[str, str]:
+    """The first method, and the strength that is .7 or nearest to it."""
+    found = [each[1:3] for each in decided(report)]
+    return min((each for each in found if each[0] == found[0][0]), key=lambda each: abs(float(each[1]) - 0.7))
+
+
 def first_words(report: Report) -> str:
     """The worst, by name, at .7 or what is nearest, by the first method."""
     found = list(decided(report))
     if not found:
         return "No soup of this report mixes dimensions."
-    method = found[0][1]
-    strength = min({each[2] for each in found}, key=lambda each: abs(float(each) - 0.7))
+    method, strength = nearest(report)
     sentences = []
     for temperature, _, _, each in (each for each in found if each[1:3] == (method, strength)):
         worst = {name: one["worst"] for name, one in each["dimensions"].items() if one["worst"]}
@@ -112,10 +117,12 @@ def _and(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def lost(report: Report) -> str:
-    """In plain words, of every dimension, where it is lost."""
+def lost(report: Report, *only: tuple[str, str]) -> str:
+    """In plain words, of every dimension, where it is lost; by these methods at these weights, or all."""
     lines = []
     for temperature, method, strength, each in decided(report):
+        if only and (method, strength) not in only:
+            continue
         for name, one in each["dimensions"].items():
             shares = {soup: share for soup, share in one["shares"].items() if share}
             gone = [soup for soup, share in shares.items() if share["value"] < HALF]
@@ -340,7 +347,11 @@ def page(report: Report) -> str:
         "![what is kept of each dimension in every pair and corner](results.png)",
         "## What does not compose",
         "Soups in which less than half of a dimension's effect is left:",
-        lost(report),
+        *(
+            [lost(report, nearest(report)), folded("By all methods, at all weights", lost(report))]
+            if any(decided(report))
+            else []
+        ),
         *([untold(report)] if untold(report) else []),
         folded("Share of answers with some effect", effect_table(report)),
         folded("What each adapter does to other dimensions", across_table(report)),
