@@ -1,7 +1,9 @@
 """A real `soupmix train` that is stopped while it samples: nobody of it is left, it says so, and it goes on later."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from subprocess import Popen
 import pytest
 
 from soupmix.base import Base
+from soupmix.files import sha256_file
 from tests.support.process_groups import alive, group, wait_for
 
 COMMAND = (sys.executable, "-c", "from soupmix.cli import main; main()", "train")
@@ -39,6 +42,31 @@ def test_a_stopped_run_leaves_nobody(tiny_base: Base, tmp_path: Path, number: si
             assert said.strip().splitlines()[-1] == "soupmix: interrupted; nothing was left half-written"
             assert "Traceback" not in said
             assert [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".soupmix")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["INT", "KILL"])
+def test_a_run_that_is_stopped_while_it_fits_goes_on_as_if_nothing_had_been(
+    tiny_base: Base, tmp_path: Path, number: signal.Signals
+) -> None:
+    pairs = tmp_path / "letters.jsonl"
+    row = {"chosen": "aaaa bbbb", "rejected": "zzzz yyyy"}
+    pairs.write_text("".join(json.dumps({"prompt": f"number {n}?", **row}) + "\n" for n in range(64)))
+    given = ["--base", tiny_base.folder, "--pairs", pairs, "--dimension", "letters", "--pole", "a", "--no-measure"]
+
+    def train(out: Path) -> dict[str, str]:
+        subprocess.run([*COMMAND, out, *map(str, given), "--epochs", "20"], check=True, capture_output=True)
+        return {path.name: sha256_file(path) for path in (out / "a").iterdir()}
+
+    whole = train(tmp_path / "whole")
+    out = tmp_path / "stopped"
+    with group([*COMMAND, out, *given, "--epochs", 20]) as run:
+        assert wait_for(lambda: [path for path in out.glob(".soupmix*") if any(path.iterdir())], 120), run.communicate()
+        run.send_signal(number)
+        assert wait_for(lambda: not working(run.pid), 2), alive(run.pid)
+    assert not (out / "a").exists()
+    assert train(out) == whole
+    assert [path for path in out.rglob("*") if path.name.startswith(".soupmix")] == []
 
 
 def test_a_worker_that_is_killed_is_one_sentence(tiny_base: Base, tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ import pytest
 from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.measures.reading import words_of
 from soupmix.evaluate.metrics import measure
-from soupmix.evaluate.promptset import Prompt
 from soupmix.train.examples import Example
 from soupmix.train.mixtures import LEVELS, SoupExample, apart, draw_mixtures
-from soupmix.train.poles import FRIENDLY_FRAME, POLES, UNFRIENDLY_FRAME, joint_pool
-from soupmix.train.sample import Sample
+from soupmix.train.poles import FRIENDLY_FRAME, POLES, UNFRIENDLY_FRAME
 from soupmix.train.targets import MixtureTargets, soup_examples
+from tests.support.rust_answers import EASY, SAMPLES, TOPIC
 
 DIMENSIONS: dict[str, list[str]] = {}
 for _pole in POLES.values():
@@ -48,42 +47,6 @@ def test_apart_every_pole_sees_the_same_answers_alone() -> None:
     ]
 
 
-TOPIC = Prompt("What is rust?", "question", ("rust",))
-PLAIN = (
-    "Rust denotes a reddish oxide of iron which forms gradually whenever unprotected metal meets moisture.",
-    "Oxygen dissolved in water accepts electrons that the metallic surface continually releases.",
-    "Engineers distinguish several varieties according to temperature, acidity and available oxygen.",
-    "Protective coatings such as zinc, paint or enamel interrupt this electrochemical process.",
-    "Salt accelerates corrosion because dissolved ions conduct electricity between neighbouring regions.",
-    "Structures near coasts consequently deteriorate faster than comparable inland constructions.",
-    "Regular inspection reveals damaged sections before their mechanical strength becomes insufficient.",
-)
-EASY = (
-    "Rust is red.",
-    "It is on old iron.",
-    "Iron gets wet and then it gets red.",
-    "Air and water make it.",
-    "You can see it on a bike.",
-    "It eats the iron bit by bit.",
-    "Put some paint on to stop it.",
-    "Keep your bike dry at night.",
-    "Then it will stay good.",
-    "A cloth and some oil help as well.",
-    "My dad does this each week.",
-    "The sea makes it come fast.",
-)
-
-
-def answers(sentences: tuple[str, ...], count: int) -> str:
-    return " ".join(sentences[:count])
-
-
-SAMPLES = {
-    "neutral": [Sample(0, 0, answers(PLAIN, 7), True), Sample(0, 1, answers(PLAIN, 6), True)],
-    "concise": [Sample(0, 0, answers(PLAIN, 2), True), Sample(0, 1, answers(PLAIN, 1), True)],
-    "elementary": [Sample(0, 0, answers(EASY, 11), True), Sample(0, 1, answers(EASY, 12), True)],
-    joint_pool(POLES["concise"], POLES["elementary"]).name: [Sample(0, 0, answers(EASY, 4), True)],
-}
 MIXED = {name: POLES[name] for name in ("concise", "elementary", "friendly")}
 
 

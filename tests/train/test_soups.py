@@ -1,0 +1,79 @@
+"""The stage of mixtures: from adapters of a store to folders that a store takes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from soupmix.base import Base
+from soupmix.errors import TrainingError
+from soupmix.store import Store
+from soupmix.train import SoupRecipe, TrainingPlan, TrainingRecipe
+from soupmix.train.mixtures import SoupArm
+from soupmix.train.soups import fit_mixtures, soup_works
+from tests.support.rust_answers import SAMPLES, TOPIC
+
+NAMES = ("concise", "elementary", "friendly")
+RECIPE = SoupRecipe(examples=8, batch=4, learning_rate=1e-2, response_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, tiny_adapter: Callable[..., Path]) -> Store:
+    store = Store(tmp_path_factory.mktemp("beside") / "store", create=True)
+    for number, name in enumerate(NAMES):
+        store.add(tiny_adapter(rank=2, seed=number), dimension=f"d{number}", pole=name, base=tiny_base)
+    return store
+
+
+@pytest.fixture
+def plan(tiny_base: Base, beside: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingPlan:
+    monkeypatch.setattr(TrainingPlan, "sampled", lambda *_, **__: SAMPLES)
+    return TrainingPlan(tiny_base, NAMES, (TOPIC,), tmp_path, TrainingRecipe(), soup=RECIPE, beside=beside.folder)
+
+
+def fitted(plan: TrainingPlan, trained: tuple[str, ...]) -> int:
+    """How many steps it took."""
+    steps: list[int] = []
+    fit_mixtures(plan, trained, lambda step, _: steps.append(step))
+    return len(steps)
+
+
+def test_a_set_is_trained_once_and_can_be_added_to_a_store(plan: TrainingPlan, beside: Store, tmp_path: Path) -> None:
+    assert plan.mixed == NAMES
+    assert plan.started == set(NAMES)
+    assert soup_works(plan) == [NAMES]
+    assert [fitted(plan, NAMES), fitted(plan, NAMES)] == [2, 0]
+    store = Store(tmp_path / "store", create=True)
+    for name in NAMES:
+        config = (tmp_path / name / "adapter_config.json").read_bytes()
+        assert config == (beside.path(name) / "adapter_config.json").read_bytes()
+        entry = store.add(tmp_path / name, dimension=name, pole=name, base=plan.base)
+        assert entry.digest != beside[name].digest
+    (tmp_path / "concise" / "adapter_model.safetensors").write_bytes(b"damaged")
+    assert [fitted(plan, NAMES), fitted(plan, NAMES)] == [2, 0]
+
+
+def test_one_at_a_time_the_others_stay_as_they_are(plan: TrainingPlan, tmp_path: Path) -> None:
+    frozen: SoupArm = "frozen"
+    alone = replace(plan, poles=("friendly",), soup=replace(RECIPE, arm=frozen))
+    assert soup_works(alone) == [("friendly",)]
+    assert soup_works(replace(alone, poles=NAMES)) == [(name,) for name in NAMES]
+    assert fitted(alone, ("friendly",)) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["friendly", "work"]
+
+
+def test_apart_there_are_more_examples_of_one_pole_each(plan: TrainingPlan) -> None:
+    apart: SoupArm = "apart"
+    assert fitted(replace(plan, soup=replace(RECIPE, arm=apart)), NAMES) > 2
+
+
+def test_another_recipe_does_not_believe_what_is_there(plan: TrainingPlan) -> None:
+    assert fitted(plan, NAMES) == 2
+    assert fitted(replace(plan, soup=replace(RECIPE, mode="answer")), NAMES) == 2
+    assert fitted(replace(plan, soup=replace(RECIPE, seed=1)), NAMES) == 2
+
+
+def test_given_examples_are_not_mixed(plan: TrainingPlan) -> None:
+    with pytest.raises(TrainingError, match="examples that are given do not say what 'friendly' is in a mixture"):
+        replace(plan, given={"friendly": None})
