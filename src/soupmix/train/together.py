@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers.utils import logging
 
 from soupmix.base import Base, load_model, load_tokenizer
 from soupmix.errors import TrainingError
@@ -100,6 +101,7 @@ def fit_soup(
         raise TrainingError(
             f"{len(examples)} examples of mixtures are too few for a batch of {recipe.batch}", reason="few-pairs"
         )
+    logging.disable_progress_bar()
     torch.set_num_threads(recipe.threads)
     tokenizer = load_tokenizer(base.folder, base.chat_template)
     soup = TrainedSoup(load_model(base.folder, torch.bfloat16), adapters, trained)
