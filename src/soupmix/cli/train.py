@@ -26,6 +26,10 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
     "--pairs", metavar="FILE", type=PATH, help="JSONL of preference data that the one --pole is learned from."
 )
 @click.option("--dimension", help="What the pole of --pairs is an end of.")
+@click.option(
+    "--poles", "described", metavar="FILE", type=PATH, help="YAML of poles: system prompts, and a metric or judge."
+)
+@click.option("--run-judges", is_flag=True, help="Import and call the functions that --poles names as judges.")
 @base_option()
 @chat_template_option
 @click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True, help="Training method.")
@@ -55,6 +59,8 @@ def command(
     poles: tuple[str, ...],
     pairs: Path | None,
     dimension: str | None,
+    described: Path | None,
+    run_judges: bool,
     base: str,
     chat_template: Path | None,
     method: str,
@@ -80,9 +86,9 @@ def command(
     """
     from soupmix.cli.progress import stages
     from soupmix.evaluate import read_prompts, training_prompts
-    from soupmix.train import SoupRecipe, TrainingPlan, TrainingRecipe, run, write_effects
+    from soupmix.train import POLES, SoupRecipe, TrainingPlan, TrainingRecipe, run, write_effects
 
-    known, given = _poles(poles, dimension, pairs)
+    known, given = _poles(poles, dimension, pairs) if described is None else (_described(described, run_judges), {})
     is_mixed = together or beside is not None
     if freeze_others and not is_mixed:
         raise click.UsageError("--freeze-others goes with --together or --with DIR")
@@ -90,7 +96,7 @@ def command(
     few = min((len(each.examples) for each in given.values()), default=_ENOUGH)
     plan = TrainingPlan(
         open_base(base, chat_template),
-        poles or tuple(known),
+        poles or tuple(name for name in known if described is None or name not in POLES),
         tuple(read_prompts(prompts)) if prompts else tuple(training_prompts()),
         out,
         TrainingRecipe(method, learning_rate=_RATES[method], epochs=epochs or max(1, -(-_ENOUGH // few)), seed=seed),
@@ -122,3 +128,16 @@ def _poles(
     if len(poles) != 1 or dimension is None:
         raise click.UsageError("--pairs FILE goes with one --pole NAME and --dimension NAME")
     return {poles[0]: Pole(poles[0], dimension)}, {poles[0]: read_pairs(pairs)}
+
+
+def _described(path: Path, run_judges: bool) -> "Mapping[str, Pole]":
+    """The shipped poles and those of a file; functions that it names are code, which is run only if that was asked for."""
+    from soupmix.train import POLES, read_poles
+
+    found = read_poles(path)
+    for pole in found.values():
+        if ":" in pole.judge and not run_judges:
+            raise click.UsageError(
+                f"pole {pole.name} is judged by code, {pole.judge}: pass --run-judges if you trust it"
+            )
+    return {**POLES, **found}

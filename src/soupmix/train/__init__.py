@@ -4,6 +4,7 @@
 known by a digest of all that decides it, so that a stopped run goes on. `write_effects` measures what came of it.
 """
 
+from soupmix.train.described import read_poles
 from soupmix.train.effects import write_effects
 from soupmix.train.fit import TrainingRecipe
 from soupmix.train.given import GivenPairs, read_pairs
@@ -20,6 +21,7 @@ __all__ = [
     "TrainingPlan",
     "TrainingRecipe",
     "read_pairs",
+    "read_poles",
     "run",
     "write_effects",
 ]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from types import MappingProxyType
 
 from soupmix.evaluate.metrics import Measures, measure, on_topic
 from soupmix.evaluate.promptset import Prompt, conversation
@@ -60,16 +61,21 @@ class _Judged:
 
 
 def choose_pairs(
-    pole: Pole, prompts: Sequence[Prompt], samples: Mapping[str, Sequence[Sample]], other: Pole | None = None
+    pole: Pole,
+    prompts: Sequence[Prompt],
+    samples: Mapping[str, Sequence[Sample]],
+    other: Pole | None = None,
+    scores: Mapping[str, Mapping[tuple[int, str], float]] = MappingProxyType({}),
 ) -> list[Pair]:
     """A pair for every prompt that has a usable answer, best first.
 
     Args:
         samples: by name of a pool, plain answers among them, which gains and leaks are counted from.
         other: the opposite pole, whose best answer is the rejected one; where there is none it is a plain answer.
+        scores: of poles that have a judge, what it says of (number of a prompt, answer).
     """
-    chosen = _best(pole, prompts, samples)
-    rejected = _best(other, prompts, samples) if other else {}
+    chosen = _best(pole, prompts, samples, scores.get(pole.name))
+    rejected = _best(other, prompts, samples, scores.get(other.name)) if other else {}
     plain = {s.prompt: s for s in samples[NEUTRAL.name]}
     ranked = sorted(chosen.items(), key=lambda item: (-item[1].value, item[0]))
     return [
@@ -79,10 +85,18 @@ def choose_pairs(
     ]
 
 
-def _best(pole: Pole, prompts: Sequence[Prompt], samples: Mapping[str, Sequence[Sample]]) -> dict[int, _Judged]:
+def _best(
+    pole: Pole,
+    prompts: Sequence[Prompt],
+    samples: Mapping[str, Sequence[Sample]],
+    scores: Mapping[tuple[int, str], float] | None,
+) -> dict[int, _Judged]:
+    plain = {s.prompt: s.text for s in reversed(samples[NEUTRAL.name])}
     best: dict[int, _Judged] = {}
     for sample, reference in _candidates(pole, samples):
         judged = _judge(pole, sample, reference)
+        if scores is not None:
+            judged = _by(scores, judged, plain[sample.prompt])
         held = best.get(sample.prompt)
         if is_sound(sample.text, judged.measures, prompts[sample.prompt]) and (
             held is None or judged.value > held.value
@@ -118,10 +132,17 @@ def own_samples(name: str, samples: Mapping[str, Sequence[Sample]]) -> Sequence[
 
 def _judge(pole: Pole, sample: Sample, reference: Measures) -> _Judged:
     measures = measure(sample.text)
-    gain = pole.score(measures) - pole.score(reference)
+    gain = pole.score(measures) - pole.score(reference) if pole.metric else 0.0
     leaks = [abs(leak(measures) - leak(reference)) for dimension, leak in SIDES.items() if dimension != pole.dimension]
     value = min(gain, _ENOUGH_GAIN) - _LEAK_COST * sum(leaks) + _END_WORTH * sample.finished
     return _Judged(sample, measures, value, gain)
+
+
+def _by(scores: Mapping[tuple[int, str], float], judged: _Judged, plain: str) -> _Judged:
+    """With the gain that a judge sees."""
+    number = judged.sample.prompt
+    gain = scores.get((number, judged.sample.text), 0.0) - scores.get((number, plain), 0.0)
+    return replace(judged, gain=gain, value=judged.value - min(judged.gain, _ENOUGH_GAIN) + min(gain, _ENOUGH_GAIN))
 
 
 def _typical(measures: Sequence[Measures]) -> Measures:

@@ -14,6 +14,7 @@ from soupmix.store import Store
 from soupmix.train.examples import Example, examples_digest
 from soupmix.train.fit import TrainingRecipe
 from soupmix.train.given import GivenPairs
+from soupmix.train.judges import scores_of
 from soupmix.train.pairs import choose_pairs
 from soupmix.train.poles import POLES, Pole, joint_pools, opposite, pools_of
 from soupmix.train.sample import Chunk, Manner, Sample, SampleSource, chunks, read_samples
@@ -37,6 +38,7 @@ class TrainingPlan:
         given: pole -> examples that somebody gave; the others are sampled.
         soup: how they are trained in mixtures afterwards; None: each is trained alone.
         beside: folder of a store whose adapters are in the mixtures too; those that the plan trains begin as they are there.
+        shared: folder of samples, where several runs have them together; None: below `folder`.
     """
 
     base: Base
@@ -51,6 +53,7 @@ class TrainingPlan:
     given: Mapping[str, GivenPairs] = field(default_factory=dict)
     soup: SoupRecipe | None = None
     beside: Path | None = None
+    shared: Path | None = None
 
     def __post_init__(self) -> None:
         for name in self.poles:
@@ -75,7 +78,7 @@ class TrainingPlan:
     @property
     def samples(self) -> Path:
         """Folder of the samples, one file a chunk."""
-        return self.folder / WORK / "samples"
+        return self.shared or self.folder / WORK / "samples"
 
     @property
     def arms(self) -> Path:
@@ -126,7 +129,9 @@ class TrainingPlan:
         found = self.sampled(self.chunks([pole]), left_out=left_out)
         about = self.known[pole]
         other = opposite(about, self.known.values())
-        return [pair.example for pair in choose_pairs(about, self.prompts, found, other)]
+        judged = [each for each in (about, other) if each and each.judge]
+        scores = {each.name: scores_of(each, self.base, self.prompts, found) for each in judged}
+        return [pair.example for pair in choose_pairs(about, self.prompts, found, other, scores)]
 
     def sampled(self, of: Sequence[Chunk], *, left_out: bool = False) -> dict[str, list[Sample]]:
         """Name of a pool -> its samples for the prompts that are trained on, or for those that are left out.

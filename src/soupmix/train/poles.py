@@ -93,6 +93,7 @@ class Pole:
         spread: what one step of the metric is worth, so that scores of poles compare.
         frame: tone phrases woven around plain answers instead, or None.
         cap: most new tokens of a sample. aim: where the metric should land, where more is not better.
+        judge: where there is no metric, who says how much of this pole an answer has; see `soupmix.train.judges`.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Pole:
     frame: Frame | None = None
     cap: int = 160
     aim: float | None = None
+    judge: str = ""
 
     @property
     def pool(self) -> Manner:

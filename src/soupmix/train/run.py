@@ -61,7 +61,7 @@ def swept(plan: TrainingPlan) -> Iterator[None]:
     try:
         yield
     finally:
-        for folder in (plan.folder, *(plan.folder / pole for pole in plan.poles), *work.glob("*")):
+        for folder in (plan.folder, plan.samples, *(plan.folder / pole for pole in plan.poles), *work.glob("*")):
             sweep(folder)
 
 
@@ -75,6 +75,7 @@ def _fit(plan: TrainingPlan, pole: str) -> None:
     sweep(target.parent, pole)
     if is_finished(target, wanted):
         return
+    loaded_engine.cache_clear()  # what sampled and judged makes room for what is trained
     with new_folder(target, force=True, own=is_trained) as folder:
         summary = fit(plan.base, examples, plan.recipe, folder)
         facts: dict[str, Any] = {"base": plan.base.digest, "identity": wanted, "pole": pole, **file_digests(folder)}
@@ -86,6 +87,7 @@ def _fit(plan: TrainingPlan, pole: str) -> None:
 def _fit_mixtures(plan: TrainingPlan, number: int, trained: tuple[str, ...]) -> None:
     note = plan.folder / WORK / "at" / f"{number}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
+    loaded_engine.cache_clear()
     fit_mixtures(plan, trained, lambda step, steps: write_file(note, canonical_json([step, steps])))
 
 

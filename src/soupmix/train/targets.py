@@ -51,7 +51,7 @@ class MixtureTargets:
     def of(cls, poles: Mapping[str, Pole], prompts: Sequence[Prompt], samples: Samples) -> "MixtureTargets":
         """From samples by name of their pool."""
         references = plain_references(samples)
-        asked = [pole for pole in poles.values() if pole.frame is None]
+        asked = [pole for pole in poles.values() if pole.metric and pole.frame is None and pole.dimension in SIDES]
         spans = {pole.name: _span(pole, prompts, samples, references) for pole in asked}
         texts: dict[tuple[str, int], list[Sample]] = {}
         for pool, held in samples.items():
@@ -64,7 +64,7 @@ class MixtureTargets:
         goals = self._goals(number, weights)
         about = {self.poles[name].dimension for name in weights}
         best: tuple[float, str] | None = None
-        for text in self._candidates(number, weights, goals):
+        for text in self._candidates(number, weights, goals, draw):
             measures = _measured(text)
             if is_sound(text, measures, self.prompts[number]):
                 far = sum(abs(SIDES[d](measures) - goals[d]) * (1 if d in about else _OTHERS) for d in SIDES)
@@ -85,13 +85,24 @@ class MixtureTargets:
                 goals[self.poles[name].dimension] += weight * self.spans[name]
         return goals
 
-    def _candidates(self, number: int, weights: Mapping[str, float], goals: Mapping[str, float]) -> Iterator[str]:
+    def _candidates(
+        self, number: int, weights: Mapping[str, float], goals: Mapping[str, float], draw: random.Random
+    ) -> Iterator[str]:
         asked = [self.poles[name] for name in weights if self.poles[name].frame is None]
-        pairs = [joint_pool(a, b).name for k, a in enumerate(asked) for b in asked[k + 1 :]]
-        is_shorter = any(self.spans[pole.name] < 0 for pole in asked if pole.dimension == "length")
+        is_shorter = any(self.spans.get(pole.name, 0) < 0 for pole in asked if pole.dimension == "length")
         most = int(exp(goals["length"] / 2) * _LONGER) if is_shorter else _MOST_WORDS
-        for pool in (NEUTRAL.name, *(pole.name for pole in asked), *pairs):
-            yield from (cut(each, most).text for each in self.texts.get((pool, number), ()))
+        for name in self._manners(asked, weights, draw):
+            yield from (cut(each, most).text for each in self.texts.get((name, number), ()))
+
+    def _manners(self, asked: Sequence[Pole], weights: Mapping[str, float], draw: random.Random) -> Iterator[str]:
+        """Whose answers may be the target. What no measure tells is there as often as its weight says."""
+        blind = [pole.name for pole in asked if pole.name not in self.spans]
+        wanted = {name for name in blind if draw.random() < weights[name]}
+        manners: list[tuple[str, set[str]]] = [(NEUTRAL.name, set()), *((pole.name, {pole.name}) for pole in asked)]
+        manners += [(joint_pool(a, b).name, {a.name, b.name}) for k, a in enumerate(asked) for b in asked[k + 1 :]]
+        for name, poles in manners:
+            if not poles & (set(blind) - wanted) and (poles & wanted or not wanted):
+                yield name
 
 
 def soup_examples(

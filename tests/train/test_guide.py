@@ -1,0 +1,37 @@
+"""docs/train.md is followed: a new dimension from a file, trained, added to a store, and heard."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from soupmix.files import strict_json
+from soupmix.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_guide_gives_a_dimension(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    block = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/train.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)[0]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    made = subprocess.run(
+        ["bash", "-e"],
+        input=block,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert made.stdout.strip().splitlines()[-1]
+    store = Store(tmp_path / "out" / "mine")
+    assert store.names == ("dry",)
+    effect = strict_json((tmp_path / "out/humour/dry/effect.json").read_bytes())
+    assert effect["margin"]["adapter"] > effect["margin"]["base"] + 0.3
+    on_topic = {arm: effect[arm]["metrics"]["on_topic"]["mean"] for arm in ("base", "adapter")}
+    assert on_topic["adapter"] > on_topic["base"] - 0.15
