@@ -78,7 +78,9 @@ class Conversion:
         return groups, tuple(sorted(set(tensors) - used))
 
     def run(self, group: TensorGroup, tensors: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-        """What becomes of the tensors of a group that is not whole: name of a parameter -> its values."""
+        """What becomes of the tensors of a group: name of a parameter -> its values."""
+        if group.is_whole:
+            return {group.targets[0]: tensors[group.names[0]]}
         converter = copy.deepcopy(self._by_pattern[group.patterns[0]])
         for name, pattern in zip(group.names, group.patterns, strict=True):
             converter.add_tensor(group.targets[0], name, pattern, tensors[name])
