@@ -27,7 +27,7 @@ def rate(sharer: str, weights: int, *, declared: bool) -> float:
             talk = talks[person]
             talk += [draw.randrange(900) for _ in range(30)]
             merge, who = f"weights {person % weights}", SHARED[sharer](person, turn * PEOPLE + person)
-            job = Job(f"{merge} {who}", tuple(talk), merge=merge, common=len(SYSTEM) if declared else 0)
+            job = Job(who, tuple(talk), merge=merge, common=len(SYSTEM) if declared else 0)
             scheduler.add(job)
             scheduler.computed(scheduler.plan())
             cached, total = cached + job.cached, total + len(job.prompt)

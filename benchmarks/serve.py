@@ -1,6 +1,6 @@
 """Serving 1, 8 and 64 clients with answers of mixed lengths: throughput and latency, against what else there is.
 
-    python benchmarks/serve.py [--rounds 3] [--clients 1 8 64] [--dtype bf16] [--table]
+    python benchmarks/serve.py [--rounds 3] [--clients 1 8 64] [--dtype bf16] [--table] [--prefill]
 
 SmolLM2-135M-Instruct and the six shipped adapters. Every client sends its next request when the one before is answered:
 8 to 96 tokens of prompt, 4 to 64 of answer, the same for all variants. Interleaved round by round in one process:
@@ -13,7 +13,7 @@ SmolLM2-135M-Instruct and the six shipped adapters. Every client sends its next 
 
 Throughput is tokens per second of wall clock. Before anything is timed, greedy tokens in fp32 must be those of transformers
 for the base, and those of PEFT for the different people, token for token;
-`http` is held to its numbers of tokens. Rows go to benchmarks/data/serve.jsonl.
+`http` is held to its numbers of tokens. Rows go to benchmarks/data/serve.jsonl. `--prefill` measures what serve_prefill.py says.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import serve_prefill
 import torch
 from decode import about, quartiles, spinning
 from serve_http import served
@@ -224,7 +225,14 @@ def table() -> str:
                 f"| {cell['clients']} | {name} | {m['tokens_per_s']:.0f} | {' | '.join(ratios)} | "
                 f"{m['first_p50']:.2f}, {m['first_p99']:.2f} | {1000 * m['token_p50']:.0f}, {1000 * m['token_p99']:.0f} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *serve_prefill.table()]) + "\n"
+
+
+def prefill(clients: int, dtype: str, rounds: int) -> None:
+    apart(serve_prefill.gate)
+    run = {**about(), **apart(partial(serve_prefill.measure, clients, dtype, rounds))}
+    with serve_prefill.DATA.open("a") as file:
+        file.write(json.dumps(run) + "\n")
 
 
 def main() -> None:
@@ -233,8 +241,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--table", action="store_true", help="only write docs/serve_bench.md from the data")
+    parser.add_argument("--prefill", action="store_true", help="one declared prompt for many people, both modes")
     given = parser.parse_args()
-    if not given.table:
+    if given.prefill:
+        spinning()
+        prefill(max(given.clients), given.dtype, given.rounds)
+    elif not given.table:
         spinning()
         gate()
         cells = [measure(clients, given.dtype, given.rounds) for clients in given.clients]

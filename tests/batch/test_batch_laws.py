@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,22 @@ def test_a_base_without_a_chat_template_fails_chats_alone(tmp_path: Path, sessio
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [each["response"]["status_code"] for each in found] == [400, 200, 400]
     assert found[0]["error"]["code"] == "no-template"
+
+
+def test_a_line_says_where_its_soup_acts_or_the_batch_does(shop: Shop, tmp_path: Path) -> None:
+    soups = [{"weights": {"calm": 0.5}, **more} for more in ({}, {"mode": "answer"}, {"mode": "full"}, {"mode": None})]
+    lines = [chat(number, "why is the sky blue?", soup=soup) for number, soup in enumerate(soups)]
+    grant = shop.policy.clamp({"calm": 0.5})
+    alone = {
+        mode: shop.engine.complete(["why is the sky blue?"], [grant], sampling=Sampling(max_new_tokens=6), mode=mode)[
+            0
+        ].text  # type: ignore[arg-type]
+        for mode in ("full", "answer")
+    }
+    for default, wanted in (("full", ["full", "answer", "full"]), ("answer", ["answer", "answer", "full"])):
+        made = answered(shop, tmp_path, *lines, defaults=replace(DEFAULTS, mode=default))  # type: ignore[arg-type]
+        bodies = [each["response"]["body"] for each in made]
+        assert [each["choices"][0]["message"]["content"] for each in bodies[:3]] == [alone[mode] for mode in wanted]
+        assert [each["soup"].get("mode", "full") for each in bodies[:3]] == wanted
+        assert len({each["soup"]["merge"] for each in bodies[:3]}) == 2
+        assert bodies[3]["error"]["message"].startswith("body.soup.mode: Input should be 'full' or 'answer'")

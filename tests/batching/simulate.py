@@ -13,7 +13,7 @@ from itertools import takewhile
 from soupmix.backends import Limits
 from soupmix.batching.schedule import Job, Plan, Scheduler
 
-Slot = dict[int, tuple[str, str, int]]  # position -> (person and merge, merge, token) whose keys and values lie there
+Slot = dict[int, tuple[str, str, int]]  # position -> (person, by what, token) whose keys and values lie there
 OPENING = (1, 2, 3, 4, 5, 6, 7, 8)  # a system prompt that many have, and that the operator lets everybody share
 
 
@@ -33,7 +33,7 @@ class Simulation:
         self._slots: list[Slot] = [{} for _ in range(self._limits.rows)]
         self._policy, self._talks = 0, [self._new_talk() for _ in range(12)]
         self._ends: dict[Job, int] = {}
-        self._computed: dict[str, set[tuple[int, ...]]] = {}  # by person and merge: what was computed for them
+        self._computed: dict[tuple[str, str], set[tuple[int, ...]]] = {}  # what was computed for a person, by what
         self.seen: Counter[str] = Counter()
 
     def _new_talk(self) -> tuple[str, list[int]]:
@@ -84,8 +84,12 @@ class Simulation:
         if len(tokens) > 60:
             who, tokens = self._talks[number] = self._new_talk()
         merge = f"{who.partition(' of ')[2]}, weights {self._draw.randrange(2)}, policy {self._policy}"
-        common = len(OPENING) if tuple(tokens[: len(OPENING)]) == OPENING and len(tokens) > len(OPENING) else 0
-        job = Job(f"{who}, {merge}", tuple(tokens), merge=merge, common=common)
+        base = f"the base of {who.partition(' of ')[2]}"
+        bare = self._draw.choice([0, max(0, len(tokens) - self._draw.randrange(1, 4))])
+        most = bare or len(tokens) - 1
+        common = len(OPENING) if tuple(tokens[: len(OPENING)]) == OPENING and len(OPENING) <= most else 0
+        mode = f", answers from {bare}" if bare else ""
+        job = Job(who, tuple(tokens), merge=f"{merge}{mode}", base=base, bare=bare, common=common)
         self._ends[job] = self._draw.randrange(1, self._limits.length - len(tokens))
         self._scheduler.add(job)
 
@@ -101,22 +105,28 @@ class Simulation:
         """What a forward pass does: write these tokens, read everything before them."""
         slot, whole = self._slots[job.slot], (*job.prompt, *job.answer)
         assert whole[start : start + len(tokens)] == tokens
-        slot.update((start + number, (job.owner, job.merge, token)) for number, token in enumerate(tokens))
+        slot.update(
+            (start + number, (job.person, _by(job, start + number), each)) for number, each in enumerate(tokens)
+        )
         for position in range(start + len(tokens)):
-            who, merge, token = slot.get(position, ("", "", -1))
-            shared = merge == job.merge and whole[: position + 1] == OPENING[: position + 1]
-            if token != whole[position] or not (who == job.owner or shared):
+            who, by, token = slot.get(position, ("", "", -1))
+            shared = whole[: position + 1] == OPENING[: position + 1]
+            if token != whole[position] or by != _by(job, position) or not (who == job.person or shared):
                 raise Foreign(f"{job} reads {slot.get(position)} at {position} instead of {whole[position]}")
-        if start == job.cached:
+        if not job.answer:
             self._check_told(job)
-        self._computed.setdefault(job.owner, set()).add(whole[: start + len(tokens)])
+        for by, most in ((job.base, job.bare), (job.merge, len(whole))):
+            self._computed.setdefault((job.person, by), set()).add(whole[: min(most, start + len(tokens))])
         self.seen["rows"] += 1
+        self.seen["with the bare base"] += start < job.bare
         self.seen["went on from a prefix"] += start == job.cached > 0
 
     def _check_told(self, job: Job) -> None:
         """What is told of the cache is what this person was computed before, or what everybody may share, no more."""
-        own = self._computed.get(job.owner, set())
+        own = self._computed.get((job.person, job.merge), set())
+        bare = self._computed.get((job.person, job.base), set())
         most = max((_alike(each, job.prompt) for each in own), default=0)
+        most = max([most, *(min(job.bare, _alike(each, job.prompt)) for each in bare)])
         if job.cached > max(most, job.common):
             raise Foreign(f"{job} is told of {job.cached} tokens, and only {most} were its own")
         self.seen["shared"] += job.cached > most
@@ -129,10 +139,12 @@ class Simulation:
             del self._ends[job]
             self._scheduler.leave(job)
             self.seen["answers"] += 1
-            self._talks[self._draw.randrange(len(self._talks))] = (
-                job.owner.split(",")[0],
-                [*job.prompt, *job.answer][:60],
-            )
+            self._talks[self._draw.randrange(len(self._talks))] = job.person, [*job.prompt, *job.answer][:60]
+
+
+def _by(job: Job, position: int) -> str:
+    """What computes a token: the bare base, or the merge."""
+    return job.base if position < job.bare else job.merge
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:

@@ -21,7 +21,7 @@ SMALL = Limits(rows=5, length=256, waiting=64, chunk=16)
 
 
 def jobs(*lengths: int) -> list[Job]:
-    return [Job(owner="ann", prompt=(7,) * length, merge="m") for length in lengths]
+    return [Job(person="ann", prompt=(7,) * length, merge="m") for length in lengths]
 
 
 def begun(rounds: Rounds[Job], waiting: list[Job]) -> list[list[int]]:

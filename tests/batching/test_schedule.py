@@ -12,13 +12,13 @@ from tests.batching.simulate import Foreign, run
 def test_no_row_reads_what_is_not_its_own() -> None:
     seen = run(60_000, seed=1)
     assert min(seen[each] for each in ("answers", "cancelled", "copied", "failed steps", "policies")) > 20
-    assert min(seen[each] for each in ("shared", "own")) > 50
+    assert min(seen[each] for each in ("shared", "own", "with the bare base")) > 50
     assert seen["went on from a prefix"] > 200
 
 
-@pytest.mark.parametrize("forgotten", ["owner", "merge"])
+@pytest.mark.parametrize("forgotten", ["person", "merge", "base", "bare"])
 def test_the_simulation_sees_a_prefix_of_somebody_else(forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`owner` keeps persons apart, `merge` what only those of one tenant and soup may share."""
+    """`person` keeps persons apart, `merge` soups and tenants, `base` tenants, `bare` what the base and a soup computed."""
     honest = Scheduler._longest
 
     def careless(self: Scheduler[Job], job: Job) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def test_what_everybody_may_share_is_shared_whole_or_not_at_all() -> None:
     scheduler = Scheduler[Job](Limits(rows=4, length=100))
 
     def cached(who: str, prompt: tuple[int, ...], common: int, merge: str = "m") -> int:
-        job = Job(f"{who}, {merge}", prompt, merge=merge, common=common)
+        job = Job(who, prompt, merge=merge, common=common)
         scheduler.add(job)
         scheduler.computed(scheduler.plan())
         scheduler.leave(job)
@@ -50,6 +50,45 @@ def test_what_everybody_may_share_is_shared_whole_or_not_at_all() -> None:
     assert cached("cid", (1, 2, 3, 9), 0) == 0, "a part of it is not what was declared"
     assert cached("dan", (1, 2, 3, 4, 9, 9), 4, "another merge") == 0
     assert cached("ann", (1, 2, 3, 4, 9, 9), 4) == 5, "all but the last token, which is always computed"
+
+
+def cached(scheduler: Scheduler[Job], job: Job) -> int:
+    """Tokens that a job took over, after its prompt was computed."""
+    scheduler.add(job)
+    while job.slot < 0 or job.computed < len(job.prompt):
+        scheduler.computed(scheduler.plan())
+    scheduler.leave(job)
+    return job.cached
+
+
+def test_what_the_bare_base_computed_goes_on_under_every_merge_and_nothing_else_does() -> None:
+    scheduler = Scheduler[Job](Limits(rows=9, length=100))
+    ids, both = (1, 2, 3, 4, *range(5, 15)), {"base": "b", "bare": 4}
+    assert cached(scheduler, Job("ann", ids, merge="m", **both)) == 0
+    assert cached(scheduler, Job("ann", ids, merge="other", **both)) == 4
+    assert cached(scheduler, Job("ann", ids, merge="m", **both)) == 13
+    assert cached(scheduler, Job("ann", (*ids, 7, 8), merge="m", base="b", bare=15)) == 4, "the answer ran on the soup"
+    assert cached(scheduler, Job("ann", ids, merge="full", base="b")) == 0, "no soup goes on from the base"
+    assert cached(scheduler, Job("ann", (*ids, 9, 9), merge="x", base="b", bare=15)) == 14, "and then on the base"
+    assert cached(scheduler, Job("ann", ids, merge="m", base="of another tenant", bare=5)) == 0
+    assert cached(scheduler, Job("bob", ids, merge="m", **both)) == 0
+    assert cached(scheduler, Job("cid", ids, merge="z", common=3, **both)) == 3
+
+
+def test_what_others_compute_meanwhile_is_taken_over() -> None:
+    """64 people ask at once under one declared beginning of 100 tokens: it is computed once."""
+    opening = tuple(range(100))
+    scheduler = Scheduler[Job](Limits(rows=64, length=200, chunk=100))
+    jobs = [Job(f"{n}", (*opening, 200 + n, 300, 301), merge=f"{n}", base="b", bare=101, common=100) for n in range(64)]
+    for job in jobs:
+        scheduler.add(job)
+    computed = 0
+    while any(job.computed < len(job.prompt) for job in jobs):
+        plan = scheduler.plan()
+        computed += sum(len(feed.tokens) for feed in plan.feeds)
+        scheduler.computed(plan)
+    assert computed == 100 + 64 * 3
+    assert [job.cached for job in jobs] == [0] + [100] * 63
 
 
 def test_the_simulation_sees_a_copy_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,12 @@ def test_a_base_is_a_path_if_something_is_there_or_it_looks_like_one(tmp_path: P
     [
         ("weights: {a: 1}\nmetod: delta", "bad-recipe", "metod: unknown key; a recipe has base, store, weights"),
         ("weights: {a: 1}\nmethod: ties", "bad-recipe", "method: Input should be 'delta' or 'factor'"),
+        (
+            "weights: {a: 1}\nmode: answer",
+            "bad-recipe",
+            "mode 'answer' cannot be merged: weights that are merged act on",
+        ),
+        ("weights: {a: 1}\nmode: null", "bad-recipe", "mode None cannot be merged"),
         ("weights: {a: 1}\nas: lora", "bad-recipe", "as: "),
         ("weights: {a: 1}\nrank: 0", "bad-recipe", "rank: "),
         ("weights: {a: 1}\nrank: true", "bad-recipe", "rank: "),

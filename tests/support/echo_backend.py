@@ -12,6 +12,7 @@ from typing import Self
 from soupmix.backends import Delta, Limits, Message, Request, State, Token, Vocabulary
 from soupmix.errors import Overloaded, RecipeError
 from soupmix.files import digest_parts
+from soupmix.modes import FULL, Mode, check_mode
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 
@@ -23,6 +24,7 @@ class EchoBackend:
 
     methods = ("delta",)
     unserved: Mapping[str, RecipeError] = MappingProxyType({})
+    modes: tuple[Mode, ...] = (FULL,)
     vocabulary = Vocabulary(size=256, longest=1)
 
     def __init__(self, limits: Limits = Limits(rows=4, length=256)) -> None:  # noqa: B008  # frozen
@@ -43,8 +45,9 @@ class EchoBackend:
     def marker(self, text: str) -> str | None:
         return "<|end|>" if "<|end|>" in text else None
 
-    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
-        return digest_parts("echo", {"weights": str(grant.granted), "method": method, "tenant": tenant})
+    def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:
+        said = {"weights": str(grant.granted), "method": method, "tenant": tenant, "mode": mode}
+        return digest_parts("echo", said)
 
     def share(self, prefix: tuple[int, ...]) -> None:
         self.shared.append(prefix)
@@ -61,6 +64,7 @@ class EchoBackend:
             raise RecipeError("prompt and answer do not fit", reason="too-long")
         if request.method not in {None, *self.methods}:
             raise RecipeError(f"method '{request.method}' is not one of the echo's", reason="method")
+        check_mode(request.mode, self.modes)
         self.check_room()
         self._answers.append(_Echo(request, sink))
         self._answers[-1].start()

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, Self
 from soupmix.audit.merkle import Tree, leaf_hash
 from soupmix.errors import AuditError, PolicyRefusal, RefusingRule, SoupmixError
 from soupmix.files import compact_json
+from soupmix.modes import FULL, Mode
 from soupmix.weights import Weights
 
 __all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "line_of", "time_text"]
@@ -62,7 +63,8 @@ class Record:
         policy: digest of the policy, or None if none could be read.
         is_open, is_signed: whether there were no policy documents, and whether they came with good signatures.
         binding: the rules that held the request back, "tier/issuer/rule".
-        merge: the merge identity, or None if nothing is merged. reason: the code of a refusal.
+        merge: the merge identity, or None if nothing is merged. mode: where it acts, one of `soupmix.modes`.
+        reason: the code of a refusal.
         omitted: names of `requested` and rules of `binding` that are left out, as a refusal could hold any number of them.
         repeated: refusals that this one stands for, counted and not written one by one.
     """
@@ -80,6 +82,7 @@ class Record:
     reason: str | None = None
     omitted: int = 0
     repeated: int = 0
+    mode: Mode = FULL
 
     def __post_init__(self) -> None:
         if self.event not in EVENTS:
@@ -88,14 +91,18 @@ class Record:
             raise AuditError("a user id has 1 to 1024 bytes", reason="bad-person")
 
     @classmethod
-    def of_grant(cls, grant: _Granted, *, person: str | None, is_signed: bool, merge: str | None = None) -> Self:
+    def of_grant(
+        cls, grant: _Granted, *, person: str | None, is_signed: bool, merge: str | None = None, mode: Mode = FULL
+    ) -> Self:
         """The record of a `soupmix.policy.Grant` that is about to be used, the same whoever writes it.
 
         Args:
             person: who asked. is_signed: whether its policy came with good signatures. merge: identity of what is made.
+            mode: where it acts.
         """
         return cls(
             event="grant",
+            mode=mode,
             person=person,
             requested=grant.requested,
             granted=grant.granted,
@@ -148,6 +155,7 @@ class Record:
         counts = {"omitted": self.omitted, "repeated": self.repeated}  # only where they count something
         data = compact_json(
             {key: count for key, count in counts.items() if count}
+            | ({} if self.mode == FULL else {"mode": self.mode})
             | {
                 "attributes": dict(self.attributes),
                 "binding": list(self.binding),

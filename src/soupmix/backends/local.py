@@ -9,6 +9,7 @@ from soupmix.batching import Batcher
 from soupmix.engine import Engine
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.methods import DEFAULT
+from soupmix.modes import FULL, Mode
 from soupmix.policy import Grant, Policy
 from soupmix.store import Store
 
@@ -47,6 +48,11 @@ class LocalBackend(Batcher):
         return {name: each.error(name) for name, each in self.engine.adapters.unserved.items()}
 
     @property
+    def modes(self) -> tuple[Mode, ...]:
+        """See `Backend.modes`."""
+        return self.engine.modes
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """See `Backend.vocabulary`."""
         return self.engine.prompts.vocabulary
@@ -66,6 +72,6 @@ class LocalBackend(Batcher):
         """See `Backend.marker`."""
         return self.engine.prompts.marker(text)
 
-    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+    def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:
         """See `Backend.identity`."""
-        return self.engine.identity(grant, method, tenant)
+        return self.engine.identity(grant, method, tenant, mode)

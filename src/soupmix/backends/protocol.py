@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from soupmix.errors import RecipeError, SoupmixError
+from soupmix.modes import FULL, Mode
 from soupmix.policy import Grant
 from soupmix.public import public
 
@@ -97,6 +98,7 @@ class Request:
         stop: texts before which the answer ends.
         logprobs: how many of the likeliest tokens are told beside each chosen one; None: no log probabilities.
         method: how adapters are merged, one of `Backend.methods`; None: as the first of them.
+        mode: where the soup acts, one of `Backend.modes`.
         tenant: keys and values computed for one tenant are never used for another.
         person: nor those of one person for another. None: those of this request are not used again.
     """
@@ -107,6 +109,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     method: str | None = None
+    mode: Mode = FULL
     tenant: str = ""
     person: str | None = None
 
@@ -221,6 +224,10 @@ class Backend(Protocol):
         """Name of an adapter that no request can have -> what `submit` raises for whoever asks for it."""
 
     @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Where soups can act here, of `soupmix.modes`; the first is "full"."""
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the model."""
 
@@ -243,17 +250,19 @@ class Backend(Protocol):
         No message may hold one: with it a person could pose as somebody else.
         """
 
-    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+    def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:
         """The merge identity of what is computed under a grant; see `soupmix.merge.identity`.
 
         Raises:
+            RecipeError: there is no such mode ("mode").
             PolicyError: the grant is not as a policy of this process gave it ("not-granted"). TypeError: it is none at all.
         """
 
     def share(self, prefix: tuple[int, ...]) -> None:
         """Declare that these tokens, with which prompts may begin, are nobody's secret, such as an operator's own system prompt.
 
-        What is computed of them may then be used for all persons of one tenant with one merge.
+        What is computed of them may then be used for all persons of one tenant with one merge, and what the bare base computes
+        of them (mode "answer") for all persons of one tenant.
         """
 
     def check_room(self) -> None:
@@ -266,9 +275,9 @@ class Backend(Protocol):
             sink: called with every `Delta` from a thread of the backend. It must return at once and must not raise.
 
         Raises:
-            RecipeError: the prompt is empty ("empty-prompt"), prompt and answer do not fit ("too-long"), or the method is
-                none of `methods` ("method"); or no row can have an adapter of the grant ("experts", "not-linear",
-                "read-directly").
+            RecipeError: the prompt is empty ("empty-prompt"), prompt and answer do not fit ("too-long"), the method is none of
+                `methods` ("method") or the mode none of `modes` ("mode", "mixes-rows"); or no row can have an adapter of the
+                grant ("experts", "not-linear", "read-directly").
             PolicyRefusal: the method cannot keep a rule that bounds the norm ("norm-not-linear").
             AdapterError: the grant is for an adapter that is not here.
             PolicyError: the grant is of another policy than the one this backend was opened under ("other-policy"), or not

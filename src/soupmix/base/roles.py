@@ -8,7 +8,7 @@ from typing import Any
 from soupmix.base.template import chat_text
 from soupmix.errors import BaseModelError, RecipeError
 
-__all__ = ["end_of_answer", "role_markers"]
+__all__ = ["end_of_answer", "opening_texts", "role_markers"]
 
 _RULES, _ASKS, _SAYS, _AGAIN = "kzqrules", "kzqasks", "kzqsays", "kzqagain"
 _SAID = re.compile("|".join((_RULES, _ASKS, _SAYS, _AGAIN)))
@@ -37,6 +37,20 @@ def end_of_answer(tokenizer: Any) -> int | None:
         if found is not None:
             return int(added[found])
     return None
+
+
+def opening_texts(tokenizer: Any) -> tuple[str, str]:
+    """A question by the chat template, before its answer is opened and behind that; twice the same where no answer is opened.
+
+    What both differ by is the generation prompt, such as the mark of the assistant's role. Both are "" for a template that
+    cannot be used, or takes no single question.
+    """
+    asked = [{"role": "user", "content": _ASKS}]
+    try:
+        closed, opened = (chat_text(tokenizer, asked, opens=opens) for opens in (False, True))
+    except (RecipeError, BaseModelError):
+        return "", ""
+    return closed, opened
 
 
 def _marks(text: str) -> bool:

@@ -20,8 +20,11 @@ _templates: "weakref.WeakKeyDictionary[Any, _Template]" = weakref.WeakKeyDiction
 _making = threading.Lock()
 
 
-def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, opens: bool = True) -> str:
     """A conversation by the chat template of a tokenizer, ending where the model's answer begins.
+
+    Args:
+        opens: False: without what the template writes last to begin an answer ("generation prompt"), if it knows such.
 
     Raises:
         RecipeError: the template refuses these messages (reason "bad-conversation").
@@ -32,7 +35,7 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
         template = _templates.get(tokenizer)
         if template is None:
             template = _templates[tokenizer] = _Template(tokenizer)
-    return template.render([dict(each) for each in messages])
+    return template.render([dict(each) for each in messages], opens)
 
 
 def unasked(tokenizer: Any) -> str:
@@ -67,9 +70,9 @@ class _Template:
         self._end: Callable[[], object] = lambda: None
         self._broken: str | None = None  # why it does not compile, once that is known
 
-    def render(self, messages: list[dict[str, Any]]) -> str:
+    def render(self, messages: list[dict[str, Any]], opens: bool) -> str:
         with self._lock:
-            said = {"broken": self._broken} if self._broken else self._told(messages)
+            said = {"broken": self._broken} if self._broken else self._told(messages, opens)
             self._broken = said.get("broken")
         if self._broken:
             raise BaseModelError(
@@ -84,9 +87,9 @@ class _Template:
             )
         return str(said["text"])
 
-    def _told(self, messages: list[dict[str, Any]]) -> dict[str, str]:
+    def _told(self, messages: list[dict[str, Any]], opens: bool) -> dict[str, str]:
         try:
-            said: dict[str, str] = json.loads(self._exchange(_line({"messages": messages})))
+            said: dict[str, str] = json.loads(self._exchange(_line({"messages": messages, "opens": opens})))
         except (OSError, ValueError) as error:
             self._end()
             self._process = None

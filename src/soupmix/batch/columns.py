@@ -14,7 +14,7 @@ __all__ = ["ADDED", "Columns", "added", "bad_row"]
 ADDED = ("answer", "granted", "error")
 """The columns that an output has beside those of the input."""
 
-_TEXT = ("prompt", "system", "custom_id", "user")
+_TEXT = ("prompt", "system", "custom_id", "user", "mode")
 _WHOLE = ("seed", "max_tokens")
 _NUMBER = ("temperature", "top_p")
 _SOUP = ("weights", "attributes", "sources")
@@ -90,7 +90,7 @@ class Columns:
         if "user" in cells:
             body["user"] = _clean(str(cells["user"]), number)
         body |= {each: _number(cells[each], each, number) for each in (*_WHOLE, *_NUMBER) if each in cells}
-        soup: dict[str, dict[str, Any]] = {}
+        soup: dict[str, Any] = {"mode": _plain(cells["mode"], number)} if "mode" in cells else {}
         for target, cell in cells.items():
             group, dot, name = target.partition(".")
             if dot:

@@ -16,6 +16,7 @@ from soupmix.backends import Backend
 from soupmix.batch.line import CHAT, Answered, Begun, Line, LineResult
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.methods import DEFAULT, check_linear
+from soupmix.modes import FULL, Mode, check_mode
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
@@ -45,6 +46,7 @@ class Defaults:
         attributes, sources: what no line may contradict.
         weights, system, max_tokens, temperature: of lines that say nothing themselves.
         seed: line i draws from seed + i, unless it says otherwise.
+        mode: where soups act, of lines that say nothing themselves.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Defaults:
     max_tokens: int = 256
     temperature: float = 1.0
     seed: int = 0
+    mode: Mode = FULL
 
 
 class Desk:
@@ -99,17 +102,20 @@ class Desk:
         ask, prompted = self._read(line)
         length, tokens = self._backend.limits.length, self._defaults.max_tokens
         fitted = fitting(ask, prompted, length=length, tokens=tokens, answers=MOST_ANSWERS)
+        check_mode(self._mode(ask), self._backend.modes)
         grant = self._grant(ask, append)
-        salt = grant.attributes.get("tenant", "")
-        merge = self._backend.identity(grant, self._defaults.method, salt)
+        salt, mode = grant.attributes.get("tenant", ""), self._mode(ask)
+        merge = self._backend.identity(grant, self._defaults.method, salt, mode)
         if append is not None:
-            append(Record.of_grant(grant, person=ask.user or self._who, is_signed=self._signed, merge=merge))
+            who, signed = ask.user or self._who, self._signed
+            append(Record.of_grant(grant, person=who, is_signed=signed, merge=merge, mode=mode))
         asked = requests(
             ask,
             fitted,
             grant,
             logprobs=prompted.logprobs,
             method=self._defaults.method,
+            mode=mode,
             salt=salt,
             person=f"line {line.number}" if ask.user is None else f"user {ask.user}",
             seed=self._defaults.seed + line.number if ask.seed is None else ask.seed,
@@ -140,8 +146,11 @@ class Desk:
     def _body(self, answered: Answered, name: str) -> dict[str, Any]:
         """The answer as the server would give it, but for the count of cached tokens: what was cached depends on the run."""
         begun, made, method = answered.begun, answered.made, self._defaults.method
+        mode = self._mode(begun.ask)
         form: Form = ChatForm() if isinstance(begun.ask, ChatAsk) else CompletionForm()
-        soup = SoupAnswer.of(begun.grant, profile=None, signed=self._signed, method=method, merge=begun.merge)
+        soup = SoupAnswer.of(
+            begun.grant, profile=None, signed=self._signed, method=method, merge=begun.merge, mode=mode
+        )
         return {
             "id": f"{form.prefix}-{name}",
             "object": form.whole,
@@ -173,6 +182,11 @@ class Desk:
         if ask.stream:
             raise RecipeError("a batch is not streamed; leave `stream` out", reason="stream")
         return ask
+
+    def _mode(self, ask: Ask) -> Mode:
+        """Where the soup of a line acts."""
+        said = ask.soup is not None and "mode" in ask.soup.model_fields_set
+        return ask.soup.mode if ask.soup is not None and said else self._defaults.mode
 
     def _grant(self, ask: Ask, append: _Append | None) -> Grant:
         soup = ask.soup or SoupAsk()

@@ -21,6 +21,7 @@ from soupmix.batch.line import CHAT
 from soupmix.batch.order import in_order
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import compact_json, new_file, sha256_file, strict_json
+from soupmix.modes import FULL
 from soupmix.replacing import check_file
 from soupmix.version import __version__
 
@@ -36,6 +37,8 @@ def settings_of(source: InputFile, lines: int, defaults: Defaults, more: Mapping
         more: digests of what answers and allows, and limits that show in results.
     """
     said = {each.name: getattr(defaults, each.name) for each in fields(defaults)}
+    if defaults.mode == FULL:  # a batch that was begun when there was no other goes on
+        del said["mode"]
     return {
         **said,
         "attributes": dict(defaults.attributes),

@@ -21,6 +21,7 @@ from soupmix.engine.positions import check_fits
 from soupmix.engine.sampling import stream
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT
+from soupmix.modes import FULL
 
 __all__ = ["Batcher", "Submission"]
 
@@ -109,7 +110,8 @@ class Batcher:
     def share(self, prefix: tuple[int, ...]) -> None:
         """Declare a beginning of prompts, as token ids, that is nobody's secret, such as the operator's own system prompt.
 
-        From then on its keys and values are computed once for all persons of one tenant with one merge.
+        From then on its keys and values are computed once for all persons of one tenant with one merge, and once for all persons
+        of one tenant whose prompts the bare base computes (mode "answer").
         """
         with self._changed:
             self._shared = (*self._shared, prefix)
@@ -121,8 +123,8 @@ class Batcher:
             sink: called with every `Delta` from the batcher's thread. It must return at once and must not raise.
 
         Raises:
-            RecipeError: the prompt is empty (reason "empty-prompt"), prompt and answer do not fit ("too-long"), or the method is
-                another than this batch's ("method").
+            RecipeError: the prompt is empty (reason "empty-prompt"), prompt and answer do not fit ("too-long"), the method is
+                another than this batch's ("method"), or the mode is none of the engine's ("mode", "mixes-rows").
             PolicyRefusal, PolicyError, AdapterError, TypeError: the grant is not taken; see `Engine.weights`.
             Overloaded: the queue is full ("queue-full"), or the batcher is closed ("draining").
         """
@@ -162,12 +164,15 @@ class Batcher:
             raise RecipeError(
                 f"method '{request.method}' is asked for, and this batch merges by '{self.method}'", reason="method"
             )
-        merge = self.engine.identity(request.grant, self.method, request.tenant)
-        person = f"request {next(self._anonymous)}" if request.person is None else f"person {request.person}"
+        self.engine.check_mode(request.mode)
+        bare = self.engine.bare(request.prompt, request.mode)
+        most = len(request.prompt) - 1 if request.mode == FULL else bare
         return Answer(
-            owner=f"{merge} {person}",
-            merge=merge,
-            common=self._common(request.prompt),
+            person=f"request {next(self._anonymous)}" if request.person is None else f"person {request.person}",
+            merge=self.engine.identity(request.grant, self.method, request.tenant, request.mode),
+            base=self.engine.base_identity(request.tenant),
+            bare=bare,
+            common=self._common(request.prompt, most),
             prompt=request.prompt,
             request=request,
             weights=weights,
@@ -176,11 +181,9 @@ class Batcher:
             sink=sink,
         )
 
-    def _common(self, prompt: tuple[int, ...]) -> int:
-        """Length of the longest shared beginning that this prompt has; one that is all of the prompt does not count."""
-        return max(
-            (len(each) for each in self._shared if len(each) < len(prompt) and prompt[: len(each)] == each), default=0
-        )
+    def _common(self, prompt: tuple[int, ...], most: int) -> int:
+        """Length of the longest shared beginning that this prompt has, of those with at most so many tokens."""
+        return max((len(each) for each in self._shared if len(each) <= most and prompt[: len(each)] == each), default=0)
 
     def _check_room(self) -> None:
         if self._deadline is not None or not self.alive:
@@ -272,13 +275,13 @@ class Batcher:
 
     def _count(self, plan: Plan[Answer], made: list[tuple[Answer, Chosen | None]], seconds: float) -> None:
         before = self._state
-        begun = [feed.job for feed in plan.feeds if not feed.job.answer and feed.start == feed.job.cached]
+        read = [feed.job for feed in plan.feeds if feed.complete and not feed.job.answer]
         self._state = replace(
             before,
             steps=before.steps + 1,
             prompt_tokens=before.prompt_tokens + sum(len(feed.tokens) for feed in plan.feeds if not feed.job.answer),
             generated_tokens=before.generated_tokens + len(made),
-            cached_tokens=before.cached_tokens + sum(job.cached for job in begun),
-            cached_prompts=before.cached_prompts + sum(job.cached > 0 for job in begun),
+            cached_tokens=before.cached_tokens + sum(job.cached for job in read),
+            cached_prompts=before.cached_prompts + sum(job.cached > 0 for job in read),
             seconds=before.seconds + seconds,
         )

@@ -43,6 +43,9 @@ class Rounds(Scheduler[J]):
             self._rounds.append(set(self._begin()))
         return iter(())
 
+    def _taken_meanwhile(self, job: J) -> Iterator[tuple[int, int, int]]:
+        return iter(())
+
     @property
     def _has_waited(self) -> bool:
         return bool(self.waiting) and self._clock - self.waiting[0].arrived > _PATIENCE
@@ -126,10 +129,16 @@ class _Round:
             tokens = [fed.get(job, (0,))[-1] for job in self._jobs]
             live = [job in fed for job in self._jobs]
             self._batch.add(*(torch.tensor(each, device=self._engine.model.device) for each in (tokens, live)))
+        weights = self._of_prompts() if self._is_new else self._weights
         self._is_new = False
-        with self._engine.batch.serving(self._weights):
+        with self._engine.batch.serving(weights):
             logits = self._batch.logits()
         return {job: logits[row] for row, job in enumerate(self._jobs) if job in fed}
+
+    def _of_prompts(self) -> BatchWeights:
+        weights = torch.stack([job.weights for job in self._jobs])
+        prompts, bare = [job.prompt for job in self._jobs], [job.bare for job in self._jobs]
+        return BatchWeights.of_prompts(weights, prompts, bare, method=self._method)
 
     def _weighted(self) -> BatchWeights:
         return BatchWeights(torch.stack([job.weights for job in self._jobs]), method=self._method)

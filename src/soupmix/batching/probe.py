@@ -104,7 +104,7 @@ def _over_slots(engine: Engine, method: str, rows: Sequence[tuple[Tensor, Tensor
     jobs, ends = list[WeightedJob](), list[tuple[int, ...]]()
     for number, (ids, weights) in enumerate(rows):
         tokens = tuple(ids.tolist())
-        job = WeightedJob(owner=str(number), merge=str(number), prompt=tokens[: 1 - STEPS], weights=weights)
+        job = WeightedJob(person=str(number), merge=str(number), prompt=tokens[: 1 - STEPS], weights=weights)
         jobs.append(job)
         ends.append(tokens[1 - STEPS :])
         scheduler.add(job)

@@ -49,7 +49,7 @@ class SlottedLoop:
         """
         for source, target, length in plan.copies:
             self._slots.copy(source, target, length)
-        device, feeds = self._engine.model.device, plan.feeds
+        device, feeds = self._engine.model.device, tuple(chain.from_iterable(map(_parts, plan.feeds)))
         ids = torch.tensor([list(chain.from_iterable(feed.tokens for feed in feeds))], device=device)
         layout = _layout(feeds, device)
         counts = torch.tensor([len(feed.tokens) for feed in feeds])
@@ -68,13 +68,29 @@ class SlottedLoop:
         return logits[: len(asked)]
 
     def _batch(self, feeds: Sequence[Feed[W]], counts: Tensor, kept: Tensor) -> BatchWeights:
-        """The weights of every row: the same object as in the last step if it had the same answers and numbers of tokens."""
-        fed = [(feed.job, len(feed.tokens), feed.complete) for feed in feeds]
+        """The weights of every row: the same object as in the last step if it had the same parts of the same answers."""
+        fed = [(feed.job, len(feed.tokens), feed.complete, _is_bare(feed)) for feed in feeds]
         if fed != self._last[0]:
-            weights = torch.stack([feed.job.weights for feed in feeds])
+            soups = [torch.zeros_like(feed.job.weights) if _is_bare(feed) else feed.job.weights for feed in feeds]
+            weights = torch.stack(soups)
             people = torch.arange(len(feeds)).repeat_interleave(counts).to(weights.device)
             self._last = fed, self._weighted(weights, people, kept=kept, method=self._method)
         return self._last[1]
+
+
+def _is_bare(feed: Feed[W]) -> bool:
+    """Whether the bare base computes this part."""
+    return feed.start < feed.job.bare
+
+
+def _parts(feed: Feed[W]) -> Iterator[Feed[W]]:
+    """What the bare base computes of a feed, and what the soup does: attention comes after all keys and values of a step."""
+    count = feed.job.bare - feed.start
+    if 0 < count < len(feed.tokens):
+        yield Feed(feed.job, feed.tokens[:count], feed.start, complete=False)
+        yield Feed(feed.job, feed.tokens[count:], feed.job.bare, feed.complete)
+    else:
+        yield feed
 
 
 def _layout(feeds: Sequence[Feed[W]], device: torch.device) -> Layout:

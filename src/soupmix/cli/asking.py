@@ -25,6 +25,7 @@ from soupmix.cli.options import (
 )
 from soupmix.errors import SoupmixError
 from soupmix.methods import DEFAULT, check_linear
+from soupmix.modes import FULL, Mode
 from soupmix.policy import AdapterRef, Grant, Metric, Policy
 from soupmix.weights import Weights
 
@@ -67,13 +68,14 @@ class Asking:
             *self.recorder.files,
         )
 
-    def granted(self, grant: Grant, *, merge: str | None = None) -> None:
-        """Record a grant that is about to be used; `merge` is the identity of what will be made of it.
+    def granted(self, grant: Grant, *, merge: str | None = None, mode: Mode = FULL) -> None:
+        """Record a grant that is about to be used; `merge` is the identity of what will be made of it, `mode` where it acts.
 
         Raises:
             AuditError, OutputError: it cannot be recorded.
         """
-        self.recorder.append(Record.of_grant(grant, person=self.recorder.person, is_signed=self.signed, merge=merge))
+        who, signed = self.recorder.person, self.signed
+        self.recorder.append(Record.of_grant(grant, person=who, is_signed=signed, merge=merge, mode=mode))
 
     def refused(self, error: SoupmixError, policy: Policy | None = None) -> None:
         """Record a refusal under a policy, or None if it could not be read. Raises as `granted` does."""

@@ -22,12 +22,14 @@ from soupmix.cli.options import (
     json_option,
     length_option,
     method_option,
+    mode_option,
     open_base,
     open_store,
     print_json,
 )
 from soupmix.cli.stopping import exit_code
 from soupmix.methods import check_linear
+from soupmix.modes import Mode
 
 if TYPE_CHECKING:
     from soupmix.base import Base
@@ -46,7 +48,7 @@ __all__ = ["command"]
     "columns",
     multiple=True,
     metavar="TARGET=COLUMN",
-    help="Of CSV and Parquet: which column says what. Targets are prompt, system, custom_id, user, seed, max_tokens, "
+    help="Of CSV and Parquet: which column says what. Targets are prompt, system, custom_id, user, mode, seed, max_tokens, "
     "temperature, top_p, weights.NAME, attributes.KEY and sources.NAME; repeatable.  [default: prompt=prompt]",
 )
 @asking_options()
@@ -55,6 +57,7 @@ __all__ = ["command"]
 @click.option("--model", help="What lines call the base model.  [default: its own name]")
 @click.option("--system", help="System prompt of chats that have none.")
 @method_option
+@mode_option
 @dtype_option
 @click.option(
     "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
@@ -82,6 +85,7 @@ def command(
     model: str | None,
     system: str | None,
     method: str,
+    mode: Mode,
     dtype: str | None,
     max_new_tokens: int,
     temperature: float,
@@ -114,7 +118,7 @@ def command(
             check_linear(method, str(rule.ref))
     stated, said, name = asking.attributes, asking.sources, model or found.label
     policy._check(asking.weights, stated, said)
-    defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed)
+    defaults = Defaults(name, method, stated, said, asking.weights, system, max_new_tokens, temperature, seed, mode)
     template = () if chat_template is None else (chat_template,)
     check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files, *template))
     file = open_input(source, out, Columns.parse(columns, limit=line_bytes, model=name))

@@ -12,9 +12,11 @@ from soupmix.cli.options import (
     chat_template_option,
     dtype_option,
     method_option,
+    mode_option,
     open_base,
     open_store,
 )
+from soupmix.modes import Mode, explained
 
 __all__ = ["command"]
 
@@ -26,6 +28,7 @@ __all__ = ["command"]
 @chat_template_option
 @click.option("--system", help="System prompt.")
 @method_option
+@mode_option
 @dtype_option
 @click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(1))
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
@@ -37,6 +40,7 @@ def command(
     chat_template: Path | None,
     system: str | None,
     method: str,
+    mode: Mode,
     dtype: str | None,
     max_new_tokens: int,
     temperature: float,
@@ -49,8 +53,8 @@ def command(
     store = open_store(asking.store)
     policy = asking.policy(store)
     grant = asking.clamp(policy, method)
-    asking.granted(grant)
-    click.echo(grant.explain(), err=True)
+    asking.granted(grant, mode=mode)
+    click.echo(explained(grant.explain(), mode), err=True)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     engine = Engine.load(open_base(base, chat_template), store, policy=policy, dtype=dtype)
     added = "" if system else unasked(engine.tokenizer)
@@ -60,7 +64,9 @@ def command(
 
     def reply(messages: list[dict[str, str]]) -> str:
         # granted anew each time: a policy may end while somebody talks
-        (made,) = engine.complete([messages], [asking.clamp(policy, method)], sampling=sampling, method=method)
+        (made,) = engine.complete(
+            [messages], [asking.clamp(policy, method)], sampling=sampling, method=method, mode=mode
+        )
         return made.text.strip()
 
     if prompt is not None:

@@ -29,6 +29,7 @@ __all__ = ["command"]
 @click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
 @click.option("--method", type=click.Choice(list(METHODS)), help=f"How to merge; {DEFAULT} (exact) if not given.")
+@click.option("--mode", hidden=True)  # for the sentence that says why not
 @click.option("--rank", type=int, help="Highest rank of the adapter; exact if not given.")
 @click.option(
     "--dtype",

@@ -10,6 +10,7 @@ import click
 from soupmix.dtypes import WORDS
 from soupmix.errors import RecipeError
 from soupmix.methods import DEFAULT, served
+from soupmix.modes import FULL, MODES
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "length_option",
     "method_option",
     "metric_option",
+    "mode_option",
     "open_base",
     "open_store",
     "parse_attributes",
@@ -136,6 +138,17 @@ def chat_template_option(command: _Command) -> _Command:
 def method_option(command: _Command) -> _Command:
     """`--method NAME`; the command gets `method: str`, how a soup is merged."""
     return click.option("--method", type=click.Choice(served()), default=DEFAULT, show_default=True)(command)
+
+
+def mode_option(command: _Command) -> _Command:
+    """`--mode NAME`; the command gets `mode: Mode`, where a soup acts."""
+    return click.option(
+        "--mode",
+        type=click.Choice(MODES),
+        default=FULL,
+        show_default=True,
+        help="Where the soup acts: on every token, or on the answer alone, while the prompt runs on the bare base.",
+    )(command)
 
 
 def metric_option(command: _Command) -> _Command:

@@ -61,6 +61,7 @@ def decode(
     streams: Sequence[int],
     stop: frozenset[int],
     keep: Callable[[Tensor], None],
+    begin: Callable[[], None] = lambda: None,
 ) -> list[Tokens]:
     """Generate an answer for every row of a left-padded batch.
 
@@ -70,11 +71,12 @@ def decode(
         sampling: how tokens are chosen in every row. streams: what is added to `sampling.seed`, for every row.
         stop: token ids that end an answer.
         keep: called whenever rows leave the batch, with the indices [kept] int64 of those that go on.
+        begin: called once all prompts are computed, before the answers are.
 
     Returns:
         One `Tokens` per row, in order.
     """
-    batch = _Told(PaddedBatch(model, ids, mask), keep, ids.device)
+    batch = _Told(PaddedBatch(model, ids, mask), keep, begin, ids.device)
     return decode_rows(batch, sampling=sampling, streams=streams, stop=stop)
 
 
@@ -183,11 +185,21 @@ class PaddedBatch:
 
 
 class _Told:
-    """A batch whose owner is told which rows go on."""
+    """A batch whose owner is told when its prompts are computed, and which rows go on."""
 
-    def __init__(self, batch: PaddedBatch, keep: Callable[[Tensor], None], device: torch.device) -> None:
-        self.logits, self.add = batch.logits, batch.add
+    def __init__(
+        self, batch: PaddedBatch, keep: Callable[[Tensor], None], begin: Callable[[], None], device: torch.device
+    ) -> None:
+        self.add = batch.add
         self._batch, self._keep, self._device = batch, keep, device
+        self._begin: Callable[[], None] | None = begin
+
+    def logits(self) -> Tensor:
+        found = self._batch.logits()
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+        return found
 
     def keep(self, rows: Sequence[int]) -> None:
         kept = torch.tensor(rows, device=self._device)

@@ -1,11 +1,10 @@
 """Request time: one model, its adapters in memory once, and a soup per row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
-from logging import ERROR, getLogger
+from functools import cached_property, partial
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,22 @@ import torch
 from torch import Tensor
 
 from soupmix.backends.protocol import Sampling
-from soupmix.base import Base, load_model, load_tokenizer, resolve
-from soupmix.dtypes import WORDS, dtype_code, torch_dtype
+from soupmix.base import Base, resolve
+from soupmix.dtypes import dtype_code
 from soupmix.engine.decode import Tokens, decode, left_padded
 from soupmix.engine.detokenizer import Detokenizer
 from soupmix.engine.direct import read_directly
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
+from soupmix.engine.loading import load_base
 from soupmix.engine.positions import check_fits, positions
-from soupmix.engine.prompts import Prompt, Prompts
-from soupmix.engine.rows import ActiveBatch, BatchWeights, LoadedAdapters
-from soupmix.engine.together import Company, Together, company
+from soupmix.engine.prompts import Prompt, Prompts, known_tokens
+from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
+from soupmix.engine.together import Company, Together, batches, company
 from soupmix.engine.unserved import unserved
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
-from soupmix.merge.identity import merge_identity
+from soupmix.merge.identity import base_identity, merge_identity
 from soupmix.methods import DEFAULT, check_linear, served
+from soupmix.modes import ANSWER, FULL, MODES, Mode, check_mode, each_mode
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import check_grant
 from soupmix.public import public
@@ -82,7 +83,7 @@ class Engine:
         self.batch = batch
         self.base_digest = base_digest
         self.detokenizer = Detokenizer(tokenizer)
-        self.prompts = Prompts(tokenizer, _known_tokens(model, tokenizer))
+        self.prompts = Prompts(tokenizer, known_tokens(model, tokenizer))
         self._groups = groups
         self._company: Company | None = None
 
@@ -148,7 +149,7 @@ class Engine:
                     f"but '{found.name}' is {found.digest}; use the base it was trained on",
                     reason="wrong-base",
                 )
-        model, tokenizer = _load_model(found, dtype, device)
+        model, tokenizer = load_base(found, dtype, device)
         left = read_directly(model)
         none = unserved(model, adapters, left)
         for name, each in none.items():
@@ -160,10 +161,17 @@ class Engine:
         return cls(model, tokenizer, loaded, batch, groups, found.digest)
 
     def generate(
-        self, prompts: Sequence[Prompt], grants: Sequence[Grant], *, method: str = DEFAULT, **sampling: Any
+        self,
+        prompts: Sequence[Prompt],
+        grants: Sequence[Grant],
+        *,
+        method: str = DEFAULT,
+        mode: Mode | Sequence[Mode] = FULL,
+        **sampling: Any,
     ) -> list[str]:
         """The texts of `complete`, whose arguments and errors these are; `sampling` are the fields of `Sampling`."""
-        return [c.text for c in self.complete(prompts, grants, sampling=Sampling(**sampling), method=method)]
+        made = self.complete(prompts, grants, sampling=Sampling(**sampling), method=method, mode=mode)
+        return [each.text for each in made]
 
     def complete(
         self,
@@ -172,6 +180,7 @@ class Engine:
         *,
         sampling: Sampling | None = None,
         method: str = DEFAULT,
+        mode: Mode | Sequence[Mode] = FULL,
         batch_size: int = 64,
         streams: Sequence[int] | None = None,
     ) -> list[Completion]:
@@ -182,6 +191,8 @@ class Engine:
             grants: one per prompt; a grant of nothing is the bare base.
             sampling: how tokens are chosen, and how many at most; None: greedily, 256.
             method: how adapters are merged, one of `soupmix.methods.served`; the exact sum of deltas if not given.
+            mode: where soups act, for all prompts or one for each: "full", on every token, or "answer": the prompt runs on the
+                bare base, the answer on the soup (from which token on says `soupmix.engine.prompts.Prompts.bare`).
             batch_size: most rows that are computed at once; prompts of similar length are put together, and those of another
                 length apart where padding changes what this model computes.
             streams: one per prompt, what is added to `Sampling.seed` for its random numbers; None: its place. Prompts of one
@@ -191,33 +202,45 @@ class Engine:
             One `Completion` per prompt, in order. A row's answer does not depend on the other rows.
 
         Raises:
-            RecipeError: there are not as many grants or streams as prompts (reason "lengths"), a prompt is empty
+            RecipeError: there are not as many grants, modes or streams as prompts (reason "lengths"), a prompt is empty
                 ("empty-prompt"), or one has with its answer more tokens than the model has positions ("too-long").
             BaseModelError: the model makes no answers token by token (reason "cannot-generate"), found out at the first call.
             RecipeError, BaseModelError: as `chat_tokens`.
-            RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
+            RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`, and `check_mode`.
         """
         streams = range(len(prompts)) if streams is None else streams
         self._check_prompts(prompts, grants, streams)
+        modes = each_mode(mode, len(prompts))
+        for each in set(modes):
+            self.check_mode(each)
         weights, how = self.weights(grants, method), sampling or Sampling()
         read = [self._filled(number, self.prompts.rendered(prompt)) for number, prompt in enumerate(prompts)]
-        for each in read:
-            check_fits(len(each), how.max_new_tokens, self.positions)
+        for ids in read:
+            check_fits(len(ids), how.max_new_tokens, self.positions)
         done: dict[int, Completion] = {}
-        for rows in self._batches(list(map(len, read)), batch_size):
-            with self.batch.serving(BatchWeights(weights[rows], method=method)):
-                made = self._decode([read[i] for i in rows], [streams[i] for i in rows], how)
+        for rows in batches(self.together, list(map(len, read)), batch_size):
+            given, bare = [read[i] for i in rows], [self.bare(read[i], modes[i]) for i in rows]
+            answers = BatchWeights(weights[rows], method=method)
+            with self.batch.serving(BatchWeights.of_prompts(weights[rows], given, bare, method=method)):
+                made = self._decode(given, [streams[i] for i in rows], how, answers)
             done.update((i, self._completion(read[i], tokens)) for i, tokens in zip(rows, made, strict=True))
         return [done[i] for i in range(len(read))]
 
-    def _batches(self, lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-        """Which rows of these lengths are computed together, by length."""
-        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-        together = self.together
-        alike = [order] if together == "padded" else [list(rows) for _, rows in groupby(order, lengths.__getitem__)]
-        for rows in alike:
-            size = 1 if together == "alone" else most
-            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+    def bare(self, prompt: tuple[int, ...], mode: Mode) -> int:
+        """How many tokens of a prompt, the first ones, run on the bare base in a mode; see `Prompts.bare`."""
+        return self.prompts.bare(prompt) if mode == ANSWER else 0
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Those of `soupmix.modes` that this engine computes in, "full" first."""
+        return (FULL,) if self.adapters.names and self.together == "alone" else MODES
+
+    def check_mode(self, mode: Mode) -> None:
+        """Raise RecipeError if there is no such mode (reason "mode"), or not for this model ("mixes-rows")."""
+        check_mode(mode)
+        if mode != FULL and mode not in self.modes:
+            why = "needs layers that show which token they compute, and this model's do not"
+            raise RecipeError(f"mode '{mode}' {why}; ask in mode '{FULL}'", reason=MIXES_ROWS)
 
     @property
     def positions(self) -> int | None:
@@ -277,11 +300,12 @@ class Engine:
             raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(served())}", reason="method")
         check_ranks(self._groups, method)
 
-    def identity(self, grant: Grant, method: str, tenant: str = "") -> str:
+    def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:
         """The identity of what is computed under a grant; see `soupmix.merge.identity`.
 
         Raises:
             TypeError, PolicyError: the grant is none, or not as a policy of this process gave it (reason "not-granted").
+            RecipeError: there is no such mode (reason "mode").
         """
         check_grant(grant, "the engine")
         return merge_identity(
@@ -291,7 +315,12 @@ class Engine:
             dtype=dtype_code(self._dtype),
             policy_digest=grant.policy_digest,
             tenant_salt=tenant,
+            mode=mode,
         )
+
+    def base_identity(self, tenant: str = "") -> str:
+        """The key of what the bare base computes of prompts, in mode "answer"; see `soupmix.merge.identity`."""
+        return base_identity(base_digest=self.base_digest, dtype=dtype_code(self._dtype), tenant_salt=tenant)
 
     def chat_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt or conversation, with the chat template, as `complete` reads it.
@@ -318,9 +347,12 @@ class Engine:
             raise RecipeError(f"prompt {number} has no token of this model; say something else", reason="empty-prompt")
         return ids
 
-    def _decode(self, given: Sequence[Sequence[int]], streams: list[int], sampling: Sampling) -> list[Tokens]:
+    def _decode(
+        self, given: Sequence[Sequence[int]], streams: list[int], how: Sampling, answers: BatchWeights
+    ) -> list[Tokens]:
         ids, mask = left_padded(given, self.model.device)
-        return decode(self.model, ids, mask, sampling=sampling, streams=streams, stop=self.ends, keep=self.batch.keep)
+        begin, keep = partial(self.batch.change, answers), self.batch.keep
+        return decode(self.model, ids, mask, sampling=how, streams=streams, stop=self.ends, keep=keep, begin=begin)
 
     @property
     def _dtype(self) -> str:
@@ -365,30 +397,3 @@ class Engine:
             return self.together == "alone"
         except BaseModelError:  # it makes no answers, so nothing was found out
             return True
-
-
-def _load_model(base: Base, dtype: str | None, device: str) -> tuple[Any, Any]:
-    from transformers.utils import logging
-
-    if dtype is not None and dtype not in WORDS.values():
-        raise RecipeError(f"dtype '{dtype}' is not known; choose one of {', '.join(WORDS.values())}", reason="dtype")
-    logging.disable_progress_bar()
-    getLogger("bitsandbytes").setLevel(ERROR)  # it tells of a cast at every product
-    asked = torch_dtype(dtype_code(dtype)) if dtype else None
-    model = load_model(base.folder, asked or "auto", device).eval()
-    if asked not in (None, model.dtype):
-        raise BaseModelError(
-            f"base model {base.name} is quantised and computes in {model.dtype} as it was saved, not in {dtype}: leave the "
-            "dtype out",
-            reason="quantised",
-        )
-    tokenizer = load_tokenizer(base.folder, base.chat_template)
-    tokenizer.padding_side = "left"
-    return model.requires_grad_(False), tokenizer
-
-
-def _known_tokens(model: Any, tokenizer: Any) -> int:
-    """How many tokens a model can read."""
-    embeddings = model.get_input_embeddings()
-    known = getattr(embeddings, "num_embeddings", None) or getattr(model.config.get_text_config(), "vocab_size", None)
-    return int(known or len(tokenizer))

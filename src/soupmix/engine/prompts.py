@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from soupmix.backends.protocol import Message, Vocabulary
 from soupmix.base import chat_text
-from soupmix.base.roles import end_of_answer, role_markers
+from soupmix.base.roles import end_of_answer, opening_texts, role_markers
 from soupmix.errors import RecipeError
 
-__all__ = ["Prompt", "Prompts"]
+__all__ = ["Prompt", "Prompts", "known_tokens"]
 
 Prompt = str | Sequence[Message]
 
@@ -92,6 +93,33 @@ class Prompts:
         found += said if isinstance(said, list | tuple) else [said]
         return frozenset(each for each in found if isinstance(each, int))
 
+    def bare(self, prompt: tuple[int, ...]) -> int:
+        """How many tokens of a prompt run on the bare base in the mode "answer": those before the answer's own part.
+
+        The answer's part begins with the last place where the prompt holds `opening`, the tokens with which the chat template
+        begins an answer, so with the mark of the assistant's role; in a prompt that does not hold them (text as it stands, a
+        template that opens no answer) with the last token, as that one gives the first of the answer. All tokens from there on
+        run on the soup: the opening, an answer that has begun, and the answer. System prompt, earlier turns, the earlier
+        answers among them, and the last question run on the base.
+        """
+        opening = self.opening
+        places = range(len(prompt) - len(opening), -1, -1) if opening else ()
+        found = (at for at in places if prompt[at : at + len(opening)] == opening)
+        return next(found, max(len(prompt) - 1, 0))
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """Token ids that the chat template writes behind a question to begin its answer; () where there is none.
+
+        They are the invocation sequence of Activated LoRA (arXiv 2504.12397).
+        """
+        try:
+            closed, opened = (self._ids(text, special=False) for text in opening_texts(self._tokenizer))
+        except RecipeError:
+            return ()
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(closed, opened, strict=False)))
+        return opened[alike:]
+
     @cached_property
     def _beginning(self) -> tuple[int, ...]:
         """What the tokenizer puts before every text, such as a token for the beginning."""
@@ -110,6 +138,13 @@ class Prompts:
                 f"this model's tokenizer has no tokens for the prompt: {error}; say it in other characters",
                 reason="cannot-encode",
             ) from error
+
+
+def known_tokens(model: Any, tokenizer: Any) -> int:
+    """How many tokens a model can read."""
+    embeddings = model.get_input_embeddings()
+    known = getattr(embeddings, "num_embeddings", None) or getattr(model.config.get_text_config(), "vocab_size", None)
+    return int(known or len(tokenizer))
 
 
 def _message(said: Any) -> dict[str, str]:

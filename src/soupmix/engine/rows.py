@@ -162,6 +162,26 @@ class BatchWeights:
         self._coefficients: dict[int, Coefficients] = {}
         self._of_rows: dict[tuple[int, tuple[int, ...], Pass | None], RowCoefficients] = {}
 
+    @classmethod
+    def of_prompts(
+        cls, weights: Tensor, prompts: Sequence[Sequence[int]], bare: Sequence[int], *, method: str = DEFAULT
+    ) -> "BatchWeights":
+        """A left-padded batch of prompts, one per person, whose first tokens may run on the bare base.
+
+        Args:
+            weights: as above. prompts: token ids. bare: how many of each, the first, run on the base; 0 for a prompt that runs
+                on its soup.
+        """
+        if not any(bare):
+            return cls(weights, method=method)
+        longest, nobody = max(map(len, prompts)), len(weights)
+        people = torch.full((len(weights), longest), nobody)
+        for row, (prompt, first) in enumerate(zip(prompts, bare, strict=True)):
+            people[row, longest - len(prompt) + first if first else 0 :] = row
+        last = torch.arange(1, nobody + 1, device=weights.device) * longest - 1
+        everybody = torch.cat([weights, torch.zeros_like(weights[:1])])
+        return cls(everybody, people.flatten().to(weights.device), kept=last, method=method)
+
     def subset(self, rows: Tensor) -> "BatchWeights":
         """A batch of these rows in this order, indices [kept]; for a batch in which every person has one row."""
         return BatchWeights(self._weights[rows], method=self.method)
@@ -293,6 +313,10 @@ class ActiveBatch:
     def keep(self, rows: Tensor) -> None:
         """Inside `serving`: go on with these rows only, in this order, indices [kept]."""
         self._serve(self._batch.subset(rows))
+
+    def change(self, batch: BatchWeights) -> None:
+        """Inside `serving`: the same rows go on with these weights."""
+        self._serve(batch)
 
     def columns_key(self, pool: Pool) -> int:
         """A number that pools share whose columns belong to the same adapters with the same scaling, in the same order."""

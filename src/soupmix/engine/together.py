@@ -4,8 +4,9 @@ Rows are tried as they will be served, with other soups beside each other, one o
 part of one person's soup to another is found, and so is one whose layers see tokens in shapes that do not say whose they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from soupmix.engine.positions import positions
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, TrialWeights, strangers
 from soupmix.errors import BaseModelError
 
-__all__ = ["STEPS", "Company", "Together", "company", "prompts", "whole_logits"]
+__all__ = ["STEPS", "Company", "Together", "batches", "company", "prompts", "whole_logits"]
 
 Together = Literal["padded", "equal", "alone"]
 """Which rows may be computed in one batch: any, with padding before the shorter ones; those of one length; each alone."""
@@ -74,6 +75,15 @@ def company(model: Any, batch: ActiveBatch, size: int) -> Company:
         return _like(found[first:], [alone[row] for row in rows[first:]], most)
 
     return Company("padded" if alike([0, 1, 2]) else "equal" if alike([0, 2]) else "alone", noise)
+
+
+def batches(together: Together, lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Which rows of these lengths are computed together, by length, at most so many."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    alike = [order] if together == "padded" else [list(rows) for _, rows in groupby(order, lengths.__getitem__)]
+    for rows in alike:
+        size = 1 if together == "alone" else most
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _rounding(noise: float, dtype: torch.dtype) -> float:

@@ -26,6 +26,7 @@ from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export
 from soupmix.methods import DEFAULT, METHODS, one_of
+from soupmix.modes import FULL
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
 
@@ -89,6 +90,19 @@ class Recipe(BaseModel):
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
     dequantise: Annotated[bool, Field(strict=True)] = False
     record: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _acts_everywhere(cls, value: Any) -> Any:
+        """What is merged into weights acts on every token: a recipe may say so, and nothing else."""
+        if not isinstance(value, dict) or "mode" not in value:
+            return value
+        if value["mode"] == FULL:
+            return {name: each for name, each in value.items() if name != "mode"}
+        raise ValueError(
+            f"mode {value['mode']!r:.80} cannot be merged: weights that are merged act on every token; leave it out, or ask for "
+            "it where answers are made (`soupmix chat`, `batch`, `serve`, `Engine`)"
+        )
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "Recipe":

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from soupmix.modes import FULL, Mode, explained
 from soupmix.policy import Grant
 
 __all__ = [
@@ -43,7 +44,7 @@ class PolicyName(BaseModel):
 
 
 class SoupAnswer(BaseModel):
-    """What was asked for, what was granted, and why. Weights are exact decimals."""
+    """What was asked for, what was granted, and why. Weights are exact decimals; `mode` is told where it is not "full"."""
 
     profile: str | None
     requested: dict[str, str]
@@ -55,10 +56,13 @@ class SoupAnswer(BaseModel):
     policy: PolicyName
     obligations: list[str]
     method: str
+    mode: Mode = Field(default=FULL, exclude_if=lambda mode: mode == FULL)
     merge: str
 
     @classmethod
-    def of(cls, grant: Grant, *, profile: str | None, signed: bool, method: str, merge: str) -> "SoupAnswer":
+    def of(
+        cls, grant: Grant, *, profile: str | None, signed: bool, method: str, merge: str, mode: Mode = FULL
+    ) -> "SoupAnswer":
         """A grant as its tenant may see it."""
         fields = BindingAnswer.model_fields
         return cls(
@@ -70,11 +74,12 @@ class SoupAnswer(BaseModel):
                 BindingAnswer(**{name: getattr(each, name) for name in fields} | {"adapters": list(each.adapters)})
                 for each in grant.binding
             ],
-            explanation=grant.explain(),
+            explanation=explained(grant.explain(), mode),
             attributes=grant.attributes,
             policy=PolicyName(digest=grant.policy_digest, open=grant.is_open, signed=signed),
             obligations=list(grant.obligations),
             method=method,
+            mode=mode,
             merge=merge,
         )
 

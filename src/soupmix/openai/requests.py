@@ -6,6 +6,7 @@ from itertools import takewhile
 
 from soupmix.backends import Backend, Request, Sampling
 from soupmix.errors import RecipeError
+from soupmix.modes import Mode
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from soupmix.policy import Grant
 
@@ -155,6 +156,7 @@ def requests(
     *,
     logprobs: int | None,
     method: str,
+    mode: Mode,
     salt: str,
     person: str,
     seed: int,
@@ -163,7 +165,8 @@ def requests(
     """A request for each planned answer.
 
     Args:
-        method: how adapters are merged. salt: of everything that is computed under the grant. person: who may go on from it.
+        method: how adapters are merged. mode: where they act. salt: of everything that is computed under the grant.
+        person: who may go on from it.
         seed: of the first answer; the next has the next one.
         temperature: where none is asked for.
     """
@@ -181,6 +184,7 @@ def requests(
             stop=ask.stops(),
             logprobs=logprobs,
             method=method,
+            mode=mode,
             tenant=salt,
             person=person,
         )

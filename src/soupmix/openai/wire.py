@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from soupmix.fields import ShortLine
+from soupmix.modes import FULL, Mode
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 __all__ = [
@@ -148,11 +149,12 @@ class Sent(BaseModel):
 
 
 class SoupAsk(Sent):
-    """Whose soup: weights by adapter name, what the request says about itself, and where the weights come from."""
+    """Whose soup: weights by adapter name, what the request says about itself, where the weights come from, and where it acts."""
 
     weights: Weights = {}
     attributes: Attributes = {}
     sources: Sources = {}
+    mode: Mode = FULL
 
 
 class RangesAsk(Sent):
@@ -162,8 +164,12 @@ class RangesAsk(Sent):
 
 
 class TargetsAsk(SoupAsk):
-    """`POST /v1/soups/ask`: values by measure; the weights are of adapters of other dimensions, besides."""
+    """`POST /v1/soups/ask`: values by measure; the weights are of adapters of other dimensions, besides.
 
+    What soups are expected to do was measured in full mode.
+    """
+
+    mode: Literal["full"] = FULL
     targets: Targets
 
 

@@ -93,6 +93,7 @@ def _prepare(
         granted.grant,
         logprobs=logprobs,
         method=state.settings.method,
+        mode=granted.mode,
         salt=granted.salt,
         person=person,
         seed=seed,

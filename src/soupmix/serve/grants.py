@@ -19,6 +19,7 @@ from starlette.requests import Request
 from soupmix.audit import Record
 from soupmix.errors import EvaluationError, PolicyRefusal, RecipeError, SoupmixError
 from soupmix.files import digest_parts
+from soupmix.modes import FULL, Mode, check_mode
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError, status_of
 from soupmix.openai.wire import RangesAsk, SoupAsk
@@ -59,12 +60,13 @@ class Granted:
     """A grant that may be used: its answer for the client, and the salt of everything computed under it.
 
     Attributes:
-        person: for whom, among the people of the tenant; None if nobody is named.
+        person: for whom, among the people of the tenant; None if nobody is named. mode: where the soup acts.
     """
 
     grant: Grant
     answer: SoupAnswer
     salt: str
+    mode: Mode = FULL
     person: str | None = None
 
 
@@ -92,22 +94,26 @@ def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | No
     state.metrics.grants.labels("clamped" if granted.grant.clamped else "full").inc()
     if state.audit is not None:
         state.audit.append(
-            Record.of_grant(granted.grant, person=who, is_signed=held.signed, merge=granted.answer.merge)
+            Record.of_grant(
+                granted.grant, person=who, is_signed=held.signed, merge=granted.answer.merge, mode=draft.mode
+            )
         )
     return replace(granted, person=person)
 
 
 def preview(state: ServerState, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
-    """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does."""
+    """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does, and `check_mode`."""
+    check_mode(draft.mode, state.backend.modes)
     disclosure = Disclosure(held.policy, caller.attributes)
     try:
         grant = held.policy._grant(draft.weights, attributes_of(draft, caller), draft.sources)
     except PolicyRefusal as error:
         raise disclosure.refusal(error) from None
     salt = state.keys.salt(caller.tenant)
-    identity = state.backend.identity(grant, state.settings.method, salt)
-    answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=state.settings.method, merge=identity)
-    return Granted(grant, disclosure.answer(answer, grant), salt)
+    method, mode = state.settings.method, draft.mode
+    identity = state.backend.identity(grant, method, salt, mode)
+    answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=method, merge=identity, mode=mode)
+    return Granted(grant, disclosure.answer(answer, grant), salt, mode)
 
 
 def draft_of(state: ServerState, ask: SoupAsk, name: str | None = None) -> Draft:
@@ -122,7 +128,7 @@ def draft_of(state: ServerState, ask: SoupAsk, name: str | None = None) -> Draft
             f"{len(ask.weights)} weights are given; name at most {state.settings.adapters} adapters",
             reason="too-many-adapters",
         )
-    return Draft(name, _weights(state, ask.weights), ask.attributes, ask.sources)
+    return Draft(name, _weights(state, ask.weights), ask.attributes, ask.sources, ask.mode)
 
 
 def _weights(state: ServerState, given: Mapping[str, float | str]) -> Weights:
@@ -160,7 +166,8 @@ def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None
         raise no_such_model(model) from None
     held = profile.draft
     attributes = {**ask.attributes, **held.attributes}
-    return profile.id, Draft(held.name, held.weights, attributes, held.sources or "stored")
+    mode = ask.mode if "mode" in ask.model_fields_set else held.mode
+    return profile.id, Draft(held.name, held.weights, attributes, held.sources or "stored", mode)
 
 
 def no_such_model(model: str) -> HttpError:

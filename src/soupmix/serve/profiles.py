@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, and_, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from soupmix.modes import FULL, Mode
 from soupmix.openai.errors import HttpError
 from soupmix.serve.tables import PROFILES
 from soupmix.weights import Weights
@@ -27,13 +28,14 @@ class Draft:
 
     Attributes:
         name: for the tenant's own use, once per tenant, or None. weights: as asked for; every use is granted anew.
-        attributes, sources: see `soupmix.policy.Policy.clamp`.
+        attributes, sources: see `soupmix.policy.Policy.clamp`. mode: where the soup acts, see `soupmix.modes`.
     """
 
     name: str | None
     weights: Weights
     attributes: Mapping[str, str]
     sources: str | Mapping[str, str]
+    mode: Mode = FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +144,13 @@ def _columns(draft: Draft, now: int) -> dict[str, Any]:
         "weights": dict(draft.weights),
         "attributes": dict(draft.attributes),
         "sources": sources,
+        "mode": draft.mode,
         "changed": now,
     }
 
 
 def _profile(row: Row[Any]) -> Profile:
-    draft = Draft(row.name, Weights.from_micro(row.weights), row.attributes, row.sources)
+    draft = Draft(row.name, Weights.from_micro(row.weights), row.attributes, row.sources, row.mode)
     return Profile(row.id, draft, row.version, row.created, row.changed)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from soupmix.fields import ShortLine
+from soupmix.modes import FULL, Mode
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError
 from soupmix.openai.wire import SoupAsk, Weights
@@ -48,6 +49,7 @@ class ProfileAnswer(BaseModel):
     weights: dict[str, str]
     attributes: dict[str, str]
     sources: str | dict[str, str]
+    mode: Mode
     created: int
     changed: int
 
@@ -147,6 +149,7 @@ def _answer(profile: Profile) -> ProfileAnswer:
         weights=draft.weights.decimals(),
         attributes=dict(draft.attributes),
         sources=draft.sources if isinstance(draft.sources, str) else dict(draft.sources),
+        mode=draft.mode,
         created=profile.created,
         changed=profile.changed,
     )
@@ -156,7 +159,8 @@ def _recipe(profile: Profile) -> str:
     draft = profile.draft
     notes = {"id": profile.id, "name": draft.name, "created": profile.created, "changed": profile.changed}
     sources = draft.sources if isinstance(draft.sources, str) else dict(draft.sources)
-    more = {"attributes": dict(draft.attributes), "sources": sources}
+    mode = None if draft.mode == FULL else draft.mode  # a merge refuses any other: it acts on every token
+    more = {"attributes": dict(draft.attributes), "sources": sources, "mode": mode}
     content = {"weights": draft.weights.decimals(), **{key: value for key, value in more.items() if value}}
     said = "".join(f"# {key}: {value}\n" for key, value in notes.items() if value is not None)
     return said + yaml.safe_dump(content, sort_keys=True)

@@ -50,6 +50,7 @@ PROFILES = Table(
     Column("weights", JSON, nullable=False),
     Column("attributes", JSON, nullable=False),
     Column("sources", JSON, nullable=False),
+    Column("mode", String(16), nullable=False, server_default="full"),
     Column("version", Integer, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False),
