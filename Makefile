@@ -12,7 +12,7 @@ OLDEST_TRITON := triton==3.6.0
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters clean
+.PHONY: run test test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -95,6 +95,10 @@ adapters: .venv/dev.done
 	  $(BIN)/soupmix adapters add out/train/$${each#*:} --dimension $${each%:*} --pole $${each#*:} \
 	    --licence apache-2.0 --store adapters --force || exit 1; done
 	$(BIN)/soupmix adapters list --approve
+
+# What the training of soups owes to what: four ways, two seeds, trained and evaluated side by side; goes on where it was.
+ablation: .venv/dev.done
+	$(BIN)/python benchmarks/ablation.py out/ablation --seeds 0,1
 
 .venv/run.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "soupmix needs Python 3.11 or newer; set PYTHON=")'

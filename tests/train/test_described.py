@@ -1,5 +1,6 @@
 """Poles that somebody describes, and what judges them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,14 @@ def test_the_model_itself_judges(tiny_base: Base) -> None:
     scores = scores_of(dry, tiny_base, [PROMPT], SAMPLES)
     assert {text for _, text in scores} == {each.text for held in SAMPLES.values() for each in held}
     assert len(set(scores.values())) == 3
+
+
+def test_code_that_a_file_names_is_not_run_unless_that_is_asked_for(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "poles.yaml"
+    file.write_text('poles: [{name: dry, dimension: humour, systems: [Be dry.], judge: "os:system"}]')
+    code, _, said = run("train", tmp_path / "out", "--poles", file)
+    assert code == 2
+    assert "pole dry is judged by code, os:system: pass --run-judges if you trust it" in said
+    assert not (tmp_path / "out").exists()

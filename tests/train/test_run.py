@@ -2,15 +2,17 @@
 
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from soupmix.base import Base
 from soupmix.errors import TrainingError
-from soupmix.evaluate import training_prompts
+from soupmix.evaluate import Prompt, training_prompts
 from soupmix.files import sha256_file
-from soupmix.train import TrainingPlan, TrainingRecipe, run
+from soupmix.store import Store
+from soupmix.train import POLES, SoupRecipe, TrainingPlan, TrainingRecipe, run
 
 training = importlib.import_module("soupmix.train.run")
 PROMPTS = tuple(training_prompts())
@@ -75,3 +77,30 @@ def test_a_run_is_resumed_and_repeated_exactly(smollm2: Base, tmp_path: Path) ->
     assert again == first
     assert lost.read_bytes() == text
     assert all(path.stat().st_mtime_ns == then for path, then in samples.items() if path != lost)
+
+
+@pytest.mark.slow
+def test_mixtures_from_samples_to_adapters_and_again(
+    tiny_base: Base, tiny_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A random model says letters, which are on topic here; what it says of anything is not the point."""
+    asked = tuple(Prompt(f"Say {n}.", "question", tuple("abcdefghijklmnopqrstuvwxyz")) for n in range(8))
+    names, beside = ("concise", "elementary", "friendly"), Store(tmp_path / "beside", create=True)
+    for number, name in enumerate(names):
+        beside.add(tiny_adapter(rank=2, seed=number), dimension=POLES[name].dimension, pole=name, base=tiny_base)
+    soup = SoupRecipe(examples=8, batch=4, response_tokens=24)
+    plan = TrainingPlan(tiny_base, names, asked, tmp_path / "out", RECIPE, soup=soup, beside=beside.folder, jobs=1)
+
+    def train() -> tuple[dict[str, str], tuple[str, int, int]]:
+        seen: list[tuple[str, int, int]] = []
+        made = run(plan, progress=lambda *step: seen.append(step))
+        assert [path for path in plan.folder.rglob("*") if path.name.startswith(".soupmix")] == []
+        return {name: sha256_file(path / "adapter_model.safetensors") for name, path in made.items()}, seen[0]
+
+    first, told = train()
+    assert told == ("sampling", 0, 9)
+    assert train() == (first, ("sampling", 9, 9))
+    (lost, *_) = sorted(plan.samples.iterdir())
+    lost.write_bytes(b"damaged")
+    shutil.rmtree(plan.folder / "friendly")
+    assert train() == (first, ("sampling", 8, 9))

@@ -24,10 +24,13 @@ from soupmix.train.together import SoupRecipe, TrainingRow, fit_soup, soup_gradi
 
 NAMES = ("brief", "kind", "plain")
 Factors = dict[str, Tensor]
-ROWS = [
-    TrainingRow([5, 9, 11, 30], [40, 41, 42], 0, [0.5, 0.75, 0.0]),
-    TrainingRow([7, 8], [50, 51, 52, 53, 54, 1], 2, [1.0, 0.0, 0.25]),
-]
+
+
+def rows(bare: int = 0) -> list[TrainingRow]:
+    return [
+        TrainingRow([5, 9, 11, 30], [40, 41, 42], 0, bare, [0.5, 0.75, 0.0]),
+        TrainingRow([7, 8], [50, 51, 52, 53, 54, 1], 2, min(bare, 1), [1.0, 0.0, 0.25]),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -61,32 +64,30 @@ def merged(model: Any, adapters: Mapping[str, Adapter], factors: Factors, weight
     return found
 
 
-def loss_of(model: Any, row: TrainingRow, weights: dict[str, Tensor], mode: str) -> Tensor:
+def loss_of(model: Any, row: TrainingRow, weights: dict[str, Tensor]) -> Tensor:
     """Summed over the learned tokens of one row, computed without padding."""
     ids = torch.tensor([row.prompt + row.answer])
-    cache, begin = DynamicCache(config=model.config), 0
-    if mode == "answer":
-        begin = len(row.prompt) - 1
-        if begin:
-            model(ids[:, :begin], cache=cache, use_cache=True)
+    cache, begin = DynamicCache(config=model.config), row.bare
+    if begin:
+        model(ids[:, :begin], cache=cache, use_cache=True)
     logits = functional_call(model, weights, (ids[:, begin:],), {"cache": cache, "use_cache": True}).logits
     first = len(row.prompt) + row.skip
     return cross_entropy(logits[0, first - 1 - begin : -1], ids[0, first:], reduction="sum")
 
 
-@pytest.mark.parametrize("mode", ["full", "answer"])
+@pytest.mark.parametrize("bare", [0, 1, 3], ids=lambda bare: f"{bare} tokens on the base")
 def test_the_gradient_of_a_mixture_is_that_of_the_merged_delta(
-    tiny_base: Base, adapters: dict[str, Adapter], mode: str
+    tiny_base: Base, adapters: dict[str, Adapter], bare: int
 ) -> None:
     model = load_model(tiny_base.folder, torch.float64)
     factors = factors_of(adapters)
-    learned = sum(len(row.answer) - row.skip for row in ROWS)
-    losses = [loss_of(model, row, merged(model, adapters, factors, row.weights), mode) for row in ROWS]
+    learned = sum(len(row.answer) - row.skip for row in rows(bare))
+    losses = [loss_of(model, row, merged(model, adapters, factors, row.weights)) for row in rows(bare)]
     total = sum(losses, torch.zeros(())) / learned
     total.backward()  # type: ignore[no-untyped-call]
 
     soup = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
-    assert soup_gradients(soup, ROWS, mode) == pytest.approx(float(total.detach()), abs=1e-12)
+    assert soup_gradients(soup, rows(bare)) == pytest.approx(float(total.detach()), abs=1e-12)
     found = soup.parameters()
     assert found.keys() == factors.keys()
     for name, parameter in found.items():
@@ -99,7 +100,7 @@ def test_the_gradient_of_a_mixture_is_that_of_the_merged_delta(
 def test_the_frozen_are_active_and_get_no_gradient(tiny_base: Base, adapters: dict[str, Adapter]) -> None:
     every = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
     one = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, ["kind"])
-    assert soup_gradients(one, ROWS, "full") == soup_gradients(every, ROWS, "full")
+    assert soup_gradients(one, rows()) == soup_gradients(every, rows())
     assert {name.split("|")[0] for name in one.parameters()} == {"kind"}
     for name, parameter in one.parameters().items():
         assert parameter.grad is not None

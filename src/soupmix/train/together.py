@@ -58,17 +58,18 @@ class SoupRecipe:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """Tokens of one example; `skip` of its answer's first are not learned."""
+    """Tokens of one example; `skip` of its answer's first are not learned, `bare` of its prompt's first run on the base."""
 
     prompt: list[int]
     answer: list[int]
     skip: int
+    bare: int
     weights: list[float]
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """ids, mask, labels [rows, tokens]; weights [rows, tokens or 1, adapters]. Labels are -100 where nothing is learned."""
+    """ids, mask, labels [rows, tokens]; weights [rows, tokens, adapters]. Labels are -100 where nothing is learned."""
 
     ids: Tensor
     mask: Tensor
@@ -113,7 +114,7 @@ def fit_soup(
     for step in range(len(losses), len(batches)):
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe.learning_rate, step, len(batches))
-        losses.append(soup_gradients(soup, batches[step], recipe.mode))
+        losses.append(soup_gradients(soup, batches[step]))
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=False)
@@ -123,9 +124,9 @@ def fit_soup(
     return {name: each.detach() for name, each in parameters.items()}, losses
 
 
-def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow], mode: str) -> float:
+def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow]) -> float:
     """Add the gradients of one batch to those of the factors; return its loss, nats per learned token."""
-    made = _padded(batch, mode)
+    made = _padded(batch)
     keep = (made.labels != -100).any(0).nonzero()[:, 0]
     logits = soup.logits(made.ids, made.mask, made.weights, keep - 1)
     labels = made.labels[:, keep]
@@ -141,9 +142,9 @@ def _wide(logits: Tensor) -> Tensor:
 
 def _row(tokenizer: Any, each: SoupExample, recipe: SoupRecipe, soup: TrainedSoup) -> TrainingRow:
     prompt, answer = token_ids(tokenizer, each.example, recipe.response_tokens, longest_of(soup.model.config))
-    return TrainingRow(
-        prompt, answer, min(each.skip, len(answer) - 1), [each.weights.get(name, 0.0) for name in soup.names]
-    )
+    bare = len(prompt) - 1 if recipe.mode == "answer" else 0  # the first token of the answer comes from the last one
+    weights = [each.weights.get(name, 0.0) for name in soup.names]
+    return TrainingRow(prompt, answer, min(each.skip, len(answer) - 1), bare, weights)
 
 
 def _batches(rows: Sequence[TrainingRow], recipe: SoupRecipe) -> Iterator[Sequence[TrainingRow]]:
@@ -157,18 +158,17 @@ def _batches(rows: Sequence[TrainingRow], recipe: SoupRecipe) -> Iterator[Sequen
             yield [rows[n] for n in block[first : first + size]]
 
 
-def _padded(rows: Sequence[TrainingRow], mode: str) -> _Batch:
+def _padded(rows: Sequence[TrainingRow]) -> _Batch:
     longest = max(len(row.prompt) + len(row.answer) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    weights = torch.tensor([row.weights for row in rows])[:, None, :].repeat(1, longest if mode == "answer" else 1, 1)
+    weights = torch.tensor([row.weights for row in rows])[:, None, :].repeat(1, longest, 1)
     for number, row in enumerate(rows):
         begin, end = len(row.prompt), len(row.prompt) + len(row.answer)
         ids[number, :end] = torch.tensor(row.prompt + row.answer)
         mask[number, :end] = 1
         labels[number, begin + row.skip : end] = ids[number, begin + row.skip : end]
-        if mode == "answer":
-            weights[number, : begin - 1] = 0  # its last token is where the answer comes from
+        weights[number, : row.bare] = 0
     return _Batch(ids, mask, labels, weights)
 
 
