@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
 from soupmix.base import Base, load_model
+from soupmix.engine import Engine
 from soupmix.errors import TrainingError
 from soupmix.store import Adapter
 from soupmix.store.importing import read_adapter
@@ -176,3 +177,17 @@ def test_only_what_was_written_for_this_work_is_believed(tmp_path: Path) -> None
 def test_too_few_mixtures_are_one_sentence(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="1 examples of mixtures are too few for a batch of 2"):
         fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, KeptSteps(tmp_path, "w" * 64))
+
+
+def test_the_prompt_that_runs_on_the_base_is_what_the_engine_says(
+    tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainingRow] = []
+    monkeypatch.setattr(together, "soup_gradients", lambda _soup, batch: seen.extend(batch) or 0.0)
+    prompts = Engine.load(tiny_base, None).prompts
+    for mode, wanted in (("answer", prompts.bare), ("full", lambda _: 0)):
+        recipe = SoupRecipe(batch=2, mode=mode)
+        fit_soup(tiny_base, adapters, ["kind"], examples(4), recipe, KeptSteps(tmp_path, "w" * 64))
+        assert [row.bare for row in seen] == [wanted(tuple(row.prompt)) for row in seen]
+        assert any(row.bare for row in seen) is (mode == "answer")
+        seen.clear()

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers.utils import logging
 
 from soupmix.base import Base, load_model, load_tokenizer
+from soupmix.engine.prompts import Prompts
 from soupmix.errors import TrainingError
 from soupmix.store import Adapter
 from soupmix.train.checkpoint import KeptSteps
@@ -37,7 +38,7 @@ class SoupRecipe:
 
     Attributes:
         arm: see `soupmix.train.mixtures.ARMS`.
-        mode: "full", or "answer": the prompt is read by the bare base, and the soup begins with its last token.
+        mode: "full", or "answer": the prompt is read by the bare base, as `soupmix.engine.prompts.Prompts.bare` says.
         examples: how many mixtures are drawn.
         skip: first tokens of an answer that are not learned where one of `skip_poles` is at work and no tone is.
         threads: of torch; the bytes depend on it.
@@ -106,7 +107,8 @@ def fit_soup(
     torch.set_num_threads(recipe.threads)
     tokenizer = load_tokenizer(base.folder, base.chat_template)
     soup = TrainedSoup(load_model(base.folder, torch.bfloat16), adapters, trained)
-    rows = [_row(tokenizer, each, recipe, soup) for each in examples]
+    prompts = Prompts(tokenizer, len(tokenizer))
+    rows = [_row(tokenizer, prompts, each, recipe, soup) for each in examples]
     batches = list(_batches(rows, recipe))
     parameters = soup.parameters()
     optimiser = torch.optim.AdamW(parameters.values(), betas=(0.9, 0.99), weight_decay=0.0)
@@ -140,9 +142,9 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _row(tokenizer: Any, each: SoupExample, recipe: SoupRecipe, soup: TrainedSoup) -> TrainingRow:
+def _row(tokenizer: Any, prompts: Prompts, each: SoupExample, recipe: SoupRecipe, soup: TrainedSoup) -> TrainingRow:
     prompt, answer = token_ids(tokenizer, each.example, recipe.response_tokens, longest_of(soup.model.config))
-    bare = len(prompt) - 1 if recipe.mode == "answer" else 0  # the first token of the answer comes from the last one
+    bare = prompts.bare(tuple(prompt)) if recipe.mode == "answer" else 0
     weights = [each.weights.get(name, 0.0) for name in soup.names]
     return TrainingRow(prompt, answer, min(each.skip, len(answer) - 1), bare, weights)
 
