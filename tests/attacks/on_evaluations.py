@@ -8,6 +8,7 @@ from typing import Any
 
 from soupmix.errors import EvaluationError, OutputError, SoupmixError
 from soupmix.evaluate.evidence import digest_of_evidence
+from soupmix.evaluate.kept import kept_values
 from soupmix.evaluate.preferences import read_examples, read_preferences
 from soupmix.evaluate.promptset import read_prompts
 from soupmix.evaluate.record import RECORD, held_record, write_record
@@ -71,6 +72,15 @@ def _file(name: str, tries: str, read: Callable[[Path], object], made: Make, rea
         read(where / "given")
 
     return Attack(name, tries, run, EvaluationError, reason)
+
+
+def _kept(name: str, tries: str, made: Make) -> Attack:
+    def run(where: Path) -> None:
+        (where / "kept.json").write_bytes(_bytes(made))
+        place = where / "kept.json", "key"
+        kept_values(["x"], [place], lambda given, of: [{}], None, jobs=1, advance=lambda done: None, damaged="damaged")
+
+    return Attack(f"kept-{name}", tries, run, EvaluationError, "damaged")
 
 
 def _linked(where: Path, write: bool) -> None:
@@ -164,6 +174,9 @@ ATTACKS = (
         b'{"calm": "%s"}' % (b"x" * 9999),
         "preferences",
     ),
+    _kept("deep", "overflow the stack", b"[" * 500_000),
+    _kept("infinite", "a value that equals nothing", b'{"key": {"kl": Infinity}}'),
+    _kept("null", "an attribute of nothing", b'{"key": null}'),
     _file("examples-deep", "overflow the stack", read_examples, b"[" * 500_000, "examples"),
     _file("examples-null", "an answer of nothing", read_examples, b'{"calm": [["Why?", null]]}', "examples"),
     _file("examples-text", "letters of a text as pairs", read_examples, b'{"calm": ["ab", "cd"]}', "examples"),

@@ -131,12 +131,16 @@ def test_a_report_has_a_page_and_the_base_judges(
     for name in (RECORD, SAMPLES):
         (tmp_path / "out" / name).write_bytes((whole / name).read_bytes())
     given = ["--base", str(tiny_base.folder), "--store", str(shop[0].folder)]
-    assert run(["evaluate", str(tmp_path / "out"), "--report-only", *given])[0] == 0
+    assert run(["evaluate", str(tmp_path / "out"), "--report-only", "--fidelity", *given])[0] == 0
     found = read_report(tmp_path / "out" / REPORT)
     assert {each["name"] for each in found["measures"]} > {
         each["name"] for each in read_report(whole / REPORT)["measures"]
     }
     assert found["results"]["0"]["base"]["measures"]["question"]["mean"] is not None
+    assert set(found["fidelity"]["0"]) == {"uniform", "calm@1", "loud@1", "long@1", "calm+long@1", "long+loud@1"}
+    assert found["fidelity"]["0"]["calm@1"]["kl_mod"]["value"] == pytest.approx(0, abs=1e-6)
+    assert set(found["prose"]) == {"base", *found["fidelity"]["0"]}
+    assert {each["soup"] for each in found["connectivity"]} >= {"calm+long@0.5", "long+loud@0.5"}
     assert found["digest"] in (tmp_path / "out" / PAGE).read_text()
 
 

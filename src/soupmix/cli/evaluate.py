@@ -72,7 +72,10 @@ __all__ = ["command"]
     "--judge-first",
     metavar="N",
     type=click.IntRange(1),
-    help="Judge answers to the first N prompts only.  [default: all]",
+    help="Judge answers to the first N prompts only, and so for --fidelity.  [default: all]",
+)
+@click.option(
+    "--fidelity", is_flag=True, help="Also tell how far soups are from mixing their adapters (MOD); it takes long."
 )
 @click.option("--page/--no-page", default=True, help="Also write report.html, with plots.")
 @click.option(
@@ -204,6 +207,7 @@ def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
 def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
     """Measure what OUT holds, and write the report; fit a map, and put it into the store."""
     from soupmix.cli.progress import stages
+    from soupmix.evaluate.fidelity import fidelity
     from soupmix.evaluate.judging import judged
     from soupmix.evaluate.measuring import NotMeasured, measure_samples
     from soupmix.evaluate.page import PAGE, write_page
@@ -219,18 +223,20 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
     samples = () if record is None else read_samples(out, record)
     if record is None or not samples:
         raise EvaluationError(f"{out} holds no answers yet; run `soupmix evaluate {out}` first", reason="no-answers")
-    judging = _judging(record, out, options) if options["judge"] else None
+    judging = _judging(record, out, options) if options["judge"] or options["fidelity"] else None
+    more: dict[str, Any] = {}
     with stages() as progress:
         measured = measure_samples(record, samples, jobs=jobs, progress=progress)
-        if judging is not None:
-            with _kept_so_far(out):
-                measured = judged(
-                    judging, measured, samples, out, first=options["judge_first"], jobs=jobs, progress=progress
-                )
+        given: Mapping[str, Any] = {"first": options["judge_first"], "jobs": jobs, "progress": progress}
+        with _kept_so_far(out):
+            if judging is not None and options["judge"]:
+                measured = judged(judging, measured, samples, out, **given)
+            if judging is not None and options["fidelity"]:
+                more = fidelity(judging, samples, out, **given)
     safety = held_section(out, record)
     if safety is not None and (why := _of_others(safety, options)):
         safety, measured = None, replace(measured, left_out=(*measured.left_out, NotMeasured("safety", why)))
-    found = report(record, samples, measured, safety, texts)
+    found = report(record, samples, measured, safety, texts, more)
     write_report(out, found)
     click.echo(f"{out / REPORT}\n{found['digest']}")
     if options["page"]:

@@ -50,7 +50,7 @@ class Judging:
             if before != now:
                 raise EvaluationError(
                     f"{out} was answered by {what} {before}, and what is given is {now or 'none'}: give the same --base and "
-                    "--store, or --no-judge",
+                    "--store, or --no-judge and no --fidelity",
                     reason="evaluation-changed",
                 )
 

@@ -37,12 +37,13 @@ def report(
     measured: MeasuredSamples,
     safety: Mapping[str, Any] | None = None,
     trained: TrainedEffects | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report of an evaluation, with its digest.
 
     Args:
         samples: all that there are, in order. safety: the section of the audit, if there was one. trained: of the texts that
-            the adapters were trained on, if they are there.
+            the adapters were trained on, if they are there. more: sections of `soupmix.evaluate.fidelity`, if they were made.
     """
     texts = trained or TrainedEffects()
     found = figures(record, measured.tables, measured.measures, texts)
@@ -70,6 +71,7 @@ def report(
         "not_measured": [{"what": each.what, "why": each.why} for each in left_out],
         "cannot_show": list(_cannot_show(record)),
     }
+    content |= more or {}
     content |= {} if safety is None else {"safety": dict(safety)}
     content |= {"trained": {"digest": texts.digest, "texts": dict(texts.counts)}} if texts.digest else {}
     return {**content, "digest": _digest(canonical_json(content))}

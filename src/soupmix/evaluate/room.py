@@ -74,7 +74,7 @@ def report_size(record: EvaluationRecord) -> tuple[int, int]:
 def _of_arm(arm: Arm, record: EvaluationRecord, measures: Mapping[str, Measure]) -> tuple[int, int]:
     """Lists and objects, and bytes, of what is said of an arm at one temperature."""
     every = len(measures) + 1 + _OPENINGS  # the question's, too
-    containers, size = 3 + 3 * every, every * (2 * _FIGURE + 40) + 2 * len(arm.name) + 100
+    containers, size = 12 + 3 * every, every * (2 * _FIGURE + 40) + 6 * len(arm.name) + 700  # with cost and fidelity
     steered = len({facts.dimension for facts in record.adapters.values()})
     containers += 8 + 3 * steered  # fronts and the like
     size += (3 * steered + 4) * _FIGURE + 24 * len(arm.name)
