@@ -137,6 +137,22 @@ def test_a_prompt_is_computed_once_for_a_person_whatever_the_weights_are(engine:
             assert batcher.state().prompt_tokens - before == len(ids) - cached, "what time would tell"
 
 
+def test_an_answer_goes_on_as_it_would_have(batcher: Batcher, grant: Granter) -> None:
+    """What has begun of an answer is a part of it."""
+    engine, who = batcher.engine, grant(calm=0.75, loud=0.25)
+    ids = engine.chat_tokens(WORDS[0])
+
+    def said(prompt: tuple[int, ...], most: int) -> list[int]:
+        request = Request(prompt, who, Sampling(max_new_tokens=most), mode="answer", logprobs=0)
+        return [token.id for delta in ask(batcher, request).wait() for token in delta.tokens]
+
+    whole = said(ids, 16)
+    assert len(whole) == 16
+    begun = (*ids, *whole[:6])
+    assert engine.bare(begun, "answer") == engine.bare(ids, "answer")
+    assert [*whole[:6], *said(begun, 10)] == whole
+
+
 def test_earlier_answers_are_read_by_the_base(batcher: Batcher, grant: Granter) -> None:
     """The soup's keys and values of an answer are not those of the next turn's prompt."""
     engine, talk, ten = batcher.engine, [{"role": "user", "content": WORDS[0]}], Sampling(max_new_tokens=10)

@@ -131,17 +131,6 @@ def test_an_opening_of_text_is_found_where_the_prompt_ends() -> None:
     assert prompts.bare(prompts.tokens("as it stands")) == len(prompts.tokens("as it stands")) - 1
 
 
-def test_an_answer_goes_on_as_it_would_have(engine: Engine, grant: Granter) -> None:
-    """What has begun of an answer is a part of it, also where it is handed over as text."""
-    who, user = [grant(calm=0.75, loud=0.25)], {"role": "user", "content": "why is the sky blue?"}
-    (whole,) = engine.complete([[user]], who, sampling=Sampling(max_new_tokens=16), mode="answer")
-    begun = engine.complete([[user]], who, sampling=Sampling(max_new_tokens=6), mode="answer")[0].text
-    assert len(engine.prompts.tokens(begun)) == 6, "an answer of whole characters, or this shows nothing"
-    talk = [user, {"role": "assistant", "content": begun}]
-    (rest,) = engine.complete([talk], who, sampling=Sampling(max_new_tokens=10), mode="answer")
-    assert begun + rest.text == whole.text
-
-
 def test_nobody_is_the_base_in_both_modes(engine: Engine, grant: Granter) -> None:
     full, answer = engine.generate(["why?"] * 2, [grant()] * 2, mode=["full", "answer"], max_new_tokens=12)
     assert full == answer
