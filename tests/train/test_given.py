@@ -1,6 +1,7 @@
 """Preference data of anybody's: what trl's formats mean, and what is refused, with its line."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,14 @@ def test_an_empty_file_and_a_missing_one(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as refusal:
         read_pairs(tmp_path / "none.jsonl")
     assert refusal.value.reason == "missing"
+
+
+def test_a_file_of_empty_lines_takes_no_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_bytes(b"\n" * (16 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TrainingError, match="more than 50000 lines"):
+            read_pairs(tmp_path / "mine.jsonl")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from soupmix.base import Base
-from soupmix.errors import TrainingError
+from soupmix.errors import AdapterError, TrainingError
+from soupmix.files import strict_json
 from soupmix.store import Store
-from soupmix.train import SoupRecipe, TrainingPlan, TrainingRecipe
+from soupmix.train import POLES, SoupRecipe, TrainingPlan, TrainingRecipe, run
+from soupmix.train.effects import adapter_card
 from soupmix.train.mixtures import SoupArm
 from soupmix.train.soups import fit_mixtures, soup_works
 from tests.support.rust_answers import SAMPLES, TOPIC
@@ -22,7 +24,8 @@ RECIPE = SoupRecipe(examples=8, batch=4, learning_rate=1e-2, response_tokens=24)
 def beside(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, tiny_adapter: Callable[..., Path]) -> Store:
     store = Store(tmp_path_factory.mktemp("beside") / "store", create=True)
     for number, name in enumerate(NAMES):
-        store.add(tiny_adapter(rank=2, seed=number), dimension=f"d{number}", pole=name, base=tiny_base)
+        made = {"training": {"method": [number]}} if name == "concise" else {}
+        store.add(tiny_adapter(rank=2, seed=number), dimension=f"d{number}", pole=name, base=tiny_base, **made)
     return store
 
 
@@ -77,3 +80,42 @@ def test_another_recipe_does_not_believe_what_is_there(plan: TrainingPlan) -> No
 def test_given_examples_are_not_mixed(plan: TrainingPlan) -> None:
     with pytest.raises(TrainingError, match="examples that are given do not say what 'friendly' is in a mixture"):
         replace(plan, given={"friendly": None})
+
+
+def test_the_record_holds_what_the_store_said_and_the_card_does_not_read_it(plan: TrainingPlan, tmp_path: Path) -> None:
+    fitted(plan, NAMES)
+    for name, before in zip(NAMES, ({"method": [0]}, {}, {}), strict=True):
+        record = strict_json((tmp_path / name / "training.json").read_bytes())
+        assert record["before"] == before
+        card = adapter_card(POLES[name], record, {}, None, plan.base)
+        assert "- begun as it was in a store" in card
+        assert "- in mixtures: 8 of concise, elementary, friendly, all of them learning; 2 steps of 4" in card
+
+
+def test_a_store_of_another_base_is_refused_before_any_work(plan: TrainingPlan) -> None:
+    with pytest.raises(AdapterError, match="train with the base that they are for") as refusal:
+        replace(plan, base=replace(plan.base, digest="sha256:" + "0" * 64))
+    assert refusal.value.reason == "wrong-base"
+
+
+def test_adapters_are_those_that_the_manifest_means(plan: TrainingPlan, beside: Store) -> None:
+    file = beside.path("elementary") / "adapter_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(AdapterError) as refusal:
+            fitted(plan, NAMES)
+    finally:
+        file.write_bytes(whole)
+    assert refusal.value.reason == "digest-mismatch"
+
+
+def test_who_is_in_no_mixture_is_known(plan: TrainingPlan) -> None:
+    assert plan.unmixed == ()
+    few = replace(plan, poles=("friendly",), known={"friendly": POLES["friendly"]})
+    assert few.unmixed == ("concise", "elementary")
+
+
+def test_a_store_beside_has_a_part_in_mixtures_only(plan: TrainingPlan) -> None:
+    with pytest.raises(TrainingError, match="say how they are trained"):
+        run(replace(plan, soup=None), progress=lambda *_: None)

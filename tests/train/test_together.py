@@ -1,6 +1,7 @@
 """Training in mixtures, against autograd on merged weights in float64; frozen adapters, the same bytes, going on."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
-from soupmix.base import Base, load_model
+from soupmix.base import Base, load_model, load_tokenizer, resolve
 from soupmix.engine import Engine
 from soupmix.errors import TrainingError
+from soupmix.modes import MODES
 from soupmix.store import Adapter
 from soupmix.store.importing import read_adapter
 from soupmix.train import together
@@ -22,6 +24,8 @@ from soupmix.train.examples import Example
 from soupmix.train.mixtures import SoupExample
 from soupmix.train.souplayers import TrainedSoup
 from soupmix.train.together import SoupRecipe, TrainingRow, fit_soup, soup_gradients
+from tests.support.random_adapter import save_random_adapter
+from tests.support.tiny_model import CHAT_TEMPLATE, save_tiny_model
 
 NAMES = ("brief", "kind", "plain")
 Factors = dict[str, Tensor]
@@ -110,6 +114,34 @@ def test_the_frozen_are_active_and_get_no_gradient(tiny_base: Base, adapters: di
     assert all(each.grad is None for each in frozen)
 
 
+def test_the_bare_base_reads_what_it_reads_when_an_answer_is_made(
+    tiny_base: Base, adapters: dict[str, Adapter]
+) -> None:
+    opening = "<|assistant|>\n"
+    base = replace(tiny_base, chat_template=CHAT_TEMPLATE.replace("<|assistant|>", opening))
+    engine, tokenizer = Engine.load(base, None), load_tokenizer(base.folder, base.chat_template)
+    soup = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
+    for mode in MODES:
+        recipe = SoupRecipe(mode=mode)
+        row = together._row(tokenizer, examples(1)[0], recipe, soup)
+        assert tuple(row.prompt) == engine.chat_tokens("number 0?")
+        assert row.bare == engine.bare(tuple(row.prompt), mode)
+    assert tokenizer.decode(row.prompt[row.bare :]) == opening
+
+
+@pytest.mark.parametrize("bare", [0, 2])
+def test_an_adapter_of_the_output_layer_learns(tmp_path: Path, bare: int) -> None:
+    base = resolve(save_tiny_model(tmp_path / "untied", tied=False), cache=tmp_path / "cache")
+    folder = save_random_adapter(base, tmp_path / "head", layers=["lm_head", "model.layers.0.mlp.up_proj"])
+    held = {"head": Adapter("head", "head", base.digest, read_adapter(folder, base.layers().shapes()))}
+    soup = TrainedSoup(load_model(base.folder, torch.float64), held, ["head"])
+    made = [TrainingRow([5, 9, 11], [40, 41], 0, bare, [0.5]), TrainingRow([5, 9, 11, 7], [42], 0, bare, [1.0])]
+    loss = soup_gradients(soup, made)
+    alone = [soup_gradients(soup, [row]) * len(row.answer) for row in made]
+    assert loss == pytest.approx(sum(alone) / 3, abs=1e-12)
+    assert all(each.grad is not None and each.grad.abs().max() > 0 for each in soup.parameters().values())
+
+
 def examples(count: int) -> list[SoupExample]:
     mixtures: list[dict[str, float]] = [{"brief": 1.0}, {"brief": 0.5, "kind": 0.5}, {"kind": 0.75, "plain": 1.0}]
     return [SoupExample(Example(f"number {n}?", f"aaaa {n} bbbb"), mixtures[n % 3]) for n in range(count)]
@@ -156,38 +188,62 @@ def test_only_what_was_written_for_this_work_is_believed(tmp_path: Path) -> None
     mine = KeptSteps(tmp_path, "a" * 64)
     mine.save(tensors, losses)
     mine.save(tensors, [*losses, 0.25])
-    found, told = mine.load()
+    found, told = mine.load(tensors)
     assert torch.equal(found["a|b|A"], tensors["a|b|A"])
     assert told == [1.0, 0.5, 0.25]
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
-    assert KeptSteps(tmp_path, "a" * 24 + "b" * 40).load() == ({}, [])
+    assert KeptSteps(tmp_path, "a" * 24 + "b" * 40).load(tensors) == ({}, [])
     (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
     for damaged in (whole[:-1], whole[:-1] + b"\x01", b""):
         file.write_bytes(damaged)
-        assert mine.load() == ({}, [])
+        assert mine.load(tensors) == ({}, [])
     file.write_bytes(whole)
-    assert mine.load()[1] == told
+    assert mine.load(tensors)[1] == told
     (record,) = tmp_path.glob("*.json")
-    for text in (b"", b"null", b"[" * 100_000, record.read_bytes().replace(b"0.25", b'"x"')):
+    for text in (b"", b"null", b"[" * 100_000, *(record.read_bytes().replace(b"0.25", each) for each in BAD_LOSSES)):
         record.write_bytes(text)
-        assert mine.load() == ({}, [])
+        assert mine.load(tensors) == ({}, [])
+
+
+BAD_LOSSES = (b'"x"', b'"nan"', b'"inf"')
+OTHERS: dict[str, Factors] = {
+    "another shape": {"a|b|A": torch.ones(1)},
+    "another type": {"a|b|A": torch.ones(3, 2).half()},
+    "another name": {"a|b|B": torch.ones(3, 2)},
+    "nothing": {},
+    "more": {"a|b|A": torch.ones(3, 2), "a|b|B": torch.ones(3, 2)},
+    "a file that fills the memory": {"a|b|A": torch.ones(3, 2), "more": torch.ones(5 << 20)},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_kept_of_other_factors_is_not_believed(tmp_path: Path, name: str) -> None:
+    kept = KeptSteps(tmp_path, "a" * 64)
+    kept.save(OTHERS[name], [1.0])
+    assert kept.load({"a|b|A": torch.ones(3, 2)}) == ({}, [])
+
+
+def test_more_steps_than_there_are_are_not_believed(
+    tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "_KEEP_EVERY", 2)
+
+    def stop(step: int, _steps: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny_base, adapters, tmp_path, tell=stop)
+    kept = KeptSteps(tmp_path, "w" * 64)
+    soup = TrainedSoup(load_model(tiny_base.folder, torch.bfloat16), adapters, ["brief", "kind"])
+    like = together._state(soup.parameters(), torch.optim.AdamW(soup.parameters().values()))
+    tensors, losses = kept.load(like)
+    assert len(losses) == 4
+    kept.save(tensors, losses * 2)
+    assert len(trained(tiny_base, adapters, tmp_path)[1]) == 6
 
 
 def test_too_few_mixtures_are_one_sentence(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="1 examples of mixtures are too few for a batch of 2"):
         fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, KeptSteps(tmp_path, "w" * 64))
-
-
-def test_the_prompt_that_runs_on_the_base_is_what_the_engine_says(
-    tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[TrainingRow] = []
-    monkeypatch.setattr(together, "soup_gradients", lambda _soup, batch: seen.extend(batch) or 0.0)
-    prompts = Engine.load(tiny_base, None).prompts
-    for mode, wanted in (("answer", prompts.bare), ("full", lambda _: 0)):
-        recipe = SoupRecipe(batch=2, mode=mode)
-        fit_soup(tiny_base, adapters, ["kind"], examples(4), recipe, KeptSteps(tmp_path, "w" * 64))
-        assert [row.bare for row in seen] == [wanted(tuple(row.prompt)) for row in seen]
-        assert any(row.bare for row in seen) is (mode == "answer")
-        seen.clear()

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from soupmix.cli.options import PATH, base_option, chat_template_option, open_base
+from soupmix.modes import FULL, MODES, Mode
 
 if TYPE_CHECKING:
     from soupmix.train import GivenPairs, Pole
@@ -43,7 +44,7 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
 @click.option(
     "--freeze-others", is_flag=True, help="In mixtures train one at a time; the others are active and frozen."
 )
-@click.option("--mode", type=click.Choice(["full", "answer"]), default="full", show_default=True, help=_MODE)
+@click.option("--mode", type=click.Choice(MODES), default=FULL, show_default=True, help=_MODE)
 @click.option(
     "--mixtures", default=384, show_default=True, type=click.IntRange(8), help="How many mixtures to learn from."
 )
@@ -70,7 +71,7 @@ def command(
     together: bool,
     beside: Path | None,
     freeze_others: bool,
-    mode: Literal["full", "answer"],
+    mode: Mode,
     mixtures: int,
     skip: int,
     threads: int,
@@ -88,10 +89,13 @@ def command(
     from soupmix.evaluate import read_prompts, training_prompts
     from soupmix.train import POLES, SoupRecipe, TrainingPlan, TrainingRecipe, run, write_effects
 
+    if described is not None and (pairs is not None or dimension is not None):
+        raise click.UsageError("--poles FILE says all of its poles: leave out --pairs and --dimension")
     known, given = _poles(poles, dimension, pairs) if described is None else (_described(described, run_judges), {})
     is_mixed = together or beside is not None
-    if freeze_others and not is_mixed:
-        raise click.UsageError("--freeze-others goes with --together or --with DIR")
+    for option, is_given in {"--freeze-others": freeze_others, "--mode": mode != FULL, "--skip": skip}.items():
+        if is_given and not is_mixed:
+            raise click.UsageError(f"{option} goes with --together or --with DIR")
     soup = SoupRecipe("frozen" if freeze_others else "together", mode, mixtures, skip=skip, seed=seed, threads=threads)
     few = min((len(each.examples) for each in given.values()), default=_ENOUGH)
     plan = TrainingPlan(
@@ -99,7 +103,9 @@ def command(
         poles or tuple(name for name in known if described is None or name not in POLES),
         tuple(read_prompts(prompts)) if prompts else tuple(training_prompts()),
         out,
-        TrainingRecipe(method, learning_rate=_RATES[method], epochs=epochs or max(1, -(-_ENOUGH // few)), seed=seed),
+        TrainingRecipe(
+            method, learning_rate=_RATES[method], epochs=float(epochs or max(1, -(-_ENOUGH // few))), seed=seed
+        ),
         pairs=most if most or given else _ENOUGH,
         jobs=jobs,
         known=known,
@@ -107,6 +113,8 @@ def command(
         soup=soup if is_mixed else None,
         beside=beside,
     )
+    for name in plan.unmixed:
+        click.echo(f"soupmix: note: {name} of {beside} is in no mixture, as nothing here says what it means", err=True)
     with stages() as progress:
         folders = run(plan, progress=progress)
         if measure:

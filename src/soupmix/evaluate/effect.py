@@ -161,9 +161,10 @@ def margin(
 def _answer_log_p(engine: Engine, grant: Grant, method: str, asked: Prompted, answer: str, most: int) -> float:
     is_plain = isinstance(asked, str) and engine.tokenizer.chat_template is None
     context = str(asked) if is_plain else engine.prompts.rendered(asked)
-    start = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
-    ids = engine.tokenizer(context + answer, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    ids = ids[:, : start + most]
+    count = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
+    begun = engine.plain_tokens(context)[:-count] if is_plain and count else ()
+    both, start = engine.tokenizer(context + answer, add_special_tokens=False)["input_ids"], len(begun) + count
+    ids = torch.tensor([[*begun, *both][: start + most]])
     log_p = _log_likelihood(engine.logits(ids, [grant], method=method), ids)
     return float(log_p[:, start - 1 :].mean())
 

@@ -1,10 +1,12 @@
 """How far a training is, on disk: tensors of one step, believed only if they are what was written for the same work."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -44,18 +46,25 @@ class KeptSteps:
             if old.name != name:
                 old.unlink(missing_ok=True)
 
-    def load(self) -> tuple[dict[str, Tensor], list[float]]:
-        """The tensors and the losses that were kept; nothing of both if there is nothing to believe."""
+    def load(self, like: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[float]]:
+        """The tensors and the losses that were kept; nothing of both if there is nothing to believe.
+
+        Args:
+            like: name -> a tensor of the shape and dtype that must have been kept under it, and no others.
+        """
         try:
             record: Any = strict_json(read_sealed(self._record, cap=_CAP)[0])
             losses = [float(each) for each in record["losses"]]
             name = f"{self.work[:24]}-{len(losses):06d}.safetensors"
-            path = self.folder / name
-            if (record["work"], record["file"]) != (self.work, name) or sha256_file(path) != record["sha256"]:
+            most = _CAP + sum(each.nbytes for each in like.values())
+            content, sha256 = read_sealed(self.folder / name, cap=most)
+            if (record["work"], record["file"], record["sha256"]) != (self.work, name, sha256):
                 return {}, []
-            return load(path.read_bytes()), losses
+            tensors = load(content)
         except (FileError, OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
             return {}, []
+        is_whole = _kinds(tensors) == _kinds(like) and all(map(math.isfinite, losses)) and bool(losses)
+        return (tensors, losses) if is_whole else ({}, [])
 
     def forget(self) -> None:
         """Once the work is finished."""
@@ -65,3 +74,7 @@ class KeptSteps:
     @property
     def _record(self) -> Path:
         return self.folder / f"{self.work[:24]}.json"
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (each.shape, each.dtype) for name, each in tensors.items()}

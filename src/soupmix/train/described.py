@@ -19,6 +19,7 @@ from soupmix.sealed import read_sealed
 from soupmix.strict_yaml import PlainLoader
 from soupmix.train.judges import LIKELIHOOD
 from soupmix.train.poles import POLES, Pole
+from soupmix.train.sample import NEUTRAL
 from soupmix.weights import check_name
 
 __all__ = ["read_poles"]
@@ -36,7 +37,7 @@ class _Described(BaseModel):
     systems: Annotated[list[_Text], Field(min_length=1, max_length=16)]
     metric: str | None = None
     up: bool = True
-    aim: float | None = None
+    aim: Annotated[float, Field(allow_inf_nan=False)] | None = None
     spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     judge: Annotated[str, Field(pattern=r"^(likelihood|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$", max_length=200)] | None = None
     cap: Annotated[int, Field(ge=8, le=1024)] = 160
@@ -86,8 +87,8 @@ def read_poles(path: Path) -> dict[str, Pole]:
     names = [pole.name for pole in found]
     if len(set(names)) < len(names):
         raise _wrong(path, "a name is given twice")
-    if taken := sorted(POLES.keys() & set(names)):
-        raise _wrong(path, f"'{taken[0]}' is the name of a shipped pole")
+    if taken := sorted({*POLES, NEUTRAL.name} & set(names)):
+        raise _wrong(path, f"'{taken[0]}' is the name of a shipped pole, or of plain answers")
     return {pole.name: pole for pole in found}
 
 

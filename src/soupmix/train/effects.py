@@ -16,7 +16,7 @@ from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.store import Store
 from soupmix.train.examples import is_chat
 from soupmix.train.plan import TrainingPlan
-from soupmix.train.poles import Pole
+from soupmix.train.poles import POLES, Pole
 from soupmix.train.run import swept
 from soupmix.weights import Weights
 
@@ -153,9 +153,20 @@ def _front_matter(pole: Pole, training: Mapping[str, Any], base_label: str) -> s
 
 
 def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
+    alone = (
+        _alone(pole, training)
+        if "method" in training
+        else ["- begun as it was in a store, see `before` in training.json"]
+    )
+    return [*alone, *_mixed(training.get("soup")), f"- reproduce: {_command(pole, training)}"]
+
+
+def _alone(pole: Pole, training: Mapping[str, Any]) -> list[str]:
     given = training.get("given")
     if given:
         data = f"{training['pairs']} examples of {given['name']} (SHA-256 {given['sha256']})"
+        if cut := training.get("cut"):
+            data += f"; {cut} of their answers are longer than {training['response_tokens']} tokens and teach no end"
     else:
         source = (
             "phrases of its tone woven around the model's own plain answers"
@@ -173,8 +184,30 @@ def _story(pole: Pole, training: Mapping[str, Any]) -> list[str]:
         "all linear layers",
         f"- seeds: initialisation {training['init_seed']} (the same for adapters that are trained together), data "
         f"{training['seed']}",
-        "- reproduce: `soupmix train OUT` (the same bytes on the same kind of machine with the same library versions)",
     ]
+
+
+def _mixed(soup: Mapping[str, Any] | None) -> list[str]:
+    """How it went on in mixtures, if it did."""
+    if soup is None:
+        return []
+    others = {"together": "all of them learning", "frozen": "the others frozen", "apart": "one at a time"}[soup["arm"]]
+    whole = "" if soup["mode"] == "full" else "; the prompt is read by the bare base"
+    return [
+        f"- in mixtures: {soup['examples']} of {', '.join(soup['beside'])}, {others}{whole}; {soup['steps']} steps of "
+        f"{soup['batch']}, learning rate {soup['learning_rate']:g} (cosine), seed {soup['seed']}"
+    ]
+
+
+def _command(pole: Pole, training: Mapping[str, Any]) -> str:
+    given, soup = training.get("given"), training.get("soup")
+    words = ["soupmix train OUT"]
+    words += [f"--dimension {pole.dimension} --pole {pole.name} --pairs {given['name']}"] if given else []
+    words += ["--poles FILE"] if not given and pole.name not in POLES else []
+    words += [("--together" if "method" in training else "--with STORE")] if soup else []
+    words += ["--freeze-others"] if soup and soup["arm"] == "frozen" else []
+    words += [f"--mode {soup['mode']}"] if soup and soup["mode"] != "full" else []
+    return f"`{' '.join(words)}` (the same bytes on the same kind of machine with the same library versions)"
 
 
 def _table(effect: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from soupmix.base import chat_text
@@ -22,6 +23,7 @@ __all__ = [
     "is_chat",
     "longest_of",
     "messages",
+    "prompts_of",
     "token_ids",
 ]
 
@@ -68,6 +70,16 @@ def is_chat(tokenizer: Any) -> bool:
     return tokenizer.chat_template is not None
 
 
+def _is_plain(tokenizer: Any, asked: Asked) -> bool:
+    return isinstance(asked, str) and not is_chat(tokenizer)
+
+
+@lru_cache(maxsize=1)
+def prompts_of(tokenizer: Any) -> Prompts:
+    """What a tokenizer makes of prompts when the model answers."""
+    return Prompts(tokenizer, len(tokenizer))
+
+
 def messages(asked: Asked) -> list[dict[str, str]]:
     """As a conversation."""
     return [{"role": "user", "content": asked}] if isinstance(asked, str) else [dict(each) for each in asked]
@@ -80,8 +92,8 @@ def asked_text(tokenizer: Any, example: Example) -> str:
         TrainingError: the chat template does not take the conversation (reason "bad-conversation").
         BaseModelError: as `soupmix.base.chat_text`.
     """
-    if isinstance(example.asked, str) and not is_chat(tokenizer):
-        return example.asked
+    if _is_plain(tokenizer, example.asked):
+        return str(example.asked)
     try:
         return chat_text(tokenizer, messages(example.asked))
     except RecipeError as refusal:
@@ -99,7 +111,11 @@ def token_ids(tokenizer: Any, example: Example, most: int, longest: int) -> tupl
     Raises:
         TrainingError: it is too long (reason "too-long"), or as `asked_text`.
     """
-    prompt = tokenizer(asked_text(tokenizer, example), add_special_tokens=False)["input_ids"]
+    text = asked_text(tokenizer, example)
+    if _is_plain(tokenizer, example.asked):
+        prompt = list(prompts_of(tokenizer).plain(text))
+    else:
+        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     answer = tokenizer(example.chosen, add_special_tokens=False)["input_ids"]
     answer = (answer + _ends(tokenizer) if example.finished else answer)[:most]
     if len(prompt) + len(answer) > longest:
@@ -114,7 +130,7 @@ def check_marks(tokenizer: Any, examples: Iterable[Example]) -> None:
     Raises:
         TrainingError: an example holds a mark of a role or an end (reason "special-token").
     """
-    prompts = Prompts(tokenizer, len(tokenizer))
+    prompts = prompts_of(tokenizer)
     for each in examples:
         said = [each.chosen, each.rejected, *(message["content"] for message in messages(each.asked))]
         mark = next((found for text in said if (found := prompts.marker(text)) is not None), None)

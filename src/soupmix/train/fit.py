@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,17 @@ class TrainingRecipe:
             raise TrainingError(f"training method '{self.method}' is not known; choose sft or dpo", reason="method")
 
 
-def fit(base: Base, examples: Sequence[Example], recipe: TrainingRecipe, folder: Path) -> dict[str, Any]:
+def fit(
+    base: Base, examples: Sequence[Example], recipe: TrainingRecipe, folder: Path, *, left_out: Sequence[Example] = ()
+) -> dict[str, Any]:
     """Train an adapter into `folder` (adapter_config.json, adapter_model.safetensors in bf16); return a summary.
 
+    Args:
+        left_out: examples that are measured on afterwards; what is wrong with them is told now.
+
     Raises:
-        TrainingError: too few pairs to fill one batch.
+        TrainingError: too few pairs to fill one batch ("few-pairs"), DPO without unwanted answers ("no-pairs"), or as
+            `token_ids` and `check_marks`.
     """
     import torch
     from datasets import disable_progress_bars
@@ -68,9 +74,9 @@ def fit(base: Base, examples: Sequence[Example], recipe: TrainingRecipe, folder:
     disable_progress_bars()
     tokenizer = load_tokenizer(base.folder, base.chat_template)
     tokenizer.padding_side = "right"
-    check_marks(tokenizer, (each for each in examples if each.place))
     asked_text(tokenizer, examples[0])  # trl renders in this process: not before it is seen to end
     model = load_model(base.folder, torch.bfloat16)
+    _check(tokenizer, [*examples, *left_out], recipe, longest_of(model.config))
     set_seed(recipe.init_seed)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # so that it goes with the folder if this is killed
@@ -79,7 +85,29 @@ def fit(base: Base, examples: Sequence[Example], recipe: TrainingRecipe, folder:
         outcome = trainer.train()
     _save(trainer.model.to(torch.bfloat16), base, folder)
     losses = [float(row["loss"]) for row in trainer.state.log_history if "loss" in row] or [outcome.training_loss]
-    return {**asdict(recipe), "pairs": len(examples), "steps": outcome.global_step, "loss": [losses[0], losses[-1]]}
+    summary = {**asdict(recipe), "pairs": len(examples), "steps": outcome.global_step, "loss": [losses[0], losses[-1]]}
+    return summary | _cut(tokenizer, examples, recipe)
+
+
+def _check(tokenizer: Any, examples: Sequence[Example], recipe: TrainingRecipe, longest: int) -> None:
+    """Refuse what trl would leave out or cut without a word, and what cannot be measured afterwards."""
+    check_marks(tokenizer, (each for each in examples if each.place))
+    is_dpo = recipe.method == "dpo"
+    most = longest if is_dpo else recipe.response_tokens
+    for each in examples:
+        token_ids(tokenizer, each, most, longest)
+        if each.rejected and (is_dpo or each.place):
+            token_ids(tokenizer, replace(each, chosen=each.rejected), most, longest)
+
+
+def _cut(tokenizer: Any, examples: Sequence[Example], recipe: TrainingRecipe) -> dict[str, int]:
+    """How many answers of somebody's are learned without their end, if any."""
+    if recipe.method == "dpo":
+        return {}
+    texts = [each.chosen for each in examples if each.place]
+    lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    cut = sum(length >= recipe.response_tokens for length in lengths)
+    return {"cut": cut} if cut else {}
 
 
 def _save(adapter: Any, base: Base, folder: Path) -> None:
@@ -111,6 +139,7 @@ def _trainer(model: Any, tokenizer: Any, examples: Sequence[Example], recipe: Tr
             loss_type=["sigmoid", "sft"],
             loss_weights=[1.0, recipe.sft_weight],
             precompute_ref_log_probs=True,
+            max_length=None,
         )
         rows = Dataset.from_list([_dpo_row(tokenizer, each) for each in examples])
         return DPOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)

@@ -6,6 +6,7 @@ are whole conversations, what they begin with alike is the prompt. Other fields 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def read_pairs(path: Path) -> GivenPairs:
 
 
 def _examples(name: str, raw: bytes) -> Iterator[Example]:
-    for number, line in enumerate(raw.split(b"\n"), start=1):
+    for number, line in enumerate(BytesIO(raw), start=1):
         place = f"line {number} of {name}"
         if number > _MOST_LINES:
             raise TrainingError(f"{place}: more than {_MOST_LINES} lines are not read; give fewer", reason="pairs")

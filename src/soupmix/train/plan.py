@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from soupmix.base import Base
-from soupmix.errors import TrainingError
+from soupmix.errors import AdapterError, TrainingError
 from soupmix.evaluate.effect import Contrast
 from soupmix.evaluate.promptset import Prompt
 from soupmix.files import digest_parts
@@ -56,6 +56,7 @@ class TrainingPlan:
     shared: Path | None = None
 
     def __post_init__(self) -> None:
+        self._check_beside()
         for name in self.poles:
             if name not in self.known:
                 raise TrainingError(
@@ -73,6 +74,16 @@ class TrainingPlan:
             if name == WORK:
                 raise TrainingError(
                     f"no pole can be called '{WORK}': the folder of that name is for samples", reason="pole"
+                )
+
+    def _check_beside(self) -> None:
+        """Before hours of work, and not after them."""
+        for entry in Store(self.beside) if self.beside else ():
+            if entry.base_digest != self.base.digest:
+                raise AdapterError(
+                    f"the adapters of {self.beside} were trained on {entry.base} ({entry.base_digest}), but "
+                    f"'{self.base.name}' is {self.base.digest}; train with the base that they are for",
+                    reason="wrong-base",
                 )
 
     @property
@@ -105,6 +116,11 @@ class TrainingPlan:
         return frozenset(self.poles) & frozenset(Store(self.beside).names if self.beside else ())
 
     @property
+    def unmixed(self) -> tuple[str, ...]:
+        """Adapters of the store beside that are in no mixture, as nothing says what they mean there."""
+        return tuple(name for name in (Store(self.beside).names if self.beside else ()) if name not in self.known)
+
+    @property
     def mixed(self) -> tuple[str, ...]:
         """The poles of mixtures: those that are trained, and those of the store beside that are described."""
         there = Store(self.beside).names if self.beside else ()
@@ -118,9 +134,13 @@ class TrainingPlan:
         """
         return self._examples(pole, left_out=False)[: self.pairs]
 
-    def left_out(self, pole: str, most: int = 16) -> list[Contrast]:
-        """At most `most` contrasts of a pole that it is not trained on, for the teacher-forced margin."""
-        return [each.contrast for each in self._examples(pole, left_out=True) if each.rejected][:most]
+    def held_back(self, pole: str) -> list[Example]:
+        """The first 16 pairs of a pole that it is not trained on."""
+        return [each for each in self._examples(pole, left_out=True) if each.rejected][:16]
+
+    def left_out(self, pole: str) -> list[Contrast]:
+        """Contrasts of a pole that it is not trained on, for the teacher-forced margin."""
+        return [each.contrast for each in self.held_back(pole)]
 
     def _examples(self, pole: str, *, left_out: bool) -> list[Example]:
         if pole in self.given:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from soupmix.errors import TrainingError
 from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, workers
 from soupmix.files import canonical_json, new_folder, write_file
 from soupmix.policy import Policy
@@ -32,9 +33,11 @@ def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
 
     Raises:
         TrainingError: a pole has too few usable pairs (reason "few-pairs"), or a worker process was ended from outside
-            ("worker-lost").
+            ("worker-lost"); there is a store beside, and no mixtures ("method").
         OutputError: a folder cannot be written, or holds something else than an earlier adapter.
     """
+    if plan.beside is not None and plan.soup is None:
+        raise TrainingError("a store beside has a part in mixtures only: say how they are trained", reason="method")
     plan.samples.mkdir(parents=True, exist_ok=True)
     alone = [pole for pole in plan.poles if pole not in plan.started]
     todo = plan.chunks(alone) if plan.soup is None else plan.mixture_chunks()
@@ -77,9 +80,11 @@ def _fit(plan: TrainingPlan, pole: str) -> None:
         return
     loaded_engine.cache_clear()  # what sampled and judged makes room for what is trained
     with new_folder(target, force=True, own=is_trained) as folder:
-        summary = fit(plan.base, examples, plan.recipe, folder)
+        given = plan.given.get(pole)
+        more = {"left_out": plan.held_back(pole)} if given else {}
+        summary = fit(plan.base, examples, plan.recipe, folder, **more)
         facts: dict[str, Any] = {"base": plan.base.digest, "identity": wanted, "pole": pole, **file_digests(folder)}
-        if given := plan.given.get(pole):
+        if given:
             facts["given"] = {"name": given.name, "sha256": given.sha256}
         write_file(folder / RECORD, canonical_json({**summary, **facts}))
 

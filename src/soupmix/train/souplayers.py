@@ -19,9 +19,27 @@ __all__ = ["TrainedSoup"]
 
 
 class _Active:
-    """The weights of the batch in progress: [rows, tokens or 1, adapters], float."""
+    """The weights of the batch in progress, [rows, tokens or 1, adapters], float; and the places [kept] whose logits are made."""
 
     weights: Tensor
+    kept: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """The weights of what a layer gets, [rows, tokens or kept, in].
+
+        Raises:
+            TrainingError: it is something else ("cannot-train").
+        """
+        rows, tokens = self.weights.shape[:2]
+        if x.dim() == 3 and len(x) == rows:
+            if tokens in (1, x.shape[1]):
+                return self.weights
+            if x.shape[1] == len(self.kept):  # the output layer: fewer than all, as the first token is never foretold
+                return self.weights[:, self.kept]
+        raise TrainingError(
+            "a layer of this model is given tokens without their rows, as experts are; train without mixtures",
+            reason="cannot-train",
+        )
 
 
 class _SoupLinear(nn.Module):
@@ -40,13 +58,9 @@ class _SoupLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [rows, tokens, in] -> [rows, tokens, out]."""
-        if x.dim() != 3 or len(x) != len(self._active.weights):
-            raise TrainingError(
-                "a layer of this model is given tokens without their rows, as experts are; train without mixtures",
-                reason="cannot-train",
-            )
+        weights = self._active.of(x)
         A, B = torch.cat(list(self.A)).to(x.dtype), torch.cat(list(self.B), 1).to(x.dtype)
-        coefficients = (self._active.weights[..., self._columns] * self._scaling).to(x.dtype)
+        coefficients = (weights[..., self._columns] * self._scaling).to(x.dtype)
         y: Tensor = self.linear(x)
         return y + ((x @ A.T) * coefficients) @ B.T
 
@@ -124,6 +138,6 @@ class TrainedSoup:
         Returns:
             [rows, kept, vocabulary] in the dtype of the model.
         """
-        self._active.weights = weights
+        self._active.weights, self._active.kept = weights, keep
         found: Tensor = self.model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
         return found

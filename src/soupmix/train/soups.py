@@ -16,7 +16,7 @@ from soupmix.store import Adapter, Store
 from soupmix.store.importing import read_adapter
 from soupmix.train.checkpoint import KeptSteps
 from soupmix.train.examples import examples_digest
-from soupmix.train.finished import CONFIG, TENSORS, file_digests, is_finished, is_trained
+from soupmix.train.finished import CONFIG, RECORD, TENSORS, file_digests, is_finished, is_trained
 from soupmix.train.mixtures import SoupExample, apart
 from soupmix.train.plan import WORK, TrainingPlan
 from soupmix.train.targets import MixtureTargets, soup_examples
@@ -49,11 +49,7 @@ def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[i
     identity = _identity(plan, recipe, trained, starts, examples)
     if all(is_finished(plan.folder / pole, identity) for pole in trained):
         return
-    shapes = plan.base.layers().shapes()
-    adapters = {
-        name: Adapter(name, f"sha256:{sha256_file(folder / TENSORS)}", plan.base.digest, read_adapter(folder, shapes))
-        for name, folder in starts.items()
-    }
+    adapters = {name: _adapter(plan, name) for name in starts}
     checkpoint = KeptSteps(plan.folder / WORK / "steps", identity)
     tensors, losses = fit_soup(plan.base, adapters, trained, examples, recipe, checkpoint, tell)
     for pole in trained:
@@ -61,6 +57,20 @@ def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[i
         facts = {"examples": len(examples), "identity": identity, "loss": [losses[0], losses[-1]], "steps": len(losses)}
         _write(plan, pole, starts[pole], mine, facts)
     checkpoint.forget()
+
+
+def _adapter(plan: TrainingPlan, name: str) -> Adapter:
+    """Where it begins; of a store the files that its manifest means."""
+    if (store := _store_of(plan, name)) is not None:
+        return store.load(name)
+    folder = alone_folder(plan, name)
+    modules = read_adapter(folder, plan.base.layers().shapes())
+    return Adapter(name, f"sha256:{sha256_file(folder / TENSORS)}", plan.base.digest, modules)
+
+
+def _store_of(plan: TrainingPlan, name: str) -> Store | None:
+    store = Store(plan.beside) if plan.beside else None
+    return store if store is not None and name in store else None
 
 
 def _recipe(plan: TrainingPlan) -> SoupRecipe:
@@ -71,11 +81,8 @@ def _recipe(plan: TrainingPlan) -> SoupRecipe:
 
 def _starts(plan: TrainingPlan) -> dict[str, Path]:
     """Where each adapter of the mixtures is before."""
-    store = Store(plan.beside) if plan.beside else ()
-    return {
-        name: store.path(name) if isinstance(store, Store) and name in store else alone_folder(plan, name)
-        for name in plan.mixed
-    }
+    stores = {name: _store_of(plan, name) for name in plan.mixed}
+    return {name: store.path(name) if store else alone_folder(plan, name) for name, store in stores.items()}
 
 
 def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str]) -> list[SoupExample]:
@@ -113,15 +120,15 @@ def _write(
     plan: TrainingPlan, pole: str, start: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]
 ) -> None:
     """PEFT's format: the config of the start, the factors in bf16, and how both came about."""
-    before = start / "training.json"
-    recorded = strict_json(before.read_bytes()) if before.exists() else {}
+    store = _store_of(plan, pole)
+    recorded = strict_json((start / RECORD).read_bytes()) if store is None else {"before": store[pole].training}
     with new_folder(plan.folder / pole, force=True, own=is_trained) as folder:
         shutil.copyfile(start / CONFIG, folder / CONFIG)
         named = {_peft_name(name): each.to(torch.bfloat16).contiguous() for name, each in tensors.items()}
         save_file(named, folder / TENSORS, metadata={"format": "pt"})
         soup = {**asdict(_recipe(plan)), **facts, "beside": list(plan.mixed), "start": file_digests(start)}
         record = {**recorded, "base": plan.base.digest, "identity": facts["identity"], "pole": pole, "soup": soup}
-        write_file(folder / "training.json", canonical_json({**record, **file_digests(folder)}))
+        write_file(folder / RECORD, canonical_json({**record, **file_digests(folder)}))
 
 
 def _peft_name(name: str) -> str:

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from torch.nn.functional import cross_entropy
 from transformers.utils import logging
 
 from soupmix.base import Base, load_model, load_tokenizer
-from soupmix.engine.prompts import Prompts
 from soupmix.errors import TrainingError
+from soupmix.modes import ANSWER, FULL, Mode
 from soupmix.store import Adapter
 from soupmix.train.checkpoint import KeptSteps
-from soupmix.train.examples import longest_of, token_ids
+from soupmix.train.examples import longest_of, prompts_of, token_ids
 from soupmix.train.mixtures import SoupArm, SoupExample
 from soupmix.train.souplayers import TrainedSoup
 
@@ -46,7 +46,7 @@ class SoupRecipe:
     """
 
     arm: SoupArm = "together"
-    mode: Literal["full", "answer"] = "full"
+    mode: Mode = FULL
     examples: int = 384
     learning_rate: float = 3e-4
     batch: int = 8
@@ -107,12 +107,11 @@ def fit_soup(
     torch.set_num_threads(recipe.threads)
     tokenizer = load_tokenizer(base.folder, base.chat_template)
     soup = TrainedSoup(load_model(base.folder, torch.bfloat16), adapters, trained)
-    prompts = Prompts(tokenizer, len(tokenizer))
-    rows = [_row(tokenizer, prompts, each, recipe, soup) for each in examples]
+    rows = [_row(tokenizer, each, recipe, soup) for each in examples]
     batches = list(_batches(rows, recipe))
     parameters = soup.parameters()
     optimiser = torch.optim.AdamW(parameters.values(), betas=(0.9, 0.99), weight_decay=0.0)
-    losses = _restored(parameters, optimiser, checkpoint)
+    losses = _restored(parameters, optimiser, checkpoint, len(batches))
     for step in range(len(losses), len(batches)):
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe.learning_rate, step, len(batches))
@@ -142,9 +141,9 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _row(tokenizer: Any, prompts: Prompts, each: SoupExample, recipe: SoupRecipe, soup: TrainedSoup) -> TrainingRow:
+def _row(tokenizer: Any, each: SoupExample, recipe: SoupRecipe, soup: TrainedSoup) -> TrainingRow:
     prompt, answer = token_ids(tokenizer, each.example, recipe.response_tokens, longest_of(soup.model.config))
-    bare = prompts.bare(tuple(prompt)) if recipe.mode == "answer" else 0
+    bare = prompts_of(tokenizer).bare(tuple(prompt)) if recipe.mode == ANSWER else 0
     weights = [each.weights.get(name, 0.0) for name in soup.names]
     return TrainingRow(prompt, answer, min(each.skip, len(answer) - 1), bare, weights)
 
@@ -183,17 +182,22 @@ _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 
 
 def _state(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Each factor and its moments, as they are, or as they would be."""
     held = dict(parameters)
     for name, parameter in parameters.items():
         for moment, key in _MOMENTS.items():
-            held[f"{name}|{moment}"] = optimiser.state[parameter][key]
+            held[f"{name}|{moment}"] = optimiser.state[parameter].get(key, parameter)
     return held
 
 
-def _restored(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, checkpoint: KeptSteps) -> list[float]:
+def _restored(
+    parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, checkpoint: KeptSteps, steps: int
+) -> list[float]:
     """Put back what was kept; the losses of the steps that need not be made again."""
-    tensors, losses = checkpoint.load()
-    for name, parameter in parameters.items() if tensors else ():
+    tensors, losses = checkpoint.load(_state(parameters, optimiser))
+    if not tensors or len(losses) >= steps:
+        return []
+    for name, parameter in parameters.items():
         parameter.data.copy_(tensors[name])
         moments = {key: tensors[f"{name}|{moment}"] for moment, key in _MOMENTS.items()}
         optimiser.state[parameter] = {"step": torch.tensor(float(len(losses))), **moments}
