@@ -40,7 +40,7 @@ def test_poles_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "model_type"),
+        ("", "it must be a mapping with the key poles"),
         ("poles: []", "poles"),
         ("poles: [&a {name: x}, *a]", "anchors and aliases"),
         ("poles: [{name: dry, dimension: d, systems: []}]", "systems"),
@@ -58,7 +58,7 @@ def test_poles_are_read(tmp_path: Path) -> None:
         ("poles: [{name: neutral, dimension: d, systems: [a]}]", "or of plain answers"),
         ("poles: [{name: dry, dimension: d, systems: [a], metric: words, aim: 1.0e999}]", "aim"),
         ("poles: [{name: ../x, dimension: d, systems: [a]}]", "not a name"),
-        ("poles: " + "[" * 5000, "poles"),
+        ("poles: " + "[" * 5000, "does not describe poles"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, text: str, why: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupmix.errors import TrainingError
 from soupmix.evaluate.metrics import Measures
+from soupmix.fields import problem
 from soupmix.sealed import read_sealed
 from soupmix.strict_yaml import PlainLoader
 from soupmix.train.judges import LIKELIHOOD
@@ -78,10 +79,12 @@ def read_poles(path: Path) -> dict[str, Pole]:
     """
     raw, _ = read_sealed(path, cap=_CAP, error=TrainingError)
     try:
-        found = [each.pole() for each in _Document.model_validate(yaml.load(raw, PlainLoader)).poles]
+        document = yaml.load(raw, PlainLoader)
+        if not isinstance(document, dict):
+            raise ValueError("it must be a mapping with the key poles")
+        found = [each.pole() for each in _Document.model_validate(document).poles]
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _wrong(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise _wrong(path, problem(error)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _wrong(path, str(error)) from None
     names = [pole.name for pole in found]
