@@ -106,6 +106,7 @@ def arms_of(store: "Store", preferences: Mapping[str, str], options: Mapping[str
     from soupmix.evaluate.soups import BASE, Arm, unique, with_methods
     from soupmix.weights import Weights
 
+    _check_used(options)
     made = _selected(store, options)
     soups = unique(arm for word in options["soups"] for arm in made[word]())
     given = options["examples"]
@@ -117,6 +118,18 @@ def arms_of(store: "Store", preferences: Mapping[str, str], options: Mapping[str
         click.echo(f"soupmix: note: few-shot leaves out {', '.join(left)}; give examples of it by --examples", err=True)
     others = compared(options["against"], compare)
     return unique([Arm(BASE, Weights({})), *others, *with_methods(soups, options["methods"])])
+
+
+def _check_used(options: Mapping[str, Any]) -> None:
+    for option, given, word in (
+        ("--against-strength", options["mixed"], "mod"),
+        ("--examples", options["examples"], "few-shot"),
+    ):
+        if given and word not in options["against"]:
+            raise click.UsageError(
+                f"{option} is of {word}, which --against {','.join(options['against'])} does not name: add {word} to it, "
+                f"or leave {option} out"
+            )
 
 
 def _selected(store: "Store", options: Mapping[str, Any]) -> "dict[str, Callable[[], list[Arm]]]":
