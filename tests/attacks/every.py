@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Prompts, and chat templates that are given": on_prompts.ATTACKS,
     "Engines: grants and layers": on_engines.ATTACKS,
     "Results and places to write to": on_results.ATTACKS,
-    "Preference data to train from": on_training.ATTACKS,
+    "Preference data and poles to train from": on_training.ATTACKS,
     "Evaluations, their answers and reports": on_evaluations.ATTACKS,
 }
 ATTACKS = tuple(attack for room in ROOMS.values() for attack in room)

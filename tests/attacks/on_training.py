@@ -1,4 +1,4 @@
-"""Attacks through preference data that somebody else made."""
+"""Attacks through preference data and descriptions of poles that somebody else made."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.errors import TrainingError
-from soupmix.train import read_pairs
+from soupmix.train import read_pairs, read_poles
 from soupmix.train.examples import check_marks
 from tests.attacks.attack import Attack
 from tests.support.tokenizer_kinds import KINDS
@@ -37,6 +37,20 @@ def _mark(folder: Path) -> object:
     return check_marks(tokenizer, read_pairs(path).examples)
 
 
+def _poles(name: str, tries: str, text: str, reason: str = "poles") -> Attack:
+    def run(folder: Path) -> object:
+        (folder / "poles.yaml").write_text(text, "utf-8")
+        return read_poles(folder / "poles.yaml")
+
+    return Attack(name, tries, run, TrainingError, reason)
+
+
+def _pole(called: str, tries: str, **changes: Any) -> Attack:
+    return _poles(
+        called, tries, json.dumps({"poles": [{"name": "dry", "dimension": "humour", "systems": ["x"], **changes}]})
+    )
+
+
 def _link(folder: Path) -> object:
     (folder / "pairs.jsonl").symlink_to("/etc/passwd")
     return read_pairs(folder / "pairs.jsonl")
@@ -57,4 +71,13 @@ ATTACKS = (
     _file("pairs-surrogate", "half a character", lambda: json.dumps({**_GOOD, "chosen": "\ud800"})),
     Attack("pairs-mark", "teach the model to go on in another role", _mark, TrainingError, "special-token"),
     Attack("pairs-link", "a link to another file", _link, TrainingError, "symlink"),
+    _poles("poles-deep", "overflow the stack", "[" * 100_000),
+    _poles("poles-large", "fill the memory", " " * ((1 << 20) + 1), "too-large"),
+    _poles("poles-alias", "a list that grows a thousandfold", "a: &a [x]\npoles: [*a, *a]"),
+    _poles("poles-object", "make an object", "poles: !!python/object/apply:os.getcwd []"),
+    _poles("poles-twice", "two poles of one name", "poles: []\npoles: []"),
+    _pole("poles-call", "a call in place of the name of a judge", judge="os:system('id')"),
+    _pole("poles-neutral", "pose as plain answers", name="neutral"),
+    _pole("poles-null", "a system prompt of nothing", systems=[None]),
+    _pole("poles-long", "answers without end", cap=1 << 40),
 )

@@ -1,6 +1,6 @@
 """Judges for tests, as somebody's package would have them."""
 
-__all__ = ["letters", "nothing"]
+__all__ = ["failing", "letters", "nothing"]
 
 
 def letters(prompt: str, answer: str) -> float:
@@ -11,3 +11,8 @@ def letters(prompt: str, answer: str) -> float:
 def nothing(prompt: str, answer: str) -> float:
     """No number."""
     return float("nan")
+
+
+def failing(prompt: str, answer: str) -> float:
+    """It divides by zero."""
+    return len(answer) / 0

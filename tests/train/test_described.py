@@ -84,6 +84,8 @@ def test_a_function_judges(tiny_base: Base) -> None:
     assert pair.rejected.text == SAMPLES["neutral"][0].text
     with pytest.raises(TrainingError, match="not a finite number"):
         scores_of(Pole("odd", "size", judge="tests.support.judging:nothing"), tiny_base, [PROMPT], SAMPLES)
+    with pytest.raises(TrainingError, match=r"judging:failing' failed with ZeroDivisionError: .*; mend it"):
+        scores_of(Pole("odd", "size", judge="tests.support.judging:failing"), tiny_base, [PROMPT], SAMPLES)
     for name in ("tests.support.judging:none", "no_such_module:x", "tests.support.judging:__name__"):
         with pytest.raises(TrainingError) as refusal:
             judge_function(name)

@@ -244,6 +244,15 @@ def test_more_steps_than_there_are_are_not_believed(
     assert len(trained(tiny_base, adapters, tmp_path)[1]) == 6
 
 
+def test_a_loss_that_is_no_number_ends_it(
+    tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "soup_gradients", lambda *_: float("nan"))
+    with pytest.raises(TrainingError, match="the loss of step 1 is nan") as refusal:
+        trained(tiny_base, adapters, tmp_path)
+    assert refusal.value.reason == "not-finite"
+
+
 def test_too_few_mixtures_are_one_sentence(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="1 examples of mixtures are too few for a batch of 2"):
         fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, KeptSteps(tmp_path, "w" * 64))

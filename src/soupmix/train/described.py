@@ -96,4 +96,4 @@ def read_poles(path: Path) -> dict[str, Pole]:
 
 
 def _wrong(path: Path, why: str) -> TrainingError:
-    return TrainingError(f"{path} does not describe poles: {why}; see docs/train.md", reason="poles")
+    return TrainingError(f"{path} does not describe poles: {' '.join(why.split())}; see docs/train.md", reason="poles")

@@ -49,7 +49,7 @@ def scores_of(
     """What a pole's judge says of all samples, divided by the spread of its plain answers.
 
     Raises:
-        TrainingError: the judge is not there, or says no finite number (reason "judge").
+        TrainingError: the judge is not there, fails, or says no finite number (reason "judge").
     """
     asked = list(dict.fromkeys((each.prompt, each.text) for each in chain(*samples.values()) if each.text))
     raw = _likelihoods(pole, base, prompts, asked) if pole.judge == LIKELIHOOD else _judged(pole, prompts, asked)
@@ -61,7 +61,13 @@ def scores_of(
 def _judged(pole: Pole, prompts: Sequence[Prompt], asked: Sequence[tuple[int, str]]) -> dict[tuple[int, str], float]:
     judge, found = judge_function(pole.judge), dict[tuple[int, str], float]()
     for number, text in asked:
-        said = judge(prompts[number].text, text)
+        try:
+            said = judge(prompts[number].text, text)
+        except Exception as error:  # somebody else's code can raise anything
+            raise TrainingError(
+                f"judge '{pole.judge}' failed with {type(error).__name__}: {error}; mend it, and run again",
+                reason="judge",
+            ) from error
         if not isinstance(said, int | float) or not isfinite(said):
             raise TrainingError(
                 f"judge '{pole.judge}' said {said!r:.80} of an answer, not a finite number", reason="judge"

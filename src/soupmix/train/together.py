@@ -97,7 +97,8 @@ def fit_soup(
         "<adapter>|<path>|A" and "...|B" -> factor in float32; and the loss of every step.
 
     Raises:
-        TrainingError: too few examples for one batch ("few-pairs"), or as `TrainedSoup`.
+        TrainingError: too few examples for one batch ("few-pairs"), a loss that is no number ("not-finite"), or as
+            `TrainedSoup`.
     """
     if len(examples) < recipe.batch:
         raise TrainingError(
@@ -115,7 +116,7 @@ def fit_soup(
     for step in range(len(losses), len(batches)):
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe.learning_rate, step, len(batches))
-        losses.append(soup_gradients(soup, batches[step]))
+        losses.append(_finite(soup_gradients(soup, batches[step]), step))
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=False)
@@ -135,6 +136,16 @@ def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow]) -> float:
     loss = cross_entropy(_wide(logits[learned]), labels[learned])
     loss.backward()
     return float(loss.detach())
+
+
+def _finite(loss: float, step: int) -> float:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss of step {step + 1} is {loss}: nothing can be learned from here; train at a lower rate, or begin with "
+            "other adapters",
+            reason="not-finite",
+        )
+    return loss
 
 
 def _wide(logits: Tensor) -> Tensor:
