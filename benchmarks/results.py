@@ -82,8 +82,9 @@ def first_words(report: Report) -> str:
     if not found:
         return "No soup of this report mixes dimensions."
     method, strength = nearest(report)
+    chosen = [each for each in found if each[1:3] == (method, strength)]
     sentences = []
-    for temperature, _, _, each in (each for each in found if each[1:3] == (method, strength)):
+    for temperature, _, _, each in chosen:
         worst = {name: one["worst"] for name, one in each["dimensions"].items() if one["worst"]}
         said = ", ".join(
             f"of {name} {told(one['share'])} in `{plain(one['soup'])}`"
@@ -94,23 +95,29 @@ def first_words(report: Report) -> str:
             for measure, one in each["damage"].items()
             if one["effect"]
         )
-        sentences.append(f"{luck(temperature).capitalize()}, least is kept {said}; against the base, worst {damage}.")
-    lacking = sorted(
-        {
-            name
-            for _, _, _, each in (each for each in found if each[1:3] == (method, strength))
-            for name, one in each["dimensions"].items()
-            if one["worst"] and one["worst"]["share"]["value"] < ENOUGH
-        }
-    )
-    verdict = (
-        f"**{_and(lacking)} {'do' if len(lacking) > 1 else 'does'} not compose.**" if lacking else "**All compose.**"
-    )
-    verdict = verdict[:2] + verdict[2:3].upper() + verdict[3:]
-    return (
-        f"{verdict} In {found[0][3]['soups']} pairs and corners of the adapters at {weight(strength)} each, by `{method}`: "
-        + " ".join(sentences)
-    )
+        kept = f"least is kept {said}" if said else "no effect alone can be told from nothing"
+        against = f"; against the base, worst {damage}" if damage else ""
+        sentences.append(f"{luck(temperature).capitalize()}, {kept}{against}.")
+    soups = f"{chosen[0][3]['soups']} pairs and corners of the adapters at {weight(strength)} each, by `{method}`"
+    return f"{_verdict([each[3] for each in chosen])} In {soups}: {' '.join(sentences)}"
+
+
+def _verdict(found: Sequence[Report]) -> str:
+    """Which dimensions compose: the least of many looks less than it is, so a whole interval has to lie on one side."""
+    shares: dict[str, list[Figure]] = {}
+    for each in found:
+        for name, one in each["dimensions"].items():
+            shares.setdefault(name, []).extend(one["shares"].values())
+    lacking = sorted(name for name, own in shares.items() if any(one and one["high"] < ENOUGH for one in own))
+    whole = sorted(name for name, own in shares.items() if all(one and one["low"] >= ENOUGH for one in own))
+    unsure = sorted(shares.keys() - {*lacking, *whole})
+    said = [f"{_and(lacking)} {'do' if len(lacking) > 1 else 'does'} not compose"] if lacking else []
+    if whole:
+        said.append(f"{_and(whole)} compose{'s' * (len(whole) == 1)}" if lacking or unsure else "all compose")
+    if unsure:
+        said.append(f"of {_and(unsure)} it cannot be told")
+    words = "; ".join(said)
+    return f"**{words[:1].upper()}{words[1:]}.**"
 
 
 def _and(names: Sequence[str]) -> str:
@@ -194,8 +201,11 @@ def effect_table(report: Report) -> str:
 
 
 def across_table(report: Report) -> str:
-    """What each adapter does to other dimensions: of each the worst strength last."""
-    rows, dimensions = [], list(next(iter(report["fronts"].values()))["poles"])
+    """What each adapter does to other dimensions, more towards the first pole of each: of each the worst strength last."""
+    rows, poles = [], {}
+    for found in report["fronts"].values():
+        poles |= found["poles"]
+    dimensions = list(poles)
     for temperature, method, strength, each in decided(report):
         found: dict[str, dict[str, Figure]] = {}
         for one in each["cross_talk"]:
@@ -203,7 +213,7 @@ def across_table(report: Report) -> str:
         for adapter, shares in found.items():
             cells = (told(shares[name]) if name in shares else "" for name in dimensions)
             rows.append((luck(temperature), method, weight(strength), adapter, *cells))
-    return table(("", "method", "weight", "adapter alone", *(f"moves {each} by" for each in dimensions)), rows)
+    return table(("", "method", "weight", "adapter alone", *(f"moves {each} towards {poles[each][0]} by" for each in dimensions)), rows)
 
 
 def alone_table(report: Report, temperature: str) -> str:
@@ -344,7 +354,7 @@ def page(report: Report) -> str:
         "is all of it, 0 none, below 0 the opposite. Least is the worst soup, all is over all of them. The least of many looks worse "
         "than it is.",
         kept_table(report),
-        "![what is kept of each dimension in every pair and corner](results.png)",
+        *(["![what is kept of each dimension in every pair and corner](results.png)"] if list(decided(report)) else []),
         "## What does not compose",
         "Soups in which less than half of a dimension's effect is left:",
         *(
@@ -441,6 +451,9 @@ def draw(report: Report, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     found = list(decided(report))
+    if not found:
+        path.unlink(missing_ok=True)
+        return
     mine = [each for each in found if each[:2] == found[0][:2]]
     dimensions = list(mine[0][3]["dimensions"])
     soups = list(

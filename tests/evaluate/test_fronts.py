@@ -11,6 +11,7 @@ from soupmix.errors import EvaluationError
 from soupmix.evaluate.families import asked_of, family_of
 from soupmix.evaluate.fronts import hypervolumes
 from soupmix.evaluate.measures import Measure
+from soupmix.evaluate.record import AdapterFacts, arm_fields
 from soupmix.evaluate.report import report
 from soupmix.evaluate.soups import Arm
 from soupmix.weights import Weights
@@ -143,7 +144,7 @@ def test_who_asks_for_what() -> None:
     families = {
         "delta soup": Arm("calm+long@1", two),
         "factor soup": Arm("x", two, method="factor"),
-        "uniform delta soup": Arm("uniform", Weights({"long": "0.5", "short": "0.5"})),
+        "uniform delta soup": Arm("uniform", Weights(dict.fromkeys(("calm", "long", "loud", "short"), "0.25"))),
         "prompt": Arm("calm+long by prompt", Weights({}), system="Be."),
         "prompt + delta soup": Arm("calm+long@1 and prompt", two, system="Be."),
         "few-shot": Arm("calm+long by few-shot", Weights({}), shots=(("a", "b"),)),
@@ -154,6 +155,38 @@ def test_who_asks_for_what() -> None:
         assert family_of(arm, record) == family
         asks = {} if family in ("base", "uniform delta soup") else {"length": "long", "mood": "calm"}
         assert asked_of(arm, record) == asks
+
+
+def test_a_person_asks_for_the_pole_that_weighs_more() -> None:
+    """Points of a feasible set have a little of everything."""
+    record = evaluated.record()
+    person = Arm("x", Weights({"long": "0.6", "short": "0.1", "calm": "0.2", "loud": "0.3"}))
+    assert asked_of(person, record) == {"length": "long", "mood": "loud"}
+    assert asked_of(Arm("x", Weights({"long": "0.5", "short": "0.5", "calm": 1})), record) == {"mood": "calm"}
+    assert asked_of(Arm("long+short+calm by prompt", Weights({}), system="Be."), record) == {"mood": "calm"}
+    assert family_of(person, record) == "delta soup"
+
+
+def test_a_family_without_an_arm_in_any_corner_is_not_said_to_reach_nothing() -> None:
+    record = evaluated.record(of=evaluated.arms()[:7])
+    three = {**record.adapters, "dry": AdapterFacts(digest=evaluated.digest("dry"), dimension="wit", pole="dry")}
+    mixed = arm_fields(Arm("all", Weights({"long": 1, "calm": 1, "dry": 1}), way="mod"))
+    record = record.model_copy(update={"adapters": three, "arms": (*record.arms, mixed)})
+    reached = report(record, evaluated.samples(record), evaluated.measured(record))["fronts"]["0"]["reached"]
+    assert {each["family"] for each in reached} == {"delta soup", "prompt"}
+
+
+def test_what_goes_the_wrong_way_is_no_effect_towards_the_pole() -> None:
+    """`long` makes answers shorter here, alone and in soups: all of that is kept, and no answer lies towards long."""
+
+    def backwards(arm: Arm, name: str, number: int) -> float:
+        return value(arm, name, number) - (100 * arm.weights.floats().get("long", 0.0) if name == "words" else 0.0)
+
+    record = evaluated.record(of=[arm for arm in evaluated.arms() if "short" not in arm.weights])
+    made = report(record, evaluated.samples(record), evaluated.measured(record, backwards))
+    length = made["decides"]["0"]["delta"]["1"]["dimensions"]["length"]
+    assert (length["worst"]["soup"], length["worst"]["share"]["value"]) == ("calm+long@1", 1)
+    assert (length["any"]["value"], length["any_alone"]["value"]) == (0, 0)
 
 
 def test_without_the_library_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

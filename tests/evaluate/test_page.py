@@ -140,7 +140,10 @@ def test_a_report_is_no_markup(made: dict[str, Any]) -> None:
     base = {**made["base"], "name": evil}
     said = [{"what": evil, "why": evil}]
     measures = [{**each, "title": evil, "unit": evil, "source": evil} for each in made["measures"]]
-    found = read(page({**made, "base": base, "not_measured": said, "measures": measures, "cannot_show": [evil]}))
+    odd = {name: {**each, "family": f"$\\oops{{$ {evil}"} for name, each in made["fronts"]["0"]["points"].items()}
+    fronts = {**made["fronts"], "0": {**made["fronts"]["0"], "points": odd}}
+    other = {"base": base, "not_measured": said, "measures": measures, "cannot_show": [evil], "fronts": fronts}
+    found = read(page({**made, **other}))
     assert not {"script", "b"} & set(found.tags)
 
 

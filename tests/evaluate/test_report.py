@@ -151,6 +151,8 @@ def test_trained_texts_are_measured_against_plain_ones(tmp_path: Path) -> None:
         b'{"pole": "x", "pole": "y", "prompt": "", "text": "", "plain": ""}',
         b"\xff",
         b"[" * 99999,
+        b'{"pole": "\\u001b[31m", "prompt": "", "text": "", "plain": ""}',
+        b'{"pole": "x", "prompt": "", "plain": "", "text": "' + b"a" * 200_000 + b'"}',
     ],
 )
 def test_hostile_trained_texts_are_one_sentence(tmp_path: Path, line: bytes) -> None:
@@ -301,7 +303,7 @@ def test_each_of_a_combination_was_evaluated_alone(tmp_path: Path, alone: str | 
 
 @pytest.mark.parametrize(
     ("answered", "says"),
-    [({"0": 1, "0.7": 12}, "1 of its 12"), ({"0": 12, "0.7": 11}, "11 of its 12"), ({"0": 12}, "no soup of calm")],
+    [({"0": 1, "0.7": 12}, "1 of its 12"), ({"0": 12, "0.7": 11}, "11 of its 12"), ({"0": 12}, "only 0 of its 12")],
     ids=["one answer", "one missing", "no temperature but 0"],
 )
 def test_a_soup_that_answered_some_prompts_is_no_evidence_yet(

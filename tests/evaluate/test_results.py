@@ -36,10 +36,40 @@ def test_the_worst_is_named_in_the_first_paragraph(results: ModuleType, found: d
     assert title == "# What weights do"
     first = " ".join(first.split())
     assert first.startswith(
-        "**Length does not compose.** In 4 pairs and corners of the adapters at .5 each, by `delta`: "
+        "**Length does not compose; mood composes.** In 4 pairs and corners of the adapters at .5 each, by `delta`: "
     )
     assert "least is kept of length .75 [.75, .75] in `long+loud`, of mood 1.00 [1.00, 1.00] in" in first
     assert "Greedy, least is kept of length .75" in first
+
+
+def test_noise_of_the_least_of_many_is_no_verdict(results: ModuleType) -> None:
+    def found(*shares: tuple[float, float] | None) -> dict[str, Any]:
+        told = {str(n): each and {"value": sum(each) / 2, "low": each[0], "high": each[1]} for n, each in enumerate(shares)}
+        return {"shares": told}
+
+    said = {
+        "**Tone does not compose; length composes; of mood it cannot be told.**": {
+            "tone": found((0.9, 1.0), (0.2, 0.7)),
+            "length": found((0.85, 1.1), (0.9, 1.2)),
+            "mood": found((0.3, 1.1), (0.9, 1.0)),
+        },
+        "**Of tone it cannot be told.**": {"tone": found((0.9, 1.0), None)},
+        "**All compose.**": {"tone": found((0.9, 1.0)), "mood": found((0.8, 1.0))},
+        "**Mood and tone do not compose.**": {"tone": found((0.1, 0.2)), "mood": found((0.8, 1.0), (-1.0, 0.0))},
+    }
+    assert [results._verdict([{"dimensions": each}]) for each in said.values()] == list(said)
+
+
+def test_a_run_without_mixtures_has_a_page_too(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = evaluated.record(of=[arm for arm in evaluated.arms() if len(arm.weights) < 2])
+    alone = report(record, evaluated.samples(record), evaluated.measured(record))
+    results.draw(alone, tmp_path / "results.png")
+    assert list(tmp_path.iterdir()) == []
+    for text in (results.page(alone), results.page({**alone, "fronts": {}, "groups": {}, "decides": {}})):
+        assert "No soup of this report mixes dimensions." in text
+        assert "results.png" not in text
 
 
 def test_a_run_that_is_not_whole_says_so_in_the_first_line(results: ModuleType, found: dict[str, Any]) -> None:

@@ -232,5 +232,6 @@ def test_an_effect_stands_out_among_many_and_noise_does_not() -> None:
         assert stands_out(Resampling(16, draws=300, seed=seed).means(cells), 16)
     assert sum(found) <= 3
     assert stands_out(np.ones((5, 2)), 5)
+    assert not stands_out(np.ones((5, 2)), 1)  # of one prompt all draws are alike
     assert not stands_out(np.zeros((5, 2)), 5)
     assert not stands_out(np.full((5, 2), NAN), 5)

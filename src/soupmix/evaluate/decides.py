@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from soupmix.evaluate.answered import is_plain_soup
 from soupmix.evaluate.composition import CrossTalk, Effects, composition
 from soupmix.evaluate.index import Index
-from soupmix.evaluate.record import EvaluationRecord
+from soupmix.evaluate.record import AdapterFacts, EvaluationRecord
 from soupmix.evaluate.statistics import Estimate, estimate, ratio
 from soupmix.weights import decimal_text
 
@@ -31,8 +31,8 @@ def decides(record: EvaluationRecord, index: Index) -> dict[str, Any]:
 
     Of a dimension {"worst": {"soup", "share"}, "shares": soup -> share, "kept", "untold", "any", "any_alone"}: the soup that
     keeps the least, what is kept in all of them together, in how many the effect alone cannot be told from nothing, and the
-    share of answers that lie towards the pole by a fifth of a standard deviation, in that soup and alone. Cross-talk is of
-    each adapter alone. Of a measure of damage {"soup", "effect"}.
+    share of answers that lie towards the adapter's pole by a fifth of a standard deviation, in that soup and alone. Cross-talk
+    is of each adapter alone, above 0 towards the first pole of the dimension. Of a measure of damage {"soup", "effect"}.
     """
     found = {}
     for method in dict.fromkeys(each.method for each in record.arms if each.weights):
@@ -49,7 +49,9 @@ def decides(record: EvaluationRecord, index: Index) -> dict[str, Any]:
         strengths = _strengths(effects)
         if strengths:
             across = composition(effects).cross_talk
-            found[method] = {word: _of_strength(effects, index, soups, across) for word, soups in strengths.items()}
+            found[method] = {
+                word: _of_strength(effects, index, soups, across, record.adapters) for word, soups in strengths.items()
+            }
     return found
 
 
@@ -63,11 +65,13 @@ def _strengths(effects: Effects) -> dict[str, list[str]]:
     return {decimal_text(micro): found[micro] for micro in sorted(found)}
 
 
-def _of_strength(effects: Effects, index: Index, soups: Sequence[str], across: Sequence[CrossTalk]) -> dict[str, Any]:
+def _of_strength(
+    effects: Effects, index: Index, soups: Sequence[str], across: Sequence[CrossTalk], adapters: Mapping[str, AdapterFacts]
+) -> dict[str, Any]:
     strengths = {micro for soup in soups for micro in effects.soups[soup].values()}
     return {
         "soups": len(soups),
-        "dimensions": dict(_dimensions(effects, index, soups)),
+        "dimensions": dict(_dimensions(effects, index, soups, adapters)),
         "cross_talk": [
             {"soup": each.soup, "dimension": each.dimension, "share": each.share}
             for each in across
@@ -77,19 +81,21 @@ def _of_strength(effects: Effects, index: Index, soups: Sequence[str], across: S
     }
 
 
-def _dimensions(effects: Effects, index: Index, soups: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _dimensions(
+    effects: Effects, index: Index, soups: Sequence[str], adapters: Mapping[str, AdapterFacts]
+) -> Iterator[tuple[str, Any]]:
     for dimension in index.poles:
         shares: dict[str, Estimate | None] = {}
-        whole, alone, singles = [], [], {}
+        whole, alone, singles, signs = [], [], {}, {}
         for soup in soups:
             part = effects.dimensions(soup).get(dimension)
             single = None if part is None else effects.named(part)
-            if single is not None:
+            if part is not None and single is not None:
                 in_soup, by_itself = effects.on_all([soup, single], dimension)
                 shares[soup], singles[soup] = ratio(in_soup, by_itself), single
-                sign = 1 if by_itself[0] > 0 else -1
-                whole.append(in_soup * sign)
-                alone.append(by_itself * sign)
+                signs[soup] = index.toward(dimension, adapters[next(iter(part))].pole)
+                whole.append(in_soup * signs[soup])
+                alone.append(by_itself * signs[soup])
         told = {soup: share for soup, share in shares.items() if share is not None}
         if not shares:
             continue
@@ -101,17 +107,15 @@ def _dimensions(effects: Effects, index: Index, soups: Sequence[str]) -> Iterato
                 "kept": ratio(np.sum(whole, axis=0), np.sum(alone, axis=0)),
                 "untold": len(shares) - len(told),
                 "shares": shares,
-                "any": None if worst is None else _any(index, worst, dimension, singles[worst]),
-                "any_alone": None if worst is None else _any(index, singles[worst], dimension, singles[worst]),
+                "any": None if worst is None else _any(index, worst, dimension, signs[worst]),
+                "any_alone": None if worst is None else _any(index, singles[worst], dimension, signs[worst]),
             },
         )
 
 
-def _any(index: Index, soup: str, dimension: str, single: str) -> Estimate | None:
-    """Share of answers that lie to the side where the adapter alone leads."""
-    place = list(index.poles).index(dimension)
-    sign = 1 if np.nanmean(index.cells[single][:, place]) > 0 else -1
-    cells = index.cells[soup][:, place] * sign
+def _any(index: Index, soup: str, dimension: str, sign: int) -> Estimate | None:
+    """Share of answers that lie towards a pole."""
+    cells = index.cells[soup][:, list(index.poles).index(dimension)] * sign
     return index.answered.draws.mean(np.where(np.isnan(cells), np.nan, cells > _ANY))
 
 

@@ -157,16 +157,16 @@ def _check_together(found: _Evidence, path: Path, names: Sequence[str], total: s
 
 def _check_sum(found: _Evidence, path: Path, names: Sequence[str], asked: int, total: str | None) -> None:
     soups, count = found.soups(names), found.prompts.count
-    answered = max((prompts for prompts, _ in soups), default=0)
-    if not answered:
+    if not soups:
         together = "them together" if len(names) > 1 else "it alone too, as any part of a combination is approved"
         raise EvaluationError(
             f"{path} has no soup of {' + '.join(names)}: evaluate {together}, or approve others",
             reason="not-evaluated",
         )
+    answered = max(prompts for prompts, _ in soups)
     if answered < count:
         raise EvaluationError(
-            f"{path} has answers of {' + '.join(names)} to {answered} of its {count} prompts, at every temperature: let the "
+            f"{path} has answers of {' + '.join(names)} at every temperature to only {answered} of its {count} prompts: let the "
             "evaluation go to its end",
             reason="not-evaluated",
         )

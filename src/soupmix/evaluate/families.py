@@ -11,15 +11,26 @@ __all__ = ["asked_of", "family_of"]
 def asked_of(arm: Arm, record: EvaluationRecord) -> Mapping[str, str]:
     """Dimension -> pole that an arm asks for; empty for one that asks for nobody's preferences in particular.
 
-    A soup asks by its weights. Other arms are called after the adapters whose poles they ask for ("concise+friendly by prompt").
+    A soup asks by its weights: of a dimension for the pole that has most of them, for none where two have as much. Other arms are
+    called after the adapters whose poles they ask for ("concise+friendly by prompt").
     """
-    names = list(arm.weights) or [name for name in arm.name.split(" ")[0].split("+") if name in record.adapters]
-    found: dict[str, str] = {}
-    for name in names:
+    named = (name for name in arm.name.split(" ")[0].split("+") if name in record.adapters)
+    weights: Mapping[str, int] = arm.weights or dict.fromkeys(named, 1)
+    found: dict[str, dict[str, int]] = {}
+    for name, weight in weights.items():
         facts = record.adapters[name]
-        if found.setdefault(facts.dimension, facts.pole) != facts.pole:
-            return {}
-    return found
+        of = found.setdefault(facts.dimension, {})
+        of[facts.pole] = of.get(facts.pole, 0) + weight
+    is_uniform = {*weights} == {*record.adapters} and len({*weights.values()}) == 1
+    if is_uniform and any(len(of) > 1 for of in found.values()):
+        return {}
+    return {dimension: pole for dimension, of in found.items() if (pole := _most(of))}
+
+
+def _most(of: Mapping[str, int]) -> str:
+    """The pole with the largest weight, "" where several have it."""
+    poles = [pole for pole, weight in of.items() if weight == max(of.values())]
+    return poles[0] if len(poles) == 1 else ""
 
 
 def family_of(arm: Arm, record: EvaluationRecord) -> str:

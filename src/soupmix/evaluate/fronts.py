@@ -90,7 +90,9 @@ def _reached(
     sizes = [2] if len(names) <= 2 else [2, len(names)]
     for chosen in (each for size in sizes for each in combinations(names, size)):
         for name, family in families.items():
-            yield {"dimensions": list(chosen), "family": name, **_of_family(index, family, chosen, rows, harmful)}
+            made = _of_family(index, family, chosen, rows, harmful)
+            if made["arms"]:  # who was not asked has not failed
+                yield {"dimensions": list(chosen), "family": name, **made}
 
 
 def _of_family(
@@ -122,7 +124,7 @@ def _toward(index: Index, arms: Sequence[str], corner: Mapping[str, str], rows: 
     """[1 + draws, arms, dimensions], more being more of the poles of a corner."""
     names = list(index.poles)
     places = [names.index(each) for each in corner]
-    signs = np.array([1 if pole == index.poles[each][0] else -1 for each, pole in corner.items()])
+    signs = np.array([index.toward(dimension, pole) for dimension, pole in corner.items()])
     drawn = len(rows[index.answered.base])
     found = [rows[name][:, places] * signs for name in arms] or [np.zeros((drawn, len(places)))]
     points: Numbers = np.nan_to_num(np.stack(found, axis=1))

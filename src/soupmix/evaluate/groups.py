@@ -51,9 +51,9 @@ def _weight(arm: Arm) -> str:
 
 def _toward(record: EvaluationRecord, index: Index, arms: Sequence[Arm]) -> dict[str, Any]:
     found = {}
-    for place, (dimension, poles) in enumerate(index.poles.items()):
+    for place, dimension in enumerate(index.poles):
         signs = {each.name: asked_of(each, record).get(dimension) for each in arms}
-        cells = [index.cells[name][:, place] * (1 if pole == poles[0] else -1) for name, pole in signs.items() if pole]
+        cells = [index.cells[name][:, place] * index.toward(dimension, pole) for name, pole in signs.items() if pole]
         if cells:
             found[dimension] = index.answered.draws.mean(np.mean(cells, axis=0))
     return found

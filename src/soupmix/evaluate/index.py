@@ -44,6 +44,10 @@ class Index:
         """[1 + draws, dimensions] the mean over prompts in every draw."""
         return self.answered.draws.means(self.cells[arm])
 
+    def toward(self, dimension: str, pole: str) -> int:
+        """Whether more of the index of a dimension is more (+1) or less (-1) of a pole."""
+        return 1 if pole == self.poles[dimension][0] else -1
+
     def table(self) -> Table:
         """As values of measures that are called as their dimension."""
         counted = set(self.answered.prompts)

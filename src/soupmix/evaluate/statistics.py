@@ -143,17 +143,19 @@ def stands_out(effects: ArrayLike, prompts: int) -> bool:
     & Stegun 26.7.8).
 
     Args:
-        prompts: how many the effects are means over.
+        prompts: how many the effects are means over; one tells nothing.
     """
     rows = np.asarray(effects, np.float64)
     rows = rows[:, ~np.isnan(rows).any(0)]
     freedom = prompts - 1
+    if freedom < 1:
+        return False
     around = rows[1:] - rows[0]
     error = np.sqrt(np.square(around).mean(0))
     sure = error < 1e-12 * (1 + np.abs(rows[0]))
     if (np.abs(rows[0][sure]) > 1e-12).any():
         return True
-    if sure.all() or not freedom:
+    if sure.all():
         return False
     t = (np.abs(rows[0]) / np.where(sure, np.inf, error)).max() * math.sqrt(freedom / prompts)
     deviate = t * (1 - 1 / (4 * freedom)) / math.sqrt(1 + t * t / (2 * freedom))

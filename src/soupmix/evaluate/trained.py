@@ -7,15 +7,16 @@ base answers to the same prompt.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.measures import TEXT_MEASURES, measure_text
 from soupmix.evaluate.promptset import Prompt
-from soupmix.evaluate.record import bounded_json
 from soupmix.evaluate.statistics import Estimate, Resampling
+from soupmix.fields import ShortLine, read_model
 from soupmix.sealed import read_sealed
 
 __all__ = ["TRAINED", "TrainedEffects", "TrainedText", "read_trained", "trained_effects"]
@@ -25,7 +26,8 @@ TRAINED = "the text that was trained on"
 
 _CAP = 32 << 20
 _MOST = 3000  # texts, of all poles
-_LONGEST = 20_000  # characters of one
+_LONGEST, _LONGEST_LINE = 20_000, 1 << 20  # characters of a text, bytes of a line
+_Text = Annotated[str, Field(max_length=_LONGEST)]
 
 
 class TrainedText(BaseModel):
@@ -33,10 +35,10 @@ class TrainedText(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pole: str = Field(min_length=1, max_length=200)
-    prompt: str = Field(max_length=_LONGEST)
-    text: str = Field(max_length=_LONGEST)
-    plain: str = Field(max_length=_LONGEST)
+    pole: ShortLine
+    prompt: _Text
+    text: _Text
+    plain: _Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,10 @@ def read_trained(path: Path) -> tuple[str, tuple[TrainedText, ...]]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            bounded_json(line)  # pydantic lets duplicate keys pass
-            found.append(TrainedText.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise _wrong(path, f"line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        except (ValueError, RecursionError) as error:
+            if len(line) > _LONGEST_LINE:
+                raise ValueError(f"it has more than {_LONGEST_LINE} bytes")
+            found.append(read_model(TrainedText, line))
+        except ValueError as error:
             raise _wrong(path, f"line {number}: {error}") from None
     return f"sha256:{digest}", tuple(found)
 

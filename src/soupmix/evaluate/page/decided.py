@@ -41,7 +41,7 @@ def decided_part(report: Report) -> Section:
         "What is done to answers in the worst soup",
     )
     across = PageTable(
-        ("temperature", "method", "weight", "adapter alone", "moves", "by, share of its span"),
+        ("temperature", "method", "weight", "adapter alone", "moves towards", "by, share of its span"),
         list(_across(report)),
         folded="What each adapter does to other dimensions",
     )
@@ -101,7 +101,8 @@ def _damage(report: Report) -> Iterator[tuple[str, ...]]:
 def _across(report: Report) -> Iterator[tuple[str, ...]]:
     for temperature, method, strength, found in _found(report):
         for each in found["cross_talk"]:
-            yield temperature, method, strength, each["soup"], each["dimension"], _share(each["share"])
+            pole = report["fronts"][temperature]["poles"][each["dimension"]][0]
+            yield temperature, method, strength, each["soup"], f"{pole} ({each['dimension']})", _share(each["share"])
 
 
 def _share(found: Mapping[str, float] | None) -> str:

@@ -63,6 +63,7 @@ _STYLE: dict[str, Any] = {
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "text.color": FOREGROUND,
+    "text.parse_math": False,
     "xtick.color": FOREGROUND,
     "ytick.color": FOREGROUND,
 }

@@ -79,8 +79,7 @@ def spans_part(report: Report) -> Section:
 
 
 def faithful_part(report: Report) -> Section:
-    """What was found without reading answers: perplexity of prose, distances to a mix of models, connectivity; as far as "
-    "measured."""
+    """What was found without reading answers: perplexity of prose, distances to a mix of models, connectivity, where measured."""
     tables = []
     if "prose" in report:
         rows = [(arm, _cell(each["perplexity"])) for arm, each in report["prose"].items()]
