@@ -213,7 +213,16 @@ def across_table(report: Report) -> str:
         for adapter, shares in found.items():
             cells = (told(shares[name]) if name in shares else "" for name in dimensions)
             rows.append((luck(temperature), method, weight(strength), adapter, *cells))
-    return table(("", "method", "weight", "adapter alone", *(f"moves {each} towards {poles[each][0]} by" for each in dimensions)), rows)
+    return table(
+        (
+            "",
+            "method",
+            "weight",
+            "adapter alone",
+            *(f"moves {each} towards {poles[each][0]} by" for each in dimensions),
+        ),
+        rows,
+    )
 
 
 def alone_table(report: Report, temperature: str) -> str:

@@ -44,7 +44,9 @@ def test_the_worst_is_named_in_the_first_paragraph(results: ModuleType, found: d
 
 def test_noise_of_the_least_of_many_is_no_verdict(results: ModuleType) -> None:
     def found(*shares: tuple[float, float] | None) -> dict[str, Any]:
-        told = {str(n): each and {"value": sum(each) / 2, "low": each[0], "high": each[1]} for n, each in enumerate(shares)}
+        told = {
+            str(n): each and {"value": sum(each) / 2, "low": each[0], "high": each[1]} for n, each in enumerate(shares)
+        }
         return {"shares": told}
 
     said = {

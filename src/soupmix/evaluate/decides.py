@@ -66,7 +66,11 @@ def _strengths(effects: Effects) -> dict[str, list[str]]:
 
 
 def _of_strength(
-    effects: Effects, index: Index, soups: Sequence[str], across: Sequence[CrossTalk], adapters: Mapping[str, AdapterFacts]
+    effects: Effects,
+    index: Index,
+    soups: Sequence[str],
+    across: Sequence[CrossTalk],
+    adapters: Mapping[str, AdapterFacts],
 ) -> dict[str, Any]:
     strengths = {micro for soup in soups for micro in effects.soups[soup].values()}
     return {
