@@ -33,6 +33,11 @@ def _said(text: str) -> bytes:
     return canonical_json({"digest": text, "schema_version": 1})
 
 
+def _of(**fields: Any) -> bytes:
+    """A record with other fields, as somebody else would write it."""
+    return canonical_json(evaluated.record(1).model_copy(update=fields).model_dump(mode="json"))
+
+
 def _record(name: str, tries: str, made: Make, reason: str = "bad-record") -> Attack:
     def run(where: Path) -> None:
         (where / RECORD).write_bytes(_bytes(made))
@@ -114,6 +119,9 @@ ATTACKS = (
     _record("duplicate", "one of them is checked", b'{"seed": 1, "seed": 2}'),
     _record("nan", "a number that equals nothing", b'{"seed": NaN}'),
     _record("null", "an attribute of nothing", b"null"),
+    _record("twice", "count a question twice", lambda: _of(prompts=evaluated.record(1).prompts * 2)),
+    _record("two-arms", "one of them answers for both", lambda: _of(arms=evaluated.record(1).arms[:1] * 2)),
+    _record("stranger", "an adapter of no dimension", lambda: _of(adapters={})),
     _record("too-large", "fill the memory", lambda: b" " * ((16 << 20) + 1), "too-large"),
     _samples("of-a-line", "fill the memory", lambda path, line: path.write_bytes(b"x" * (4 << 20))),
     _samples("deep", "overflow the stack", lambda path, line: path.write_bytes(b"[" * 500_000 + b"\n")),

@@ -1,6 +1,7 @@
 """What decides, and fronts: of made-up runs whose effects are known, against brute force."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
@@ -98,6 +99,29 @@ def test_the_index_is_in_standard_deviations_and_the_base_has_none(found: dict[s
     assert toward["base"]["long"]["value"] == 0
     assert toward["long@1"]["long"]["value"] == pytest.approx(40 / deviation, rel=1e-4)
     assert toward["short@1"]["long"]["value"] == pytest.approx(-40 / deviation, rel=1e-4)
+
+
+def test_the_judge_counts_only_where_no_measure_of_text_does() -> None:
+    """`mood` has a judge alone, and a chance of openings, which never counts."""
+    judge = Measure(
+        "judge_length", "length", "likelier when asked to be short", "nats", 0, "made up", ("model",), "short"
+    )
+    measures = {
+        "words": evaluated.MEASURES["words"],
+        "judge_length": judge,
+        "judge_mood": replace(judge, name="judge_mood", dimension="mood", pole="calm"),
+        "opening_calm": replace(judge, name="opening_calm", dimension="mood", pole="calm"),
+    }
+
+    def judged(arm: Arm, name: str, number: int) -> float:
+        return value(arm, "words" if name == "words" else "peace", number)
+
+    record = evaluated.record()
+    made = report(record, evaluated.samples(record), evaluated.measured(record, judged, measures))
+    assert {d: set(units) for d, units in made["fronts"]["0"]["units"].items()} == {
+        "length": {"words"},
+        "mood": {"judge_mood"},
+    }
 
 
 def test_what_decides_is_the_worst_soup_by_name(found: dict[str, Any]) -> None:

@@ -72,6 +72,14 @@ def copied(whole: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+def test_a_prompt_that_comes_twice_does_not_count_as_two(evaluation: Evaluation) -> None:
+    with pytest.raises(
+        EvaluationError, match=r"the prompt 'Name a tree\.' comes twice; give every prompt once"
+    ) as caught:
+        replace(evaluation, prompts=(*PROMPTS, PROMPTS[1])).record()
+    assert caught.value.reason == "prompts"
+
+
 def opened(evaluation: Evaluation, out: Path) -> Any:
     return open_samples(out, evaluation.record())
 

@@ -2,7 +2,8 @@
 
 A measure that is only counted can be gamed; all of a dimension together hardly. Of each the difference to the base at the same
 prompt counts, in standard deviations of the measure over all answers of the run (Cohen 1988), with its sign; the index is their
-mean. Measures that no arm moves are left out: they would only dilute the others.
+mean. Measures that no arm moves are left out: they would only dilute the others. What the base says as a judge counts only where
+no measure of text does: some arms choose by it, and of known texts it is less right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,14 +98,14 @@ def _moved(answered: ArmValues) -> set[str]:
 def _units(
     answered: ArmValues, measures: Mapping[str, Measure], dimension: str, poles: Sequence[str], moved: set[str]
 ) -> dict[str, float]:
+    own = [each for name, each in measures.items() if each.dimension == dimension and name in moved]
+    of_text = [each for each in own if "model" not in each.needs]
     found = {}
-    for name, measure in measures.items():
-        if measure.dimension == dimension and name in moved and not name.startswith(_OPENING):
-            place = answered.measures.index(name)
-            every = np.concatenate([answered.values[arm][:, place] for arm in answered.arms])
-            deviation = float(np.nanstd(every))
-            if deviation > 0:
-                found[name] = deviation * measure.sign(poles[0])
+    for measure in of_text or [each for each in own if not each.name.startswith(_OPENING)]:
+        place = answered.measures.index(measure.name)
+        deviation = float(np.nanstd(np.concatenate([answered.values[arm][:, place] for arm in answered.arms])))
+        if deviation > 0:
+            found[measure.name] = deviation * measure.sign(poles[0])
     return found
 
 

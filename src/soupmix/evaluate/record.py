@@ -4,14 +4,14 @@ import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.soups import Arm
-from soupmix.fields import Digest, Name, read_model
+from soupmix.fields import Digest, Name, read_model, twice
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.sealed import read_sealed
 from soupmix.version import __version__
@@ -116,6 +116,18 @@ class EvaluationRecord(_Frozen):
     arms: tuple[ArmFields, ...]
     prompts: tuple[PromptFields, ...]
     made_by: tuple[dict[str, str], ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, names in (
+            ("arm", [each.name for each in self.arms]),
+            ("prompt", [each.prompt for each in self.prompts]),
+        ):
+            if (again := twice(names)) is not None:
+                raise ValueError(f"the {what} {again[:60]!a} comes twice")
+        if strangers := sorted({name for each in self.arms for name in each.weights} - self.adapters.keys()):
+            raise ValueError(f"an arm has the adapter {strangers[0]!r}, which is none of this evaluation")
+        return self
 
     def all_arms(self) -> tuple[Arm, ...]:
         """The arms, in order."""

@@ -29,6 +29,7 @@ from soupmix.evaluate.samples import ArmSample, Keys, SampleFile
 from soupmix.evaluate.soups import Arm
 from soupmix.evaluate.ways import WAYS, Asked, rows_of
 from soupmix.evaluate.workers import as_finished, workers
+from soupmix.fields import twice
 from soupmix.policy import Policy
 from soupmix.store import ManifestEntry, Store
 
@@ -68,8 +69,11 @@ class Evaluation:
         """This, as it is kept beside the samples.
 
         Raises:
-            EvaluationError: the adapters were trained on another base (reason "wrong-base").
+            EvaluationError: the adapters were trained on another base (reason "wrong-base"), or a prompt comes twice, which would
+                count as two ("prompts").
         """
+        if (again := twice(each.text for each in self.prompts)) is not None:
+            raise EvaluationError(f"the prompt {again[:60]!a} comes twice; give every prompt once", reason="prompts")
         entries = tuple(Store(self.store))
         for each in entries:
             _check_base(each, self.base)
