@@ -19,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-from soupmix.base.records import read_record, write_record
+from soupmix.base.records import recalled, remember
 from soupmix.base.safetensors import tensors_digest, weight_files
 from soupmix.base.squares import Measured, measured, with_norm
 from soupmix.errors import BaseModelError, OutputError
@@ -124,7 +124,7 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool, own: bool = False)
     Args:
         own: this process wrote the record just now, on whatever disk.
     """
-    record = read_record(folder / MARKER, own=own)
+    record = recalled(folder / MARKER, own=own)
     if record is None or record.get("source_sha256") != source_sha256:
         return None
     if not _unchanged(folder, record.get("files"), fresh=fresh):
@@ -132,7 +132,7 @@ def _usable(folder: Path, source_sha256: str, *, fresh: bool, own: bool = False)
     digest = tensors_digest(folder) if fresh else record.get("digest")
     renewed = record | {"files": {key: item | {"stamp": stamp(folder / key)} for key, item in record["files"].items()}}
     if renewed != record:
-        write_record(folder / MARKER, renewed)
+        remember(folder / MARKER, renewed)
     return digest if isinstance(digest, str) else None
 
 
@@ -246,7 +246,7 @@ def weight_squares(folder: Path, digest: str, cache: Path) -> Mapping[str, float
     Raises:
         BaseModelError: the folder does not hold that base any longer ("changed"), or cannot be read.
     """
-    record = read_record(_squares_path(cache, digest)) or {}
+    record = recalled(_squares_path(cache, digest)) or {}
     found: Any = record.get("squares")
     if record.get("digest") == digest and _are_squares(found, folder):
         return {name: math.nan if value is None else float(value) for name, value in found.items()}
@@ -262,7 +262,7 @@ def weight_squares(folder: Path, digest: str, cache: Path) -> Mapping[str, float
 def _measured(folder: Path, cache: Path) -> Measured:
     made = measured(folder)
     finite = {name: value if math.isfinite(value) else None for name, value in made.squares.items()}
-    write_record(_squares_path(cache, made.digest), {"digest": made.digest, "squares": finite})
+    remember(_squares_path(cache, made.digest), {"digest": made.digest, "squares": finite})
     return made
 
 
@@ -285,11 +285,11 @@ def file_sha256(path: Path, cache: Path, *, fresh: bool = False) -> str:
 def _remembered(path: Path, files: Sequence[Path], compute: Callable[[], str], cache: Path, *, fresh: bool) -> str:
     key = hashlib.sha256(str(path).encode()).hexdigest()
     now = {"path": str(path), "files": {file.name: stamp(file) for file in files}}
-    record = None if fresh else read_record(cache / "digests" / f"{key}.json")
+    record = None if fresh else recalled(cache / "digests" / f"{key}.json")
     if record is not None and {name: record.get(name) for name in now} == now and isinstance(record.get("digest"), str):
         return str(record["digest"])
     digest = compute()
-    write_record(cache / "digests" / f"{key}.json", now | {"digest": digest})
+    remember(cache / "digests" / f"{key}.json", now | {"digest": digest})
     return digest
 
 

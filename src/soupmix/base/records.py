@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 
 from soupmix.files import canonical_json, strict_json, write_file
 
-__all__ = ["read_record", "write_record"]
+__all__ = ["recalled", "remember"]
 
 _log = logging.getLogger(__name__)
 
 
-def read_record(path: Path, *, own: bool = False) -> dict[str, Any] | None:
+def recalled(path: Path, *, own: bool = False) -> dict[str, Any] | None:
     """A JSON object that soupmix wrote, or None if it is missing, damaged, or not `own` and in the hands of others."""
     try:
         with _opened(path) as file:
@@ -50,7 +50,7 @@ def _is_ours(status: os.stat_result) -> bool:
     return ours and stat.S_ISREG(status.st_mode)
 
 
-def write_record(path: Path, value: Mapping[str, Any]) -> None:
+def remember(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object atomically; a cache that cannot be written costs time next time, not this run."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from soupmix.base.companions import CONFIG
 from soupmix.base.conversion import Conversion, TensorGroup
 from soupmix.base.layers import Layer, LayerTable, layers_of
 from soupmix.base.loading import empty_model, saying
-from soupmix.base.records import read_record, write_record
+from soupmix.base.records import recalled, remember
 from soupmix.base.safetensors import TensorInfo, read_tensors
 from soupmix.errors import BaseModelError
 from soupmix.files import canonical_json, digest_parts, sha256_file
@@ -73,7 +73,7 @@ def _remembered(folder: Path, config: str, cache: Path) -> LayerTable:
         by_parameter = {target: group for group in groups for target in group.targets}
         record = _Record(unused, tuple(layers_of(model, by_parameter)), groups)
     if "dev" not in version("transformers"):  # the same version may say something else tomorrow
-        write_record(path, _RECORD.dump_python(record, mode="json"))
+        remember(path, _RECORD.dump_python(record, mode="json"))
     return _table(folder, record, lambda: conversion)
 
 
@@ -98,7 +98,7 @@ _RECORD = TypeAdapter(_Record)
 
 
 def _read(path: Path) -> _Record | None:
-    found = read_record(path)
+    found = recalled(path)
     try:
         return None if found is None else _RECORD.validate_python(found)
     except ValidationError:
