@@ -21,7 +21,7 @@ from tests.support.random_adapter import save_random_adapter
 Granter = Callable[..., Grant]
 Made = tuple[Base, Store]
 PROMPTS = ["why?", "tell me of tides, and of the moon that makes them come and go", "is it so", "hi"]
-SLOW = ["mistral-v0.1", "gpt2", "phi3", "qwen3-moe", "falcon-h1", "mamba", "gpt-oss"]
+SLOW = ["mistral-v0.1", "gpt2", "phi3", "qwen3-moe", "gpt-oss"]  # PEFT adapts no out_proj of mamba and falcon-h1
 
 
 @pytest.fixture(scope="module")
