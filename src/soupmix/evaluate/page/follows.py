@@ -97,7 +97,7 @@ def faithful_part(report: Report) -> Section:
         tables.append(PageTable(("soup", "margin"), rows, folded="Linear mode connectivity"))
     words = (
         "MOD mixes the log-probabilities of the single-adapter models with the same weights: a soup that is near to it "
-        "loses nothing by being merged. A margin below 0 is a barrier between the parts of a soup.",
+        "loses nothing by being merged. A margin above 0 is a barrier between the parts of a soup.",
     )
     tables = [each for each in tables if each.rows]
     return Section("faithful", "Is a soup what its parts are?", words if tables else (), tables=tables)
