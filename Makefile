@@ -89,6 +89,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/sweep.py
 
 # Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
+# What soups of them do is foretold anew by `soupmix evaluate OUT --surface`, which writes adapters/surface.json.
 adapters: .venv/dev.done
 	$(BIN)/soupmix train out/train
 	for each in expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly; do \

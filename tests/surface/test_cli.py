@@ -8,10 +8,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from soupmix.cli import cli
-from soupmix.store import read_manifest, shipped_root
+from soupmix.cli.serve import _surface
+from soupmix.errors import EvaluationError
+from soupmix.store import Store, read_manifest, shipped_root
 from soupmix.surface import SURFACE, Surface, read_surface, write_surface
 from soupmix.weights import Weights
-from tests.support.planted_soups import document_over
+from tests.support.planted_soups import document, document_over
 
 NAMES = {"easy": "elementary", "hard": "expert", "short": "concise", "long": "informative", "warm": "friendly"}
 
@@ -23,6 +25,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(shipped_root() / "manifest.json", folder)
     write_surface(folder, document_over(list(read_manifest(folder)), NAMES))
     return folder
+
+
+def _half_of_expert(store: Path) -> dict[str, str]:
+    return Surface.beside(store, read_manifest(store)).calibrated(Weights("expert=0.5")).decimals()
+
+
+@pytest.fixture
+def shipped(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As if this store were the one that comes with soupmix."""
+    for module in ("soupmix.store.manifest", "soupmix.store.store"):
+        monkeypatch.setattr(f"{module}.shipped_root", lambda: store)
+    return store
 
 
 def _ask(store: Path, *arguments: str) -> Result:
@@ -45,6 +59,33 @@ def test_a_grade_and_a_length_become_weights(store: Path) -> None:
     document = read_surface(store)
     assert document is not None
     assert found["surface"] == document.digest
+
+
+def test_a_shipped_map_is_found_with_no_further_word(store: Path, shipped: Path) -> None:
+    """By `soupmix ask`, by a share as a weight, and by a server."""
+    words = ["grade=7", "words=60", "--json"]
+    done = CliRunner().invoke(cli, ["ask", *words])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == _ask(store, *words).stdout
+    done = CliRunner().invoke(cli, ["clamp", "-w", "expert=50%", "--json"])
+    assert json.loads(done.stdout)["requested"] == _half_of_expert(store)
+    found = _surface(Store.shipped())
+    assert found is not None
+    assert found.document == read_surface(store)
+
+
+def test_a_server_goes_on_without_a_map_of_its_adapters(
+    tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(shipped_root() / "manifest.json", tmp_path)
+    assert _surface(Store(tmp_path)) is None
+    assert capsys.readouterr().err == ""
+    write_surface(tmp_path, document())
+    assert _surface(Store(tmp_path)) is None
+    assert "nobody can ask for a measure" in capsys.readouterr().err
+    (tmp_path / SURFACE).write_text("{}")
+    with pytest.raises(EvaluationError, match="is not a surface"):
+        _surface(Store(tmp_path))
 
 
 def test_numbers_have_the_decimals_that_their_size_calls_for() -> None:
@@ -80,15 +121,12 @@ def test_half_of_an_effect_is_a_target(store: Path) -> None:
 
 def test_half_of_an_effect_is_a_weight(store: Path, tmp_path: Path) -> None:
     """It is calibrated by the map, then clamped as any weight is."""
-    wanted = Surface.beside(store, read_manifest(store)).calibrated(Weights("expert=0.5"))["expert"]
+    wanted = _half_of_expert(store)["expert"]
     for words in (["clamp", "-w", "expert=50%, friendly=0.3"], ["merge", "--dry-run", "-w", "expert=50%,friendly=0.3"]):
         done = CliRunner().invoke(cli, [*words, "--store", str(store), "--json"])
         assert done.exit_code == 0, done.output
-        assert (
-            json.loads(done.stdout)["requested"]
-            == Weights.from_micro({"expert": wanted, "friendly": 300_000}).decimals()
-        )
-        assert f"50% of the effect of expert alone is its weight {wanted / 1e6:g}, by the map" in done.stderr
+        assert json.loads(done.stdout)["requested"] == {"expert": wanted, "friendly": "0.3"}
+        assert f"50% of the effect of expert alone is its weight {wanted}, by the map" in done.stderr
     policy = tmp_path / "house.yaml"
     policy.write_text(
         "tier: organisation\nissuer: House\nversion: 1\nrules:\n  - {rule: bounds, adapter: expert, at_most: 0.2}\n"
@@ -163,8 +201,6 @@ def test_what_is_wrong_is_one_sentence(store: Path, arguments: list[str], code: 
 
 
 def test_a_store_without_a_map_says_how_to_get_one(tmp_path: Path) -> None:
-    from soupmix.errors import EvaluationError
-
     shutil.copy(shipped_root() / "manifest.json", tmp_path)
     done = _ask(tmp_path, "grade=7")
     assert isinstance(done.exception, EvaluationError)

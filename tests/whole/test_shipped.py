@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from soupmix import Policy, Store, verify
+from soupmix import Policy, Store, Weights, verify
 from soupmix.base import Base
+from soupmix.cli import cli
+from soupmix.errors import EvaluationError
+from soupmix.surface import Surface, read_surface
 from soupmix.train import POLES
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +53,21 @@ def test_the_total_budget_is_the_measured_one() -> None:
     asked = {"elementary": 1, "concise": 1, "friendly": 1}
     granted = Policy.open(store).clamp(asked).granted
     assert sum(granted.values()) == store.total_budget
+
+
+def test_a_shipped_map_is_of_what_is_shipped() -> None:
+    """`soupmix ask` finds it with no further word; where none is shipped, it says how one is made."""
+    store = Store.shipped()
+    done = CliRunner().invoke(cli, ["ask", "grade=8", "words=60"])
+    if read_surface(store.folder) is None:
+        assert isinstance(done.exception, EvaluationError)
+        assert done.exception.reason == "no-surface"
+        return
+    assert done.exit_code == 0, done.output
+    surface = Surface.beside(store.folder, store)
+    assert set(surface.dimensions) == set(store.names)
+    assert {"grade", "words"} <= set(surface.measures)
+    assert surface.expect(Weights("concise=1"))["words"].value < surface.expect(Weights())["words"].value
 
 
 def test_the_example_of_make_run(tmp_path: Path, smollm2: Base) -> None:
