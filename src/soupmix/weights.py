@@ -242,6 +242,12 @@ def _weight(name: str, value: object) -> int:
     """As `to_micro`; at a third of the time for text and floats below 1000 with up to six decimals, as most are."""
     text = value if type(value) is str else repr(value) if type(value) is float else ""
     short = _SHORT.fullmatch(text)
+    if short is None and text.endswith("%"):
+        raise WeightError(
+            f"weight {name!r} = {_shown(text)} is not a plain decimal number but a share of an effect: -w of a command and "
+            "requests to a server take those, where the store has a surface.json; here write a weight as in 0.3",
+            reason="bad-number",
+        )
     if short is None:
         return to_micro(value, f"weight {name!r}")
     whole, rest = short.groups("")

@@ -1,6 +1,6 @@
 """`/v1/measures` and `/v1/soups/ask`: weights for targets, inside the policy of whoever asks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -11,7 +11,7 @@ import pytest
 from soupmix.store import Store
 from soupmix.surface import Surface
 from soupmix.weights import Weights
-from tests.support.planted_soups import document_over
+from tests.support.planted_soups import document_over, rule
 from tests.support.serving import Running
 
 
@@ -32,7 +32,7 @@ def test_what_can_be_asked_for_is_told(asked: Running, server: Running, surface:
     assert [each["name"] for each in told["data"]] == ["warmth", "words"]
     assert told["data"][1]["base"] == pytest.approx(surface.expect(Weights())["words"].value)
     with server.http() as http:
-        assert http.get("/v1/measures").json() == {"object": "list", "data": []}
+        assert http.get("/v1/measures").json() == {"object": "list", "data": [], "effects": {}}
         missing = http.post("/v1/soups/ask", json={"targets": {"words": 60}})
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "no-surface")
     with asked.http(None) as http:
@@ -63,6 +63,33 @@ def test_half_of_an_effect_is_a_weight(asked: Running, server: Running, surface:
     with server.http() as http:
         missing = http.post("/v1/clamp", json={"weights": {"calm": "50%"}})
     assert (missing.status_code, missing.json()["error"]["code"]) == (400, "no-surface")
+
+
+def test_what_adapters_do_alone_is_told(asked: Running, surface: Surface) -> None:
+    """With the weights that shares of that mean, as requests are granted them."""
+    with asked.http() as http:
+        told = http.get("/v1/measures").json()["effects"]
+        clamped = http.post("/v1/clamp", json={"weights": {"calm": "37%", "loud": "100%"}}).json()
+    assert {name: each["measure"] for name, each in told.items()} == {"calm": "words", "loud": "warmth"}
+    assert clamped["requested"] == {
+        name: f"{told[name]['weights'][share]:g}" for name, share in (("calm", 37), ("loud", 100))
+    }
+    words = [surface.expect(Weights(each))["words"].value for each in ({}, {"calm": 1})]
+    assert [told["calm"]["base"], told["calm"]["full"]] == pytest.approx(words)
+
+
+def test_an_effect_that_cannot_be_told_from_nothing_has_no_shares(
+    start: Callable[..., AbstractContextManager[Running]], pico_store: Store
+) -> None:
+    cold = Surface.of(document_over(list(pico_store), {"short": "calm", "warm": "loud"}, nothing_warm), pico_store)
+    with start(surface=cold) as server, server.http() as http:
+        assert list(http.get("/v1/measures").json()["effects"]) == ["calm"]
+        refused = http.post("/v1/clamp", json={"weights": {"loud": "50%"}})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no-effect")
+
+
+def nothing_warm(w: Mapping[str, float]) -> Mapping[str, float]:
+    return {**rule(w), "warmth": 0.0}
 
 
 def test_what_is_so_of_the_key_bounds_what_can_be_reached(asked: Running) -> None:

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from soupmix.base import Base
 from soupmix.store import Store
 from soupmix.surface import Surface
-from tests.support.planted_soups import document_over
+from tests.support.planted_soups import document_over, late
 from tests.support.serving import Running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -58,15 +59,21 @@ def poles(
         store.add(tiny_adapter(seed=number, scale=0.3), name=name, dimension=dimension, pole=name, base=tiny_base)
     policy = tmp_path_factory.mktemp("policy") / "example.yaml"
     policy.write_text(POLICY)
-    surface = Surface.of(
-        document_over(list(store), {"easy": "elementary", "hard": "expert", "warm": "friendly"}), store
-    )
-    return {"store": store, "policies": lambda: (policy,), "surface": surface}
+    return {"store": store, "policies": lambda: (policy,)}
 
 
 @pytest.fixture(scope="module")
 def site(start: Callable[..., AbstractContextManager[Running]], poles: dict[str, Any]) -> Iterator[Running]:
     with start(no_auth=True, **poles) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def mapped(start: Callable[..., AbstractContextManager[Running]], poles: dict[str, Any]) -> Iterator[Running]:
+    """The same, where somebody measured what the adapters do."""
+    names = {"easy": "elementary", "hard": "expert", "warm": "friendly"}
+    surface = Surface.of(document_over(list(poles["store"]), names, late), poles["store"])
+    with start(no_auth=True, surface=surface, **poles) as made:
         yield made
 
 
@@ -181,7 +188,9 @@ def shaded(slider: Any) -> float:
     return box(slider, ".allowed")["width"] / box(slider, ".rail")["width"]
 
 
-def test_a_measure_is_asked_for_and_its_weights_are_wished_for(seen: Visit) -> None:
+def test_a_measure_is_asked_for_and_its_weights_are_wished_for(mapped: Running, visit: Callable[..., Visit]) -> None:
+    seen = visit(mapped.url)
+    seen.ready()
     card = seen.page.get_by_role("article").nth(2)  # its name follows the wishes
     card.get_by_text("Ask for a measure").click()
     find = card.get_by_role("button", name="Find weights")
@@ -194,16 +203,65 @@ def test_a_measure_is_asked_for_and_its_weights_are_wished_for(seen: Visit) -> N
         card.get_by_label("grade").press("Enter")
     found = answered.value.json()
     sent = answered.value.request.post_data_json
-    assert (sent["targets"], sent["weights"]) == ({"grade": 8.2}, {"friendly": 0.05})
+    assert (sent["targets"], sent["weights"]) == ({"grade": 8.2}, {"friendly": "5%"})
     assert set(found["weights"]) == {"elementary", "friendly"}
     expect(card.locator(".found")).to_contain_text("grade: 8.2 expected on average")
-    wished = f"elementary {float(found['weights']['elementary']):.2f}"
-    expect(card.get_by_role("slider", name="expertise")).to_have_attribute("aria-valuetext", wished)
+    share = share_of(mapped, "elementary", float(found["weights"]["elementary"]))
+    expect(card.get_by_role("slider", name="expertise")).to_have_attribute(
+        "aria-valuetext", f"elementary {round(share)} %"
+    )
+    with seen.page.expect_response("**/v1/clamp") as clamped:
+        style.press("ArrowRight")
+    sent = clamped.value.request.post_data_json["weights"]
+    assert sent == {"elementary": found["weights"]["elementary"], "friendly": "10%"}  # what was found is asked for
     with seen.page.expect_response("**/v1/soups/ask"):
         find.evaluate("button => { button.click(); button.click(); }")
     assert sum(url.endswith("/v1/soups/ask") for url in seen.asked) == 2  # a double click asks once
     expect(find).to_have_attribute("aria-disabled", "false")
     assert seen.said == []
+
+
+def share_of(server: Running, name: str, weight: float) -> float:
+    """How many percent of its effect an adapter has at a weight, as the server tells it."""
+    with server.http(None) as http:
+        weights = http.get("/v1/measures").json()["effects"][name]["weights"]
+    return float(np.interp(weight, weights, range(101)))
+
+
+def test_a_slider_asks_for_a_share_of_an_effect_where_that_was_measured(
+    mapped: Running, seen: Visit, visit: Callable[..., Visit]
+) -> None:
+    """Half of a slider is half of the effect: the weight .71 here, which the policy bounds to .5 for minors."""
+    expect(seen.page.get_by_text("a share of an effect")).to_be_hidden()
+    found = visit(mapped.url)
+    page = found.ready()
+    expect(page.get_by_text("a share of an effect")).to_be_visible()
+    card = found.card("Friendly, elementary")
+    slider = card.get_by_role("slider", name="expertise")
+    expect(card.get_by_text(re.compile("elementary ≤ 2[4-7] %"))).to_be_visible()
+    with page.expect_response(lambda each: each.url.endswith("/v1/clamp")) as answered:
+        slider.fill("-50")
+    assert answered.value.request.post_data_json["weights"] == {"elementary": "50%", "friendly": "100%"}
+    told = answered.value.json()
+    assert float(told["requested"]["elementary"]) == pytest.approx(0.707, abs=0.02)
+    assert told["granted"]["elementary"] == "0.5"
+    expect(slider).to_have_attribute(
+        "aria-valuetext",
+        re.compile(r"^elementary 50 %, granted 2[4-7] % \(weight 0\.50\): at most 0\.5 for audience minor"),
+    )
+    expect(card.get_by_text(re.compile(r"asked 50 % \(weight 0\.7[0-3]\), granted 2[4-7] %"))).to_be_visible()
+    rail, mark, allowed = (box(slider, part) for part in (".rail", ".granted", ".allowed"))
+    share = share_of(mapped, "elementary", 0.5) / 200  # of a rail from -100 to 100
+    assert (mark["x"] + mark["width"] / 2 - rail["x"]) / rail["width"] == pytest.approx(0.5 - share, abs=0.01)
+    assert allowed["width"] / rail["width"] == pytest.approx(share, abs=0.01)
+    card.get_by_label("audience").select_option("someone else")
+    expect(slider).to_have_attribute("aria-valuetext", "elementary 50 %")
+    card.get_by_role("button", name="Save as profile").click()
+    expect(card.locator(".saved")).to_contain_text("Saved.")
+    with mapped.http(None) as http:
+        (profile,) = [each for each in http.get("/v1/soups").json()["data"] if each["name"] == "Friendly, elementary"]
+    assert profile["weights"]["elementary"] == told["requested"]["elementary"]
+    assert found.said == []
 
 
 def test_a_clamp_is_shown_where_it_is_with_its_reason(seen: Visit) -> None:
@@ -408,9 +466,11 @@ LOOKS = [
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look['color_scheme']}-{look['viewport']['width']}")
-def test_everything_can_be_read_in_every_look(site: Running, visit: Callable[..., Visit], look: dict[str, Any]) -> None:
+def test_everything_can_be_read_in_every_look(
+    mapped: Running, visit: Callable[..., Visit], look: dict[str, Any]
+) -> None:
     width = look["viewport"]["width"]
-    found = visit(site.url, color_scheme=look["color_scheme"])
+    found = visit(mapped.url, color_scheme=look["color_scheme"])
     page = found.ready()
     page.set_viewport_size(look["viewport"])
     found.sampled(tokens=4)

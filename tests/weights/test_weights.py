@@ -150,6 +150,7 @@ def test_longest_name() -> None:
         ("=1", "bad-name", "is not a name"),
         ("a =1", "bad-name", "is not a name"),
         ("a=", "bad-number", "not a plain decimal"),
+        ("a=50%", "bad-number", "where the store has a surface"),
         ("a=1=2", "bad-number", "not a plain decimal"),
         (3, "bad-weights", "mapping"),
         ([1], "bad-weights", "mapping"),

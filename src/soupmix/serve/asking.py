@@ -1,9 +1,10 @@
-"""`/v1/measures` and `/v1/soups/ask`: what can be asked for, and weights that are expected to reach it. Nothing is generated,
-stored or recorded; the weights are granted as any others when they are used.
+"""`/v1/measures` and `/v1/soups/ask`: what can be asked for, what adapters do alone, and weights that are expected to reach
+targets. Nothing is generated, stored or recorded; the weights are granted as any others when they are used.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
@@ -21,7 +22,7 @@ from soupmix.serve.keys import Caller
 from soupmix.serve.responses import ANSWERING, GUARDED
 from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
-from soupmix.surface import Proposal, ask
+from soupmix.surface import Proposal, Surface, ask
 from soupmix.weights import Weights
 
 __all__ = ["router"]
@@ -42,11 +43,27 @@ class MeasureAnswer(BaseModel):
     base: float
 
 
+class EffectAnswer(BaseModel):
+    """What an adapter does alone to a measure of its dimension, from weight 0 (`base`) to 1 (`full`, or the most measured).
+
+    `weights` are those with 0, 1, ... 100 % of that: what "0%" to "100%" mean as weights of a request.
+    """
+
+    measure: str
+    base: float
+    full: float
+    weights: list[float]
+
+
 class MeasuresAnswer(BaseModel):
-    """`GET /v1/measures`; nothing if nobody has measured what these adapters do."""
+    """`GET /v1/measures`; nothing if nobody has measured what these adapters do.
+
+    `effects` is of every adapter that can be asked for by a share of its effect; of others nobody can tell it from nothing.
+    """
 
     object: Literal["list"] = "list"
     data: list[MeasureAnswer]
+    effects: dict[str, EffectAnswer]
 
 
 class ExpectationAnswer(BaseModel):
@@ -86,14 +103,24 @@ def measures(request: Request, caller: _Caller) -> MeasuresAnswer:
     """What `/v1/soups/ask` can be asked for."""
     surface = state_of(request).surface
     if surface is None:
-        return MeasuresAnswer(data=[])
+        return MeasuresAnswer(data=[], effects={})
     base, known = surface.expect(Weights()), surface.document.measures
     return MeasuresAnswer(
         data=[
             MeasureAnswer(name=n, title=each.title, unit=each.unit, dimension=each.dimension, base=base[n].value)
             for n, each in ((name, known[name]) for name in surface.measures)
-        ]
+        ],
+        effects=dict(_effects(surface)),
     )
+
+
+def _effects(surface: Surface) -> Iterator[tuple[str, EffectAnswer]]:
+    for name in surface.dimensions:
+        try:
+            yield name, EffectAnswer.model_validate(asdict(surface.effect(name)))
+        except EvaluationError as error:
+            if error.reason != "no-effect":
+                raise
 
 
 @router.post("/v1/soups/ask", responses=ANSWERING)

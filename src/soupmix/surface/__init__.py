@@ -4,10 +4,11 @@ for the weights that reach a target. It is fitted by `soupmix.evaluate`; reading
 
 from soupmix.surface.ask import Proposal, Target, ask
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface, write_surface
-from soupmix.surface.surface import Expectation, Surface, shared
+from soupmix.surface.surface import Effect, Expectation, Surface, shared
 
 __all__ = [
     "SURFACE",
+    "Effect",
     "Expectation",
     "FittedMeasure",
     "Proposal",

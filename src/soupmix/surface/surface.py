@@ -13,7 +13,7 @@ from soupmix.store.manifest import ManifestEntry
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Expectation", "Surface", "from_scale", "products", "shared", "to_scale"]
+__all__ = ["Effect", "Expectation", "Surface", "from_scale", "products", "shared", "to_scale"]
 
 Numbers = NDArray[np.float64]
 
@@ -36,6 +36,22 @@ class Expectation:
     high: float
     answers_low: float
     answers_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an adapter does alone, to the measure of its dimension that it moves the most, in spans.
+
+    Attributes:
+        measure: its name.
+        base: what is expected of no weights, in its unit. full: of the adapter at weight 1, or the most that was measured.
+        weights: the least weights with 0, 1, ... 100 % of the way from one to the other; on the scale "log" of the logarithm.
+    """
+
+    measure: str
+    base: float
+    full: float
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +188,15 @@ class Surface:
         base = float(self.mean(name, np.zeros((1, len(self.names))))[0])
         return name, from_scale(measure, base + share * effect)
 
+    def effect(self, adapter: str) -> Effect:
+        """What an adapter does alone, and the weights with a part of that.
+
+        Raises:
+            EvaluationError: as `part_of_effect` raises.
+        """
+        (measure, base), (_, full) = (self.part_of_effect(adapter, share) for share in (0, 1))
+        return Effect(measure, base, full, tuple(self._weights(adapter, np.arange(101) / 100)))
+
     def calibrated(self, weights: Weights) -> Weights:
         """Weights whose adapters have, each alone, that share of their effect that these weights are: half for a half.
 
@@ -184,7 +209,11 @@ class Surface:
         Raises:
             RecipeError, EvaluationError: as `part_of_effect`.
         """
-        return Weights({adapter: self._weight(adapter, micro / MILLION) for adapter, micro in weights.items()})
+        found = {}
+        for adapter, micro in weights.items():
+            _check_share(adapter, micro / MILLION)
+            (found[adapter],) = self._weights(adapter, np.array([micro / MILLION]))
+        return Weights(found)
 
     def read(self, given: Mapping[str, float | str]) -> Weights:
         """Weights from numbers, and from shares of effects where a text ends in "%": `calibrated` makes weights of those.
@@ -198,14 +227,17 @@ class Surface:
         shares = Weights.from_micro({name: round(plain[name] / 100) for name in shared(given)})
         return Weights.from_micro({**plain, **self.calibrated(shares)})
 
-    def _weight(self, adapter: str, share: float) -> float:
-        _check_share(adapter, share)
+    def _weights(self, adapter: str, shares: Numbers) -> list[float]:
+        """[shares] the least weights of an adapter that have so much of its effect."""
         name, effect = self._main(adapter)
         steps = np.linspace(0.0, self._full(adapter), 10_001)
         measure, alone = self.document.measures[name], {self.names.index(adapter)}
         powers = [(len(t), c) for t, c in zip(measure.terms, measure.coefficients, strict=True) if set(t) == alone]
-        found = sum(c * steps**power for power, c in powers) / effect
-        return round(float(steps[int(np.argmax(found >= share - 1e-9))]), 4)
+        found = np.maximum.accumulate(sum(c * steps**power for power, c in powers) / effect)
+        places = np.minimum(
+            np.searchsorted(found, shares - 1e-9), len(steps) - 1
+        )  # rounding may leave the last below 1
+        return [round(float(each), 4) for each in steps[places]]
 
     def _full(self, adapter: str) -> float:
         return min(MILLION, self.document.most[self.names.index(adapter)]) / MILLION

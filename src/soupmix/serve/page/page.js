@@ -33,6 +33,7 @@ function draw() {
   at("model").textContent = app.world.model;
   at("unserved").textContent = app.world.unserved.map((each) => each.why).join(". ");
   at("unserved").hidden = !app.world.unserved.length;
+  at("shares").hidden = !app.world.axes.some(({ scales }) => Object.values(scales).some((each) => each.isShare));
   showPolicy(app.world.policy);
   columns = [new Base(app), ...startersOf(app.world).map((wish) => new Person(app, wish))];
   at("columns").replaceChildren(...columns.map((each) => each.element));
@@ -44,14 +45,14 @@ function draw() {
 /** Whom the page begins with: as far as there are adapters for it, or one person for each of the first two adapters. */
 function startersOf({ adapters, policy }) {
   const names = adapters.map((each) => each.name);
-  const known = STARTERS.map(([weights, said]) => [only(weights, names), said]);
-  const fitting = known.filter(([weights]) => Object.keys(weights).length);
+  const known = STARTERS.map(([amounts, said]) => [only(amounts, names), said]);
+  const fitting = known.filter(([amounts]) => Object.keys(amounts).length);
   const usual = names.slice(0, 2).map((name) => [{ [name]: 0.9 }, {}]);
-  return (fitting.length ? fitting : usual).map(([weights, said]) => ({ weights, attributes: stated(policy, said) }));
+  return (fitting.length ? fitting : usual).map(([amounts, said]) => ({ amounts, attributes: stated(policy, said) }));
 }
 
-function only(weights, names) {
-  return Object.fromEntries(Object.entries(weights).filter(([name]) => names.includes(name)));
+function only(amounts, names) {
+  return Object.fromEntries(Object.entries(amounts).filter(([name]) => names.includes(name)));
 }
 
 function stated({ attributes }, said) {
@@ -61,7 +62,7 @@ function stated({ attributes }, said) {
 
 function add() {
   if (columns.length > MOST_PEOPLE) return;
-  const person = new Person(app, { weights: {}, attributes: {} });
+  const person = new Person(app, { amounts: {}, attributes: {} });
   columns.push(person);
   at("columns").append(person.element);
   person.find(".name").focus();

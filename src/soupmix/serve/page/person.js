@@ -34,7 +34,7 @@ export class Base {
 }
 
 export class Person {
-  /** `wish` is {weights, attributes}; `app` is {world, announce, ask, remove, fail, changed}. */
+  /** `wish` is {amounts, attributes}; `app` is {world, announce, ask, remove, fail, changed}. */
   constructor(app, wish) {
     this.app = app;
     this.element = cardOf("#person-column");
@@ -42,7 +42,7 @@ export class Person {
     this.attributes = new Attributes(this.find(".attributes"), app.world.policy.attributes, wish.attributes, () => this.change());
     this.sliders = app.world.axes.map((axis) => new Slider(axis, () => this.change()));
     this.find(".sliders").append(...this.sliders.map((each) => each.element));
-    for (const slider of this.sliders) slider.weights = wish.weights;
+    for (const slider of this.sliders) slider.wish(wish.amounts);
     this.wanted = new Wanted(this.find(".wanted"), app.world.measures, (asked) => this.beside(asked), (found, asked) => this.take(found, asked));
     this.listen();
     this.rename();
@@ -82,14 +82,14 @@ export class Person {
 
   /** Wish for weights that were found for those dimensions. */
   take(weights, dimensions) {
-    for (const slider of this.sliders) if (dimensions.has(slider.axis.dimension)) slider.weights = weights;
+    for (const slider of this.sliders) if (dimensions.has(slider.axis.dimension)) slider.take(weights);
     this.change();
   }
 
   /** The name follows the wishes until somebody writes another. */
   rename(byHand = false) {
     this.named ||= byHand;
-    if (!this.named) this.find(".name").value = described(this.weights);
+    if (!this.named) this.find(".name").value = described(this.sliders.map((each) => each.asked()));
     this.find(".title").textContent = this.name;
     this.element.ariaLabel = this.name;
     this.find(".remove").ariaLabel = `Remove ${this.name}`;
@@ -161,8 +161,8 @@ export class Person {
   }
 }
 
-function described(weights) {
-  const names = Object.keys(weights).sort((a, b) => weights[b] - weights[a]);
-  const text = names.join(", ");
+function described(wishes) {
+  const wished = wishes.filter(({ amount }) => amount).sort((a, b) => b.amount - a.amount);
+  const text = wished.map(({ pole }) => pole).join(", ");
   return text ? text[0].toUpperCase() + text.slice(1) : "No wishes yet";
 }

@@ -15,6 +15,7 @@ export class Slider {
     this.nameParts();
     this.input.addEventListener("input", () => {
       this.grant = null;
+      this.found = null;
       this.draw();
       onChange();
     });
@@ -34,14 +35,29 @@ export class Slider {
     this.input.setAttribute("aria-describedby", `${id}-ends`);
   }
 
+  /** As a request says it. */
   get weights() {
     const { pole, amount } = this.asked();
-    return amount ? { [pole]: amount } : {};
+    return this.found ?? (amount ? { [pole]: this.scale(pole).asked(amount) } : {});
   }
 
-  set weights(weights) {
+  /** Wish for amounts: weights, or shares of effects where they were measured. */
+  wish(amounts) {
     const { low, high } = this.axis;
-    const value = Math.round(100 * ((weights[high] ?? 0) - (weights[low] ?? 0)));
+    this.move((amounts[high] ?? 0) - (amounts[low] ?? 0));
+  }
+
+  /** Wish for weights that were found, to the last digit, until somebody moves the slider. */
+  take(weights) {
+    const names = this.poles().filter((name) => Number(weights[name] ?? 0));
+    const amount = (name) => (names.includes(name) ? this.scale(name).amountOf(Number(weights[name])) : 0);
+    this.move(amount(this.axis.high) - amount(this.axis.low));
+    this.found = Object.fromEntries(names.map((name) => [name, weights[name]]));
+  }
+
+  move(amount) {
+    const value = Math.round(100 * amount);
+    this.found = null;
     this.input.step = value % 5 ? 1 : 5; // what was found is in hundredths
     this.input.value = value;
     this.draw();
@@ -52,13 +68,17 @@ export class Slider {
     return { pole: value < 0 ? this.axis.low : this.axis.high, amount: Math.abs(value) };
   }
 
+  scale(name) {
+    return this.axis.scales[name];
+  }
+
   poles() {
     return [this.axis.low, this.axis.high].filter(Boolean);
   }
 
   setRange(most) {
-    const upTo = (name) => most.get(name) ?? 1;
-    const text = (name) => `${name}${limitOf(upTo(name))}`;
+    const upTo = (name) => this.scale(name).amountOf(most.get(name) ?? 1);
+    const text = (name) => `${name}${limitOf(most.get(name) ?? 1, this.scale(name))}`;
     const { low, high } = this.axis;
     this.find(".low").textContent = low ? text(low) : "none";
     this.find(".high").textContent = text(high);
@@ -80,20 +100,21 @@ export class Slider {
     this.place(".withheld", granted, withheld.length ? value : granted);
     this.place(".granted", granted, granted);
     this.element.classList.toggle("clamped", withheld.length > 0);
-    this.find(".value").textContent = amount ? `${pole} ${amount.toFixed(2)}` : "0";
+    const told = amount ? `${pole} ${this.scale(pole).told(amount)}` : "";
+    this.find(".value").textContent = told || "0";
     this.find(".why").textContent = withheld.map(({ text }) => text).join(". ");
-    this.input.ariaValueText = [amount ? `${pole} ${amount.toFixed(2)}` : "none", ...spokenOf(withheld)].join(", ");
+    this.input.ariaValueText = [told || "none", ...spokenOf(withheld)].join(", ");
   }
 
   grantedValue() {
-    const of = (name) => Number(this.grant.granted[name] ?? 0);
+    const of = (name) => (name ? this.scale(name).amountOf(Number(this.grant.granted[name] ?? 0)) : 0);
     return of(this.axis.high) - of(this.axis.low);
   }
 
   /** Every pole whose weight is not as it was asked for. */
   withheld() {
     const other = (name) => (name === this.asked().pole ? "" : `${name}: `);
-    return this.grant ? this.poles().flatMap((name) => difference(this.grant, name, other(name))) : [];
+    return this.grant ? this.poles().flatMap((name) => difference(this.grant, name, this.scale(name), other(name))) : [];
   }
 
   /** Put a mark of the rail between two values. */
@@ -106,19 +127,19 @@ export class Slider {
   }
 }
 
-function limitOf(most) {
+function limitOf(most, scale) {
   if (most >= 1) return "";
-  return most > 0 ? ` \u2264 ${most.toFixed(2)}` : ": not allowed";
+  return most > 0 ? ` \u2264 ${scale.told(scale.amountOf(most))}` : ": not allowed";
 }
 
 function spokenOf(withheld) {
   return withheld.map(({ spoken }) => spoken);
 }
 
-function difference(grant, name, prefix) {
+function difference(grant, name, scale, prefix) {
   const [asked, granted] = [grant.requested, grant.granted].map((weights) => Number(weights[name] ?? 0));
   if (asked === granted) return [];
-  const numbers = `asked ${asked.toFixed(2)}, granted ${granted.toFixed(2)}`;
+  const numbers = `asked ${scale.toldWeight(asked)}, granted ${scale.toldWeight(granted)}`;
   const reason = reasonsFor(grant, name);
-  return [{ text: `${prefix}${numbers}: ${reason}`, spoken: `${prefix}granted ${granted.toFixed(2)}: ${reason}` }];
+  return [{ text: `${prefix}${numbers}: ${reason}`, spoken: `${prefix}granted ${scale.toldWeight(granted)}: ${reason}` }];
 }

@@ -1,6 +1,7 @@
 // What the server holds: its model, the dimensions of its adapters, its policy, and what that allows to whom.
 
 import { call } from "./api.js";
+import { Scale } from "./scale.js";
 
 export async function readWorld() {
   const [adapters, policy, models, measures] = await Promise.all(
@@ -8,7 +9,13 @@ export async function readWorld() {
   );
   const { true: served = [], false: unserved = [] } = Object.groupBy(adapters.data, (each) => each.servable);
   const model = models.data[0].id;
-  return { adapters: served, unserved, axes: axesOf(served), policy, model, measures: measures.data, ranges: new Map() };
+  const axes = axesOf(served).map((axis) => ({ ...axis, scales: scalesOf(axis, measures.effects) }));
+  return { adapters: served, unserved, axes, policy, model, measures: measures.data, ranges: new Map() };
+}
+
+/** Of every pole of an axis, how amounts on a slider become weights. */
+function scalesOf({ low, high }, effects) {
+  return Object.fromEntries([low, high].filter(Boolean).map((name) => [name, new Scale(effects[name]?.weights)]));
 }
 
 /** A slider's worth of adapters: two poles of one dimension, or one pole. */
