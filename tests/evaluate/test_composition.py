@@ -184,6 +184,24 @@ def test_what_has_no_value_in_a_soup_is_not_lost_in_it() -> None:
     assert _three(kept.share) == _exactly(1.0)
 
 
+@pytest.mark.parametrize(("prompts", "is_told"), [(1, False), (4, False), (5, True)])
+def test_few_prompts_tell_no_share(prompts: int, is_told: bool) -> None:
+    """Over one prompt every draw says the same: an interval without width, of noise."""
+    soups = {name: Weights(name if "=" in name else {}) for name in ("base", "easy=1", "warm=1", "easy=1,warm=1")}
+    table = {
+        (name, prompt): {"grade": 10 - 3 * w.floats().get("easy", 0.0)}
+        for name, w in soups.items()
+        for prompt in PROMPTS
+    }
+    table |= {("easy=1,warm=1", prompt): {"grade": math.nan} for prompt in PROMPTS[prompts:]}
+    effects = Effects.of(
+        table, soups, PROMPTS, Resampling(12, draws=50), adapters=ADAPTERS, measures={"grade": "level"}
+    )
+    (kept,) = composition(effects).kept
+    assert kept.effect is not None
+    assert kept.share == (Estimate(1.0, 1.0, 1.0) if is_told else None)
+
+
 def test_soups_are_compared_over_the_prompts_at_which_all_have_a_value() -> None:
     """The same, for sums, steps of a weight and what was asked for: each is exact where values can be told."""
     effect = {prompt: 10.0 if number % 2 else 2.0 for number, prompt in enumerate(PROMPTS)}

@@ -1,7 +1,8 @@
 """The command that writes docs/results.md: what it says of a made-up run whose effects are known."""
 
-import importlib.util
+import importlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,19 +10,23 @@ from typing import Any
 import pytest
 
 from soupmix.evaluate.report import report
+from soupmix.evaluate.soups import Arm
+from soupmix.weights import Weights
 from tests.support import evaluated
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def results() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("results")
+
+
+@pytest.fixture
+def parts(results: ModuleType) -> Callable[[str], ModuleType]:
+    """A module of the command by its name."""
+    return lambda name: importlib.import_module(f"weights_do.{name}")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def test_the_worst_is_named_in_the_first_paragraph(results: ModuleType, found: d
     assert "Greedy, least is kept of length .75" in first
 
 
-def test_noise_of_the_least_of_many_is_no_verdict(results: ModuleType) -> None:
+def test_noise_of_the_least_of_many_is_no_verdict(parts: Callable[[str], ModuleType]) -> None:
     def found(*shares: tuple[float, float] | None) -> dict[str, Any]:
         told = {
             str(n): each and {"value": sum(each) / 2, "low": each[0], "high": each[1]} for n, each in enumerate(shares)
@@ -59,7 +64,7 @@ def test_noise_of_the_least_of_many_is_no_verdict(results: ModuleType) -> None:
         "**All compose.**": {"tone": found((0.9, 1.0)), "mood": found((0.8, 1.0))},
         "**Mood and tone do not compose.**": {"tone": found((0.1, 0.2)), "mood": found((0.8, 1.0), (-1.0, 0.0))},
     }
-    assert [results._verdict([{"dimensions": each}]) for each in said.values()] == list(said)
+    assert [parts("composed").verdict([{"dimensions": each}]) for each in said.values()] == list(said)
 
 
 def test_a_run_without_mixtures_has_a_page_too(
@@ -99,7 +104,7 @@ def test_its_prose_fits_a_screen_and_its_tables_are_even(results: ModuleType, fo
     assert "Is a soup what its parts are" not in results.page(found)
 
 
-def test_numbers_are_written_as_documents_here_write_them(results: ModuleType) -> None:
+def test_numbers_are_written_as_documents_here_write_them(parts: Callable[[str], ModuleType]) -> None:
     said = {
         (0.93, 2): ".93",
         (-0.08, 2): "-.08",
@@ -108,5 +113,55 @@ def test_numbers_are_written_as_documents_here_write_them(results: ModuleType) -
         (12.34, 1): "12.3",
         (9.6, 0): "10",
     }
-    assert {case: results.number(*case) for case in said} == said
-    assert [results.weight(each) for each in ("0.5", "1", "0.333333")] == [".5", "1", ".333333"]
+    text = parts("text")
+    assert {case: text.number(*case) for case in said} == said
+    assert [text.weight(each) for each in ("0.5", "1", "0.333333")] == [".5", "1", ".333333"]
+
+
+def test_before_and_now_stand_side_by_side(results: ModuleType, found: dict[str, Any], tmp_path: Path) -> None:
+    """Before a training `loud` took half of what `short` and `long` do at weight 1; now it takes nothing."""
+    of = evaluated.record()
+    better = of.model_copy(
+        update={
+            "adapters": of.adapters
+            | {"loud": of.adapters["loud"].model_copy(update={"digest": evaluated.digest("louder")})}
+        }
+    )
+
+    def mended(arm: Arm, measure: str, prompt: int) -> float:
+        alone = Arm(arm.name, Weights({n: w for n, w in arm.weights.decimals().items() if n != "loud"}), arm.system)
+        return evaluated.value(alone if measure == "words" else arm, measure, prompt)
+
+    now = report(better, evaluated.samples(better), evaluated.measured(better, mended))
+    text = results.page(now, found)
+    flat = " ".join(text.split())
+    assert f"Before is report `{found['digest']}`, now is report `{now['digest']}`. Other bytes have loud." in flat
+    assert "Before: **Length does not compose; mood composes.** Now: **All compose.**" in flat
+    assert "not the same" not in flat
+    lines = text.splitlines()
+    (row,) = [
+        line for line in lines if line.startswith("| temperature 0.7 | delta | 1 | length |") and " of 4 → " in line
+    ]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[4:6] == [".50 [.50, .50]<br>long+loud", "1.00 [1.00, 1.00]<br>calm+long"]
+    assert cells[6:] == [".75", "1.00", "0 of 4 → 0 of 4"]
+    assert "| loud+short | .50 [.50, .50] → 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] → 1.00 [1.00, 1.00] |" in lines
+    assert any(line.startswith("| loud+short | words 85 → 65 | peace") for line in lines)
+    assert any(line.startswith("| loud | peace | 1.00 → 1.00 |") for line in lines)
+    results.draw(now, tmp_path / "results.png", found)
+    assert (tmp_path / "results.png").stat().st_size > 1000
+
+
+def test_what_is_not_alike_besides_the_adapters_is_said(results: ModuleType, found: dict[str, Any]) -> None:
+    few = evaluated.record(8)
+    now = report(few, evaluated.samples(few), evaluated.measured(few))
+    now["limits"] = {**now["limits"], "length": 9}
+    flat = " ".join(results.page(now, found).split())
+    assert "No adapter that both have changed. **The prompts are not the same** (12 and 8)." in flat
+    assert "**Not the same either: length.**" in flat
+
+
+def test_the_table_of_the_readme_is_of_this_report(results: ModuleType, found: dict[str, Any]) -> None:
+    lines = results.readme_table(found).splitlines()
+    assert lines[0] == "| alone | base | at weight .5, 1 | by system prompt |"
+    assert "| `long`, words | 105 | 125, 145 | 130 |" in lines

@@ -2,7 +2,7 @@
 
 The effect of a soup on a measure is the mean over prompts of the soup's value minus the bare base's at the same prompt. All
 figures are taken over one draw of prompts (`soupmix.evaluate.statistics`); a share of an effect that cannot be told from
-nothing is None.
+nothing is None, and so is one over fewer than `LEAST_PROMPTS`, whose interval would say nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ from soupmix.evaluate.statistics import Estimate, Resampling, corrected, estimat
 from soupmix.weights import MILLION, Weights
 
 __all__ = [
+    "LEAST_PROMPTS",
     "Additive",
     "Composition",
     "CrossTalk",
@@ -26,7 +27,11 @@ __all__ = [
     "Reached",
     "Table",
     "composition",
+    "cross_talk",
 ]
+
+LEAST_PROMPTS = 5
+"""That a share of an effect rests on: over one of them an interval has no width, whatever the noise."""
 
 Table = Mapping[tuple[str, str], Mapping[str, float]]
 """(name of an arm, prompt) -> measure -> value, answers to one prompt averaged; what has no value is left out, or NaN."""
@@ -41,7 +46,7 @@ class Kept:
     Attributes:
         soup: name of the arm. dimension: which one. measure: of that dimension.
         effect: of the whole soup. alone: of the soup's adapters of that dimension, with the same weights and no others.
-        share: effect / alone, all three over the prompts at which both have a value.
+        share: effect / alone, all three over the prompts at which both have a value; None over fewer than `LEAST_PROMPTS`.
     """
 
     soup: str
@@ -216,6 +221,12 @@ class Effects:
             return [self.on(soup, measure) for soup in soups]
         return list(self.draws.means(np.where(lacks.any(1, keepdims=True), np.nan, cells)).T)
 
+    def has_enough(self, soups: Sequence[str], measure: str) -> bool:
+        """Whether these soups have a value on a measure at `LEAST_PROMPTS` that they share."""
+        names = list(self.soups)
+        cells = self.cells[:, [names.index(soup) for soup in soups], list(self.measures).index(measure)]
+        return int((~np.isnan(cells)).all(1).sum()) >= LEAST_PROMPTS
+
     def of_dimension(self, dimension: str) -> tuple[str, ...]:
         """The measures of a dimension."""
         return tuple(name for name, each in self.measures.items() if each == dimension)
@@ -259,7 +270,7 @@ def composition(effects: Effects) -> Composition:
     """All figures of how soups by one method compose, at one temperature."""
     return Composition(
         kept=tuple(_kept(effects)),
-        cross_talk=tuple(_cross_talk(effects)),
+        cross_talk=tuple(cross_talk(effects)),
         additive=tuple(_additive(effects)),
         linear=tuple(_linear(effects)),
         monotony=tuple(_monotony(effects)),
@@ -276,11 +287,12 @@ def _kept(effects: Effects) -> Iterator[Kept]:
             if len(parts) > 1 and alone is not None:
                 for measure in effects.of_dimension(dimension):
                     whole, single = effects.on_all([soup, alone], measure)
-                    found = estimate(whole), estimate(single), ratio(whole, single)
-                    yield Kept(soup, dimension, measure, *found)
+                    share = ratio(whole, single) if effects.has_enough([soup, alone], measure) else None
+                    yield Kept(soup, dimension, measure, estimate(whole), estimate(single), share)
 
 
-def _cross_talk(effects: Effects) -> Iterator[CrossTalk]:
+def cross_talk(effects: Effects) -> Iterator[CrossTalk]:
+    """What the soups of one dimension do to the measures of others."""
     for soup in effects.soups:
         own = effects.dimensions(soup)
         for measure, dimension in effects.measures.items():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soupmix.evaluate.answered import is_plain_soup
-from soupmix.evaluate.composition import CrossTalk, Effects, composition
+from soupmix.evaluate.composition import CrossTalk, Effects, cross_talk
 from soupmix.evaluate.index import Index
 from soupmix.evaluate.record import AdapterFacts, EvaluationRecord
 from soupmix.evaluate.statistics import Estimate, estimate, ratio
@@ -30,9 +30,10 @@ def decides(record: EvaluationRecord, index: Index) -> dict[str, Any]:
     """Method -> strength -> {"soups", "dimensions", "cross_talk", "damage"}, with `Estimate`s for figures.
 
     Of a dimension {"worst": {"soup", "share"}, "shares": soup -> share, "kept", "untold", "any", "any_alone"}: the soup that
-    keeps the least, what is kept in all of them together, in how many the effect alone cannot be told from nothing, and the
-    share of answers that lie towards the adapter's pole by a fifth of a standard deviation, in that soup and alone. Cross-talk
-    is of each adapter alone, above 0 towards the first pole of the dimension. Of a measure of damage {"soup", "effect"}.
+    keeps the least, what is kept in all of them together, in how many the effect alone cannot be told from nothing or too few
+    prompts tell anything (`LEAST_PROMPTS`), and the share of answers that lie towards the adapter's pole by a fifth of a
+    standard deviation, in that soup and alone. Cross-talk is of each adapter alone, above 0 towards the first pole of the
+    dimension. Of a measure of damage {"soup", "effect"}.
     """
     found = {}
     for method in dict.fromkeys(each.method for each in record.arms if each.weights):
@@ -48,7 +49,7 @@ def decides(record: EvaluationRecord, index: Index) -> dict[str, Any]:
         )
         strengths = _strengths(effects)
         if strengths:
-            across = composition(effects).cross_talk
+            across = tuple(cross_talk(effects))
             found[method] = {
                 word: _of_strength(effects, index, soups, across, record.adapters) for word, soups in strengths.items()
             }
@@ -95,9 +96,12 @@ def _dimensions(
             part = effects.dimensions(soup).get(dimension)
             single = None if part is None else effects.named(part)
             if part is not None and single is not None:
+                singles[soup], signs[soup] = single, index.toward(dimension, adapters[next(iter(part))].pole)
+                shares[soup] = None
+                if not effects.has_enough([soup, single], dimension):
+                    continue
                 in_soup, by_itself = effects.on_all([soup, single], dimension)
-                shares[soup], singles[soup] = ratio(in_soup, by_itself), single
-                signs[soup] = index.toward(dimension, adapters[next(iter(part))].pole)
+                shares[soup] = ratio(in_soup, by_itself)
                 whole.append(in_soup * signs[soup])
                 alone.append(by_itself * signs[soup])
         told = {soup: share for soup, share in shares.items() if share is not None}
@@ -108,7 +112,7 @@ def _dimensions(
             dimension,
             {
                 "worst": None if worst is None else {"soup": worst, "share": told[worst]},
-                "kept": ratio(np.sum(whole, axis=0), np.sum(alone, axis=0)),
+                "kept": ratio(np.sum(whole, axis=0), np.sum(alone, axis=0)) if whole else None,
                 "untold": len(shares) - len(told),
                 "shares": shares,
                 "any": None if worst is None else _any(index, worst, dimension, signs[worst]),

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
 
 from soupmix.engine import Completion, Engine, Sampling
 from soupmix.engine import Prompt as Prompted
-from soupmix.evaluate.likelihood import text_log_p
+from soupmix.evaluate.likelihood import text_log_p, token_log_p
 from soupmix.evaluate.metrics import Measures, measure, on_topic
 from soupmix.evaluate.promptset import Prompt, conversation, neutral_paragraphs
 from soupmix.methods import DEFAULT
@@ -159,17 +158,12 @@ def margin(
 
 
 def _answer_log_p(engine: Engine, grant: Grant, method: str, asked: Prompted, answer: str, most: int) -> float:
+    """Per token, of an answer that is read together with its prompt, as training reads it (`answer_log_p` reads them apart)."""
     is_plain = isinstance(asked, str) and engine.tokenizer.chat_template is None
     context = str(asked) if is_plain else engine.prompts.rendered(asked)
     count = len(engine.tokenizer(context, add_special_tokens=False)["input_ids"])
     begun = engine.plain_tokens(context)[:-count] if is_plain and count else ()
     both, start = engine.tokenizer(context + answer, add_special_tokens=False)["input_ids"], len(begun) + count
-    ids = torch.tensor([[*begun, *both][: start + most]])
-    log_p = _log_likelihood(engine.logits(ids, [grant], method=method), ids)
-    return float(log_p[:, start - 1 :].mean())
-
-
-def _log_likelihood(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probability of every next token, [rows, length - 1]."""
-    log_p = torch.log_softmax(logits[:, :-1].float(), -1)
-    return log_p.gather(-1, ids[:, 1:, None])[..., 0]
+    ids = [*begun, *both][: start + most]
+    (logits,) = engine.logits(torch.tensor([ids]), [grant], method=method)
+    return float(token_log_p(logits[start - 1 :], ids[start:]).mean())

@@ -12,7 +12,7 @@ from soupmix.engine.rows import BatchWeights
 from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 
-__all__ = ["Forced", "answer_log_p", "choice_log_p", "first_token_p", "text_log_p"]
+__all__ = ["Forced", "answer_log_p", "choice_log_p", "first_token_p", "text_log_p", "token_log_p"]
 
 _Tokens = tuple[int, ...]
 
@@ -70,7 +70,7 @@ def answer_log_p(
         logits = engine.logits(ids.to(engine.model.device), [forced[row].grant for row in rows], method=method)
         for place, row in enumerate(rows):
             before, after = read[row]
-            found[row] = _of_tokens(logits[place, len(before) - 1 : len(before) + len(after) - 1], after)
+            found[row] = token_log_p(logits[place, len(before) - 1 : len(before) + len(after) - 1], after)
     return [found[row] for row in range(len(read))]
 
 
@@ -96,7 +96,7 @@ def text_log_p(
             some = grants[start : start + size]
             rows = torch.tensor([ids], dtype=torch.int64, device=engine.model.device).repeat(len(some), 1)
             for place, logits in enumerate(engine.logits(rows, some, method=method)[:, :-1]):
-                found[start + place].append(_of_tokens(logits, ids[1:]))
+                found[start + place].append(token_log_p(logits, ids[1:]))
     return found
 
 
@@ -201,7 +201,7 @@ def _behind(engine: Engine, asked: _Tokens, answers: Sequence[_Tokens], grant: G
                 engine.batch.keep(copies)
                 ids = torch.tensor([_padded(answers[row] or (0,), longest)[:-1] for row in rows], device=device)
                 logits = torch.cat([logits, batch.logits_along(ids)], 1)
-        found.update((row, _of_tokens(logits[place], answers[row])) for place, row in enumerate(rows))
+        found.update((row, token_log_p(logits[place], answers[row])) for place, row in enumerate(rows))
     return [found[row] for row in range(len(answers))]
 
 
@@ -255,7 +255,7 @@ def _padded(ids: Sequence[int], length: int) -> list[int]:
     return [*ids, *[ids[-1]] * (length - len(ids))]
 
 
-def _of_tokens(logits: Tensor, ids: Sequence[int]) -> Tensor:
-    """Log-probability of each token: logits [length at least, vocabulary], ids one a row."""
+def token_log_p(logits: Tensor, ids: Sequence[int]) -> Tensor:
+    """Log-probability of each token: logits [length at least, vocabulary], ids one a row; [length] float32, CPU, nats."""
     chosen = torch.tensor(ids, dtype=torch.int64, device=logits.device)[:, None]
     return logits[: len(ids)].float().log_softmax(-1).gather(-1, chosen)[:, 0].cpu()

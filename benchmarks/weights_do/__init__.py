@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/results.py`: what weights do, from reports of `soupmix evaluate`."""
