@@ -34,8 +34,8 @@ class LocalBackend(Batcher):
         limits: Limits = Limits(),  # noqa: B008  # frozen
         method: str = DEFAULT,
     ) -> Self:
-        """Load an engine, and begin to answer. Arguments and errors are those of `Engine.load` and of `Batcher`."""
-        return cls(Engine.load(base, store, policy=policy, dtype=dtype), limits, method=method)
+        """Load an engine with a compiled step, and begin to answer; see `Engine.load` and `Batcher` for arguments and errors."""
+        return cls(Engine.load(base, store, policy=policy, dtype=dtype, compiled=True), limits, method=method)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -68,9 +68,13 @@ def choose_loop(engine: Engine, method: str, asked: LoopName | None = None) -> C
 def _tried(engine: Engine, method: str, noise: float) -> ChosenLoop:
     started = time.perf_counter()
     why = _objection(engine, method, noise)
+    if why is not None and engine.step.library is not None:
+        engine.step.give_up(f"torch computes the steps: the compiled one was tried, and {why}")
+        why = _objection(engine, method, noise)
     seconds = time.perf_counter() - started
     if why is None:
-        return ChosenLoop("running", f"tried for {seconds:.2g} s, it computes what transformers computes")
+        found = f"tried for {seconds:.2g} s, it computes what transformers computes; {engine.step.why}"
+        return ChosenLoop("running", found)
     return ChosenLoop("padded", f"the running batch was tried for {seconds:.2g} s, and {why}")
 
 
@@ -91,7 +95,7 @@ def _objection(engine: Engine, method: str, noise: float) -> str | None:
             continue
         with engine.batch.serving(TrialWeights(weights[None], method=method)):
             expected = whole_logits(engine.model, ids)
-        distance = apart(logits, expected)
+        distance = apart(logits.to(expected.dtype), expected)
         if expected.isfinite().all() and not distance <= most:
             return f"over slots its answers are {distance:.2g} from those of transformers, and {most:.2g} is rounding"
     return None

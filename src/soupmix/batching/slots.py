@@ -62,6 +62,11 @@ class Slots:
         """How many attentions have keys and values here."""
         return len(self._keys)
 
+    def make(self, attentions: int, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of so many attentions at once, for tokens [tokens, key heads, size] like these; and give them out."""
+        self._keys, self._values = ([self._made(like) for _ in range(attentions)] for _ in range(2))
+        return self._keys, self._values
+
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy keys and values of the first `length` tokens of one slot into another."""
         for each in (*self._keys, *self._values):

@@ -13,6 +13,7 @@ from soupmix.batching.attention import attending
 from soupmix.batching.schedule import Feed, Plan
 from soupmix.batching.slots import Layout, Slots, Span
 from soupmix.engine import Engine
+from soupmix.engine.compiled import Steps
 from soupmix.engine.rows import BatchWeights
 
 __all__ = ["SlottedLoop"]
@@ -33,6 +34,7 @@ class SlottedLoop:
     ) -> None:
         self._engine, self._method, self._weighted = engine, method, weighted
         self._slots = Slots(limits.rows, limits.length)
+        self._compiled = None if engine.step.library is None else _compiled(engine, self._slots)
         self._last: tuple[list[Any], BatchWeights] = [], BatchWeights(torch.zeros(0, 0))
 
     @torch.inference_mode()
@@ -51,11 +53,15 @@ class SlottedLoop:
             self._slots.copy(source, target, length)
         device, feeds = self._engine.model.device, tuple(chain.from_iterable(map(_parts, plan.feeds)))
         ids = torch.tensor([list(chain.from_iterable(feed.tokens for feed in feeds))], device=device)
-        layout = _layout(feeds, device)
+        slots, positions = _places(feeds, device)
         counts = torch.tensor([len(feed.tokens) for feed in feeds])
         asked = [number for number, feed in enumerate(feeds) if feed.complete]
         kept = (counts.cumsum(0) - 1)[asked or [-1]].to(device)  # of nothing no logits can be made
         batch = self._batch(feeds, counts, kept)
+        if self._compiled is not None:
+            with self._engine.batch.serving(batch):
+                return self._compiled.logits(ids[0], positions, slots, kept)[: len(asked)]
+        layout = Layout(slots, positions, tuple(_spans(feeds, device)))
         with self._engine.batch.serving(batch), attending(self._engine.model, self._slots, layout):
             out = self._engine.model(
                 input_ids=ids,
@@ -93,15 +99,19 @@ def _parts(feed: Feed[W]) -> Iterator[Feed[W]]:
         yield feed
 
 
-def _layout(feeds: Sequence[Feed[W]], device: torch.device) -> Layout:
-    """The slot and position of every token of a step, and which tokens attend together."""
+def _compiled(engine: Engine, slots: Slots) -> Steps:
+    """Compiled steps over these slots."""
+    config, model = engine.model.config, engine.model
+    size = model.model.layers[0].self_attn.head_dim
+    like = torch.zeros(1, config.num_key_value_heads, size, dtype=model.dtype)
+    return engine.step.over(*slots.make(config.num_hidden_layers, like))
+
+
+def _places(feeds: Sequence[Feed[W]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The slot and position of every token of a step, [tokens] int64 each."""
     slots = [feed.job.slot for feed in feeds for _ in feed.tokens]
     positions = [feed.start + number for feed in feeds for number in range(len(feed.tokens))]
-    return Layout(
-        torch.tensor(slots, device=device),
-        torch.tensor(positions, device=device),
-        tuple(_spans(feeds, device)),
-    )
+    return torch.tensor(slots, device=device), torch.tensor(positions, device=device)
 
 
 def _spans(feeds: Sequence[Feed[W]], device: torch.device) -> Iterator[Span]:

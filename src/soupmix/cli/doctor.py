@@ -53,7 +53,15 @@ def _torch() -> dict[str, str]:
     triton = interpreter if importlib.util.find_spec("triton") else "absent (the torch reference runs)"
     threads = f"{torch.get_num_threads()} of torch, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"device": device, "cpu": capability, "triton": triton, "threads": threads}
+    return {"device": device, "cpu": capability, "triton": triton, "threads": threads, "step": _step()}
+
+
+def _step() -> str:
+    """How the steps of a running batch are computed on this machine; the library is made now if it is missing."""
+    from soupmix.engine.compiled import FAMILIES, step_here
+
+    step = step_here()
+    return f"{step.why} ({', '.join(FAMILIES.values())})" if step.library else step.why
 
 
 def _data() -> dict[str, Any]:

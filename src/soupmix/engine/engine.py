@@ -14,13 +14,14 @@ from torch import Tensor
 from soupmix.backends.protocol import Sampling
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
+from soupmix.engine.compiled import TORCH, EngineStep, StepChoice, step_for
 from soupmix.engine.decode import Tokens, decode, left_padded
 from soupmix.engine.detokenizer import Detokenizer
 from soupmix.engine.direct import read_directly
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
 from soupmix.engine.loading import load_base
 from soupmix.engine.positions import check_fits, positions
-from soupmix.engine.prompts import Prompt, Prompts, known_tokens
+from soupmix.engine.prompts import Prompt, Prompts, check_given, known_tokens
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.together import Company, Together, batches, company
 from soupmix.engine.unserved import unserved
@@ -66,6 +67,7 @@ class Engine:
         base_digest: digest of the base model.
         prompts: what the tokenizer makes of prompts.
         detokenizer: what it makes of the tokens of answers.
+        step: how the steps of a running batch are computed, and why so.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Engine:
         batch: ActiveBatch,
         groups: dict[Paths, SoupGroup],
         base_digest: str = "",
+        step: StepChoice = TORCH,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -84,6 +87,7 @@ class Engine:
         self.base_digest = base_digest
         self.detokenizer = Detokenizer(tokenizer)
         self.prompts = Prompts(tokenizer, known_tokens(model, tokenizer))
+        self.step = EngineStep(model, groups, batch, step)
         self._groups = groups
         self._company: Company | None = None
 
@@ -104,6 +108,7 @@ class Engine:
         dtype: str | None = None,
         device: str = "cpu",
         fused: bool = True,
+        compiled: bool = False,
     ) -> "Engine":
         """Load a base model and put the adapters of a store into it.
 
@@ -121,6 +126,8 @@ class Engine:
             device: a torch device.
             fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout: faster, and equal
                 to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
+            compiled: compute steps of a running batch by `soupmix_kernels.compiled` where that can be done; `step` says whether.
+                Weights are then held row by row, and not in oneDNN's layout.
 
         Raises:
             BaseModelError: the base cannot be found or has no such layers, or it is quantised and cannot be computed here or
@@ -130,17 +137,18 @@ class Engine:
         """
         found = resolve(base) if isinstance(base, str) else base
         with ThreadPoolExecutor(1) as alone:
-            return alone.submit(cls._load, found, store, policy, dtype, device, fused).result()
+            return alone.submit(cls._load, found, store, policy, dtype, device, fused, compiled).result()
 
     @classmethod
     def _load(
-        cls, found: Base, store: Store | None, policy: Policy | None, dtype: str | None, device: str, fused: bool
+        cls, found: Base, store: Store | None, policy: Policy | None, dtype: str | None, device: str, *how: bool
     ) -> "Engine":
         """Called in a thread that ends afterwards.
 
         OpenMP keeps workers for every thread that has computed and lives, and libgomp's workers stop spinning as soon as there
         are more of them than processors: a loading thread that lives on costs a running batch two fifths of its speed.
         """
+        fused, compiled = how
         adapters = [store.load(name) for name in store.names] if store else []
         for adapter in adapters:
             if adapter.base_digest != found.digest:
@@ -157,8 +165,9 @@ class Engine:
         loaded = LoadedAdapters.of(adapters, policy, none)
         batch = ActiveBatch(loaded, torch.device(device))
         held = [each for each in adapters if each.name not in none]
-        groups = insert(model, held, batch, fused=fused, left=left)
-        return cls(model, tokenizer, loaded, batch, groups, found.digest)
+        step = step_for(model, device, fused=fused) if compiled else TORCH
+        groups = insert(model, held, batch, fused=fused, packed=step.library is None, left=left)
+        return cls(model, tokenizer, loaded, batch, groups, found.digest, step)
 
     def generate(
         self,
@@ -209,7 +218,7 @@ class Engine:
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`, and `check_mode`.
         """
         streams = range(len(prompts)) if streams is None else streams
-        self._check_prompts(prompts, grants, streams)
+        check_given(prompts, grants, streams)
         modes = each_mode(mode, len(prompts))
         for each in set(modes):
             self.check_mode(each)
@@ -284,15 +293,6 @@ class Engine:
             check_linear(method, grant.norm_rule)
         rows = [self.adapters.weights(grant) for grant in grants]
         return torch.tensor(rows, device=self.model.device).view(len(grants), len(self.adapters.names))
-
-    @staticmethod
-    def _check_prompts(prompts: Sequence[Prompt], grants: Sequence[Grant], streams: Sequence[int]) -> None:
-        for what, given in (("grants", grants), ("streams", streams)):
-            if len(prompts) != len(given):
-                raise RecipeError(f"{len(prompts)} prompts need as many {what}, not {len(given)}", reason="lengths")
-        for number, prompt in enumerate(prompts):
-            if not prompt:
-                raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
 
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown ("method"), or not defined for these adapters ("ranks-differ")."""

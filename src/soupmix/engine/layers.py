@@ -45,28 +45,35 @@ class BaseLinear:
     """`x W^T + bias` for the stacked weights of one or more linear layers, without any soup.
 
     Args:
-        linears: layers with the same input. fused: on the CPU, hold the weight in oneDNN's layout.
+        linears: layers with the same input. packed: on the CPU, hold the weight in oneDNN's layout.
 
     Attributes:
         inputs: in-features. widths: out-features of every layer. dtype, device: of weights and activations.
+        weight: [sum of widths, in], possibly with more columns, of zeros; None where it is packed. bias: [sum of widths] or None.
     """
 
-    def __init__(self, linears: Sequence[nn.Module], *, fused: bool) -> None:
+    def __init__(self, linears: Sequence[nn.Module], *, packed: bool) -> None:
         weights = [_weight(each) for each in linears]
         self.inputs, self.dtype, self.device = weights[0].shape[1], weights[0].dtype, weights[0].device
         self.widths = tuple(len(weight) for weight in weights)
-        self._weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
-        self._bias = _bias(linears)
-        self._packed = soupmix_kernels.pack(self._weight) if fused else None
-        self._weight = None if self._packed is not None else soupmix_kernels.wide_weight(self._weight)
+        self.weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self.bias = _bias(linears)
+        self._packed = soupmix_kernels.pack(self.weight) if packed else None
+        self.weight = None if self._packed is not None else soupmix_kernels.wide_weight(self.weight)
+
+    def pack(self) -> None:
+        """From now on hold the weight in oneDNN's layout, where that is possible."""
+        if self.weight is not None:
+            self._packed = soupmix_kernels.pack(self.weight[:, : self.inputs])
+            self.weight = self.weight if self._packed is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, sum of widths], in the dtype of x."""
         if self._packed is not None:
-            return soupmix_kernels.packed_linear(x, self._packed, self._bias)
-        if self._weight is None:
+            return soupmix_kernels.packed_linear(x, self._packed, self.bias)
+        if self.weight is None:
             raise RuntimeError("a base layer has lost its weight")
-        return soupmix_kernels.wide_linear(x, self._weight, self._bias)
+        return soupmix_kernels.wide_linear(x, self.weight, self.bias)
 
 
 def _weight(linear: nn.Module) -> Tensor:
@@ -103,6 +110,7 @@ class SoupGroup:
 
     Attributes:
         base: as given. pool: the factors of all adapters, or None where no adapter changes these layers.
+        key: number of the pool's columns, see `ActiveBatch.columns_key`; -1 without a pool.
     """
 
     def __init__(
@@ -114,7 +122,7 @@ class SoupGroup:
             if any(parts)
             else None
         )
-        self._key = batch.columns_key(self.pool) if self.pool else -1
+        self.key = batch.columns_key(self.pool) if self.pool else -1
         self._outputs = _Outputs()
 
     def output(self, number: int, x: Tensor) -> Tensor:
@@ -136,7 +144,7 @@ class SoupGroup:
         flat = x.reshape(-1, x.shape[-1])
         y = self.base(flat)
         if self.pool is not None and self._batch.has_soup:
-            coefficients = self._batch.coefficients(self._key, self.pool, x.shape[:-1], chosen=self._chosen)
+            coefficients = self._batch.coefficients(self.key, self.pool, x.shape[:-1], chosen=self._chosen)
             add = getattr(soupmix_kernels, request_op(self._batch.method).op)
             add(y, flat, self.pool, coefficients)
         return tuple(y.view(*x.shape[:-1], y.shape[-1]).split_with_sizes(self.base.widths, -1))
@@ -161,6 +169,7 @@ def insert(
     batch: ActiveBatch,
     *,
     fused: bool,
+    packed: bool = True,
     left: Collection[str] = (),
 ) -> dict[Paths, SoupGroup]:
     """Replace linear layers of a model by soup layers: those that an adapter changes, and if `fused` on the CPU all others too.
@@ -171,6 +180,7 @@ def insert(
         batch: whose coefficients layers use; it follows the model from now on.
         fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
             are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
+        packed: False: layers that are fused hold their weights row by row, as a compiled step reads them.
 
     Returns:
         The groups by the module paths of their layers.
@@ -187,7 +197,7 @@ def insert(
         linears = _linears(model, paths)  # the weights of the group before are gone by now
         everything = (fused and linears[0].weight.device.type == "cpu") or not _keeps_rows_apart(linears[0])
         if everything or any(held[path] for path in paths):
-            base = BaseLinear(linears, fused=fused)
+            base = BaseLinear(linears, packed=fused and packed)
             group = SoupGroup(base, [held[path] for path in paths], batch, chosen=_is_chosen(paths[0]))
             made[paths] = _replaced(model, paths, group)
     changed = {path for path, parts in held.items() if parts}

@@ -10,7 +10,7 @@ from soupmix.base import chat_text
 from soupmix.base.roles import end_of_answer, opening_texts, role_markers
 from soupmix.errors import RecipeError
 
-__all__ = ["Prompt", "Prompts", "known_tokens"]
+__all__ = ["Prompt", "Prompts", "check_given", "known_tokens"]
 
 Prompt = str | Sequence[Message]
 
@@ -145,6 +145,16 @@ def known_tokens(model: Any, tokenizer: Any) -> int:
     embeddings = model.get_input_embeddings()
     known = getattr(embeddings, "num_embeddings", None) or getattr(model.config.get_text_config(), "vocab_size", None)
     return int(known or len(tokenizer))
+
+
+def check_given(prompts: Sequence[Prompt], grants: Sequence[object], streams: Sequence[int]) -> None:
+    """Raise RecipeError unless there is one of each for every prompt (reason "lengths"), and none is empty ("empty-prompt")."""
+    for what, given in (("grants", grants), ("streams", streams)):
+        if len(prompts) != len(given):
+            raise RecipeError(f"{len(prompts)} prompts need as many {what}, not {len(given)}", reason="lengths")
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
 
 
 def _message(said: Any) -> dict[str, str]:

@@ -290,6 +290,10 @@ class ActiveBatch:
         ids = named.get("input_ids", given[0] if given else None)
         self._computed = None if ids is None else _pass(ids, named.get("logits_to_keep", 0))
 
+    def expect(self, tokens: int, kept: int) -> None:
+        """Inside `serving`: a pass of so many tokens, logits behind so many of them, which no model is called for."""
+        self._computed = Pass(1, tokens, kept)
+
     @property
     def method(self) -> str:
         """How the adapters of a row are merged, one of `soupmix.methods.served`."""

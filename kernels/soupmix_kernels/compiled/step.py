@@ -1,0 +1,358 @@
+"""What a decoder computes, in tensors, and the step over it: checked here, since the library trusts every number."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupmix_kernels.pool import Pool
+from soupmix_kernels.soup import RowCoefficients
+
+__all__ = ["ACTIVATIONS", "CompiledStep", "Decoder", "DecoderLayer", "Product"]
+
+ACTIVATIONS = ("silu", "gelu by tanh", "gelu")
+"""What a gate may be passed through; their places are known to the library."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """`y = W x + bias` and, where adapters change it, their soup.
+
+    Attributes:
+        weight: [out, in], fp32 or bf16. bias: [out], or None.
+        pool: the factors of all adapters, or None. table: which of a step's coefficients are those of this pool.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    pool: Pool | None = None
+    table: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderLayer:
+    """`x += m o(attention(qkv(norm(x))))`, then `x += m down(act(gate(norm(x))) up(norm(x)))`.
+
+    Attributes:
+        qkv, gate_up: one to three, one or two products whose outputs lie side by side: queries, keys and values; gate and up.
+        before_attention, before_mlp: what RMS norms multiply by [features]. query_norm, key_norm: the same over every head
+            [size], or None.
+        window: so many keys a query sees, itself among them; 0: all before it. rotates: whether positions turn queries and keys.
+    """
+
+    qkv: tuple[Product, ...]
+    o: Product
+    gate_up: tuple[Product, ...]
+    down: Product
+    before_attention: Tensor
+    before_mlp: Tensor
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
+    window: int = 0
+    rotates: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoder:
+    """A decoder of the Llama kind. All weights have one dtype, fp32 or bf16, and lie on the CPU.
+
+    Attributes:
+        embedding: [vocabulary, features]. norm: before the output layer [features]. head: the output layer.
+        heads, key_heads: of queries, and of keys and values; the first is a multiple of the second. size: of a head.
+        cos, sin: of every position [positions, rotated / 2]: the first `rotated` numbers of a head are turned, number i with
+            number i + rotated / 2.
+        activation: one of `ACTIVATIONS`. epsilon: of norms. scale: of scores.
+        embedding_scale, residual_scale, logit_scale: factors of embeddings, of what a half layer adds (m above), and of logits.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or tensors that do not lie as the library reads them. TypeError: dtypes.
+    """
+
+    embedding: Tensor
+    layers: tuple[DecoderLayer, ...]
+    norm: Tensor
+    head: Product
+    heads: int
+    key_heads: int
+    size: int
+    cos: Tensor
+    sin: Tensor
+    activation: str
+    epsilon: float
+    scale: float
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        features, dtype = self.embedding.shape[1], self.embedding.dtype
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise TypeError(f"a compiled step is of fp32 or bf16, not of {dtype}")
+        if self.activation not in ACTIVATIONS or self.heads % self.key_heads or not self.layers:
+            raise ValueError("a decoder has layers, a known activation, and a whole number of heads to a key head")
+        queries, keys = self.heads * self.size, self.key_heads * self.size
+        half = self.cos.shape[1]
+        _fits(self.cos.shape == self.sin.shape and 2 * half <= self.size, "cos and sin [positions, rotated / 2]")
+        _fits(_lies(self.embedding, dtype), "the embedding")
+        for layer in self.layers:
+            _check_products(layer.qkv, features, queries + 2 * keys, dtype)
+            _check_products((layer.o,), queries, features, dtype)
+            _check_products(layer.gate_up, features, 2 * self.inner, dtype)
+            _check_products((layer.down,), self.inner, features, dtype)
+            norms = (layer.before_attention, layer.before_mlp, self.norm)
+            _fits(all(each.shape == (features,) for each in norms), "norms [features]")
+            own = [each for each in (layer.query_norm, layer.key_norm) if each is not None]
+            _fits(all(each.shape == (self.size,) for each in own), "norms of heads [size]")
+        _check_products((self.head,), features, len(self.head.weight), dtype)
+
+    @property
+    def inner(self) -> int:
+        """Features between gate and down."""
+        return self.layers[0].down.weight.shape[1]
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """All of them, the output layer last."""
+        each = ((*one.qkv, one.o, *one.gate_up, one.down) for one in self.layers)
+        return (*chain.from_iterable(each), self.head)
+
+
+def _fits(right: bool, what: str) -> None:
+    if not right:
+        raise ValueError(f"a decoder's tensors do not fit each other, or lie in another way than rows: {what}")
+
+
+def _lies(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.is_contiguous()
+
+
+def _check_products(products: Sequence[Product], inputs: int, outputs: int, dtype: torch.dtype) -> None:
+    _fits(1 <= len(products) <= 3 and sum(len(each.weight) for each in products) == outputs, "weights [out, in]")
+    for each in products:
+        out = len(each.weight)
+        _fits(_lies(each.weight, dtype) and each.weight.shape == (out, inputs), "weights [out, in]")
+        _fits(each.bias is None or each.bias.shape == (out,), "a bias [out]")
+        pool = each.pool
+        if pool is not None:
+            shapes = pool.A.shape[1] == inputs and pool.B.shape[0] == out
+            _fits(shapes and _lies(pool.A.t(), dtype) and _lies(pool.B.t(), dtype), "factors, by columns")
+            _fits(pool.B.shape[1] % _COLUMNS == 0, f"rank columns, {_COLUMNS} at a time")
+
+
+_COLUMNS = 16
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("W", "bias", "A", "B")),
+        *((name, ctypes.c_int32) for name in ("inputs", "out", "R", "slices", "table", "rank")),
+        ("widths", ctypes.c_int32 * 3),
+        ("unused", ctypes.c_int32),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("qkv", _Linear * 3),
+        ("o", _Linear),
+        ("gate_up", _Linear * 2),
+        ("down", _Linear),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("before_attention", "before_mlp", "query_norm", "key_norm", "cos", "sin", "keys", "values")
+        ),
+        ("window", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+    )
+
+
+_SIZES = ["layers", "features", "heads", "key_heads", "size", "rotated", "inner", "length", "is_bf16", "act"]
+_SCALES = ["epsilon", "scale", "embedding_scale", "residual_scale", "logit_scale"]
+
+
+class _Decoder(ctypes.Structure):
+    _fields_ = (
+        ("layer", ctypes.POINTER(_Layer)),
+        ("embedding", ctypes.c_void_p),
+        ("norm", ctypes.c_void_p),
+        ("head", _Linear),
+        *((name, ctypes.c_int32) for name in _SIZES),
+        *((name, ctypes.c_float) for name in _SCALES),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("rows", "keeps", "threads", "factor")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in [
+                "tokens",
+                "positions",
+                "slots",
+                "kept",
+                "live",
+                "kept_live",
+                "c",
+                "kept_c",
+                "logits",
+                "scratch",
+            ]
+        ),
+    )
+
+
+@dataclass(slots=True, eq=False)
+class CompiledStep:
+    """Computes steps of a decoder over keys and values in slots. One call at a time.
+
+    Args:
+        decoder: the model. library: see `soupmix_kernels.compiled.library`.
+        keys, values: of every layer [slots, key heads, length, size], of the decoder's dtype; written in place.
+    """
+
+    decoder: Decoder
+    library: ctypes.CDLL
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    _made: _Decoder = field(init=False)
+    _widths: dict[int, int] = field(init=False)
+    _ranks: bool = field(init=False)
+    _held: list[Any] = field(init=False, default_factory=list)
+    _scratch: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        d, caches = self.decoder, (*self.keys, *self.values)
+        shape = (*caches[0].shape[:1], d.key_heads, *caches[0].shape[2:3], d.size)
+        lie = all(each.shape == shape and _lies(each, d.embedding.dtype) for each in caches)
+        if not (len(self.keys) == len(self.values) == len(d.layers) and lie):
+            raise ValueError("a compiled step needs keys and values [slots, key heads, length, size] of every layer")
+        cos, sin = (self._numbers(each[: shape[2]]) for each in (d.cos, d.sin))
+        layers = (_Layer * len(d.layers))()
+        for number, layer in enumerate(d.layers):
+            self._fill(layers[number], layer, cos, sin)
+            layers[number].keys, layers[number].values = self.keys[number].data_ptr(), self.values[number].data_ptr()
+        self._held.append(layers)
+        sizes = (
+            len(d.layers), d.embedding.shape[1], d.heads, d.key_heads, d.size, 2 * d.cos.shape[1], d.inner, shape[2],
+            int(d.embedding.dtype == torch.bfloat16), ACTIVATIONS.index(d.activation),
+        )  # fmt: skip
+        scales = (d.epsilon, d.scale, d.embedding_scale, d.residual_scale, d.logit_scale)
+        self._made = _Decoder(
+            ctypes.cast(layers, ctypes.POINTER(_Layer)),
+            d.embedding.data_ptr(),
+            self._numbers(d.norm),
+            self._linear(d.head),
+            *sizes,
+            *scales,
+        )
+        pools = {each.table: each.pool for each in d.products if each.pool is not None}
+        self._widths = {table: len(pool.A) for table, pool in pools.items()}
+        self._ranks = all(each.pool is None or each.pool.rank > 0 for each in d.products)
+        self._scratch = torch.empty(0)
+
+    def _fill(self, made: _Layer, layer: DecoderLayer, cos: int, sin: int) -> None:
+        for number, each in enumerate(layer.qkv):
+            made.qkv[number] = self._linear(each)
+        for number, each in enumerate(layer.gate_up):
+            made.gate_up[number] = self._linear(each)
+        made.o, made.down, made.window = self._linear(layer.o), self._linear(layer.down), layer.window
+        made.before_attention, made.before_mlp = map(self._numbers, (layer.before_attention, layer.before_mlp))
+        made.query_norm, made.key_norm = (
+            None if norm is None else self._numbers(norm) for norm in (layer.query_norm, layer.key_norm)
+        )
+        made.cos, made.sin = (cos, sin) if layer.rotates else (None, None)
+
+    def _numbers(self, tensor: Tensor) -> int:
+        """The address of a copy in fp32 that lives as long as this."""
+        self._held.append(tensor.detach().to(torch.float32, copy=True).contiguous())
+        address: int = self._held[-1].data_ptr()
+        return address
+
+    def _linear(self, product: Product) -> _Linear:
+        out, inputs = product.weight.shape
+        made = _Linear(product.weight.data_ptr(), inputs=inputs, out=out, table=product.table)
+        made.bias = None if product.bias is None else self._numbers(product.bias)
+        pool = product.pool
+        if pool is not None:
+            made.A, made.B, made.R, made.slices = (
+                pool.A.data_ptr(),
+                pool.B.data_ptr(),
+                pool.B.shape[1],
+                len(pool.widths),
+            )
+            made.widths[: made.slices] = pool.widths
+            made.rank = pool.rank
+        return made
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        kept: Tensor,
+        soups: Sequence[RowCoefficients],
+        kept_soups: Sequence[RowCoefficients],
+        *,
+        factor: bool = False,
+    ) -> Tensor:
+        """Compute the new tokens of some slots, and write their keys and values.
+
+        Args:
+            tokens, positions, slots: of every row [rows] int64; the positions of a slot ascend, and all before them are computed.
+            kept: rows whose logits are computed [kept] int64.
+            soups: coefficients of all rows, a table for every number that products name; empty: nobody has a soup.
+            kept_soups: the same of the kept rows, for the output layer.
+            factor: whether coefficients are those of method `factor`.
+
+        Returns:
+            Logits [kept, vocabulary] fp32. A row's bits depend on its own tokens and soup only.
+
+        Raises:
+            ValueError: a token, position, slot or row that is not there, or tables of other shapes.
+        """
+        vocabulary, length = len(self.decoder.embedding), self.keys[0].shape[2]
+        most = (vocabulary, min(length, len(self.decoder.cos)), len(self.keys[0]), len(tokens))
+        given = [_numbers(each, end) for each, end in zip((tokens, positions, slots, kept), most, strict=True)]
+        if not (len(given[0]) == len(given[1]) == len(given[2])):
+            raise ValueError("a step needs a position and a slot for every token")
+        if factor and not self._ranks:
+            raise ValueError("method factor needs one rank for all adapters of a layer")
+        live, tables, beside = self._tables(soups, len(tokens))
+        kept_live, kept_tables, kept_beside = self._tables(kept_soups, len(kept))
+        logits = torch.empty(len(kept), len(self.decoder.head.weight))
+        threads = torch.get_num_threads()
+        size = self.library.soupmix_scratch(ctypes.byref(self._made), max(len(tokens), len(kept)), threads)
+        if len(self._scratch) < size:
+            self._scratch = torch.empty(size)
+        step = _Step(
+            len(tokens), len(kept), threads, int(factor), *(each.data_ptr() for each in given), live.data_ptr(),
+            kept_live.data_ptr(), ctypes.addressof(tables), ctypes.addressof(kept_tables), logits.data_ptr(),
+            self._scratch.data_ptr(),
+        )  # fmt: skip
+        self.library.soupmix_step(ctypes.byref(self._made), ctypes.byref(step))
+        del beside, kept_beside
+        return logits
+
+    def _tables(self, soups: Sequence[RowCoefficients], rows: int) -> tuple[Tensor, Any, list[Tensor]]:
+        """Which rows have a soup [rows] uint8, the addresses of the tables, and what lies there."""
+        beside = [each.gathered.c for each in soups if each.gathered is not None]
+        if not soups or len(beside) < len(soups):
+            return torch.zeros(rows, dtype=torch.uint8), (ctypes.c_void_p * 1)(), []
+        live = ((soups[0].rows >= 0) & (soups[0].rows < len(soups[0].values))).to(torch.uint8)
+        shapes = {table: (rows, width) for table, width in self._widths.items()}
+        if any(table >= len(beside) or beside[table].shape != shape for table, shape in shapes.items()):
+            raise ValueError("a step needs coefficients of every row over the columns of every pool")
+        beside = [each.contiguous() for each in beside]
+        return live, (ctypes.c_void_p * len(beside))(*(each.data_ptr() for each in beside)), beside
+
+
+def _numbers(tensor: Tensor, end: int) -> Tensor:
+    """Numbers from 0 to below `end`, [n] int32."""
+    if tensor.dim() != 1 or (len(tensor) and not (int(tensor.min()) >= 0 and int(tensor.max()) < end)):
+        raise ValueError(f"a step takes numbers from 0 to {end - 1} here; got {list(tensor.shape)} others")
+    return tensor.to(torch.int32).contiguous()

@@ -1,0 +1,166 @@
+"""Steps that are compiled compute what transformers computes, for every family that is said to be known; others are refused."""
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from soupmix.backends import Limits
+from soupmix.base import Base
+from soupmix.batching import Batcher
+from soupmix.batching.answer import WeightedJob
+from soupmix.batching.schedule import Scheduler
+from soupmix.batching.slotted import SlottedLoop
+from soupmix.engine import Engine
+from soupmix.engine.compiled import step_for
+from soupmix.policy import Policy
+from soupmix.store import Store
+from tests.support.families import FAMILIES, Family
+from tests.support.random_adapter import save_random_adapter
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here")
+
+SLOW = pytest.mark.slow
+KNOWN = [
+    "llama3.2-tied",
+    "qwen3",
+    "granite",
+    *(
+        pytest.param(name, marks=SLOW)
+        for name in ("llama-bias", "llama3", "qwen2.5", "mistral-v0.1", "gemma", "smollm3")
+    ),
+]
+UNKNOWN = ["gemma2", *(pytest.param(name, marks=SLOW) for name in ("phi3", "gpt2", "mixtral", "olmo3"))]
+SOUPS: list[dict[str, float]] = [{"one": 0.6, "two": 0.3}, {}, {"two": 1.0}]
+TEXTS = [list(range(3, 23)), [5, 7, 11], [400, 401, 402, 17, 30, 8]]
+
+
+def store_of(base: Base, folder: Path) -> Store:
+    store = Store(folder / "store", create=True)
+    for seed, name in enumerate(("one", "two")):
+        adapter = save_random_adapter(base, folder / name, seed=seed)
+        store.add(adapter, name=name, dimension=name, pole=name, base=base)
+    return store
+
+
+def stepwise(engine: Engine, store: Store, tokens: int = 4) -> list[Tensor]:
+    """Logits behind the prompt and behind each of the next likeliest tokens of every text, from one running batch."""
+    policy, limits = Policy.open(store), Limits(rows=3, length=40, chunk=9)
+    loop, scheduler, found = SlottedLoop(engine, limits, "delta"), Scheduler[WeightedJob](limits), list[list[Tensor]]()
+    jobs = []
+    for number, text in enumerate(TEXTS):
+        (weights,) = engine.weights([policy.clamp(SOUPS[number])], "delta")
+        jobs.append(WeightedJob(person=str(number), merge=str(number), prompt=tuple(text), weights=weights))
+        scheduler.add(jobs[-1])
+        found.append([])
+    while any(len(each) < tokens for each in found):
+        plan = scheduler.plan()
+        logits = iter(loop.logits(plan))
+        scheduler.computed(plan)
+        for feed in plan.feeds:
+            if feed.complete:
+                found[jobs.index(feed.job)].append(next(logits))
+                feed.job.answer.append(FORCED[len(found[jobs.index(feed.job)])])
+    return [torch.stack(each[:tokens]) for each in found]
+
+
+FORCED = [0, 33, 44, 55, 66, 77, 88, 99, 111, 222, 333, 444]
+
+
+def truth(base: Base, store: Store, number: int, tokens: int = 4) -> Tensor:
+    """transformers in float64, the soup merged into its weights."""
+    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float64).eval()
+    for name, weight in SOUPS[number].items():
+        for path, factors in store.load(name).modules.items():
+            delta = weight * factors.scaling * factors.B.double() @ factors.A.double()
+            model.get_submodule(path).weight.data += delta
+    ids = torch.tensor([[*TEXTS[number], *FORCED[1:tokens]]])
+    with torch.inference_mode():
+        logits: Tensor = model(ids).logits[0, -tokens:]
+    return logits
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_a_step_computes_what_transformers_computes(
+    family: str, family_base: Callable[[str], Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like_llama = FAMILIES["llama3.2-tied"].settings
+    monkeypatch.setitem(FAMILIES, "gemma", Family("gemma", {**like_llama, "head_dim": 32}))
+    base = family_base(family)
+    store = store_of(base, tmp_path)
+    for dtype, times in (("fp32", 3.0), ("bf16", 1.5)):
+        ways = {compiled: Engine.load(base, store, dtype=dtype, compiled=compiled) for compiled in (True, False)}
+        assert ways[True].step.library is not None, ways[True].step
+        mine, theirs = (stepwise(each, store) for each in ways.values())
+        for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+            expected = truth(base, store, number)
+            assert off(one, expected) <= max(times * off(other, expected), 2e-6), (dtype, number)
+    with Batcher(ways[True]) as batcher:
+        assert "it computes what transformers computes; steps are compiled for" in batcher.state().why
+
+
+@pytest.mark.parametrize("family", UNKNOWN)
+def test_of_others_torch_computes_the_steps(family: str, family_base: Callable[[str], Base]) -> None:
+    engine = Engine.load(family_base(family), None, compiled=True)
+    assert engine.step.library is None
+    assert engine.step.why.startswith("torch computes the steps: a compiled step knows Gemma, Granite, Llama, ")
+
+
+@pytest.fixture(scope="module")
+def llama(family_base: Callable[[str], Base]) -> Any:
+    return AutoModelForCausalLM.from_pretrained(family_base("llama3.2-tied").folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda m: m.half(), "of fp32 or bf16"),
+        (lambda m: m.model.layers[1].register_module("extra", torch.nn.Identity()), "no layer with extra"),
+        (
+            lambda m: m.model.layers[0].self_attn.register_module("sinks", torch.nn.Identity()),
+            "no attention with sinks",
+        ),
+        (lambda m: m.model.layers[0].register_forward_hook(lambda *_: None), "a forward of its own"),
+        (lambda m: setattr(m.model.layers[0].self_attn, "is_causal", False), "what comes after it"),
+        (lambda m: setattr(m.model.rotary_emb, "rope_type", "dynamic"), "angles that change"),
+    ],
+)
+def test_what_it_does_not_know_is_said(llama: Any, change: Callable[[Any], Any], why: str) -> None:
+    changed = copy.deepcopy(llama)
+    change(changed)
+    step = step_for(changed, "cpu", fused=True)
+    assert step.library is None
+    assert why in step.why
+
+
+def test_it_is_switched_off(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "for the CPU and layers that may be computed together" in step_for(llama, "cpu", fused=False).why
+    monkeypatch.setenv("SOUPMIX_KERNELS", "torch")
+    assert step_for(llama, "cpu", fused=True).why == "torch computes the steps: SOUPMIX_KERNELS=torch says so"
+
+
+def test_a_step_that_computes_something_else_is_found_out(
+    tiny_base: Base, pico_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then torch computes, from weights in the layout that suits it, and the batch says so."""
+    engine = Engine.load(tiny_base, pico_store, compiled=True)
+    engine.model.model.layers[1].self_attn.scaling *= 2
+    engine.model.model.layers[0].self_attn.scaling *= 2
+    monkeypatch.setattr("soupmix.engine.compiled._angles", lambda rotary, n, size: (torch.ones(n, size // 2),) * 2)
+    with Batcher(engine) as batcher:
+        assert batcher.loop.name == "running"
+        assert (
+            "torch computes the steps: the compiled one was tried, and over slots its answers are"
+            in batcher.state().why
+        )
+    assert engine.step.library is None
