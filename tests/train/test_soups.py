@@ -8,6 +8,7 @@ import pytest
 
 from soupmix.base import Base
 from soupmix.errors import AdapterError, TrainingError
+from soupmix.evaluate.trained import TEXTS, read_trained
 from soupmix.files import strict_json
 from soupmix.store import Store
 from soupmix.train import POLES, SoupRecipe, TrainingPlan, TrainingRecipe, run
@@ -47,6 +48,9 @@ def test_a_set_is_trained_once_and_can_be_added_to_a_store(plan: TrainingPlan, b
     assert plan.started == set(NAMES)
     assert soup_works(plan) == [NAMES]
     assert [fitted(plan, NAMES), fitted(plan, NAMES)] == [2, 0]
+    texts = {name: (tmp_path / name / TEXTS).read_bytes() for name in NAMES if (tmp_path / name / TEXTS).exists()}
+    assert texts  # of mixtures of one pole at full weight
+    assert read_trained(tmp_path)[1]
     store = Store(tmp_path / "store", create=True)
     for name in NAMES:
         config = (tmp_path / name / "adapter_config.json").read_bytes()

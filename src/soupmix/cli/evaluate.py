@@ -65,7 +65,7 @@ __all__ = ["command"]
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
 @click.option(
-    "--trained", metavar="FILE", type=PATH, help="JSONL of the texts that adapters were trained on, for the ceilings."
+    "--trained", metavar="PATH", type=PATH, help="Texts trained on, for ceilings: JSONL, or OUT of `soupmix train`."
 )
 @click.option("--judge/--no-judge", default=True, help="Also measure by what the base says of answers; it takes long.")
 @click.option(

@@ -137,7 +137,7 @@ def _unasked(record: EvaluationRecord, trained: TrainedEffects) -> list[NotMeasu
     ]
     unread = sorted(poles - set(trained.counts))
     if unread:
-        told = f"no store keeps it, and no --trained file has texts of {', '.join(unread)}; ceilings are without it"
+        told = f"no store keeps it, and --trained gave no texts of {', '.join(unread)}; ceilings are without it"
         found.append(NotMeasured(TRAINED, told))
     return found
 

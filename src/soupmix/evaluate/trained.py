@@ -1,13 +1,14 @@
 """The texts that adapters were trained on, measured as answers are: how much of a pole there was to learn.
 
-No store keeps them, so a file of them is given: JSON lines of {"pole", "prompt", "text", "plain"}, of which "plain" is what the
-base answers to the same prompt.
+No store keeps them. `soupmix train OUT` leaves them in the folder of each pole, and whoever trained otherwise gives a file: JSON
+lines of {"pole", "prompt", "text", "plain"}, of which "plain" is what the base answers to the same prompt.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,13 +20,16 @@ from soupmix.evaluate.statistics import Estimate, Resampling
 from soupmix.fields import ShortLine, read_model
 from soupmix.sealed import read_sealed
 
-__all__ = ["TRAINED", "TrainedEffects", "TrainedText", "read_trained", "trained_effects"]
+__all__ = ["TEXTS", "TRAINED", "TrainedEffects", "TrainedText", "read_trained", "trained_effects"]
 
 TRAINED = "the text that was trained on"
 """What reports call these texts among the arms."""
 
+TEXTS: Final = "trained.jsonl"
+"""What `soupmix train` calls their file in the folder of a pole."""
+
 _CAP = 32 << 20
-_MOST = 3000  # texts, of all poles
+_MOST, _MOST_POLES = 3000, 64  # texts, of all poles
 _LONGEST, _LONGEST_LINE = 20_000, 1 << 20  # characters of a text, bytes of a line
 _Text = Annotated[str, Field(max_length=_LONGEST)]
 
@@ -56,24 +60,28 @@ class TrainedEffects:
 
 
 def read_trained(path: Path) -> tuple[str, tuple[TrainedText, ...]]:
-    """The SHA-256 of such a file, and its texts.
+    """The texts of such a file, or of all poles in the folder that `soupmix train` wrote, and the SHA-256 of what was read.
 
     Raises:
         EvaluationError: it cannot be read, or a line is not such an object (reason "trained", or those of `soupmix.sealed`).
     """
-    raw, digest = read_sealed(path, cap=_CAP, error=EvaluationError)
-    lines = [line for line in raw.split(b"\n") if line.strip()]
+    files = sorted(path.glob(f"*/{TEXTS}")) if path.is_dir() else [path]
+    if not 0 < len(files) <= _MOST_POLES:
+        raise _wrong(path, f"{len(files)} folders in it have a {TEXTS}, and 1 to {_MOST_POLES} are allowed")
+    raw = {each: read_sealed(each, cap=_CAP, error=EvaluationError)[0] for each in files}
+    lines = [(each, line) for each, data in raw.items() for line in enumerate(data.split(b"\n"), 1) if line[1].strip()]
     if not 0 < len(lines) <= _MOST:
         raise _wrong(path, f"it has {len(lines)} lines, and 1 to {_MOST} are allowed")
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if len(line) > _LONGEST_LINE:
-                raise ValueError(f"it has more than {_LONGEST_LINE} bytes")
-            found.append(read_model(TrainedText, line))
-        except ValueError as error:
-            raise _wrong(path, f"line {number}: {error}") from None
-    return f"sha256:{digest}", tuple(found)
+    return f"sha256:{sha256(b''.join(raw.values())).hexdigest()}", tuple(_read(each, *line) for each, line in lines)
+
+
+def _read(path: Path, number: int, line: bytes) -> TrainedText:
+    try:
+        if len(line) > _LONGEST_LINE:
+            raise ValueError(f"it has more than {_LONGEST_LINE} bytes")
+        return read_model(TrainedText, line)
+    except ValueError as error:
+        raise _wrong(path, f"line {number}: {error}") from None
 
 
 def trained_effects(digest: str, texts: Iterable[TrainedText]) -> TrainedEffects:

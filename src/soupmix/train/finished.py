@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.errors import FileError
+from soupmix.evaluate.trained import TEXTS
 from soupmix.files import sha256_file, strict_json
 from soupmix.replacing import plain_names
 from soupmix.sealed import read_sealed
@@ -11,7 +12,7 @@ from soupmix.sealed import read_sealed
 __all__ = ["CONFIG", "RECORD", "TENSORS", "file_digests", "is_finished", "is_trained"]
 
 CONFIG, TENSORS, RECORD = "adapter_config.json", "adapter_model.safetensors", "training.json"
-_WRITTEN = {CONFIG, TENSORS, RECORD, "effect.json", "README.md"}
+_WRITTEN = {CONFIG, TENSORS, RECORD, "effect.json", "README.md", TEXTS}
 _RECORD_CAP = 1 << 24
 
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, worke
 from soupmix.files import canonical_json, new_folder, write_file
 from soupmix.policy import Policy
 from soupmix.scratch import sweep
+from soupmix.train.examples import Example
 from soupmix.train.finished import RECORD, file_digests, is_finished, is_trained
 from soupmix.train.fit import fit
 from soupmix.train.plan import WORK, TrainingPlan, fit_identity
 from soupmix.train.sample import Chunk, read_samples, sample_chunk
 from soupmix.train.soups import alone_folder, fit_mixtures, soup_works
+from soupmix.train.texts import write_texts
 
 __all__ = ["run", "swept"]
 
@@ -76,8 +78,12 @@ def _fit(plan: TrainingPlan, pole: str) -> None:
     examples = plan.examples(pole)
     wanted, target = fit_identity(plan, pole, examples), alone_folder(plan, pole)
     sweep(target.parent, pole)
-    if is_finished(target, wanted):
-        return
+    if not is_finished(target, wanted):
+        _fit_anew(plan, pole, examples, target, wanted)
+    write_texts(plan, pole, examples, target)
+
+
+def _fit_anew(plan: TrainingPlan, pole: str, examples: Sequence[Example], target: Path, wanted: str) -> None:
     loaded_engine.cache_clear()  # what sampled and judged makes room for what is trained
     with new_folder(target, force=True, own=is_trained) as folder:
         given = plan.given.get(pole)

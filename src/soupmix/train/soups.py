@@ -20,6 +20,7 @@ from soupmix.train.finished import CONFIG, RECORD, TENSORS, file_digests, is_fin
 from soupmix.train.mixtures import SoupExample, apart
 from soupmix.train.plan import WORK, TrainingPlan
 from soupmix.train.targets import MixtureTargets, soup_examples
+from soupmix.train.texts import write_texts
 from soupmix.train.together import SoupRecipe, fit_soup
 
 __all__ = ["alone_folder", "fit_mixtures", "soup_works"]
@@ -47,8 +48,22 @@ def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[i
     starts = _starts(plan)
     examples = _examples(plan, recipe, trained)
     identity = _identity(plan, recipe, trained, starts, examples)
-    if all(is_finished(plan.folder / pole, identity) for pole in trained):
-        return
+    if not all(is_finished(plan.folder / pole, identity) for pole in trained):
+        _fit_anew(plan, recipe, trained, starts, examples, identity, tell)
+    for pole in trained:
+        alone = [] if recipe.arm == "apart" else [each.example for each in examples if each.weights == {pole: 1.0}]
+        write_texts(plan, pole, alone, plan.folder / pole, before=starts[pole])
+
+
+def _fit_anew(
+    plan: TrainingPlan,
+    recipe: SoupRecipe,
+    trained: tuple[str, ...],
+    starts: Mapping[str, Path],
+    examples: Sequence[SoupExample],
+    identity: str,
+    tell: Callable[[int, int], None],
+) -> None:
     adapters = {name: _adapter(plan, name) for name in starts}
     checkpoint = KeptSteps(plan.folder / WORK / "steps", identity)
     tensors, losses = fit_soup(plan.base, adapters, trained, examples, recipe, checkpoint, tell)
