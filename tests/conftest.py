@@ -1,7 +1,9 @@
 """Picoscopic models and adapters, made once per session, for every room's tests."""
 
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +31,9 @@ settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    data = tempfile.TemporaryDirectory(prefix="soupmix-data-")  # what a user added is no part of a test
+    config.add_cleanup(data.cleanup)
+    os.environ |= {"SOUPMIX_DATA": data.name, "SOUPMIX_CONFIG": f"{data.name}/config.toml"}
     # A shell that runs us in the background has SIGINT ignored, which children would inherit: Ctrl-C is tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # PEFT 0.21 asks transformers 5.23 for a property that was renamed; it is not ours to fix.

@@ -304,4 +304,4 @@ def test_a_line_says_where_its_soup_acts_or_the_batch_does(shop: Shop, tmp_path:
         assert [each["choices"][0]["message"]["content"] for each in bodies[:3]] == [alone[mode] for mode in wanted]
         assert [each["soup"].get("mode", "full") for each in bodies[:3]] == wanted
         assert len({each["soup"]["merge"] for each in bodies[:3]}) == 2
-        assert bodies[3]["error"]["message"].startswith("body.soup.mode: Input should be 'full' or 'answer'")
+        assert bodies[3]["error"]["message"].startswith("body.soup.mode: must be 'full' or 'answer'")

@@ -33,7 +33,13 @@ def test_commands_run_as_shown(tmp_path: Path, document: str, least: int) -> Non
     for command, expected in shown:
         words = [str(Path(sys.executable).parent / "soupmix"), *shlex.split(command)[1:]]
         done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}, check=False
+            words,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "120"},
+            check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         for line in filter(str.strip, expected):

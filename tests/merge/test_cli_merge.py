@@ -45,9 +45,9 @@ def test_a_recipe_makes_a_model_and_its_own_recipe_makes_it_again(
     recipe = tmp_path / "soup.yaml"
     recipe.write_text(f"base: {tiny_base.folder}\nstore: store\nweights: {{friendly: 0.5}}\nas: model\ndtype: bf16\n")
     assert run("merge", recipe, tmp_path / "one")[0] == 0
-    code, out, _ = run("merge", tmp_path / "one/soupmix_recipe.yaml", tmp_path / "two")
-    assert code == 0
-    assert "rounding loss" in out
+    code, out, err = run("merge", tmp_path / "one/soupmix_recipe.yaml", tmp_path / "two")
+    assert (code, out) == (0, f"{tmp_path / 'two'}\n")
+    assert "rounding loss" in err
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
@@ -114,7 +114,7 @@ def test_dry_run_needs_no_torch(three: Store) -> None:
         (["-w", "friendly=1", "--rank", "0", "OUT"], 2, "command line, rank"),
         (["-w", "friendly=1", "--as", "model", "--rank", "2", "OUT"], 2, "rank is for an adapter"),
         (["-w", "friendly=1", "--as", "model", "--base", "nowhere", "OUT"], 1, "no base model 'nowhere'"),
-        (["gone.yaml", "OUT"], 2, "gone.yaml cannot be read"),
+        (["gone.yaml", "OUT"], 1, "gone.yaml cannot be read"),
         (["-w", "friendly=1", "--policy", "gone.yaml", "OUT"], 1, "gone.yaml"),
         (["-w", "friendly=1", "store"], 1, "exists already"),
         (["-w", "friendly=1", "store/manifest.json/out"], 1, "cannot write"),

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from soupmix.base import Base, resolve
 from soupmix.errors import BaseModelError, OutputError, RecipeError
-from soupmix.merge import Soup, merge
+from soupmix.merge import Soup, merge, read_recipe
 from soupmix.policy import Grant
 from soupmix.store.store import Store
 
@@ -95,6 +95,10 @@ def test_every_touched_tensor_is_rounded_once(
     lost = saved.errors["rounding_loss"]
     assert lost.total == pytest.approx((apart / whole) ** 0.5, rel=1e-2, abs=2e-6)
     assert set(lost.modules) == set(soup.modules)
+    loud = [each for each in saved.warnings if "--dtype fp32" in each and f"lost {lost.total:.0%} of the delta" in each]
+    assert bool(loud) == (lost.total > 0.05)
+    assert all(each in (tmp_path / "out" / "README.md").read_text() for each in loud)
+    assert list(saved.warnings) == (read_recipe(tmp_path / "out" / "soupmix_recipe.yaml").record or {})["warnings"]
     assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 

@@ -102,14 +102,23 @@ def test_bad_documents(text: str, words: str) -> None:
     assert caught.value.reason in ("bad-yaml", "bad-document")
 
 
-def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted() -> None:
-    text = f"{HEAD}rules: [{{rule: deny}}, {{rule: budget}}, {{rule: king}}]"
+def test_all_mistakes_are_told_with_their_lines() -> None:
+    text = f"{HEAD}rules:\n- {{rule: deny}}\n- rule: budget\n- {{id: k, rule: bounds, adapter: a,\n   at_most: much, at_lest: 0}}"
+    first = HEAD.count("\n") + 2
     with pytest.raises(PolicyError) as caught:
         parse_document(text, "acme.yaml")
-    assert (
-        str(caught.value)
-        == "acme.yaml: rules[0]: say which adapters: give adapter, dimension, pole or tag (and 2 more)"
-    )
+    said = str(caught.value)
+    assert said.startswith("acme.yaml: 4 mistakes: ")
+    for line, what in (
+        (first, "rules[0]: say which adapters: give adapter, dimension, pole or tag"),
+        (first + 1, "rules[1]: key 'at_most' is missing"),
+        (first + 3, "rules[2].at_most: the number"),
+        (first + 3, "rules[2]: unknown key 'at_lest'"),
+    ):
+        assert f"line {line}: {what}" in said
+    many = f"{HEAD}rules: [{', '.join(['{rule: deny}'] * 10)}]"
+    with pytest.raises(PolicyError, match=r"acme.yaml: 10 mistakes: .*; and 2 more$"):
+        parse_document(many, "acme.yaml")
 
 
 def test_a_mistake_of_the_document_as_a_whole_names_no_place_in_it() -> None:

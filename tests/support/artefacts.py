@@ -388,7 +388,7 @@ def answers() -> None:
     columns = ("--column", "prompt=prompt", "--column", "custom_id=id", "--column", "weights.calm=calm")
     recorded = ("--audit", "batch-audit", "--who", "ada")
     command("batch", "prompts.csv", "answers.csv", *columns, *greedy, *recorded, *POLICIES, to="printed/batch-csv.txt")
-    command("chat", "why", *ADA, *fp32, *POLICIES, to="printed/chat.txt")
+    command("chat", "why", *ADA, *fp32, *POLICIES, "--temperature", "0", to="printed/chat.txt")
 
 
 def signed_sets() -> None:

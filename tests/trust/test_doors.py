@@ -78,7 +78,7 @@ def test_a_conversation(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\nthree\n"))
     expires_after(4)
-    code, out, err = run("chat", "--base", tiny_base.folder, "--max-new-tokens", 2, *words)
+    code, out, err = run("chat", "--lines", "--base", tiny_base.folder, "--max-new-tokens", 2, *words)
     assert (code, out.count("\n")) == (3, 2)
     assert ENDED in err
 

@@ -4,6 +4,7 @@ The server and batches know `protocol` and nothing behind it. `local` is the eng
 """
 
 from soupmix.backends.protocol import (
+    TALKING,
     Backend,
     Delta,
     Limits,
@@ -17,6 +18,7 @@ from soupmix.backends.protocol import (
 )
 
 __all__ = [
+    "TALKING",
     "Backend",
     "Delta",
     "Limits",

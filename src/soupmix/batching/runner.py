@@ -48,7 +48,7 @@ class Runner:
         if not asked:
             return []
         uniform = torch.stack([each.uniform[each.steps] for each in asked])
-        chosen = choose(logits, [each.request.sampling for each in asked], uniform)
+        chosen = choose(logits, [each.request.sampling for each in asked], uniform, [each.answer for each in asked])
         finite = torch.isfinite(logits.amax(-1)).tolist()
         tokens = self._tokens(logits, chosen, asked)
         ends = self._ends

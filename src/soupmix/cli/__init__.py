@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from soupmix.cli.defaults import read_config
 from soupmix.cli.stopping import exit_code, stoppable
 from soupmix.errors import SoupmixError
 from soupmix.version import __version__
@@ -30,6 +31,9 @@ _COMMANDS = (
 )
 
 
+_NO_FILE = 1  # exit code, whatever the file was for
+
+
 class _Lazy(click.Group):
     """A group whose commands live in modules of the same name, each exporting `command`."""
 
@@ -45,8 +49,14 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "--version", prog_name="soupmix")
-def cli() -> None:
-    """One language model for many people: a LoRA soup per person, clamped by policy."""
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """One language model for many people: a LoRA soup per person, clamped by policy.
+
+    Defaults of --store, --base and --policy come from SOUPMIX_STORE, SOUPMIX_BASE and SOUPMIX_POLICY, then from the config
+    file that `soupmix doctor` names.
+    """
+    context.default_map = read_config()
 
 
 def main() -> None:
@@ -63,4 +73,4 @@ def main() -> None:
         sys.exit(exit_code(stop))
     except SoupmixError as error:
         click.echo(f"soupmix: {error}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(_NO_FILE if error.reason in ("missing", "unreadable") else error.exit_code)

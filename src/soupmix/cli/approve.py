@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soupmix.cli.documents import inventory_file, set_files
-from soupmix.cli.options import PATH, key_option, open_store, store_option
+from soupmix.cli.options import PATH, find_store, key_option, open_store, store_option
 from soupmix.errors import RecipeError
 from soupmix.replacing import check_file
 
@@ -87,7 +87,7 @@ def command(
     signer = _publisher(folder, out, beside, store, targets, online)
     given = (evidence, report, store, folder, targets, online)
     check_file(out, force=force, reads=(*beside, *(each for each in given if each is not None)))
-    opened = open_store(store)
+    opened = open_store(find_store(store, None))
     groups = tuple(tuple(dict.fromkeys(each.split("+"))) for each in combinations)
     digest = _evidence(evidence, report, opened, groups, total)
     text, _ = draft(opened, Approval(groups, digest, _day(until), issuer, version, total))
@@ -154,7 +154,9 @@ def _publisher(
 
     keys = RoleKeys(read_private(targets), read_private(online))
     files = (out, *beside)
-    return lambda: publish(folder, set_files(files) | inventory_file(store or shipped_root(), files), keys=keys)
+    return lambda: publish(
+        folder, set_files(files) | inventory_file(find_store(store, None) or shipped_root(), files), keys=keys
+    )
 
 
 def _day(text: str) -> date:

@@ -14,6 +14,7 @@ from soupmix.cli.auditing import Recorder, audit_option
 from soupmix.cli.documents import load_policy, trust_files
 from soupmix.cli.options import (
     attribute_option,
+    find_store,
     parse_attributes,
     parse_sources,
     policy_option,
@@ -41,7 +42,7 @@ class Asking:
     Attributes:
         weights, attributes, sources: of the request. shares: adapters whose weight was given as a share of their effect.
         policies: documents. trust: texts of signed sets.
-        store: folder of adapters, None for the shipped ones. recorder: writes down what comes of it.
+        store: folder of adapters as `find_store` found it, None for the shipped ones. recorder: writes down what comes of it.
     """
 
     weights: Weights
@@ -112,8 +113,12 @@ class Asking:
             return grant
 
 
-def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _Command]:
-    """The options of `Asking`; the command gets `asking: Asking`."""
+def asking_options(*, weights_required: bool = False, finds_store: bool = True) -> Callable[[_Command], _Command]:
+    """The options of `Asking`; the command gets `asking: Asking`.
+
+    Args:
+        finds_store: whether `Asking.store` is the one that is found where none is named; by the command's base, if it has one.
+    """
 
     def decorate(command: _Command) -> _Command:
         @weight_option(required=weights_required)
@@ -135,6 +140,8 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
             recorder: Recorder,
             **options: Any,
         ) -> Any:
+            if finds_store:
+                store = find_store(store, options.get("base"), _names(weights))
             asking = Asking(
                 *_weights(weights, store),
                 parse_attributes(attributes),
@@ -149,6 +156,11 @@ def asking_options(*, weights_required: bool = False) -> Callable[[_Command], _C
         return cast("_Command", with_asking)
 
     return decorate
+
+
+def _names(texts: Sequence[str]) -> set[str]:
+    """Names in NAME=NUMBER texts, well-formed or not."""
+    return {item.partition("=")[0].strip() for text in texts for item in text.split(",") if "=" in item}
 
 
 def _weights(texts: Sequence[str], store: Path | None) -> tuple[Weights, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soupmix.backends import TALKING
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import (
     PATH,
@@ -62,7 +63,9 @@ __all__ = ["command"]
 @click.option(
     "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
 )
-@click.option("--temperature", default=1.0, show_default=True, help="Where a line is silent; 0 is greedy.")
+@click.option(
+    "--temperature", default=TALKING.temperature, show_default=True, help="Where a line is silent; 0 is greedy."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**61), help="Line i draws from SEED + i.")
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
 @length_option
@@ -80,7 +83,7 @@ def command(
     out: Path,
     columns: tuple[str, ...],
     asking: Asking,
-    base: str,
+    base: str | None,
     chat_template: Path | None,
     model: str | None,
     system: str | None,
@@ -111,7 +114,8 @@ def command(
         settings_of,
     )
 
-    held, found = open_store(asking.store), open_base(base, chat_template)
+    held = open_store(asking.store)
+    found = open_base(base, chat_template, held)
     policy = asking.policy(held)
     for rule in policy.norm_rules:
         if not rule.within:  # it holds for every line

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from soupmix.cli.defaults import config_path, in_force
 from soupmix.cli.options import DEFAULT_BASE, json_option, print_facts
 from soupmix.version import __version__
 
@@ -68,6 +69,7 @@ def _data() -> dict[str, Any]:
     from soupmix.base import cache_root, resolve
     from soupmix.errors import SoupmixError
     from soupmix.store import Store
+    from soupmix.store.places import data_root
 
     try:
         store = Store.shipped()
@@ -81,4 +83,11 @@ def _data() -> dict[str, Any]:
         found = f"{base.name} {base.digest}, files {base.files_digest()}"
     except SoupmixError as error:
         found = f"missing: {error}"
-    return {"cache": str(cache_root()), "adapters": adapters, "base": found}
+    defaults = {"config": str(config_path()), **in_force()}
+    return {
+        "cache": str(cache_root()),
+        "data": str(data_root()),
+        "defaults": defaults,
+        "adapters": adapters,
+        "base": found,
+    }

@@ -73,10 +73,11 @@ def load_policy(
     """The policy of the command line, with its notes on stderr; without documents every grant says that there is none."""
     if not policies and not trust:
         return Policy.open(adapters, metric=metric)
+    found = policy_files(policies)
     if trust:
-        policy = _signed(policies, adapters, trust, metric)
+        policy = _signed(found, adapters, trust, metric)
     else:
-        policy = Policy.load(*policies, adapters=adapters, metric=metric)
+        policy = Policy.load(*found, adapters=adapters, metric=metric)
         click.echo("soupmix: note: these policy documents are not signed (see --trust)", err=True)
     for note in policy.notes:
         click.echo(f"soupmix: note: {note}", err=True)

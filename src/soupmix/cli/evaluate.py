@@ -18,6 +18,7 @@ from soupmix.cli.options import (
     base_option,
     chat_template_option,
     dtype_option,
+    find_store,
     open_base,
     open_store,
     parse_attributes,
@@ -100,7 +101,7 @@ __all__ = ["command"]
 @source_option
 def command(
     out: Path,
-    base: str,
+    base: str | None,
     chat_template: Path | None,
     store: Path | None,
     prompts: Path | None,
@@ -118,6 +119,7 @@ def command(
     """
     from soupmix.evaluate.trained import read_trained
 
+    store = find_store(store, base)
     options |= {"base": base, "chat_template": chat_template, "store": store}
     options["trained"] = read_trained(options["trained"]) if options["trained"] else None
     options["policy"] = cache(lambda: load_policy(options["policies"], open_store(store), options["trust"]))
@@ -138,7 +140,7 @@ def command(
     arms = arms_of(held, preferences, options)
     check_libraries(page=options["page"])
     evaluation = Evaluation(
-        open_base(base, chat_template),
+        open_base(base, chat_template, held),
         held.folder,
         arms,
         asked,
@@ -277,7 +279,8 @@ def _judging(record: "EvaluationRecord", out: Path, options: Mapping[str, Any]) 
     """The base that answered, to judge answers."""
     from soupmix.evaluate.judging import Judging
 
-    base, store = open_base(options["base"], options["chat_template"]), open_store(options["store"])
+    store = open_store(options["store"])
+    base = open_base(options["base"], options["chat_template"], store)
     judging = Judging(base, store.folder, record)
     judging.check(out)
     return judging

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soupmix.cli.extras import need
 from soupmix.cli.options import PATH, base_option, json_option, print_json
 from soupmix.dtypes import WORDS
 from soupmix.replacing import check_folder
@@ -21,7 +22,7 @@ _SHOWN, _SHOWN_RANK = 40, 16  # rows of the table, and the rank that it is for w
 @click.command("extract")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@base_option("The model that it was tuned from.")
+@base_option("The model that it was tuned from.", unsaid="the one that SOURCE names")
 @click.option(
     "--rank", type=click.IntRange(1), help="Rank of OUT.  [default: the least that --error allows, up to 256]"
 )
@@ -36,7 +37,7 @@ _SHOWN, _SHOWN_RANK = 40, 16  # rows of the table, and the rank that it is for w
 def extract(
     source: Path,
     out: Path,
-    base: str,
+    base: str | None,
     rank: int | None,
     error: float | None,
     dtype: str,
@@ -49,12 +50,14 @@ def extract(
     model. What it changes of the base is computed, and OUT is the nearest LoRA of a rank. A table says what each layer would
     need, whether OUT is written or not.
     """
+    need("extract", "extracting")
     from soupmix.base import resolve
     from soupmix.extract import extract_adapter
     from soupmix.extract.opening import MOST
     from soupmix.merge.record import is_result
+    from soupmix.store.beside import named_base
 
-    found = resolve(base)
+    found = resolve(base or named_base(source))
     check_folder(out, force=force, own=is_result, reads=(source, found.folder))
     most = rank or (MOST if error is None else _MOST_WITH_ERROR)
     extraction = extract_adapter(source, base=found, most=most)

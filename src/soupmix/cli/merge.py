@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soupmix.cli.asking import Asking, asking_options
-from soupmix.cli.options import PATH, json_option, print_json, read_adapters
+from soupmix.cli.options import PATH, find_store, json_option, open_base, open_store, print_json, read_adapters
 from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
 from soupmix.methods import DEFAULT, METHODS
 from soupmix.replacing import check_folder
+from soupmix.weights import Weights
 
 if TYPE_CHECKING:
     from soupmix.base import Base
     from soupmix.merge import Recipe, Saved, Soup
     from soupmix.policy import Grant, Policy
-    from soupmix.store import Manifest
+    from soupmix.store import Manifest, Store
 
 __all__ = ["command"]
 
 
 @click.command("merge")
 @click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=PATH)
-@asking_options()
-@click.option("--base", metavar="NAME", help="Base model: a known name, a folder, a GGUF file or a hub id.")
+@asking_options(finds_store=False)  # a recipe may say more
+@click.option(
+    "--base", metavar="NAME", envvar="SOUPMIX_BASE", help="Base model: a known name, a folder, a GGUF file or a hub id."
+)
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
 @click.option("--method", type=click.Choice(list(METHODS)), help=f"How to merge; {DEFAULT} (exact) if not given.")
 @click.option("--mode", hidden=True)  # for the sentence that says why not
@@ -67,7 +70,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Merge adapters by weights into OUT: a PEFT adapter, or with --as model a full model.
+    """Merge adapters by weights into OUT, and print where it is: a PEFT adapter, or with --as model a full model.
 
     What to merge comes from a recipe, from options, or from both: --policy and --attribute add to the recipe, every
     other option replaces what it says.
@@ -94,6 +97,7 @@ def command(
         check_folder(out, force=force, own=is_result, reads=(*asking.files, *(each for each in read if each)))
     with asking.refusals():
         adapters = read_adapters(asking.store)
+        base = _base(recipe, adapters)
     policy = asking.policy(adapters)
     with asking.refusals():
         _check_unchanged(recipe, policy)
@@ -101,24 +105,31 @@ def command(
     if dry_run or out is None:
         asking.granted(grant)
         click.echo(grant.explain(), err=True)
-        _tell(grant.to_dict() if as_json else str(grant.granted))
+        _print(grant.to_dict() if as_json else grant.granted)
         return
-    base = _base(recipe, adapters)
     asking.granted(grant, merge=_identity(recipe, grant, adapters, base))
     click.echo(grant.explain(), err=True)
-    soup, saved = _carry_out(recipe, grant, base, out, sign=sign, sign_model=sign_model, force=force)
-    if sign is None:
+    keys = {"sign": sign, "sign_model": sign_model}
+    soup, saved = _carry_out(recipe, open_store(asking.store), grant, base, out, force=force, **keys)
+    _tell(saved, is_signed=sign is not None, as_text=not as_json)
+    _print(_summary(soup, saved) if as_json else saved.folder)
+
+
+def _tell(saved: "Saved", *, is_signed: bool, as_text: bool) -> None:
+    """What is worth knowing of a result, on stderr."""
+    if not is_signed:
         click.echo("soupmix: note: the provenance is not signed (see --sign)", err=True)
     for warning in saved.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
-    _tell(_summary(soup, saved) if as_json else _text(saved))
+    if as_text:
+        click.echo(_text(saved), err=True)
 
 
-def _tell(said: Mapping[str, Any] | str) -> None:
-    if isinstance(said, str):
-        click.echo(said)
-    else:
+def _print(said: object) -> None:
+    if isinstance(said, Mapping) and not isinstance(said, Weights):
         print_json(said)
+    else:
+        click.echo(said)
 
 
 def _paths(paths: tuple[Path, ...], dry_run: bool) -> tuple[Path | None, Path | None]:
@@ -142,8 +153,15 @@ def _asked(recipe: "Recipe", given: Asking) -> Asking:
         attributes=recipe.attributes,
         sources=recipe.sources,
         policies=tuple(map(Path, recipe.policies)),
-        store=None if recipe.store == "shipped" else Path(recipe.store),
+        store=_store(recipe),
     )
+
+
+def _store(recipe: "Recipe") -> Path | None:
+    """Where its adapters are: where it says, else where `find_store` finds them; None for the shipped ones."""
+    if "store" not in recipe.model_fields_set:
+        return find_store(None, recipe.base, set(recipe.weights))
+    return None if recipe.store == "shipped" else Path(recipe.store)
 
 
 def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
@@ -158,12 +176,12 @@ def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
 
 
 def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":
-    """The base that a full model is made of; None for an adapter."""
-    if recipe.kind == "adapter":
+    """The base that a full model is made of; None for an adapter, whose base is only held to the one that is named."""
+    labels = {None, *(entry.base for entry in adapters)}  # a recipe inside of a result has the label, which is no path
+    if recipe.kind == "adapter" and recipe.base in labels:
         return None
-    from soupmix.base import resolve
-
-    return resolve(recipe.base or next((entry.base for entry in adapters), ""))
+    found = open_base(recipe.base, None, adapters)
+    return found if recipe.kind == "model" else None
 
 
 def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Base | None") -> str | None:
@@ -175,12 +193,10 @@ def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Bas
 
 
 def _carry_out(
-    recipe: "Recipe", grant: "Grant", base: "Base | None", out: Path, **options: Any
+    recipe: "Recipe", store: "Store", grant: "Grant", base: "Base | None", out: Path, **options: Any
 ) -> "tuple[Soup, Saved]":
     from soupmix.merge.soup import merge
-    from soupmix.store.store import Store
 
-    store = Store.shipped() if recipe.store == "shipped" else Store(recipe.store)
     soup = merge(store, grant, method=recipe.method)
     if base is None:
         return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
@@ -202,7 +218,7 @@ def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:
 
 
 def _text(saved: "Saved") -> str:
-    lines = [str(saved.folder), f"identity {saved.identity}"]
+    lines = [f"identity {saved.identity}"]
     lines += [f"{name.replace('_', ' ')} {error.total:.3g} of the delta" for name, error in saved.errors.items()]
     lines += [f"{digest}  {name}" for name, digest in saved.digests.items()]
     return "\n".join(lines)

@@ -1,21 +1,22 @@
 """Options that several commands share, and what their texts mean."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from soupmix.cli.defaults import default_base
 from soupmix.dtypes import WORDS
-from soupmix.errors import RecipeError
+from soupmix.errors import BaseModelError, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT, served
 from soupmix.modes import FULL, MODES
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 if TYPE_CHECKING:
     from soupmix.base import Base
-    from soupmix.store import Manifest, Store
+    from soupmix.store import Manifest, ManifestEntry, Store
 
 __all__ = [
     "DEFAULT_BASE",
@@ -24,6 +25,7 @@ __all__ = [
     "base_option",
     "chat_template_option",
     "dtype_option",
+    "find_store",
     "json_option",
     "key_option",
     "length_option",
@@ -50,6 +52,16 @@ PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+def _adapters_from(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """Names of adapters for the shell to complete, behind the last comma; none where a store cannot be read."""
+    before, comma, name = begun.rpartition(",")
+    try:
+        adapters = read_adapters(find_store(context.params.get("store"), None))
+    except SoupmixError:
+        return []
+    return [f"{before}{comma}{each.name}=" for each in adapters if each.name.startswith(name)]
+
+
 def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
     """`-w NAME=NUMBER[,...]`, repeatable; the command gets `weights: tuple[str, ...]` for `Weights`."""
     return click.option(
@@ -59,6 +71,7 @@ def weight_option(*, required: bool = False) -> Callable[[_Command], _Command]:
         multiple=True,
         required=required,
         metavar="NAME=NUMBER",
+        shell_complete=_adapters_from,
         help="Weight of an adapter, for example -w elementary=0.9; repeatable, or several with commas. NAME=50% is the weight "
         "with half of its effect, where the store has a surface.json.",
     )
@@ -72,7 +85,8 @@ def policy_option(command: _Command) -> _Command:
         multiple=True,
         metavar="FILE",
         type=PATH,
-        help="Policy document; repeatable, outer tier first: law, organisation, user.",
+        envvar="SOUPMIX_POLICY",
+        help="Policy document, or a folder of them; repeatable, outer tier first: law, organisation, user.",
     )(command)
 
 
@@ -111,18 +125,23 @@ def source_option(command: _Command) -> _Command:
 
 
 def store_option(command: _Command) -> _Command:
-    """`--store DIR`; the command gets `store: Path | None`, None for the shipped adapters."""
+    """`--store DIR`; the command gets `store: Path | None` for `find_store`."""
     return click.option(
         "--store",
         metavar="DIR",
         type=PATH,
-        help="Folder with adapters and their manifest; the adapters shipped with soupmix if not given.",
+        envvar="SOUPMIX_STORE",
+        help="Folder with adapters and their manifest; if not given, the shipped adapters and your own.",
     )(command)
 
 
-def base_option(text: str = "Base model.") -> Callable[[_Command], _Command]:
-    """`--base NAME`; the command gets `base: str` for `soupmix.base.resolve`."""
-    return click.option("--base", default=DEFAULT_BASE, show_default=True, help=text)
+def base_option(text: str = "Base model.", unsaid: str = "that of the adapters") -> Callable[[_Command], _Command]:
+    """`--base NAME`; the command gets `base: str | None` for `open_base`.
+
+    Args:
+        unsaid: what it is if not given, for people.
+    """
+    return click.option("--base", metavar="NAME", envvar="SOUPMIX_BASE", help=f"{text}  [default: {unsaid}]")
 
 
 def chat_template_option(command: _Command) -> _Command:
@@ -200,15 +219,26 @@ def print_facts(facts: Mapping[str, object]) -> None:
         click.echo(f"{key:<10} {text}")
 
 
-def open_base(name: str, chat_template: Path | None) -> "Base":
-    """The base of `--base`, with the chat template of `--chat-template`, which is told with its digest.
+def open_base(name: str | None, chat_template: Path | None, adapters: "Iterable[ManifestEntry]" = ()) -> "Base":
+    """The base of `--base`, else that of the adapters; with the chat template of `--chat-template`, told with its digest.
+
+    Args:
+        adapters: of the store that it is for.
 
     Raises:
-        BaseModelError: there is no such base, or the file cannot be read as a template.
+        BaseModelError: there is no such base, or it is not the one of the adapters ("wrong-base"), or the file cannot be read
+            as a template.
     """
-    from soupmix.base import resolve
+    from soupmix.base import base_of, resolve
 
-    found = resolve(name)
+    entry = next(iter(adapters), None)
+    found = base_of(entry.base, entry.base_digest) if name is None and entry else resolve(name or DEFAULT_BASE)
+    if entry is not None and entry.base_digest != found.digest:
+        raise BaseModelError(
+            f"the adapters were trained on {entry.base} ({entry.base_digest[:23]}...), and you gave {name} "
+            f"({found.digest[:23]}...): leave --base out, or name the store of its adapters with --store",
+            reason="wrong-base",
+        )
     if chat_template is None:
         return found
     found = found.with_chat_template(chat_template)
@@ -216,18 +246,67 @@ def open_base(name: str, chat_template: Path | None) -> "Base":
     return found
 
 
-def open_store(store: Path | None) -> "Store":
-    """The store of `--store`. Raises `AdapterError` if there is none."""
-    from soupmix.store import Store
+def find_store(store: Path | None, base: str | None, names: Collection[str] = ()) -> Path | None:
+    """The store of `--store`; else that of the base, which may be a default; else the first that has all of these adapters.
+    None is the shipped one.
 
-    return Store.shipped() if store is None else Store(store)
+    Raises:
+        BaseModelError: there is no such base, or no base for which a store has all of the adapters ("wrong-base").
+        AdapterError: a store of the user is damaged.
+    """
+    from soupmix.store.places import default_stores, home_of, read_store
+
+    if store is not None:
+        return store
+    base = default_base() if base is None else base
+    if base is None:
+        places = default_stores()
+        held = {place: set(read_store(place).names) for place in places}
+        found = next((place for place, has in held.items() if has.issuperset(names)), places[0])
+        if not held[found].issuperset(names) and set().union(*held.values()).issuperset(names):
+            raise BaseModelError(
+                f"{', '.join(sorted(names))} are adapters of different bases, and a soup has one base: ask for those of one",
+                reason="wrong-base",
+            )
+    else:
+        from soupmix.base import resolve
+
+        found = home_of(resolve(base).digest)
+    return _laid(found)
+
+
+def _laid(store: Path) -> Path | None:
+    """A store, laid anew over what is shipped if that is another now; None for the shipped one."""
+    from soupmix.store.manifest import MANIFEST, shipped_root
+    from soupmix.store.places import beneath, is_stale
+
+    if store == shipped_root() or (beneath(store) is not None and not (store / MANIFEST).exists()):
+        return None
+    if is_stale(store):
+        from soupmix.store.adding import refresh
+
+        refresh(store)
+        click.echo(f"soupmix: note: {store} was laid anew over the adapters that are shipped now", err=True)
+    return store
+
+
+def open_store(store: Path | None) -> "Store":
+    """The store that `find_store` found. Raises `AdapterError` if there is none."""
+    from soupmix.store import Store
+    from soupmix.store.places import data_root
+
+    return Store.shipped() if store is None else Store(store, create=store.parent == data_root() / "adapters")
 
 
 def read_adapters(store: Path | None) -> "Manifest":
-    """The manifest of the store of `--store`, without torch. Raises `AdapterError` if there is none."""
-    from soupmix.store.manifest import read_manifest, shipped_root
+    """The manifest of the store that `find_store` found, without torch. Raises `AdapterError` if there is none."""
+    from soupmix.store.manifest import MANIFEST, Manifest, read_manifest, shipped_root
+    from soupmix.store.places import data_root, read_store
 
-    return read_manifest(store if store is not None else shipped_root())
+    if store is None:
+        return read_manifest(shipped_root())
+    is_new = store.parent == data_root() / "adapters" and not (store / MANIFEST).exists()
+    return Manifest() if is_new else read_store(store)
 
 
 def parse_attributes(texts: Sequence[str]) -> dict[str, str]:

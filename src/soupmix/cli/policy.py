@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soupmix.cli.documents import policy_files
-from soupmix.cli.options import PATH, json_option, print_json, read_adapters, store_option
+from soupmix.cli.options import PATH, find_store, json_option, print_json, read_adapters, store_option
+from soupmix.errors import PolicyError
 
 if TYPE_CHECKING:
     from soupmix.policy import Policy
@@ -20,7 +21,7 @@ __all__ = ["command"]
 
 @click.group("policy")
 def command() -> None:
-    """Check, compare and test policy documents."""
+    """Begin, check, explain, compare and test policy documents."""
 
 
 @command.command("check")
@@ -31,11 +32,13 @@ def command() -> None:
 def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict: bool) -> None:
     """Compile DOCUMENTs (files, or folders of them; outer tier first) and list rules that have no effect.
 
-    Exit code 1 if a document is wrong or no weights satisfy all rules; the conflicting rules are named.
+    Exit code 1 if a document is wrong, no weights satisfy all rules (the conflicting ones are named), or a rule names what
+    no adapter is called and one nearly is.
     """
     from soupmix.policy.compare import idle_rules
 
     policy = _load(documents, store)
+    _check_spelling(documents, store)
     idle = [str(rule) for rule in idle_rules(policy)]
     said = {
         "digest": policy.digest,
@@ -57,6 +60,50 @@ def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict
             click.echo(f"without effect: {rule} (without it the same weights would be granted)")
     if strict and (policy.notes or idle):
         sys.exit(1)
+
+
+@command.command("init")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--with",
+    "examples",
+    metavar="NAME",
+    multiple=True,
+    help="Also write this example; repeatable. A name that there is not lists all.",
+)
+@store_option
+def init(folder: Path, examples: tuple[str, ...], store: Path | None) -> None:
+    """Write a FOLDER of documents to begin with: a law that is an example, and an organisation that approves your adapters.
+
+    The adapters are those of the store, by digest. `soupmix policy explain FOLDER` says what they say, and any command takes
+    the folder with --policy.
+    """
+    from soupmix.files import new_folder
+    from soupmix.policy.starting import approving, example_documents
+
+    known = example_documents()
+    for name in examples:
+        if name not in known:
+            raise click.UsageError(f"there is no example {name!r}; there are {', '.join(known)}")
+    adapters = read_adapters(find_store(store, None))
+    with new_folder(folder, force=False) as temporary:
+        for name in ("law", *(each for each in examples if each != "organisation")):
+            (temporary / f"{name}.yaml").write_bytes(known[name].read_bytes())
+        (temporary / "organisation.yaml").write_bytes(approving(adapters))
+    click.echo(f"soupmix: read and change them; then `soupmix policy check {folder}`", err=True)
+    click.echo(folder)
+
+
+@command.command("explain")
+@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...", type=PATH)
+def explain(documents: tuple[Path, ...]) -> None:
+    """Say what DOCUMENTs (files, or folders of them) say, in sentences; without adapters, and without applying them."""
+    from soupmix.policy import parse_document
+    from soupmix.policy.parsing import read_text
+    from soupmix.policy.prose import prose
+
+    for number, path in enumerate(policy_files(documents)):
+        click.echo("\n" * bool(number) + "\n".join(prose(parse_document(read_text(path), path.name), path.name)))
 
 
 @command.command("diff")
@@ -124,7 +171,17 @@ def schema() -> None:
 def _load(documents: Sequence[Path], store: Path | None) -> "Policy":
     from soupmix.policy import Policy
 
-    return Policy.load(*policy_files(documents), adapters=read_adapters(store))
+    return Policy.load(*policy_files(documents), adapters=read_adapters(find_store(store, None)))
+
+
+def _check_spelling(documents: Sequence[Path], store: Path | None) -> None:
+    from soupmix.policy import parse_document
+    from soupmix.policy.near import misspelt
+    from soupmix.policy.parsing import read_text
+
+    said = [(path.name, parse_document(read_text(path), path.name)) for path in policy_files(documents)]
+    if found := misspelt(said, read_adapters(find_store(store, None))):
+        raise PolicyError("; ".join(found), reason="misspelt")
 
 
 def _told(found: "Difference", new: Path) -> list[str]:

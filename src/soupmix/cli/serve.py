@@ -1,8 +1,11 @@
 """`soupmix serve`: the HTTP server, and the keys that it is called with."""
 
 import ipaddress
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +18,7 @@ from soupmix.cli.options import (
     base_option,
     chat_template_option,
     dtype_option,
+    find_store,
     json_option,
     length_option,
     method_option,
@@ -28,6 +32,7 @@ from soupmix.cli.options import (
     trust_option,
 )
 from soupmix.errors import EvaluationError, SoupmixError
+from soupmix.policy.rules import check_attributes
 
 if TYPE_CHECKING:
     from soupmix.serve.keys import ApiKeys
@@ -64,6 +69,14 @@ def _database_option(command: _Command) -> _Command:
 @metric_option
 @click.option("--allow-unsigned", is_flag=True, help="Serve under policy documents that nobody has signed.")
 @click.option("--open", "is_open", is_flag=True, help="Serve without any policy.")
+@click.option(
+    "--value",
+    "values",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Value of an attribute that requests and keys may have though no policy document names it; * as VALUE is any. "
+    "Repeatable.",
+)
 @click.option("--no-auth", is_flag=True, help="Answer without keys; only on an address of this machine alone.")
 @_database_option
 @click.option("--audit", metavar="DIR", type=PATH, help="Record every grant and refusal in this audit log.")
@@ -182,13 +195,28 @@ def _is_loopback(host: str) -> bool:
 
 
 def _serve(options: dict[str, Any]) -> None:
+    from soupmix.serve.listening import bound
     from soupmix.serve.logs import set_up
     from soupmix.serve.server import Server
     from soupmix.serve.state import open_server
 
-    with open_server(_config(options)) as state:
+    host, is_watched = options["host"], sys.stderr.isatty()
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in bound(host, options["port"])]
+        if is_watched:
+            click.echo("soupmix: loading the model ...", err=True)
+        state = stack.enter_context(open_server(_config(options)))
         set_up()  # what is refused before is told as every command tells it
-        Server(state, options["host"], options["port"]).run()
+        Server(state, host, options["port"], partial(_tell_address, host) if is_watched else _nothing).run(sockets)
+
+
+def _tell_address(host: str, port: int) -> None:
+    at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    click.echo(f"soupmix: the page is at {at}/, OpenAI's clients take {at}/v1; Ctrl-C ends the server", err=True)
+
+
+def _nothing(port: int) -> None:
+    """Nobody watches: a log says all."""
 
 
 def _config(options: dict[str, Any]) -> "ServerConfig":
@@ -197,15 +225,20 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.cli.auditing import signer_of
     from soupmix.serve.state import ServerConfig, Settings
 
-    base = open_base(options["base"], options["chat_template"])
-    store = open_store(options["store"])
+    store = open_store(find_store(options["store"], options["base"]))
+    base = open_base(options["base"], options["chat_template"], store)
     limits = Limits(**{name: options[name] for name in ("rows", "length", "waiting", "chunk")})
     shared = {
         name: options[name]
         for name in ("method", "no_auth", "body", "bodies", "answers", "share", "profiles", "patience", "drain")
     }
     return ServerConfig(
-        settings=Settings(model=options["model"] or base.name, origins=options["origins"], **shared),
+        settings=Settings(
+            model=options["model"] or base.label,
+            origins=options["origins"],
+            values=_values(options["values"]),
+            **shared,
+        ),
         # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
         backend=lambda: LocalBackend.open(base, store, dtype=options["dtype"], limits=limits, method=options["method"]),
         adapters=store,
@@ -218,6 +251,16 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
         shared=options["shared"],
         surface=_surface(store),
     )
+
+
+def _values(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Attribute -> further values, from KEY=VALUE texts. Raises `RecipeError` as `parse_attributes` and the policy do."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        for key, value in parse_attributes([text]).items():
+            check_attributes({key: "any" if value == "*" else value})
+            found[key] = (*found.get(key, ()), value)
+    return found
 
 
 def _surface(store: "Store") -> "Surface | None":

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soupmix.cli.options import PATH, base_option, chat_template_option, open_base
+from soupmix.cli.extras import need
+from soupmix.cli.options import DEFAULT_BASE, PATH, base_option, chat_template_option, open_base
 from soupmix.modes import FULL, MODES, Mode
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
     "--poles", "described", metavar="FILE", type=PATH, help="YAML of poles: system prompts, and a metric or judge."
 )
 @click.option("--run-judges", is_flag=True, help="Import and call the functions that --poles names as judges.")
-@base_option()
+@base_option(unsaid=DEFAULT_BASE)
 @chat_template_option
 @click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True, help="Training method.")
 @click.option("--prompts", type=PATH, help="JSONL of prompts.  [default: the shipped set]")
@@ -62,7 +63,7 @@ def command(
     dimension: str | None,
     described: Path | None,
     run_judges: bool,
-    base: str,
+    base: str | None,
     chat_template: Path | None,
     method: str,
     prompts: Path | None,
@@ -85,6 +86,7 @@ def command(
     {"prompt", "chosen", "rejected"} or {"prompt", "completion"} a line, texts or messages. With --together or --with, adapters
     are then trained in the soups that they will be in.
     """
+    need("train", "training")
     from soupmix.cli.progress import stages
     from soupmix.evaluate import read_prompts, training_prompts
     from soupmix.train import POLES, SoupRecipe, TrainingPlan, TrainingRecipe, run, write_effects

@@ -141,7 +141,7 @@ class _Search:
         """The next token of every candidate [candidates] int64."""
         mixed = self._mix.logits(logits)
         numbers = torch.stack([self._uniform[each.answer, each.place, step] for each in self.live])
-        chosen = choose(mixed, [self._sampling] * len(self.live), numbers)
+        chosen = choose(mixed, [self._sampling] * len(self.live), numbers, [each.ids for each in self.live])
         if self._sampling.temperature or step % self._beam.segment:
             return chosen
         return torch.stack([self._nth(slot, mixed[slot], chosen[slot]) for slot in range(len(self.live))])

@@ -101,7 +101,7 @@ def decode_rows(
     answers = list(range(len(streams)))
     live = torch.ones(len(streams), dtype=torch.bool)
     for step in range(sampling.max_new_tokens):
-        chosen = choose(mix.logits(batch.logits()), samplings, uniform[:, step])
+        chosen = choose(mix.logits(batch.logits()), samplings, uniform[:, step], [taken[answer] for answer in answers])
         for slot, token in enumerate(chosen.tolist()):
             if live[slot]:
                 finished[answers[slot]] = token in stop

@@ -15,15 +15,19 @@ def stream(sampling: Sampling) -> Tensor:
     return torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(sampling.seed))
 
 
-def choose(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Tensor:
+def choose(
+    logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor, answers: Sequence[Sequence[int]] = ()
+) -> Tensor:
     """The next token of every row by its own sampling: the likeliest, or drawn by inverting the cumulative distribution.
 
     Args:
         logits: [rows, vocabulary]. samplings: one per row. uniform: the next number of every row's stream [rows] fp32.
+        answers: token ids of every row's answer so far, for penalties; none given: all are empty.
 
     Returns:
         Token ids [rows] int64.
     """
+    logits = _penalised(logits, samplings, answers)
     chosen = logits.argmax(-1)
     drawn = [row for row, each in enumerate(samplings) if each.temperature]
     if drawn:
@@ -31,6 +35,26 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Te
         some = [samplings[row] for row in drawn]
         chosen[rows] = _drawn(logits[rows].float(), some, uniform[drawn].to(logits.device))
     return chosen
+
+
+def _penalised(logits: Tensor, samplings: Sequence[Sampling], answers: Sequence[Sequence[int]]) -> Tensor:
+    """Logits less the penalties of the tokens that each row has, in fp32; those of rows without penalties as they are.
+
+    logit - count * frequency_penalty - (count > 0) * presence_penalty, as OpenAI's API reference has it.
+    """
+    rows = [row for row, taken in enumerate(answers) if taken and _penalises(samplings[row])]
+    if not rows:
+        return logits
+    made = logits.float().clone()
+    for row in rows:
+        how = samplings[row]
+        tokens, counts = torch.tensor(answers[row], device=made.device).unique(return_counts=True)
+        made[row, tokens] -= counts * how.frequency_penalty + how.presence_penalty
+    return made
+
+
+def _penalises(sampling: Sampling) -> bool:
+    return bool(sampling.frequency_penalty or sampling.presence_penalty)
 
 
 def _drawn(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Tensor:

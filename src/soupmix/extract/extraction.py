@@ -157,7 +157,8 @@ def _save(
     reads = (extraction.folder, extraction.base.folder)
     with new_folder(folder, force=force, own=is_result, reads=reads) as temporary:
         sink = Sink(temporary)
-        rounded = write_adapter(sink, stacks, rank=None, dtype=code, base_name=extraction.base.label).total
+        name = extraction.base.hub_id or extraction.base.label
+        rounded = write_adapter(sink, stacks, rank=None, dtype=code, base_name=name).total
         errors = _errors(extraction, rank, rounded)
         said = (*extraction.warnings, *_loud(extraction, rank, errors.total))
         facts = {**extraction.to_dict(), "warnings": said, "soupmix": __version__, "rank": rank, "dtype": WORDS[code]}
@@ -244,7 +245,10 @@ def _card(extraction: Extraction, rank: int, errors: Errors, warnings: tuple[str
     from huggingface_hub import ModelCardData
 
     base = extraction.base.label
-    data = ModelCardData(base_model=base, base_model_relation="adapter", library_name="peft", tags=["lora", "soupmix"])
+    on_hub = extraction.base.hub_id or base
+    data = ModelCardData(
+        base_model=on_hub, base_model_relation="adapter", library_name="peft", tags=["lora", "soupmix"]
+    )
     method = extraction.method if extraction.method[0].islower() else f"PEFT {extraction.method}"
     lines = [
         f"- source {method}, digest `{extraction.digest}`",

@@ -21,7 +21,7 @@ def card(result: Result) -> bytes:
     name, export = _base_name(result), result.export
     licences = sorted({item.licence for item in result.ingredients})
     data = ModelCardData(
-        base_model=name,
+        base_model=result.base_on_hub or name,
         base_model_relation="adapter" if export.kind == "adapter" else "merge",
         library_name="peft" if export.kind == "adapter" else "transformers",
         license=licences[0] if len(licences) == 1 else "other" if licences else None,

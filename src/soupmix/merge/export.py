@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupmix.dtypes import WORDS
 from soupmix.files import canonical_json, new_folder
 from soupmix.merge.adapter import readers_refuse, write_adapter
 from soupmix.merge.card import card
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
 __all__ = ["Saved", "SigningKeys", "produce", "save", "with_plain_base"]
+
+_LOUD = 0.05  # the share of a delta above which its loss is a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     result.check()
     result = replace(result, warnings=(*result.warnings, *_refusals(result.export, modules)))
     result = replace(result, errors=_tensors(result, modules, sink))
+    result = replace(result, warnings=(*result.warnings, *_rounded_away(result)))
     sink.write(GRANT, canonical_json(result.grant.to_dict()))
     sink.write(RECIPE, recipe_yaml(result))
     sink.write(REPORT, canonical_json({name: error.to_dict() for name, error in result.errors.items()}))
@@ -140,6 +144,20 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     sink.write(DIGESTS, canonical_json({"inputs": result.inputs, "outputs": dict(sink.digests)}))
     sink.write(PROVENANCE, keys.signed(provenance(result, sink.digests)).to_bytes())
     return result
+
+
+def _rounded_away(result: Result) -> tuple[str, ...]:
+    """Whether a model lost more of the delta to its dtype than anybody would expect, and what to do: one sentence."""
+    lost = result.errors.get("rounding_loss")
+    if lost is None or lost.total <= _LOUD:
+        return ()
+    dtype = WORDS.get(result.export.dtype or "")
+    kept = (
+        f"rounding to {dtype}" if dtype else "rounding to the dtype of the base, which is kept where none is asked for,"
+    )
+    return (
+        f"{kept} lost {lost.total:.0%} of the delta: write the model with --dtype fp32, or write an adapter, which loses nothing",
+    )
 
 
 def _refusals(export: Export, modules: Mapping[str, Stack]) -> tuple[str, ...]:
@@ -156,6 +174,6 @@ def _tensors(result: Result, modules: Mapping[str, Stack], sink: Sink) -> Mappin
         )
         return {"rounding_loss": lost}
     errors = write_adapter(
-        sink, modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE, base_name=result.base_name
+        sink, modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE, base_name=result.base_on_hub
     )
     return {"truncation": errors.truncation, "total": errors.total}

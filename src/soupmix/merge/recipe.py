@@ -162,7 +162,7 @@ def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: the outcome is no valid recipe ("bad-recipe").
     """
-    fields = dict(recipe) if recipe is not None else {}
+    fields = {} if recipe is None else {name: getattr(recipe, name) for name in recipe.model_fields_set}
     given = {key: value for key, value in options.items() if value is not None and value != () and value != {}}
     given["policies"] = (*fields.get("policies", ()), *given.get("policies", ()))
     given["attributes"] = {**fields.get("attributes", {}), **given.get("attributes", {})}

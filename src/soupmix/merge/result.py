@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from soupmix.base import Base
+from soupmix.base import Base, hub_id
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
 from soupmix.policy.recorded import RecordedGrant
@@ -40,7 +40,10 @@ PLAIN_BASE = "base dequantised"
 @public
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """One adapter in a soup: name, digest, licence, base as the store knows them, and its weight in millionths."""
+    """One adapter in a soup: name, digest, licence, base as the store knows them, and its weight in millionths.
+
+    `base_said` is what its own config calls the base, known once it is loaded.
+    """
 
     name: str
     digest: str
@@ -48,6 +51,7 @@ class Ingredient:
     base_name: str
     base_digest: str
     micro: int
+    base_said: str | None = None
 
     def __repr__(self) -> str:
         return f"<Ingredient {self.name} {decimal_text(self.micro)}, {self.digest[:19]}...>"
@@ -132,6 +136,15 @@ class Result:
     def base_name(self) -> str:
         """The base as the adapters name it; "" if there are none."""
         return self.ingredients[0].base_name if self.ingredients else ""
+
+    @property
+    def base_on_hub(self) -> str:
+        """The base as other programs find it: its id on the hub, if it or all adapters name one; else `base_name`."""
+        if self.base is not None and self.base.hub_id is not None:
+            return self.base.hub_id
+        known = hub_id(self.base_name)
+        said = {found for each in self.ingredients if (found := hub_id(each.base_said or "")) is not None}
+        return known or (said.pop() if len(said) == 1 else self.base_name)
 
     @property
     def base_digest(self) -> str:

@@ -217,7 +217,10 @@ def _mix(store: Store, said: RecordedGrant, method: str, threads: int) -> Mix:
             "cannot be merged",
             reason="base-mismatch",
         )
-    used = tuple(replace(item, digest=adapters[item.name].digest) for item in ingredients_of(store, said))
+    used = tuple(
+        replace(item, digest=adapters[item.name].digest, base_said=adapters[item.name].base_said)
+        for item in ingredients_of(store, said)
+    )
     weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
     warnings = warnings_of(weighted, method)
     for warning in warnings:

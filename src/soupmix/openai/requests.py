@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from soupmix.backends import Backend, Request, Sampling
+from soupmix.backends import TALKING, Backend, Request, Sampling
 from soupmix.errors import RecipeError
 from soupmix.modes import Mode
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
@@ -160,7 +160,7 @@ def requests(
     salt: str,
     person: str,
     seed: int,
-    temperature: float = 1.0,
+    temperature: float = TALKING.temperature,
 ) -> list[Request]:
     """A request for each planned answer.
 
@@ -168,8 +168,9 @@ def requests(
         method: how adapters are merged. mode: where they act. salt: of everything that is computed under the grant.
         person: who may go on from it.
         seed: of the first answer; the next has the next one.
-        temperature: where none is asked for.
+        temperature: where none is asked for; if nothing of sampling is, tokens are chosen as `TALKING` says.
     """
+    silent = ask.temperature is ask.top_p is ask.top_k is None
     return [
         Request(
             prompt=each.prompt,
@@ -177,9 +178,11 @@ def requests(
             sampling=Sampling(
                 max_new_tokens=each.room,
                 temperature=temperature if ask.temperature is None else ask.temperature,
-                top_k=ask.top_k or 0,
+                top_k=TALKING.top_k if silent else ask.top_k or 0,
                 top_p=1.0 if ask.top_p is None else ask.top_p,
                 seed=seed + number,
+                frequency_penalty=ask.frequency_penalty or 0.0,
+                presence_penalty=ask.presence_penalty or 0.0,
             ),
             stop=ask.stops(),
             logprobs=logprobs,

@@ -114,7 +114,14 @@ Stops = Annotated[
     Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=4, fail_fast=True), Tag("more")],
     Discriminator(_one_or_more),
 ]
-Zero = Annotated[float, Field(ge=0, le=0)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Nothing = Annotated[list[Any], Field(max_length=0)]
+Empty = Annotated[dict[str, Any], Field(max_length=0)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+    _at_most(16),
+]
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MOST_TOKENS, fail_fast=True)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=_MOST_ANSWERS, fail_fast=True)]
 Lists = Annotated[list[Ids], Field(min_length=1, max_length=_MOST_ANSWERS, fail_fast=True)]
@@ -185,10 +192,21 @@ Content = Annotated[Annotated[Text, Tag("text")] | Annotated[Parts, Tag("more")]
 
 
 class ChatMessage(Sent):
-    """A message of a conversation; "developer" is another word for "system"."""
+    """A message of a conversation; "developer" is another word for "system".
+
+    An answer of this server may be sent back as a client holds it. A name is taken as what it is, a label: no template of a base
+    reads it.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
+    name: ShortLine | None = None
+    annotations: Nothing | None = None
+    audio: None = None
+    function_call: None = None
+    reasoning_content: None = None
+    refusal: None = None
+    tool_calls: Nothing | None = None
 
     def text(self) -> str:
         """All of its text."""
@@ -196,13 +214,24 @@ class ChatMessage(Sent):
 
 
 class StreamOptions(Sent):
-    """Whether a stream ends with a chunk that counts tokens."""
+    """Whether a stream ends with a chunk that counts tokens; chunks are never padded to hide their length."""
 
     include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class TextFormat(Sent):
+    """An answer of any form."""
+
+    type: Literal["text"]
 
 
 class Ask(Sent):
-    """What chat and plain completions have in common."""
+    """What chat and plain completions have in common.
+
+    Fields of OpenAI's that change nothing of the answer are taken (labels of a request, `store` = false, what is empty); those
+    that would are refused, as long as they are not done: see `soupmix.openai.sentences`.
+    """
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
     soup: SoupAsk | None = None
@@ -216,8 +245,14 @@ class Ask(Sent):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: User | None = None
-    frequency_penalty: Zero | None = None
-    presence_penalty: Zero | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Empty | None = None
+    metadata: Metadata | None = None
+    prompt_cache_key: ShortLine | None = None
+    safety_identifier: ShortLine | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
+    store: Literal[False] | None = None
 
     def stops(self) -> tuple[str, ...]:
         """The texts before which an answer ends."""
@@ -235,6 +270,18 @@ class ChatAsk(Ask):
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    audio: None = None
+    function_call: Literal["none", "auto"] | None = None
+    functions: Nothing | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    parallel_tool_calls: bool | None = None
+    prediction: None = None
+    reasoning_effort: Literal["none"] | None = None
+    response_format: TextFormat | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    tools: Nothing | None = None
+    verbosity: Literal["medium"] | None = None
+    web_search_options: None = None
 
 
 class CompletionAsk(Ask):
@@ -242,7 +289,9 @@ class CompletionAsk(Ask):
 
     prompt: Prompt
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
+    suffix: Literal[""] | None = None
 
     def prompts(self) -> list[str] | list[list[int]]:
         """One or several prompts, as a list."""

@@ -23,6 +23,7 @@ __all__ = [
     "duties",
     "internal_reasons",
     "measured",
+    "named",
     "placed",
     "total_budget",
     "unproved",
@@ -103,6 +104,16 @@ def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple
 def duties(documents: Sequence[Document]) -> tuple[tuple[Within, Obligation], ...]:
     """All obligations of all documents, and for whom they hold."""
     return tuple((within(said.scope, each.scope), each) for said in documents for each in said.obligations)
+
+
+def named(documents: Sequence[Document]) -> dict[str, frozenset[str]]:
+    """Attribute -> all values that a scope names, of those of which any is named."""
+    found: dict[str, set[str]] = {}
+    for said in documents:
+        for each in (*said.rules, *said.obligations):
+            for key, values in within(said.scope, each.scope):
+                found.setdefault(key, set()).update(values)
+    return {key: frozenset(values) for key, values in sorted(found.items())}
 
 
 def unproved(documents: Sequence[Document], today: date) -> frozenset[str]:

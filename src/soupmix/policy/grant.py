@@ -145,6 +145,7 @@ def _granted(
     sources: tuple[tuple[str, str], ...],
     obligations: tuple[str, ...],
     norm_rule: str | None,
+    notes: tuple[str, ...],
 ) -> Grant:
     """The grant of a clamp, for `Policy.clamp` and nobody else."""
     grant = object.__new__(Grant)
@@ -162,6 +163,7 @@ def _granted(
         sources,
         obligations,
         norm_rule,
+        notes,
     )
     object.__setattr__(grant, "_tag", _tag_of(grant, result._seal))
     return grant
@@ -177,7 +179,7 @@ def _seal_of(said: ClampResult | Grant) -> bytes:
 
 def _tag_of(grant: Grant, seal: bytes) -> bytes:
     said = (grant.requested.pairs(), grant.policy_digest, grant.scope, grant.is_open, grant.metric)
-    return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations, grant.norm_rule))
+    return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations, grant.norm_rule, grant.notes))
 
 
 def _keyed(kind: bytes, before: bytes, said: Any) -> bytes:

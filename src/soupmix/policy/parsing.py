@@ -16,6 +16,7 @@ from soupmix.strict_yaml import TextLoader
 __all__ = ["parse_document", "read_text", "read_yaml"]
 
 _LARGEST_FILE: Final = 1 << 20
+_MOST_TOLD: Final = 8  # mistakes of a document; a message is not a page
 _OBLIGATIONS: Final[dict[str, type[BaseModel]]] = {
     "disclose": obligations.Disclose,
     "log": obligations.Log,
@@ -81,13 +82,40 @@ def parse_document(text: str, source: str) -> Document:
     try:
         return Document.model_validate(content)
     except ValidationError as error:
-        raise PolicyError(_sentence(error, source), reason="bad-document") from error
+        raise PolicyError(_sentence(error, text, source), reason="bad-document") from error
 
 
-def _sentence(error: ValidationError, source: str) -> str:
-    found = error.errors()
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{source}: {_explained(found[0])}{more}"
+def _sentence(error: ValidationError, text: str, source: str) -> str:
+    """All mistakes of a document, each with the line of the part that it is in."""
+    tree = yaml.compose(text, TextLoader)
+    told = [(_line(tree, detail["loc"]), _explained(detail)) for detail in error.errors()]
+    if len(told) == 1:
+        line, what = told[0]
+        return f"{source}{f' line {line}' if line else ''}: {what}"
+    listed = "; ".join(f"line {line or 1}: {what}" for line, what in told[:_MOST_TOLD])
+    more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+    return f"{source}: {len(told)} mistakes: {listed}{more}"
+
+
+def _line(node: yaml.Node | None, loc: Sequence[int | str]) -> int | None:
+    """Where the innermost part begins that a path leads to, counted from 1; None for the document as a whole.
+
+    A path also has the words by which pydantic tells kinds of rules apart, which are no keys: they are passed by.
+    """
+    line = None
+    for step in loc:
+        inner: yaml.Node | None = None
+        if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            inner = node.value[step]
+        elif isinstance(node, yaml.MappingNode):
+            pairs = {key.value: (key, value) for key, value in node.value}
+            if step in pairs:
+                line, inner = pairs[step][0].start_mark.line + 1, pairs[step][1]
+        if inner is not None:
+            node = inner
+            if isinstance(step, int):
+                line = inner.start_mark.line + 1
+    return line
 
 
 def _explained(detail: ErrorDetails) -> str:

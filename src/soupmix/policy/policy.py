@@ -16,6 +16,7 @@ from soupmix.policy.assembly import (
     duties,
     internal_reasons,
     measured,
+    named,
     placed,
     total_budget,
     unproved,
@@ -74,6 +75,7 @@ class Policy:
     _duties: tuple[tuple[Within, Obligation], ...] = field(repr=False)
     _term: Term = field(repr=False)
     _clock: Clock = field(repr=False)
+    _named: Mapping[str, frozenset[str]] = field(repr=False)
     _shown: tuple[ScopedRule, ...] = field(repr=False)
     # What every request needs, ready.
     _place: dict[str, int] = field(repr=False)
@@ -164,6 +166,7 @@ class Policy:
             _duties=duties(said),
             _term=term,
             _clock=reading.clock,
+            _named=named(said),
             _shown=tuple(rule.shown() for rule in rules),
             _place={name: index for index, name in enumerate(space.names)},
             _obliged=Recent(_OBLIGED),
@@ -271,6 +274,22 @@ class Policy:
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
             norm_rule=None if ball is None else str(ball.rule),
+            notes=self._unnamed(attributes),
+        )
+
+    @property
+    def values(self) -> dict[str, tuple[str, ...]]:
+        """Attribute -> the values that the scopes of documents name, sorted; without those of which they name none."""
+        return {key: tuple(sorted(values)) for key, values in self._named.items()}
+
+    def _unnamed(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
+        """What is noted of values that no scope names: misspelt, one is outside of every scope that it was meant for."""
+        return tuple(
+            [
+                f"no document names the {key} {value}, so what is for others by this attribute does not hold"
+                for key, value in sorted(attributes.items())
+                if value not in self._named.get(key, (value,))
+            ]
         )
 
     def feasible(self, /, *, sources: Sources = {}, **attributes: str) -> FeasibleSet:  # noqa: B006  # never changed

@@ -1,7 +1,7 @@
 """What a grant says, and the record of one. A record lets nothing through: it is for reading, comparing and repeating."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,6 +69,8 @@ class RecordedGrant:
         obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
         norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then only methods whose merge is the
             weighted sum of deltas may use the grant.
+        notes: what is worth knowing of the request, one sentence each: attributes with a value that no document names. They are
+            no part of a record.
     """
 
     requested: Weights
@@ -83,6 +85,7 @@ class RecordedGrant:
     sources: tuple[tuple[str, str], ...] = ()
     obligations: tuple[str, ...] = ()
     norm_rule: str | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -121,6 +124,7 @@ class RecordedGrant:
             lines.append("nothing granted: the base model as it is")
         if self.obligations:
             lines.append(f"obliged to: {', '.join(self.obligations)}")
+        lines += [f"note: {each}" for each in self.notes]
         return "\n".join(lines)
 
     def _change(self, name: str) -> str:

@@ -37,7 +37,7 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ModelAnswer(BaseModel):
-    """A model that may be named in a request: the base, or a profile as "soup:<id>" with the base as its parent.
+    """A model that may be named in a request: the base, or a profile as "soup:<id>" or "soup:<name>" with the base as its parent.
 
     `length` is the most tokens of prompt and answer together, `loop` how answers are computed beside each other: "running"
     (they join and leave between steps) or "padded" (they begin in rounds), as it is right for the base.
@@ -125,10 +125,12 @@ class Status(BaseModel):
 
 @router.get("/v1/models", responses=GUARDED)
 def models(request: Request, caller: _Caller) -> ModelsAnswer:
-    """The base model, and the first thousand of the tenant's own profiles; `/v1/soups` has all."""
+    """The base model, and the first thousand of the tenant's own profiles by id, then by name; `/v1/soups` has all."""
     state = state_of(request)
     found = state.profiles.page(caller.tenant, _MOST_MODELS)
-    return ModelsAnswer(data=[_base(state), *(_soup(state, each) for each in found)])
+    named = [(each, each.draft.name) for each in found if each.draft.name is not None]
+    by_name = (_soup(state, each, name) for each, name in sorted(named, key=lambda pair: pair[1]))
+    return ModelsAnswer(data=[_base(state), *(_soup(state, each, each.id) for each in found), *by_name])
 
 
 @router.get("/v1/models/{model}", responses=PROFILE)
@@ -142,7 +144,8 @@ def model(
     if not name.startswith(PREFIX):
         raise no_such_model(name)
     try:
-        return _soup(state, state.profiles.get(caller.tenant, name.removeprefix(PREFIX)))
+        found = state.profiles.find(caller.tenant, name.removeprefix(PREFIX))
+        return _soup(state, found, name.removeprefix(PREFIX))
     except HttpError:
         raise no_such_model(name) from None
 
@@ -243,11 +246,10 @@ def _base(state: ServerState) -> ModelAnswer:
     return ModelAnswer(id=name, created=state.started, owned_by="soupmix", root=name, parent=None, **_how(state))
 
 
-def _soup(state: ServerState, profile: Profile) -> ModelAnswer:
+def _soup(state: ServerState, profile: Profile, called: str) -> ModelAnswer:
+    """A profile by its id or its name."""
     name, made = state.settings.model, profile.created
-    return ModelAnswer(
-        id=f"{PREFIX}{profile.id}", created=made, owned_by="tenant", root=name, parent=name, **_how(state)
-    )
+    return ModelAnswer(id=f"{PREFIX}{called}", created=made, owned_by="tenant", root=name, parent=name, **_how(state))
 
 
 def _how(state: ServerState) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def schema(app: FastAPI) -> dict[str, Any]:
         schemas, state = made["components"]["schemas"], app.state.server
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        for name in ("ChatAsk", "CompletionAsk"):
+        for name in ("ChatAsk", "CompletionAsk", "ResponsesAsk"):
             schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(state.settings.model)}|{PREFIX}.+)$"
         for name in ("SoupAsk", "ProfileAsk", "TargetsAsk"):
             schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in state.adapters]}

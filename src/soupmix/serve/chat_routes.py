@@ -23,6 +23,7 @@ from soupmix.openai.answers import ChatAnswer, CompletionAnswer, SoupAnswer
 from soupmix.openai.errors import HttpError, error_body, status_of
 from soupmix.openai.forms import AnswerSoFar, ChatForm, CompletionForm, Form, usage
 from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion_prompted, fitting, requests
+from soupmix.openai.responding import Responding, ResponsesAsk
 from soupmix.openai.wire import Ask, ChatAsk, CompletionAsk
 from soupmix.serve.auth import authenticate, state_of
 from soupmix.serve.grants import grant_for, sharer
@@ -46,6 +47,54 @@ async def chat(ask: ChatAsk, http: HttpRequest, caller: _Caller) -> Response:
     state.backend.check_room()
     prompted = await run_in_threadpool(chat_prompted, state.backend, ask)
     return await _answer(state, http, caller, ask, prompted, ChatForm())
+
+
+@router.post("/v1/responses", response_model=None, responses=ANSWERING)
+async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Response:
+    """Answer a conversation with a person's soup in OpenAI's newer form, as plain text; nothing is kept between requests."""
+    state, asked = state_of(http), ask.chat()
+    state.backend.check_room()
+    prompted = await run_in_threadpool(chat_prompted, state.backend, asked)
+    fitted = fitting(
+        asked,
+        prompted,
+        length=state.backend.limits.length,
+        tokens=state.settings.tokens,
+        answers=state.settings.answers,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(state.shares.held(caller.tenant, len(fitted)))
+        granted, wanted = await run_in_threadpool(_prepare, state, caller, asked, fitted, None)
+        answers = PendingAnswers(state.backend, state.metrics, wanted, state.settings.deltas)
+        stack.callback(answers.cancel)
+        await run_in_threadpool(answers.submit)
+        responding = Responding(ask, int(time.time()), granted.model_dump(mode="json"))
+        if ask.stream:
+            over = stack.pop_all().close
+            return _EventStream(_responded(answers, responding, over), over)
+        (made,) = await _unless_gone(http, answers)
+    return JSONResponse(responding.whole(made))
+
+
+async def _responded(answers: PendingAnswers, responding: Responding, over: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The events of a response; `over` as of `_events`."""
+    made = AnswerSoFar()
+    for event in responding.opening():
+        yield _event(event)
+    try:
+        async for _, delta in answers.deltas():
+            if (problem := failed(delta)) is not None:
+                raise problem
+            made.add(delta)
+            for event in responding.delta(delta):
+                yield _event(event)
+        over()
+    except SoupmixError as error:
+        over()
+        yield _event({"type": "error", **error_body(str(error), status_of(error), error.reason)["error"]})
+        return
+    for event in responding.closing(made):
+        yield _event(event)
 
 
 @router.post("/v1/completions", response_model=None, responses={**ANSWERING, **streamed(CompletionAnswer)})

@@ -10,6 +10,7 @@ a name counts only together with the key that said it.
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -51,6 +52,9 @@ __all__ = [
 ]
 
 
+_OTHER = "other"
+"""A value with which a request says that it is none of those that documents name."""
+
 router = APIRouter(route_class=StrictRoute)
 _Caller = Annotated[Caller, Depends(authenticate)]
 
@@ -74,7 +78,7 @@ def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | No
     """Grant what a request asks for, and record it; a refusal is recorded too.
 
     Args:
-        model: the base, or "soup:" and a profile's id. user: whom the tenant asks for, or None.
+        model: the base, or "soup:" and a profile's id or name. user: whom the tenant asks for, or None.
 
     Raises:
         HttpError: 404, no such model (reason "no-such-model").
@@ -104,6 +108,7 @@ def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | No
 def preview(state: ServerState, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
     """What is granted of a draft by this policy; nothing is recorded. Raises as `Policy.clamp` does, and `check_mode`."""
     check_mode(draft.mode, state.backend.modes)
+    _check_values(state, caller, draft, held.policy)
     disclosure = Disclosure(held.policy, caller.attributes)
     try:
         grant = held.policy._grant(draft.weights, attributes_of(draft, caller), draft.sources)
@@ -114,6 +119,27 @@ def preview(state: ServerState, caller: Caller, draft: Draft, profile: str | Non
     identity = state.backend.identity(grant, method, salt, mode)
     answer = SoupAnswer.of(grant, profile=profile, signed=held.signed, method=method, merge=identity, mode=mode)
     return Granted(grant, disclosure.answer(answer, grant), salt, mode)
+
+
+def _check_values(state: ServerState, caller: Caller, draft: Draft, policy: Policy) -> None:
+    """Refuse attributes with values that neither the policy nor the operator names: misspelt, no rule for others would hold.
+
+    The tenant is whoever the key is of, and has no value that could be misspelt in a request.
+    """
+    told, named = state.settings.values, policy.values
+    for key, value in sorted(attributes_of(draft, caller).items()):
+        known = named.get(key)
+        if told is None or known is None or key == "tenant" or {value, "*"} & {*known, *told.get(key, ()), _OTHER}:
+            continue
+        heard = Disclosure(policy, caller.attributes).values().get(key, [])
+        near = get_close_matches(value, heard, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it names {', '.join(heard) or 'others'}."
+        whose = "of this key " if key in caller.attributes else ""
+        raise RecipeError(
+            f"the {key} {whose}is {value!r}, which no policy document names; {hint} Say {_OTHER} "
+            f"for none of these; the operator can allow it with `soupmix serve --value {key}={value}`",
+            reason="unnamed-value",
+        )
 
 
 def draft_of(state: ServerState, ask: SoupAsk, name: str | None = None) -> Draft:
@@ -161,7 +187,7 @@ def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None
             reason="two-soups",
         )
     try:
-        profile = state.profiles.get(caller.tenant, model.removeprefix(PREFIX))
+        profile = state.profiles.find(caller.tenant, model.removeprefix(PREFIX))
     except HttpError:
         raise no_such_model(model) from None
     held = profile.draft

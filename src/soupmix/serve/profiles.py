@@ -88,6 +88,18 @@ class Profiles:
             raise HttpError(f"there is no profile {profile[:80]!r}", status=404, reason="no-such-profile")
         return _profile(row)
 
+    def find(self, tenant: str, text: str) -> Profile:
+        """The profile of that id, else of that name. Raises as `get` does."""
+        try:
+            return self.get(tenant, text)
+        except HttpError:
+            named = and_(PROFILES.c.tenant == tenant, PROFILES.c.name == text)
+            with self._database.connect() as connection:
+                row = connection.execute(select(PROFILES).where(named)).first()
+            if row is None:
+                raise
+            return _profile(row)
+
     def page(self, tenant: str, limit: int, after: str = "") -> list[Profile]:
         """Up to `limit` profiles with ids behind `after`, ordered by id."""
         wanted = select(PROFILES).where(PROFILES.c.tenant == tenant, PROFILES.c.id > after)

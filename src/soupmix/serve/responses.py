@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from soupmix.errors import SoupmixError
 from soupmix.openai.errors import ErrorAnswer, HttpError, error_body, status_of
+from soupmix.openai.sentences import sentence
 
 __all__ = [
     "ANSWERING",
@@ -50,8 +51,7 @@ def validation_response(errors: Sequence[Mapping[str, Any]]) -> JSONResponse:
     where = [str(each)[:80] for each in first["loc"][1:]] or [str(first["loc"][0])]
     # a key may be anything; as the message of an error it is printable
     field, problem = (
-        HttpError(text, status=400, reason=str(first["type"]))
-        for text in (where[0], f"{'.'.join(where)}: {first['msg']}")
+        HttpError(text, status=400, reason=str(first["type"])) for text in (where[0], sentence(first, where))
     )
     return error_response(str(problem), 400, problem.reason, param=str(field))
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -21,8 +21,10 @@ _GRACE = 10  # seconds for the last bytes of answers that are over
 class Server(uvicorn.Server):
     """One process, one event loop, one engine. SIGTERM and SIGINT end it, SIGHUP reads the policy again."""
 
-    def __init__(self, state: ServerState, host: str, port: int) -> None:
-        """Port 0 is any that is free; `port` says which."""
+    def __init__(
+        self, state: ServerState, host: str, port: int, ready: Callable[[int], object] = lambda port: None
+    ) -> None:
+        """Port 0 is any that is free; `port` says which. `ready` is called with it once the server listens."""
         super().__init__(
             uvicorn.Config(
                 application(state),
@@ -38,7 +40,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
             )
         )
-        self._state = state
+        self._state, self._ready = state, ready
 
     @property
     def port(self) -> int:
@@ -64,6 +66,7 @@ class Server(uvicorn.Server):
                 signed=held.signed,
                 notes=list(held.policy.notes),
             )
+            self._ready(self.port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new requests, give running answers their time, then close."""

@@ -53,6 +53,8 @@ class Settings:
         patience: seconds that a client may take to send its request, or to take the next part of an answer.
         drain: seconds that running answers have when the server ends.
         origins: web origins that browsers may call from; none by default.
+        values: attribute -> values that requests and keys may have beside those that the policy names, "*" for any; None: all
+            attributes may have any.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Settings:
     patience: float = 30.0
     drain: float = 30.0
     origins: tuple[str, ...] = ()
+    values: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def understood(kind: type[_Kind], body: bytes) -> _Kind:
     try:
         return kind.model_validate(found)
     except ValidationError as error:
-        told = error.errors(include_url=False, include_context=False, include_input=False)
+        told = error.errors(include_url=False, include_input=False)
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in told]) from None
 
 

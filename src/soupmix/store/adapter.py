@@ -53,6 +53,7 @@ class Adapter:
         modules: module path in the base model ("model.layers.0.self_attn.q_proj") -> its factors, sorted by path.
         whole: whether it changes more than factors of linear layers say (whole weights, embeddings, biases, DoRA's lengths), so
             that it is merged into models and no request can have it.
+        base_said: what its own config calls the base; None if nothing. For people and other programs, not for finding it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Adapter:
     base_digest: str
     modules: Mapping[str, Factors]
     whole: bool = False
+    base_said: str | None = None
 
     def __repr__(self) -> str:
         return f"<Adapter {self.name} of {len(self.modules)} modules, {self.digest[:19]}...>"

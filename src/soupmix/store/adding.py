@@ -8,21 +8,23 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from soupmix.base import Base
+from soupmix.base import Base, base_of, remember_base
 from soupmix.base.layers import weight_path
 from soupmix.errors import AdapterError, OutputError
 from soupmix.fields import problem
 from soupmix.findings import Finding
 from soupmix.store.adapter import Factors
+from soupmix.store.beside import naming_bases
 from soupmix.store.blobs import exclusive, load_entry, write_blob
 from soupmix.store.experts import check_pieces
 from soupmix.store.gram import base_norm, gram_of, norm_of, pairs_of, products
 from soupmix.store.importing import CARD, Source, open_source
-from soupmix.store.manifest import Manifest, ManifestEntry, manifest_if_any, write_manifest
+from soupmix.store.manifest import Manifest, ManifestEntry, find_entry, manifest_if_any, read_manifest, write_manifest
+from soupmix.store.places import beneath, is_stale, own_entries
 from soupmix.store.reader import CONFIG, TENSORS
 from soupmix.weights import check_name
 
-__all__ = ["Addition", "add_adapter", "set_budget"]
+__all__ = ["Addition", "add_adapter", "refresh", "remove_adapter", "set_budget"]
 
 _PARTS = ("slice", "converted")  # the norm of the whole tensor would allow more than a rule says
 
@@ -49,7 +51,7 @@ def add_adapter(
     for word in (addition.name, addition.dimension, addition.pole, *addition.tags):
         check_name(word)
     shapes, every = base.layers().shapes(), base.layers().every_shape()
-    with open_source(folder, shapes, base) as source, exclusive(store):
+    with naming_bases(folder, base), open_source(folder, shapes, base) as source, exclusive(store):
         manifest = _current(store)
         _check_place(store, manifest, addition.name, base, force=force)
         factors = source.files.factors(shapes if source.files.settings().own is None else every)
@@ -60,6 +62,7 @@ def add_adapter(
         # Killed anywhere between these two, the store is the old one with a blob that nothing names.
         write_blob(store, entry.digest, _contents(source))
         write_manifest(store, updated)
+    remember_base(base)
     for note in (*_notes(base), *source.notes):
         tell(note)
     return updated
@@ -75,9 +78,69 @@ def set_budget(store: Path, millionths: int | None) -> Manifest:
     return manifest
 
 
+def remove_adapter(store: Path, name: str) -> Manifest:
+    """Take an adapter out; where it hid one of the same name in the store beneath, that is seen again; see `Store.remove`."""
+    with exclusive(store):
+        manifest, below = _current(store), _beneath(store)
+        entry = find_entry(manifest, name)
+        if below is not None and name not in own_entries(store, manifest):
+            raise AdapterError(
+                f"adapter {name!r} is shipped with soupmix, and what is shipped is never changed: leave it at weight 0, deny it "
+                "in a policy, or work with a store of your own (--store DIR)",
+                reason="shipped",
+            )
+        base = base_of(entry.base, entry.base_digest)
+        if below is None:
+            updated = _without(store, manifest, name, base)
+        else:
+            updated = _over(
+                store, below, [each for each in own_entries(store, manifest).values() if each.name != name], base
+            )
+        write_manifest(store, updated)
+    return updated
+
+
+def refresh(store: Path) -> bool:
+    """Lay a user's store over what is shipped now, if that is not what it lay over; whether it was."""
+    below = _beneath(store)
+    if below is None or not is_stale(store):
+        return False
+    with exclusive(store):
+        own = own_entries(store, read_manifest(store))
+        first = next(iter(below))
+        write_manifest(store, _over(store, below, own.values(), base_of(first.base, first.base_digest)))
+    return True
+
+
+def _beneath(store: Path) -> Manifest | None:
+    below = beneath(store)
+    return None if below is None else read_manifest(below)
+
+
+def _over(store: Path, below: Manifest, own: Iterable[ManifestEntry], base: Base) -> Manifest:
+    """The manifest of a store with these adapters of its own over another's."""
+    manifest, entries = below, list(own)
+    for entry in entries:
+        for hidden in [each for each in manifest if each.digest == entry.digest and each.name != entry.name]:
+            manifest = _without(store, manifest, hidden.name, base)
+        manifest = _with_entry(store, manifest, entry, load_entry(store, entry).modules, base)
+    return manifest
+
+
+def _without(store: Path, manifest: Manifest, name: str, base: Base) -> Manifest:
+    adapters = {other: entry for other, entry in manifest.adapters.items() if other != name}
+    if not adapters:
+        return Manifest(total_budget=manifest.total_budget)
+    pairs = {pair: held for pair, held in pairs_of(manifest.names, manifest.gram).items() if name not in pair}
+    modules = {weight_path(module) for entry in adapters.values() for module in load_entry(store, entry).modules}
+    gram = gram_of(sorted(adapters), modules, pairs)
+    norm = _base_norm(base, gram.modules)
+    return Manifest(adapters=adapters, total_budget=manifest.total_budget, base_norm=norm, gram=gram)
+
+
 def _current(store: Path) -> Manifest:
     found = manifest_if_any(store)
-    return Manifest() if found is None else found
+    return (_beneath(store) or Manifest()) if found is None else found
 
 
 def _check_place(store: Path, manifest: Manifest, name: str, base: Base, *, force: bool) -> None:

@@ -7,15 +7,16 @@ others, that is said.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from soupmix.base import Base
+from soupmix.base import KNOWN, Base, hub_id
 from soupmix.errors import AdapterError
 from soupmix.findings import Finding
 from soupmix.store.folder import SourceFolder, source_folder
 
-__all__ = ["beside"]
+__all__ = ["beside", "named_base", "naming_bases"]
 
 _SETTINGS, _TEMPLATE, _VOCABULARY, _ADDED = (
     "tokenizer_config.json", "chat_template.jinja", "tokenizer.json", "added_tokens.json",
@@ -25,13 +26,72 @@ _LISTED = re.compile(rb'"added_tokens"\s*:\s*(?=\[)')
 _MOST_LISTED = 4 << 20  # bytes; what is parsed of a vocabulary, of which each value takes some 60 times its place
 
 
+_OF_BASES = frozenset({"embedding", "experts", "in-pieces", "missing-factor", "shape", "wrong-base"})
+
+
+def named_base(folder: Path) -> str:
+    """The name, for `soupmix.base.resolve`, of the base that an adapter's own adapter_config.json names.
+
+    Raises:
+        AdapterError: it names none, or a folder that is not here ("no-base"); it cannot be read, or is no JSON object.
+    """
+    said = _said_base(folder)
+    if said is None:
+        raise AdapterError(f"{folder} does not say which base it was trained on: give it with --base", reason="no-base")
+    known = [name for name, each in KNOWN.items() if said.partition("@")[0] in (name, each.hub_id)]
+    if known:
+        return known[0]
+    if hub_id(said) is None and not _exists(said):
+        raise AdapterError(
+            f"{folder} says that it was trained on {said[:120]!a}, and there is no such folder here: give the base with --base",
+            reason="no-base",
+        )
+    return said
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _said_base(folder: Path) -> str | None:
+    with source_folder(folder if folder.is_dir() else folder.parent) as opened:
+        said = opened.read_object("adapter_config.json", cap=_MOST[_SETTINGS], reason="bad-config")
+    named = said.get("base_model_name_or_path")
+    return named if isinstance(named, str) and named else None
+
+
+@contextmanager
+def naming_bases(folder: Path, base: Base) -> Iterator[None]:
+    """Where what does not fit is of another base by its own words, say both; the refusal goes on its way."""
+    try:
+        yield
+    except AdapterError as error:
+        said = None
+        with suppress(AdapterError):
+            said = _said_base(folder)
+        if said is None or error.reason not in _OF_BASES or _is_named(said, base):
+            raise
+        raise AdapterError(
+            f"the adapter in {folder} was trained on {said[:120]!a}, and you gave {base.name}: {error}; give the base that it "
+            "was trained on with --base",
+            reason=error.reason,
+        ) from error
+
+
+def _is_named(said: str, base: Base) -> bool:
+    return _last(said) in {_last(name) for name in (base.name, base.label, base.source, base.hub_id or "")}
+
+
 def beside(folder: SourceFolder, said: str | None, base: Base) -> Iterator[Finding]:
     """What differs between a folder and the base that its adapter is added for.
 
     Args:
         said: what the adapter's config calls its base.
     """
-    if said is not None and _last(said) not in {_last(name) for name in (base.name, base.label, base.source)}:
+    if said is not None and not _is_named(said, base):
         yield Finding(
             "base-name",
             "adapter_config.json",

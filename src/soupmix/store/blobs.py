@@ -13,17 +13,12 @@ from soupmix.replacing import plain_names
 from soupmix.scratch import remove, sweep
 from soupmix.store.adapter import Adapter
 from soupmix.store.manifest import ManifestEntry, manifest_if_any
+from soupmix.store.places import BLOBS, blob_path, find_blob
 from soupmix.store.reader import CONFIG, TENSORS, open_adapter
 
-__all__ = ["BLOBS", "blob_path", "exclusive", "load_entry", "write_blob"]
+__all__ = ["exclusive", "load_entry", "write_blob"]
 
-BLOBS = "blobs"
 _HEX = re.compile(r"[0-9a-f]{64}")
-
-
-def blob_path(store: Path, digest: str) -> Path:
-    """The PEFT folder of the adapter with that digest ("sha256:<hex>")."""
-    return store / BLOBS / digest.removeprefix("sha256:")
 
 
 def write_blob(store: Path, digest: str, contents: Mapping[str, bytes]) -> None:
@@ -43,7 +38,7 @@ def load_entry(store: Path, entry: ManifestEntry) -> Adapter:
     Raises:
         AdapterError: a file is not the one of the manifest ("digest-mismatch"), or is refused by the reader.
     """
-    with open_adapter(blob_path(store, entry.digest)) as files:
+    with open_adapter(find_blob(store, entry.digest)) as files:
         found = {CONFIG: files.config_sha256, TENSORS: files.tensors.sha256}
         for file, sha256 in {CONFIG: entry.config_sha256, TENSORS: entry.tensors_sha256}.items():
             if found[file] != sha256:
@@ -52,8 +47,9 @@ def load_entry(store: Path, entry: ManifestEntry) -> Adapter:
                     f"(sha256 {found[file][:16]}..., not {sha256[:16]}...); restore it, or add the adapter again",
                     reason="digest-mismatch",
                 )
-        factors, whole = MappingProxyType(dict(files.factors())), files.settings().own is not None
-        return Adapter(entry.name, entry.digest, entry.base_digest, factors, whole)
+        factors, settings = MappingProxyType(dict(files.factors())), files.settings()
+        whole = settings.own is not None
+        return Adapter(entry.name, entry.digest, entry.base_digest, factors, whole, settings.base)
 
 
 def _is_blob(folder: Path) -> bool:

@@ -10,9 +10,10 @@ from soupmix.errors import AdapterError
 from soupmix.findings import Finding
 from soupmix.public import public
 from soupmix.store.adapter import Adapter
-from soupmix.store.adding import Addition, add_adapter, set_budget
-from soupmix.store.blobs import blob_path, load_entry
-from soupmix.store.manifest import Manifest, ManifestEntry, find_entry, manifest_if_any, read_manifest, shipped_root
+from soupmix.store.adding import Addition, add_adapter, refresh, remove_adapter, set_budget
+from soupmix.store.blobs import load_entry
+from soupmix.store.manifest import Manifest, ManifestEntry, find_entry, manifest_if_any, shipped_root
+from soupmix.store.places import beneath, find_blob, home_of, read_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,13 +40,29 @@ class Store:
         """
         self.folder = Path(folder)
         self._loaded: dict[str, Adapter] = {}
-        found = manifest_if_any(self.folder) if create else read_manifest(self.folder)
-        self._manifest = Manifest() if found is None else found
+        is_new = create and manifest_if_any(self.folder) is None and beneath(self.folder) is None
+        self._manifest = Manifest() if is_new else read_store(self.folder)
 
     @classmethod
     def shipped(cls) -> "Store":
         """The adapters that come with soupmix."""
         return cls(shipped_root())
+
+    @classmethod
+    def of_user(cls, base: "Base") -> "Store":
+        """The store of this user for a base, in the folder for user data ($SOUPMIX_DATA if set); empty before the first addition.
+
+        That for the base of the shipped adapters lies over them: it has these too, by name, unless the user added others of
+        that name. Laid anew over what another version of soupmix ships.
+
+        Raises:
+            AdapterError: the store is damaged.
+            BaseModelError: it is to be laid anew, and the base is not found.
+            OutputError: it is to be laid anew, and the disk refuses.
+        """
+        folder = home_of(base.digest)
+        refresh(folder)
+        return cls(folder, create=True)
 
     @property
     def manifest(self) -> Manifest:
@@ -98,7 +115,7 @@ class Store:
         Raises:
             WeightError: no such adapter ("unknown-adapter").
         """
-        return blob_path(self.folder, self[name].digest)
+        return find_blob(self.folder, self[name].digest)
 
     def load(self, name: str, expected_digest: str | None = None) -> Adapter:
         """Read an adapter, or give the one read before.
@@ -170,6 +187,18 @@ class Store:
         )
         self._loaded.pop(addition.name, None)
         return self[addition.name]
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out of the store, which is changed as a whole or not.
+
+        Raises:
+            WeightError: no such adapter ("unknown-adapter").
+            AdapterError: it is shipped with soupmix ("shipped"), or another adapter of the store is damaged.
+            BaseModelError: the base of the adapters is not found: what remains is measured against it.
+            OutputError: the disk refuses.
+        """
+        self._manifest = remove_adapter(self.folder, name)
+        self._loaded.pop(name, None)
 
     def set_total_budget(self, millionths: int | None) -> None:
         """Record the most that the weights may sum to, as measured for this set."""

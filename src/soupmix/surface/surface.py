@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from soupmix.errors import EvaluationError, RecipeError
 from soupmix.store.manifest import ManifestEntry
+from soupmix.store.places import beneath
 from soupmix.surface.document import SURFACE, FittedMeasure, SurfaceDocument, read_surface
 from soupmix.weights import MILLION, Weights
 
@@ -102,12 +103,13 @@ class Surface:
 
     @classmethod
     def beside(cls, folder: Path, adapters: Iterable[ManifestEntry]) -> "Surface":
-        """The map that lies beside the manifest of a store.
+        """The map that lies beside the manifest of a store, else of the one that it lies over.
 
         Raises:
             EvaluationError: there is none (reason "no-surface"), it is damaged (see `read_surface`), or of others (see `of`).
         """
-        document = read_surface(folder)
+        below = beneath(folder)
+        document = read_surface(folder) or (None if below is None else read_surface(below))
         if document is None:
             raise EvaluationError(
                 f"nobody has measured these adapters: {folder} holds no {SURFACE}; `soupmix evaluate OUT --surface` makes one",

@@ -9,21 +9,42 @@ export class Answer {
     this.meta = card.querySelector(".meta");
     this.name = name;
     this.announce = announce;
+    this.turns = []; // what was said before, as messages
   }
 
-  /** Ask, and write what comes. `onGrant` gets the soup. Throws only what concerns the whole page. */
-  async ask(body, signal, onGrant) {
+  /** Ask behind what was said, and write what comes. `onGrant` gets the soup. Throws only what concerns the whole page. */
+  async ask({ messages, ...body }, signal, onGrant) {
     this.begin();
     try {
-      for await (const event of chat(body, signal)) this.take(event, onGrant);
+      for await (const event of chat({ ...body, messages: [...this.turns, ...messages] }, signal)) this.take(event, onGrant);
       this.end(this.speed());
+      this.keep(messages);
     } catch (error) {
       this.fail(error);
       if (error.status === 401) throw error;
     }
   }
 
+  /** Remember what was asked and answered. An answer that failed or was stopped is none: it is asked again. */
+  keep(messages) {
+    const said = this.text.textContent;
+    if (said.trim()) this.turns.push(...messages, { role: "assistant", content: said });
+  }
+
+  forget() {
+    this.turns = [];
+    this.text.textContent = this.meta.textContent = "";
+    this.showTurns();
+  }
+
+  showTurns() {
+    const list = this.region.querySelector(".turns");
+    list.replaceChildren(...this.turns.map(itemOf));
+    list.hidden = !this.turns.length;
+  }
+
   begin() {
+    this.showTurns();
     Object.assign(this, { first: 0, last: 0, tokens: 0, finish: null });
     this.text.textContent = "";
     this.meta.textContent = "waiting";
@@ -70,4 +91,11 @@ export class Answer {
     this.meta.textContent = error.message;
     this.announce(`${this.name()}: ${error.message}`);
   }
+}
+
+function itemOf({ role, content }) {
+  const item = document.createElement("li");
+  item.className = role;
+  item.textContent = content;
+  return item;
 }

@@ -39,7 +39,16 @@ function draw() {
   at("columns").replaceChildren(...columns.map((each) => each.element));
   for (const id of ["facts", "kitchen"]) at(id).hidden = false;
   at("key-form").hidden = true;
+  showProfiles();
   count();
+}
+
+/** Named profiles of the tenant, to begin with one of them. */
+function showProfiles() {
+  const named = app.world.profiles.filter((each) => each.name);
+  const options = named.map((each) => new Option(each.name, each.id));
+  at("profiles").replaceChildren(new Option("choose one", ""), ...options);
+  at("kept").hidden = !named.length;
 }
 
 /** Whom the page begins with: as far as there are adapters for it, or one person for each of the first two adapters. */
@@ -60,13 +69,20 @@ function stated({ attributes }, said) {
   return Object.fromEntries(known.map(([name, values]) => [name, values.includes(said[name]) ? said[name] : elsewhere(values)]));
 }
 
-function add() {
+function add(profile) {
   if (columns.length > MOST_PEOPLE) return;
-  const person = new Person(app, { amounts: {}, attributes: {} });
+  const person = new Person(app, { amounts: {}, attributes: profile ? profile.attributes : {} });
+  if (profile) person.load(profile);
   columns.push(person);
   at("columns").append(person.element);
   person.find(".name").focus();
   count();
+}
+
+function addProfile() {
+  const chosen = app.world.profiles.find((each) => each.id === at("profiles").value);
+  at("profiles").value = "";
+  if (chosen) add(chosen);
 }
 
 function remove(person) {
@@ -94,6 +110,14 @@ async function askEverybody() {
     fail(error);
   }
   if (running === mine) stop();
+  at("forget").ariaDisabled = String(!columns.some((each) => each.answer.turns.length));
+}
+
+function forget() {
+  stop();
+  for (const each of columns) each.answer.forget();
+  at("forget").ariaDisabled = "true";
+  at("prompt").focus();
 }
 
 function asked() {
@@ -153,7 +177,9 @@ at("prompt").addEventListener("keydown", (event) => {
   app.ask();
 });
 at("stop").addEventListener("click", stop);
-at("add").addEventListener("click", add);
+at("forget").addEventListener("click", forget);
+at("add").addEventListener("click", () => add());
+at("profiles").addEventListener("change", addProfile);
 for (const kind of ["click", "keydown"]) document.addEventListener(kind, closePolicy);
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -86,6 +86,15 @@ export class Person {
     this.change();
   }
 
+  /** Be the person of a stored profile, which saving changes. */
+  load(profile) {
+    this.saved = profile.id;
+    this.find(".name").value = profile.name;
+    this.find(".save").textContent = "Save again";
+    this.rename(true);
+    this.take(profile.weights, new Set(this.sliders.map((each) => each.axis.dimension)));
+  }
+
   /** The name follows the wishes until somebody writes another. */
   rename(byHand = false) {
     this.named ||= byHand;

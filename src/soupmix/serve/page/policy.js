@@ -7,13 +7,18 @@ const DISCLOSED = {
 
 export function showPolicy(policy) {
   const set = (id, text) => (document.getElementById(id).textContent = text);
-  set("policy-name", policy.open ? "none" : shortened(policy.digest));
+  set("policy-name", policy.open ? "none" : issuersOf(policy) || shortened(policy.digest));
   set("policy-state", stateOf(policy));
   set("policy-digest", policy.digest);
   set("obligations", policy.obligations.length ? `Obligations: ${policy.obligations.join(", ")}.` : "");
   set("disclosures", disclosuresOf(policy.obligations));
   document.getElementById("policy-state").className = policy.signed ? "badge signed" : "badge";
   document.getElementById("rules").replaceChildren(...rulesOf(policy).map(itemOf));
+}
+
+/** Whose rules they are, outermost first. */
+function issuersOf({ rules }) {
+  return [...new Set(rules.map((each) => each.issuer))].join(", ");
 }
 
 function shortened(digest) {

@@ -101,9 +101,18 @@ export class Slider {
     this.place(".granted", granted, granted);
     this.element.classList.toggle("clamped", withheld.length > 0);
     const told = amount ? `${pole} ${this.scale(pole).told(amount)}` : "";
-    this.find(".value").textContent = told || "0";
+    this.find(".value").textContent = (told || "0") + this.arrow(pole, withheld.length);
     this.find(".why").textContent = withheld.map(({ text }) => text).join(". ");
     this.input.ariaValueText = [told || "none", ...spokenOf(withheld)].join(", ");
+  }
+
+  /** Behind what is asked for, what is granted instead: of that pole, or of the other one by name. */
+  arrow(pole, isClamped) {
+    if (!isClamped) return "";
+    const granted = this.grantedValue();
+    const name = granted < 0 ? this.axis.low : this.axis.high;
+    const other = granted && name !== pole ? `${name} ` : "";
+    return ` \u2192 ${other}${this.scale(name).told(Math.abs(granted))}`;
   }
 
   grantedValue() {

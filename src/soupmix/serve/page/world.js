@@ -4,13 +4,13 @@ import { call } from "./api.js";
 import { Scale } from "./scale.js";
 
 export async function readWorld() {
-  const [adapters, policy, models, measures] = await Promise.all(
-    ["/v1/adapters", "/v1/policy", "/v1/models", "/v1/measures"].map((path) => call(path)),
+  const [adapters, policy, models, measures, profiles] = await Promise.all(
+    ["/v1/adapters", "/v1/policy", "/v1/models", "/v1/measures", "/v1/soups"].map((path) => call(path)),
   );
   const { true: served = [], false: unserved = [] } = Object.groupBy(adapters.data, (each) => each.servable);
   const model = models.data[0].id;
   const axes = axesOf(served).map((axis) => ({ ...axis, scales: scalesOf(axis, measures.effects) }));
-  return { adapters: served, unserved, axes, policy, model, measures: measures.data, ranges: new Map() };
+  return { adapters: served, unserved, axes, policy, model, measures: measures.data, profiles: profiles.data, ranges: new Map() };
 }
 
 /** Of every pole of an axis, how amounts on a slider become weights. */
