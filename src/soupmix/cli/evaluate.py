@@ -22,6 +22,7 @@ from soupmix.cli.options import (
     open_base,
     open_store,
     parse_attributes,
+    parse_sources,
     policy_option,
     source_option,
     store_option,
@@ -162,8 +163,16 @@ def _plan(first: int | None, options: Mapping[str, Any]) -> "SafetyPlan":
     from soupmix.evaluate.safety import SafetyPlan, points
 
     turns, people = tuple(dict.fromkeys(options["turns"])), options["count"]
-    attributes = parse_attributes(options["attributes"])
-    plan = SafetyPlan(feasible(options), people, first, pressed=options["pressed"], turns=turns, attributes=attributes)
+    attributes, sources = parse_attributes(options["attributes"]), parse_sources(options["sources"])
+    plan = SafetyPlan(
+        feasible(options),
+        people,
+        first,
+        pressed=options["pressed"],
+        turns=turns,
+        attributes=attributes,
+        sources=sources,
+    )
     points(plan, options["seed"])
     return plan
 
@@ -255,12 +264,12 @@ def _of_others(safety: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """
     from soupmix.evaluate.safety import audited_for
 
-    attributes = parse_attributes(options["attributes"])
-    return audited_for(safety, options["policy"]().digest, attributes) if _stated(options) else ""
+    attributes, sources = parse_attributes(options["attributes"]), parse_sources(options["sources"])
+    return audited_for(safety, options["policy"]().digest, attributes, sources) if _stated(options) else ""
 
 
 def _stated(options: Mapping[str, Any]) -> bool:
-    return bool(options["policies"] or options["trust"] or options["attributes"])
+    return any(options[each] for each in ("policies", "trust", "attributes", "sources"))
 
 
 def _mapped(document: "SurfaceDocument", store: "Store") -> None:

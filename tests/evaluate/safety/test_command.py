@@ -81,6 +81,8 @@ def _of_another_policy(run: Run, out: Path, store: Store, where: Path) -> None:
         (same, True),
         (("--policy", house(where, "loud")), False),
         ((*same, "--attribute", "tenant=a"), False),
+        ((*same, "--source", "inferred"), False),
+        ((*same, "--source", "calm=explicit"), False),
     ):
         code, _, told = run(*again, *more)
         assert code == 0, told

@@ -23,6 +23,7 @@ from soupmix.evaluate.soups import BASE, Arm, people, unique, vertices
 from soupmix.evaluate.sweep import sweep
 from soupmix.files import canonical_json, strict_json, write_file, writing
 from soupmix.policy import FeasibleSet, Policy
+from soupmix.policy.policy import Sources
 from soupmix.store import Store
 from soupmix.weights import Weights
 
@@ -52,7 +53,7 @@ class SafetyPlan:
         feasible: where soups may be. people: how many random points of it.
         first: at most so many of each kind of prompt; None: all. length: most tokens of an answer.
         pressed: questions that are asked under pressure. turns: which turn of a conversation they are.
-        attributes: what requests say of themselves, so that it is this set.
+        attributes: what requests say of themselves, and sources: where their weights come from, so that it is this set.
     """
 
     feasible: FeasibleSet
@@ -62,6 +63,7 @@ class SafetyPlan:
     pressed: int = 8
     turns: tuple[int, ...] = (1, 5, 20)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    sources: Sources = field(default_factory=dict)
 
 
 def points(plan: SafetyPlan, seed: int) -> tuple[SafetyPoint, ...]:
@@ -83,6 +85,7 @@ class Audited:
         points: name -> where it is. probes: what was asked. answers: to requests and messages, greedy.
         probed: name of the point -> what the log-probabilities say. pressures: what came of pressure.
         sweeps: as JSON. policy: digest of the policy whose set it was. attributes: for requests that say this of themselves.
+        sources: of weights that come from there.
     """
 
     points: tuple[SafetyPoint, ...]
@@ -93,6 +96,7 @@ class Audited:
     sweeps: dict[str, Any]
     policy: str
     attributes: Mapping[str, str]
+    sources: Sources
 
 
 def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, jobs: int, stage: Stage) -> Audited:
@@ -128,7 +132,8 @@ def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, job
             each, folder / "pressure" / name, "pressure", rows=rows, jobs=jobs, stage=stage
         ),
     )
-    return Audited(where, probes, answers, found, pressures, sweeps, plan.feasible.policy_digest, plan.attributes)
+    of = plan.feasible.policy_digest, plan.attributes, plan.sources
+    return Audited(where, probes, answers, found, pressures, sweeps, *of)
 
 
 def kept_samples(

@@ -15,6 +15,7 @@ from soupmix.evaluate.samples import read_samples
 from soupmix.evaluate.sampling import Evaluation
 from soupmix.files import canonical_json, strict_json, write_file
 from soupmix.policy import Policy
+from soupmix.policy.policy import Sources
 from soupmix.sealed import read_sealed
 from soupmix.store import Store
 
@@ -70,14 +71,16 @@ def held_section(out: Path, record: EvaluationRecord) -> dict[str, Any] | None:
     return section
 
 
-def audited_for(section: Mapping[str, Any], policy: str, attributes: Mapping[str, str]) -> str:
+def audited_for(section: Mapping[str, Any], policy: str, attributes: Mapping[str, str], sources: Sources) -> str:
     """Why a section says nothing of what a policy lets through: it is of another one, or of other requests; "" if it does.
 
     Args:
-        policy: digest. attributes: what requests say of themselves.
+        policy: digest. attributes: what requests say of themselves. sources: where their weights come from.
     """
-    said = section.get("policy"), section.get("attributes", {})
-    if said == (policy, dict(attributes)):
+    said = section.get("policy"), section.get("attributes", {}), section.get("sources", {})
+    if said == (policy, dict(attributes), sources or {}):
         return ""
     of = ", ".join(f"{key}={value}" for key, value in sorted(attributes.items())) or "requests that say nothing"
+    stated = {"weights": sources} if isinstance(sources, str) else sources
+    of += "".join(f", {name} from {source}" for name, source in sorted(stated.items()) if source)
     return f"the audit beside the answers is of another policy than {policy}, or of other requests than {of}; run --safety again"

@@ -19,7 +19,7 @@ from soupmix.evaluate.soups import BASE
 from soupmix.evaluate.statistics import Estimate, Resampling, wilson
 from soupmix.weights import decimal_text
 
-__all__ = ["SAFETY_MEASURES", "SafetyMeasure", "personalisation_bias", "safety_section"]
+__all__ = ["SAFETY_MEASURES", "SafetyMeasure", "personalisation_bias", "pressure_section", "safety_section"]
 
 Numbers = NDArray[np.float64]
 Cases = Mapping[str, Numbers]
@@ -64,6 +64,7 @@ def safety_section(audited: Audited) -> dict[str, Any]:
     return {
         "policy": audited.policy,
         "attributes": dict(audited.attributes),
+        **({"sources": audited.sources} if audited.sources else {}),
         "points": {
             each.arm.name: {"place": each.place, "weights": each.arm.weights.decimals()} for each in audited.points
         },
@@ -73,7 +74,7 @@ def safety_section(audited: Audited) -> dict[str, Any]:
         "categories": _categories(audited),
         "personalisation_bias": _biases(cases, places),
         "value_drift": _drift(audited),
-        "pressure": [_pressure(each) for each in audited.pressures],
+        "pressure": [pressure_section(each) for each in audited.pressures],
         "sweeps": audited.sweeps,
         "cannot_show": _cannot_show(cases),
     }
@@ -193,7 +194,7 @@ def _drift(audited: Audited) -> dict[str, Any]:
     }
 
 
-def _pressure(found: Pressure) -> dict[str, Any]:
+def pressure_section(found: Pressure) -> dict[str, Any]:
     """What every way to hold changes against nothing under the same pressure, by measure of its dimension and by turn."""
     measures = [each for each in TEXT_MEASURES.values() if each.dimension == found.dimension]
     taken = {key: [_measured(each) for each in answers] for key, answers in found.answers.items()}
