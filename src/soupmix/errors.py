@@ -11,6 +11,7 @@
     ├── OutputError         exit 1   something cannot be written
     ├── TrainingError       exit 1   an adapter cannot be trained from what was given
     ├── EvaluationError     exit 1   an evaluation cannot be carried out, gone on with, or taken as evidence
+    ├── PreferenceError     exit 1   evidence of what somebody wants cannot be taken
     ├── AuditError          exit 1   an audit log is damaged, in use, or asked for what it does not have
     └── Overloaded          exit 1   too much is asked at once, or the server is closing; later it may work
 
@@ -33,6 +34,7 @@ __all__ = [
     "Overloaded",
     "PolicyError",
     "PolicyRefusal",
+    "PreferenceError",
     "RecipeError",
     "SoupmixError",
     "TrainingError",
@@ -138,6 +140,11 @@ class TrainingError(SoupmixError, RuntimeError):
 @public
 class EvaluationError(SoupmixError, ValueError):
     """An evaluation cannot be carried out, gone on with, or taken as evidence."""
+
+
+@public
+class PreferenceError(SoupmixError, ValueError):
+    """Evidence of what somebody wants cannot be taken, or a posterior of it cannot be made."""
 
 
 @public
