@@ -10,8 +10,9 @@ from soupmix.errors import AdapterError, PolicyError
 from soupmix.files import canonical_json, sha256_file
 from soupmix.policy.inventory import check_inventory, inventory
 from soupmix.store import Manifest, ManifestEntry, Store, write_manifest
-from soupmix.store.blobs import BLOBS, blob_path
+from soupmix.store.beside import named_base
 from soupmix.store.manifest import MANIFEST, Gram
+from soupmix.store.places import BLOBS, blob_path
 from tests.attacks.attack import Attack
 from tests.support.adapter_folder import CONFIG, TENSORS, adapter, encode, item, sound
 
@@ -133,7 +134,25 @@ def _linked_blobs(where: Path) -> None:
     Store(folder).set_total_budget(1)
 
 
+def _named(name: str, tries: str, reason: str, said: object) -> Attack:
+    """An adapter whose own config says which base is looked up, where nobody gave one."""
+
+    def run(where: Path) -> None:
+        (where / "adapter").mkdir()
+        config = {"peft_type": "LORA", "base_model_name_or_path": said}
+        (where / "adapter" / CONFIG).write_text(json.dumps(config))
+        named_base(where / "adapter")
+
+    return Attack(name, tries, run, AdapterError, reason)
+
+
 ATTACKS = (
+    _named("base-named-nowhere", "look up what is not there", "no-base", "/proc/self/no-such/model"),
+    _named("base-named-null-byte", "end a path early", "no-base", "model\0/../../etc"),
+    _named("base-named-address", "fetch from anywhere", "no-base", "https://evil.example/model"),
+    _named("base-named-options", "pass for an option", "no-base", "--base=/etc"),
+    _named("base-named-list", "several bases for one adapter", "no-base", ["org/one", "org/other"]),
+    _named("base-named-megabyte", "fill every message", "no-base", "x" * (1 << 20)),
     _manifest("no-manifest", "guess what a folder holds", "no-manifest", Path.unlink),
     _manifest("manifest-fifo", "wait for a writer for ever", "not-a-file", _instead(os.mkfifo)),
     _manifest(

@@ -147,6 +147,9 @@ def test_what_users_get_wrong(
 ) -> None:
     with pytest.raises(RecipeError, match="2 prompts need as many grants, not 1"):
         engine.generate(["a", "b"], [grant()])
+    for wrong in (("hi", grant()), ("hi", [grant()] * 2), (["hi"], grant())):
+        with pytest.raises(RecipeError, match=r"as in generate\(\[prompt\], \[grant\]\)"):
+            engine.generate(*wrong)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="prompt 0 is empty"):
         engine.generate([""], [grant()])
     with pytest.raises(TypeError, match=r"ask Policy.clamp"):

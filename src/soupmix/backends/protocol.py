@@ -6,7 +6,7 @@ the request's own grant, and tells every answer as it is made. Nothing here says
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.modes import FULL, Mode
@@ -22,6 +22,7 @@ __all__ = [
     "Message",
     "Request",
     "Sampling",
+    "SamplingFields",
     "State",
     "Ticket",
     "Token",
@@ -97,6 +98,18 @@ class Sampling:
 TALKING = Sampling(temperature=0.7)
 """How tokens are chosen for people who say nothing of it: in chat, on the page, in batches and by the server. The likeliest token
 every time, `Sampling()`, is for comparing: small models repeat themselves under it."""
+
+
+class SamplingFields(TypedDict, total=False):
+    """The fields of `Sampling` as keywords."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    frequency_penalty: float
+    presence_penalty: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from soupmix.backends.protocol import Sampling
+from soupmix.backends.protocol import Sampling, SamplingFields
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
 from soupmix.engine.compiled import TORCH, EngineStep, StepChoice, step_for
@@ -176,7 +176,7 @@ class Engine:
         *,
         method: str = DEFAULT,
         mode: Mode | Sequence[Mode] = FULL,
-        **sampling: Any,
+        **sampling: Unpack[SamplingFields],
     ) -> list[str]:
         """The texts of `complete`, whose arguments and errors these are; `sampling` are the fields of `Sampling`."""
         made = self.complete(prompts, grants, sampling=Sampling(**sampling), method=method, mode=mode)

@@ -149,6 +149,12 @@ def known_tokens(model: Any, tokenizer: Any) -> int:
 
 def check_given(prompts: Sequence[Prompt], grants: Sequence[object], streams: Sequence[int]) -> None:
     """Raise RecipeError unless there is one of each for every prompt (reason "lengths"), and none is empty ("empty-prompt")."""
+    if isinstance(prompts, str) or not isinstance(grants, Sequence):
+        raise RecipeError(
+            "several are answered at once: give a list of prompts, and a list with a grant for each, as in generate([prompt], "
+            "[grant]), which gives a list too",
+            reason="lengths",
+        )
     for what, given in (("grants", grants), ("streams", streams)):
         if len(prompts) != len(given):
             raise RecipeError(f"{len(prompts)} prompts need as many {what}, not {len(given)}", reason="lengths")
