@@ -10,6 +10,7 @@ from soupmix.errors import EvaluationError
 from soupmix.evaluate.page import page
 from soupmix.evaluate.page.drawing import _MARKERS, _SERIES, style_of
 from soupmix.evaluate.page.follows import faithful_part, follows_part, spans_part
+from soupmix.evaluate.page.fronts import _edge, draw_front
 from soupmix.evaluate.page.page import _lead
 from soupmix.evaluate.report import report
 from soupmix.evaluate.soups import Arm
@@ -181,12 +182,35 @@ def test_the_page_says_who_answered_fewer_prompts(made: dict[str, Any], html: st
 def test_how_measures_follow_weights_is_shown(made: dict[str, Any]) -> None:
     tables = {each.folded: each for each in follows_part(made).tables}
     ranks = tables["Does a measure rise with its weight? temperature 0, method delta"]
-    assert ("long", "words", "0, 0.5, 1", "1 [1, 1]") in ranks.rows
-    assert ("short", "words", "0, 0.5, 1", "-1 [-1, -1]") in ranks.rows
+    assert ("long", "words", "0, 0.5, 1", "1.00 [1.00, 1.00]") in ranks.rows
+    assert ("short", "words", "0, 0.5, 1", "-1.00 [-1.00, -1.00]") in ranks.rows
     reached = tables["How far is what is reached from what is asked? temperature 0, method delta"]
     assert [row[:3] for row in reached.rows] == [("mood", "peace", "8"), ("length", "words", "8")]
     # `loud` takes a quarter and a half of 20 and 40 from four of eight; they span 80
     assert reached.rows[1][3].startswith(f"{(5 + 5 + 20 + 20) / 8 / 80:.2g} [")
+
+
+def test_fronts_are_drawn_of_the_arms_that_are_on_them(made: dict[str, Any]) -> None:
+    """As the report has them by corner, which is what hypervolumes are of; arms behind them are counted."""
+    plot = draw_front(made, "0.7", ("length", "mood"))
+    assert plot is not None
+    reached = [each for each in made["fronts"]["0.7"]["reached"] if each["dimensions"] == ["length", "mood"]]
+    wanted = {(arm, each["family"], corner) for each in reached for corner, own in each["front"].items() for arm in own}
+    assert {row[:3] for row in plot.rows} == wanted
+    drawn, arms = len({row[0] for row in plot.rows}), sum(each["arms"] for each in reached)
+    assert 0 < drawn < arms
+    assert f"{drawn} of {arms} arms" in plot.caption
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, 1), (-1, -1)])
+def test_the_edge_of_a_front_holds_what_its_points_dominate(signs: tuple[int, int]) -> None:
+    """Its area is that of the union of their boxes, counted on a grid."""
+    spots = [(0.9, 0.1), (0.4, 0.7), (0.6, 0.3)]
+    edge = [(0.0, 0.0), *_edge([(x * signs[0], y * signs[1]) for x, y in spots])]
+    turned = [*edge[1:], edge[0]]
+    area = abs(sum(x * w - z * y for (x, y), (z, w) in zip(edge, turned, strict=True))) / 2
+    cells = [(i + 0.5, j + 0.5) for i in range(10) for j in range(10)]
+    assert area == pytest.approx(sum(any(x < 10 * a and y < 10 * b for a, b in spots) for x, y in cells) / 100)
 
 
 def test_what_was_not_measured_is_not_on_the_page(made: dict[str, Any], html: str) -> None:
@@ -199,8 +223,8 @@ def test_what_was_not_measured_is_not_on_the_page(made: dict[str, Any], html: st
         {**made, "prose": {"base": {"perplexity": figure}}, "fidelity": fidelity, "connectivity": connected}
     )
     assert [tuple(table.rows) for table in part.tables] == [
-        (("base", "40.2 [36, 44]"),),
-        (("long@1", "0.0123", "40.2 [36, 44]", "312"),),
+        (("base", "40.2 [36.0, 44.0]"),),
+        (("long@1", "0.0123", "40.2 [36.0, 44.0]", "312"),),
         (("long+loud@1", "–"),),
     ]
 
@@ -208,4 +232,4 @@ def test_what_was_not_measured_is_not_on_the_page(made: dict[str, Any], html: st
 def test_floors_and_ceilings_are_shown(made: dict[str, Any]) -> None:
     rows = {row[:2]: row for row in spans_part(made).tables[0].rows}
     assert rows["calm", "peace"][4] == "calm by prompt"
-    assert rows["long", "words"][4:6] == ("long@1", "40 [40, 40]")
+    assert rows["long", "words"][4:6] == ("long@1", "40.0 [40.0, 40.0]")

@@ -21,14 +21,14 @@ def follows_part(report: Report) -> Section:
                 PageTable(
                     ("adapter", "measure", "weights", "rank correlation"),
                     [
-                        (e["adapter"], e["measure"], ", ".join(f"{step:g}" for step in e["steps"]), shown(e["rank"], 2))
+                        (e["adapter"], e["measure"], ", ".join(f"{step:g}" for step in e["steps"]), shown(e["rank"]))
                         for e in found["monotony"]
                     ],
                     folded=f"Does a measure rise with its weight? {where}",
                 ),
                 PageTable(
                     ("dimension", "measure", "weights asked", "error, share of the span"),
-                    [(e["dimension"], e["measure"], str(e["asked"]), shown(e["error"], 2)) for e in found["reached"]],
+                    [(e["dimension"], e["measure"], str(e["asked"]), shown(e["error"])) for e in found["reached"]],
                     folded=f"How far is what is reached from what is asked? {where}",
                 ),
                 PageTable(
@@ -49,7 +49,7 @@ def _planes(found: Report) -> Iterator[tuple[str, str, str]]:
     for each in found["additive"]:
         r2 = linear.get(each["measure"])
         if each["share"] or r2:
-            yield each["measure"], shown(r2, 2), shown(each["share"], 2)
+            yield each["measure"], shown(r2), shown(each["share"])
 
 
 def spans_part(report: Report) -> Section:

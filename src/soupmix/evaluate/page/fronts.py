@@ -71,56 +71,62 @@ def reached_rows(report: Report, temperature: str) -> Iterator[tuple[str, ...]]:
             " + ".join(each["dimensions"]),
             each["family"],
             str(each["arms"]),
-            shown(each["hypervolume"], 2),
-            shown(each["harmless"], 2),
+            shown(each["hypervolume"]),
+            shown(each["harmless"]),
             *damage,
         )
 
 
 def draw_front(report: Report, temperature: str, pair: Sequence[str]) -> Plot | None:
-    """Points of two dimensions, and of every family the fronts of the four quarters."""
+    """Of every family the arms on its fronts in two dimensions, corner by corner; those behind are counted, not drawn."""
     found = report["fronts"][temperature]
-    spots: dict[str, dict[str, Spot]] = {}
-    for arm, each in found["points"].items():
-        x, y = (each["toward"][found["poles"][name][0]] for name in pair)
-        if each["family"] != "base" and x and y and {*each["asks"]} <= {*pair}:
-            spots.setdefault(each["family"], {})[arm] = (x["value"], y["value"])
-    if not spots:
+    fronts = {each["family"]: each["front"] for each in found["reached"] if each["dimensions"] == [*pair]}
+    fronts = {family: own for family, own in fronts.items() if any(own.values())}
+    if not fronts:
         return None
-    figure, axes = new_figure(4.6, 4.2 + 0.1 * len(spots))
-    for number, (family, own) in enumerate(spots.items()):
-        style = style_of(number)
-        axes.plot(
-            *zip(*own.values(), strict=True), label=family, **{**style, "linestyle": "", "markersize": 4, "alpha": 0.85}
-        )
-        for corner in _quarters(list(own.values())):
-            axes.plot(*zip(*corner, strict=True), **{**style, "marker": "", "linewidth": 1, "alpha": 0.7})
+    figure, axes = new_figure(4.6, 4.2 + 0.1 * len(fronts))
+    rows: list[tuple[str, ...]] = []
+    for number, (family, own) in enumerate(fronts.items()):
+        style, label = style_of(number), family
+        for corner, names in own.items():
+            spots = {name: _spot(found, name, pair) for name in names}
+            if spots:
+                axes.plot(
+                    *zip(*spots.values(), strict=True), **{**style, "linestyle": "", "markersize": 4}, label=label
+                )
+                axes.plot(*zip(*_edge(list(spots.values())), strict=True), **{**style, "marker": "", "linewidth": 1})
+                label = "_nolegend_"
+            rows += [(arm, family, corner, f"{x:.2f}", f"{y:.2f}") for arm, (x, y) in spots.items()]
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel(_axis(found["poles"][pair[0]]))
     axes.set_ylabel(_axis(found["poles"][pair[1]]))
     axes.set_title(f"{pair[0]} and {pair[1]}", loc="left")
     figure.legend(loc="outside lower center", ncols=2)
+    arms = sum(each["arms"] for each in found["reached"] if each["dimensions"] == [*pair])
+    on = len({arm for arm, *_ in rows})
     caption = (
-        f"{pair[0]} and {pair[1]}, standard deviations from the base, temperature {temperature}; lines are the fronts"
+        f"{pair[0]} and {pair[1]}, standard deviations from the base, temperature {temperature}: the fronts of every family, "
+        f"{on} of {arms} arms"
     )
-    rows = [(arm, family, f"{x:.2f}", f"{y:.2f}") for family, own in spots.items() for arm, (x, y) in own.items()]
     name = f"front-{pair[0]}-{pair[1]}-{temperature}".replace(".", "_")
-    return Plot(svg(figure, name, caption), caption, ("arm", "family", *pair), tuple(rows))
+    return Plot(svg(figure, name, caption), caption, ("arm", "family", "corner", *pair), tuple(rows))
+
+
+def _spot(found: Report, arm: str, pair: Sequence[str]) -> Spot:
+    x, y = (found["points"][arm]["toward"][found["poles"][name][0]]["value"] for name in pair)
+    return x, y
 
 
 def _axis(poles: Sequence[str]) -> str:
     return f"← {poles[1]} | {poles[0]} →" if len(poles) > 1 else f"{poles[0]} →"
 
 
-def _quarters(spots: Sequence[Spot]) -> Iterator[list[Spot]]:
-    """Of every quarter that has any, the edge of what its points dominate, from one axis to the other."""
-    for right, up in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-        inside = sorted(((x * right, y * up) for x, y in spots if x * right > 0 and y * up > 0), reverse=True)
-        edge: list[Spot] = []
-        for x, y in inside:
-            height = edge[-1][1] if edge else 0.0
-            if y > height:
-                edge += [(x, height), (x, y)]
-        if edge:
-            yield [(x * right, y * up) for x, y in (*edge, (0.0, edge[-1][1]))]
+def _edge(spots: Sequence[Spot]) -> list[Spot]:
+    """The edge of what the points of one front dominate, from one axis to the other."""
+    far = sorted(spots, key=lambda spot: -abs(spot[0]))
+    steps, height = [], 0.0
+    for x, y in far:
+        steps += [(x, height), (x, y)]
+        height = y
+    return [*steps, (0.0, height)]

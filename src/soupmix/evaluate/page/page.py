@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from soupmix.evaluate.composition import LEAST_PROMPTS
 from soupmix.evaluate.page.decided import decided_part
 from soupmix.evaluate.page.drawing import plotting
 from soupmix.evaluate.page.follows import faithful_part, follows_part, spans_part
@@ -65,7 +66,7 @@ def _lead(report: Report) -> str:
     return (
         f"Figures are means over prompts with 95 % bootstrap intervals in brackets; {same} with the same random numbers. "
         "An effect is the difference to the bare base at the same prompt. A dash is no figure: nothing was measured, or a "
-        "share of something that cannot be told from nothing."
+        f"share of something that cannot be told from nothing, or over fewer than {LEAST_PROMPTS} prompts."
     )
 
 
@@ -141,18 +142,16 @@ def _composes(report: Report, temperature: str, heads: Mapping[str, str]) -> Pag
     rows = []
     for adapter, facts in report["adapters"].items():
         measure = heads.get(facts["dimension"])
-        plot_rows: dict[str, list[tuple[float | None, str, str]]] = {}
+        found: dict[tuple[str, str], list[tuple[float | None, str, str]]] = {}
         for method in report["composition"].get(temperature, {}) if measure else ():
             for each in report["composition"][temperature][method]["kept"]:
                 weights = arms_of(report)[each["soup"]]["weights"]
                 if each["measure"] == measure and adapter in weights and len(set(weights.values())) == 1:
-                    key = f"{weights[adapter]} {method}"
                     value = each["share"]["value"] if each["share"] else None
-                    plot_rows.setdefault(key, []).append(
-                        (value, each["soup"], told(each["alone"], measures_of(report)[each["measure"]]))
-                    )
-        for key, found in plot_rows.items():
-            rows.append((adapter, str(measure), *key.split(), *_range_of(found)))
+                    alone = told(each["alone"], measures_of(report)[each["measure"]])
+                    found.setdefault((method, weights[adapter]), []).append((value, each["soup"].split("@")[0], alone))
+        for method, weight in sorted(found, key=lambda key: (key[0], float(key[1]))):
+            rows.append((adapter, str(measure), weight, method, *_range_of(found[method, weight])))
     return PageTable(
         ("pole", "measure", "weight", "method", "alone", "kept least", "kept most"), rows, f"Temperature {temperature}"
     )

@@ -39,11 +39,14 @@ class Plot:
     rows: tuple[tuple[str, ...], ...]
 
 
-def shown(found: Mapping[str, float] | None, digits: int = 3) -> str:
-    """A figure with its interval, as text."""
+def shown(found: Mapping[str, float] | None) -> str:
+    """A figure with its interval, as text; all three with the decimals that the largest calls for."""
     if found is None:
         return "–"
-    value, low, high = (_number(found[name], digits) for name in ("value", "low", "high"))
+    ends = [found[name] for name in ("value", "low", "high")]
+    largest = max(map(abs, ends))
+    decimals = 0 if largest >= 100 else 1 if largest >= 10 else 2 if largest >= 0.1 or not largest else 3
+    value, low, high = (f"{end:.{decimals}f}" for end in ends)
     return f"{value} [{low}, {high}]"
 
 
@@ -141,7 +144,7 @@ def kept(report: Report, temperature: str, method: str, measure: str, adapter: s
     caption = f"What is kept of {adapter} on {measure}, temperature {temperature}, method {method}"
     about = measures_of(report)[measure]
     rows = [
-        (f"+ {others}", f"{weight:g}", shown(each["share"], 2), told(each["effect"], about), told(each["alone"], about))
+        (f"+ {others}", f"{weight:g}", shown(each["share"]), told(each["effect"], about), told(each["alone"], about))
         for weight, others, each in found
     ]
     return Plot(svg(figure, name, caption), caption, ("with", "weights", "kept", "in the soup", "alone"), tuple(rows))
@@ -189,8 +192,7 @@ def cross_talk(report: Report, temperature: str, method: str, measures: Sequence
     name = f"cross-{temperature}-{method}".replace(".", "_")
     caption = f"Cross-talk at the largest weight, temperature {temperature}, method {method}; empty: its own dimension"
     table = [
-        (adapter, *("" if entry is None else shown(entry["share"], 2) for entry in row))
-        for adapter, row in rows.items()
+        (adapter, *("" if entry is None else shown(entry["share"]) for entry in row)) for adapter, row in rows.items()
     ]
     return Plot(svg(figure, name, caption), caption, ("adapter", *measures), tuple(table))
 
@@ -271,8 +273,3 @@ def _effect(arms: Report, name: str, measure: str) -> Mapping[str, float] | None
 
 def _clipped(share: float) -> float:
     return max(-_MOST_SHARE / 2, min(share, _MOST_SHARE))
-
-
-def _number(value: float, digits: int) -> str:
-    text = f"{value:.{digits}g}"
-    return f"{value:.0f}" if "e" in text and abs(value) >= 1 else text
