@@ -31,6 +31,7 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
 """What a library may use beyond what every processor of the platform has (SSE2, NEON) -> flags; the best first."""
 
 _SOURCE = Path(__file__).with_name("step.cpp")
+_SOURCES = (_SOURCE, *(_SOURCE.with_name(name) for name in ("products.h", "vectors.h")))
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-w")
 _SECONDS = 300
 _lock = threading.Lock()
@@ -102,7 +103,7 @@ def _threads() -> list[str]:
 
 def _digest(compiler: str, command: list[str]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=_SECONDS).stdout
-    parts = (_SOURCE.read_bytes(), version, "\0".join(command).encode())
+    parts = (*(each.read_bytes() for each in _SOURCES), version, "\0".join(command).encode())
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()[:32]
 
 
