@@ -153,7 +153,7 @@ KINDS: dict[str, tuple[int, Callable[[int, random.Random], Any]]] = {
     "unknown adapter": (400, lambda n, _: chat(n, soup={"weights": {"nobody": 1}})),
     "bad weight": (400, lambda n, _: chat(n, soup={"weights": {"calm": "lots"}})),
     "unknown attribute": (400, lambda n, _: chat(n, soup={"attributes": {"shoe": "44"}})),
-    "unknown field": (400, lambda n, _: chat(n, tools=[])),
+    "unknown field": (400, lambda n, _: chat(n, toolz=[])),
     "another model": (400, lambda n, _: chat(n, model="gpt-9")),
     "streamed": (400, lambda n, _: chat(n, stream=True)),
     "too long": (400, lambda n, _: chat(n, "x" * 200)),
