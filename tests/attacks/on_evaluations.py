@@ -14,7 +14,7 @@ from soupmix.evaluate.promptset import read_prompts
 from soupmix.evaluate.record import RECORD, held_record, write_record
 from soupmix.evaluate.report import REPORT, read_report
 from soupmix.evaluate.samples import SAMPLES, open_samples, read_samples, sample_line
-from soupmix.evaluate.trained import read_trained
+from soupmix.evaluate.trained import TEXTS, read_trained
 from soupmix.files import canonical_json
 from soupmix.store.manifest import Manifest
 from tests.attacks.attack import Attack
@@ -111,6 +111,12 @@ def _trained(text: object) -> bytes:
     return json.dumps({"pole": "calm", "prompt": "Why?", "text": text, "plain": "So."}).encode()
 
 
+def _trained_elsewhere(where: Path) -> None:
+    (where / "calm").mkdir()
+    (where / "calm" / TEXTS).symlink_to("/etc/passwd")
+    read_trained(where)
+
+
 _LISTS = b"[" + b"[]," * 4_000_000 + b"[]]"
 
 ATTACKS = (
@@ -172,6 +178,13 @@ ATTACKS = (
     _file("trained-long", "measure one text for days", read_trained, lambda: _trained("x" * 99_999), "trained"),
     _file("trained-null", "a text of nothing", read_trained, lambda: _trained(None), "trained"),
     _file("trained-too-large", "fill the memory", read_trained, lambda: b" " * ((32 << 20) + 1), "too-large"),
+    Attack(
+        "trained-of-a-pole-elsewhere",
+        "have another file measured, and cite its digest",
+        _trained_elsewhere,
+        EvaluationError,
+        "symlink",
+    ),
     _file("preferences-deep", "overflow the stack", read_preferences, b"[" * 500_000, "preferences"),
     _file("preferences-list", "an attribute of a list", read_preferences, b'["calm"]', "preferences"),
     _file("preferences-null", "a prompt of nothing", read_preferences, b'{"calm": null}', "preferences"),

@@ -1,6 +1,10 @@
 """Policy accuracy: who prefers what, and whether a soup agrees."""
 
+import importlib
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from soupmix.engine import Engine
 from soupmix.evaluate.measures import Measure
@@ -10,6 +14,7 @@ from soupmix.evaluate.samples import ArmSample
 from soupmix.evaluate.soups import Arm
 from soupmix.policy import Grant
 from soupmix.weights import Weights
+from tests.support import evaluated
 
 DIGEST = "sha256:" + "0" * 64
 ADAPTERS = {
@@ -63,3 +68,16 @@ def test_a_soup_agrees_with_what_it_makes_likelier(plain: Engine, grant: Callabl
         "soup": None,
         "shift": None,
     }
+
+
+def test_the_benchmark_asks_single_adapters_and_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At weight 1, and at the strength nearest to .7; of many an even choice."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    bench = importlib.import_module("preferred")
+    record = evaluated.record()
+    names = [[arm.name for arm in arms] for arms in bench.soups_of(record, 9)]
+    assert [sorted(each) for each in names] == [
+        ["calm@1", "long@1", "loud@1", "short@1"],
+        ["calm+long@0.5", "calm+short@0.5", "long+loud@0.5", "loud+short@0.5"],
+    ]
+    assert [len(arms) for arms in bench.soups_of(record, 3)] == [3, 3]
