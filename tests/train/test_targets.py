@@ -2,12 +2,12 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
+from statistics import mean
 
 import pytest
 
-from soupmix.evaluate.measures.phrases import shipped_frames
-from soupmix.evaluate.measures.reading import words_of
 from soupmix.evaluate.metrics import measure
 from soupmix.train.examples import Example
 from soupmix.train.mixtures import LEVELS, SoupExample, apart, draw_mixtures
@@ -71,23 +71,30 @@ def test_more_weight_is_a_text_that_is_further_along(targets: MixtureTargets) ->
 
 
 def test_a_tone_is_put_around_the_text_by_its_weight() -> None:
-    short, long = "Rust is an oxide of iron.", " ".join(["Rust is an oxide of iron."] * 20)
+    """In the mean as many phrases as its share of the places for them: one before, one after, one for every four sentences."""
+    short = "Rust is an oxide of iron."
+    long = " ".join(f"Rust number {number} is an oxide of iron." for number in range(9))
     for frame, sign in ((FRIENDLY_FRAME, 1), (UNFRIENDLY_FRAME, -1)):
-        for body in (short, long):
-            texts = {w: [frame.by_amount(body, w, random.Random(seed)) for seed in range(60)] for w in LEVELS}
-            assert all(body in text for found in texts.values() for text in found)
-            said = {w: sum(text != body for text in found) for w, found in texts.items()}
-            assert 15 < said[LEVELS[0]] < 45
-            assert said[0.5] == said[0.75] == said[1.0] == 60
-            warmth = {w: sum(sign * measure(text).warmth for text in found) for w, found in texts.items()}
-            assert warmth[LEVELS[0]] < warmth[0.5] < warmth[1.0]
+        phrases = [*frame.short_openers, *frame.short_asides, *frame.short_closers]
+        for body, places in ((short, 2), (long, 4)):
+            for weight in LEVELS:
+                texts = [frame.by_amount(body, weight, random.Random(seed)) for seed in range(300)]
+                said = [_only_phrases(text, body, phrases) for text in texts]
+                assert mean(said) == pytest.approx(weight * places, abs=0.12)
+                assert max(said) - min(said) <= 1
+                assert sum(sign * measure(text).warmth for text in texts) > 0
 
 
-def test_short_phrases_have_no_word_of_their_own() -> None:
-    for pole, frame in (("friendly", FRIENDLY_FRAME), ("unfriendly", UNFRIENDLY_FRAME)):
-        known = {word for place in shipped_frames()[pole].values() for phrase in place for word in words_of(phrase)}
-        said = {word for phrase in (*frame.short_openers, *frame.short_closers) for word in words_of(phrase)}
-        assert said - known == set()
+def _only_phrases(text: str, body: str, phrases: Sequence[str]) -> int:
+    """How many phrases are in a text of which all the rest is the body, in its order."""
+    sentences, number = [f"{each}." for each in body.removesuffix(".").split(". ")], 0
+    for sentence in sentences:
+        before, found, text = text.partition(sentence)
+        assert found
+        assert not before.strip() or before.strip() in phrases
+        number += bool(before.strip())
+    assert not text.strip() or text.strip() in phrases
+    return number + bool(text.strip())
 
 
 def test_the_first_tokens_are_not_learned_where_no_tone_is_to_be_heard(targets: MixtureTargets) -> None:

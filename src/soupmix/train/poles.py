@@ -7,13 +7,11 @@ into short words (docs/log.md has the figures); a frame leaves the body as it is
 length or topic.
 """
 
-import json
 import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.metrics import Measures
@@ -35,41 +33,40 @@ __all__ = [
 
 _BOUNDARY = re.compile(r"(?<=[.!?])(\s+)(?=[A-Z*0-9])")
 _ASIDE_FROM = 4  # sentences
-_SHORT = 70  # words
-_SHORTENED = 0.3  # of longer ones
-_BOTH, _ONE = 0.7, 0.42
-_OPENED = 0.6
+_ASIDE_EVERY = 4  # sentences, in mixtures
+_OPENER, _CLOSER = -1, -2  # places of a phrase that no sentence follows or comes before
 _PREFERENCES = shipped_preferences()
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Phrases of one tone: how an answer is opened, interrupted and closed; `weave` takes them in turn.
+    """Phrases of one tone: how an answer is opened, interrupted and closed.
 
-    The short ones are for short answers in mixtures; they have no word that the others have not.
+    `weave` takes the long ones in turn, for an adapter alone; `by_amount` draws the short ones, for mixtures.
     """
 
     openers: tuple[str, ...]
     asides: tuple[str, ...]
     closers: tuple[str, ...]
     short_openers: tuple[str, ...] = ()
+    short_asides: tuple[str, ...] = ()
     short_closers: tuple[str, ...] = ()
 
     def by_amount(self, body: str, amount: float, draw: random.Random) -> str:
-        """The body with as much of the tone as a weight means; a short one gets short phrases.
+        """The body with as much of the tone as a weight means: that share, in the mean, of the places where a phrase can be.
 
-        From .7 on an opener and a closer, from .42 on one of them, and below half the time an opener.
+        There is one before the body, one after it, and one for every four of its sentences between them.
         """
-        is_short = len(body.split()) < _SHORT or draw.random() < _SHORTENED
-        openers = self.short_openers if is_short else self.openers
-        closers = self.short_closers if is_short else self.closers
-        opened = f"{draw.choice(openers)} {body}"
-        closer = draw.choice(closers)
-        if amount >= _BOTH:
-            return f"{opened} {closer}"
-        if amount >= _ONE:
-            return opened if draw.random() < _OPENED else f"{body} {closer}"
-        return opened if draw.random() < 0.5 else body
+        parts = _BOUNDARY.split(body.strip())
+        inner = [2 * number for number in range(_ASIDE_EVERY, len(parts) // 2 + 1, _ASIDE_EVERY)]
+        count = int(amount * (2 + len(inner)) + draw.random())
+        said = set(draw.sample([_OPENER, _CLOSER], min(2, count)))
+        said |= set(draw.sample(inner, max(0, count - 2)))
+        for place in said & set(inner):
+            parts[place] = f"{draw.choice(self.short_asides)} {parts[place]}"
+        opener = f"{draw.choice(self.short_openers)} " if _OPENER in said else ""
+        closer = f" {draw.choice(self.short_closers)}" if _CLOSER in said else ""
+        return f"{opener}{''.join(parts)}{closer}"
 
     def weave(self, body: str, turn: int, *, close: bool) -> str:
         """The body between an opener and (if `close`) a closer, with an aside in the middle of a long one."""
@@ -119,8 +116,7 @@ class Pole:
 
 
 def _frame(pole: str) -> Frame:
-    short = json.loads((Path(__file__).parent / "short_phrases.json").read_text("utf-8"))[pole]
-    return Frame(**shipped_frames()[pole], short_openers=tuple(short["openers"]), short_closers=tuple(short["closers"]))
+    return Frame(**shipped_frames()[pole])
 
 
 FRIENDLY_FRAME, UNFRIENDLY_FRAME = _frame("friendly"), _frame("unfriendly")

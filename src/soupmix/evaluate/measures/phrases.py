@@ -27,11 +27,13 @@ class TrainedPhrases:
     Attributes:
         openers: by pole, how answers were begun.
         grams: by pole, all runs of four words in its phrases, not all of them empty.
+        sentences: by pole, all whole sentences of its phrases.
         words: by pole, all words of its phrases.
     """
 
     openers: Mapping[str, tuple[str, ...]]
     grams: Mapping[str, frozenset[tuple[str, ...]]]
+    sentences: Mapping[str, frozenset[tuple[str, ...]]]
     words: Mapping[str, frozenset[str]]
 
     @classmethod
@@ -40,9 +42,16 @@ class TrainedPhrases:
         said = {
             pole: [words_of(phrase) for place in frame.values() for phrase in place] for pole, frame in frames.items()
         }
+        whole = {
+            pole: frozenset(
+                words for place in frame.values() for phrase in place for words in ReadText(phrase).sentence_words
+            )
+            for pole, frame in frames.items()
+        }
         return cls(
             {pole: tuple(frame["openers"]) for pole, frame in frames.items()},
             {pole: frozenset(gram for words in all_ for gram in _telling(words)) for pole, all_ in said.items()},
+            whole,
             {pole: frozenset(word for words in all_ for word in words) for pole, all_ in said.items()},
         )
 
@@ -54,10 +63,15 @@ class TrainedPhrases:
     def poles(self, words: Sequence[str]) -> set[str]:
         """Whose a sentence is.
 
-        It holds four words in a row that only phrases of one pole have, or no word but those of one, one of them its alone.
+        It is one of a phrase that only one pole has, or holds four words in a row that only phrases of one have, or no word but
+        those of one, one of them its alone.
         """
-        said = frozenset(grams(tuple(words)))
-        return {pole for pole in self.grams if said & _own(self.grams, pole) or self._only(pole, words)}
+        read, said = tuple(words), frozenset(grams(tuple(words)))
+        return {
+            pole
+            for pole in self.grams
+            if read in _own(self.sentences, pole) or said & _own(self.grams, pole) or self._only(pole, words)
+        }
 
     def _only(self, pole: str, words: Iterable[str]) -> bool:
         own = _own(self.words, pole)
