@@ -11,10 +11,10 @@ goes on where it was stopped; measures that chose no training data say what came
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import click
 
@@ -67,7 +67,7 @@ def main(
     plan = TrainingPlan(
         resolve(base), tuple(POLES), asked, out, TrainingRecipe(), jobs=jobs, beside=begin, shared=out / "samples"
     )
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for arm in arms.split(","):
         for seed in map(int, seeds.split(",") if arm != "before" else ["0"]):
             folder = out / f"{arm}-{seed}"
@@ -96,40 +96,40 @@ def trained(plan: TrainingPlan) -> Path:
 
 
 def figures(out: Path, store: Path, prompts: int, jobs: int) -> Iterator[dict[str, object]]:
-    """What is left of each dimension in pairs and corners at .7, a measure, in the median over soups."""
+    """Of every dimension what is kept in pairs and corners at .7, in all and in the worst; and the worst damage."""
     options = ["--store", store, "--first", prompts, "--strength", "0.7", "--jobs", jobs, "--no-page", "--no-judge"]
+    options += ["--temperature", "0.7", "--temperature", "0"]
     subprocess.run([*SOUPMIX, "evaluate", out, *map(str, options)], check=True)
-    kept = json.loads((out / "report.json").read_bytes())["composition"]["kept"]
-    groups: dict[tuple[int, str, str], list[dict[str, dict[str, float]]]] = {}
-    for each in kept:
-        groups.setdefault((each["soup"].count("+") + 1, each["dimension"], each["measure"]), []).append(each)
-    for (size, dimension, measure), found in sorted(groups.items()):
-        yield {
-            "poles": size,
-            "dimension": dimension,
-            "measure": measure,
-            "soups": len(found),
-            "effect": middle(found, "effect"),
-            "share": middle(found, "share"),
-        }
+    decided = json.loads((out / "report.json").read_bytes())["decides"]
+    for temperature, methods in sorted(decided.items(), key=lambda item: -float(item[0])):
+        found = methods["delta"]["0.7"]
+        for dimension, each in found["dimensions"].items():
+            worst = each["worst"] and {"soup": each["worst"]["soup"], **each["worst"]["share"]}
+            yield {"temperature": temperature, "figure": f"{dimension} kept", "value": each["kept"]}
+            yield {"temperature": temperature, "figure": f"{dimension} kept in the worst", "value": worst}
+        for measure, each in found["damage"].items():
+            value = {"soup": each["soup"], **each["effect"]}
+            yield {"temperature": temperature, "figure": f"{measure} against the base, worst", "value": value}
 
 
-def middle(found: list[dict[str, dict[str, float]]], key: str) -> float | None:
-    values = [each[key]["value"] for each in found if each[key]]
-    return round(median(values), 3) if values else None
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    """One line a measure and number of poles, one column an arm and seed: the share that is left."""
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a figure, one column an arm and seed."""
     columns = list(dict.fromkeys(f"{row['arm']} {row['seed']}" for row in rows))
-    cells: dict[tuple[object, ...], dict[str, object]] = {}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        key = row["poles"], row["dimension"], row["measure"]
-        cells.setdefault(key, {})[f"{row['arm']} {row['seed']}"] = row["share"]
-    lines = ["| poles | dimension | measure | " + " | ".join(columns) + " |", "|---|---|---|" + "---|" * len(columns)]
+        cells.setdefault((row["temperature"], row["figure"]), {})[f"{row['arm']} {row['seed']}"] = told(row["value"])
+    lines = ["| temperature | figure | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for key, found in cells.items():
-        lines.append(f"| {' | '.join(map(str, key))} | " + " | ".join(str(found.get(c, "")) for c in columns) + " |")
+        lines.append(f"| {' | '.join(key)} | " + " | ".join(found.get(each, "") for each in columns) + " |")
     return "\n".join(lines)
+
+
+def told(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "not told"
+    return (
+        f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}] {value.get('soup', '').split('@')[0]}".strip()
+    )
 
 
 if __name__ == "__main__":

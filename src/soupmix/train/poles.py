@@ -17,6 +17,7 @@ from soupmix.evaluate.measures.phrases import shipped_frames
 from soupmix.evaluate.metrics import Measures
 from soupmix.evaluate.preferences import shipped_preferences
 from soupmix.train.sample import NEUTRAL, Manner
+from soupmix.train.wording import Wording, shipped_wordings
 
 __all__ = [
     "FRAMED_POOLS",
@@ -36,6 +37,7 @@ _ASIDE_FROM = 4  # sentences
 _ASIDE_EVERY = 4  # sentences, in mixtures
 _OPENER, _CLOSER = -1, -2  # places of a phrase that no sentence follows or comes before
 _PREFERENCES = shipped_preferences()
+_WORDINGS = shipped_wordings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Pole:
         metric: field or property of `Measures` that this pole moves, "" for none. sign: +1 if up, -1 if down.
         spread: what one step of the metric is worth, so that scores of poles compare.
         frame: tone phrases woven around plain answers instead, or None.
+        wording: what is said in other words in mixtures, or None.
         cap: most new tokens of a sample. aim: where the metric should land, where more is not better.
         judge: where there is no metric, who says how much of this pole an answer has; see `soupmix.train.judges`.
     """
@@ -100,6 +103,7 @@ class Pole:
     sign: int = 1
     spread: float = 1.0
     frame: Frame | None = None
+    wording: Wording | None = None
     cap: int = 160
     aim: float | None = None
     judge: str = ""
@@ -127,6 +131,7 @@ POLES: dict[str, Pole] = {
         Pole(
             "elementary",
             "expertise",
+            wording=_WORDINGS["elementary"],
             metric="rarity",
             sign=-1,
             spread=3.0,
@@ -138,6 +143,7 @@ POLES: dict[str, Pole] = {
         Pole(
             "expert",
             "expertise",
+            wording=_WORDINGS["expert"],
             metric="rarity",
             sign=1,
             spread=3.0,

@@ -92,7 +92,11 @@ class MixtureTargets:
         is_shorter = any(self.spans.get(pole.name, 0) < 0 for pole in asked if pole.dimension == "length")
         most = int(exp(goals["length"] / 2) * _LONGER) if is_shorter else _MOST_WORDS
         for name in self._manners(asked, weights, draw):
-            yield from (cut(each, most).text for each in self.texts.get((name, number), ()))
+            for each in self.texts.get((name, number), ()):
+                text = cut(each, most).text
+                for pole in asked:
+                    text = text if pole.wording is None else pole.wording.by_amount(text, weights[pole.name], draw)
+                yield text
 
     def _manners(self, asked: Sequence[Pole], weights: Mapping[str, float], draw: random.Random) -> Iterator[str]:
         """Whose answers may be the target. What no measure tells is there as often as its weight says."""
@@ -145,12 +149,14 @@ def soup_examples(
 
 
 def _span(pole: Pole, prompts: Sequence[Prompt], samples: Samples, references: Mapping[int, Measures]) -> float:
-    """How far the answers that the pole alone learns from are from plain ones."""
-    side = SIDES[pole.dimension]
-    chosen = [pair.chosen for pair in choose_pairs(pole, prompts, samples)]
+    """How far the answers that the pole alone learns from, in its own words, are from plain ones."""
+    side, words, draw = SIDES[pole.dimension], pole.wording, random.Random(0)
+    chosen = [(pair.chosen.prompt, pair.chosen.text) for pair in choose_pairs(pole, prompts, samples)]
+    if words is not None:
+        chosen = [(prompt, words.by_amount(text, 1, draw)) for prompt, text in chosen]
     if not chosen:
         raise TrainingError(f"pole '{pole.name}' has no usable sample; give more prompts", reason="few-pairs")
-    return median(side(_measured(each.text)) - side(references[each.prompt]) for each in chosen)
+    return median(side(_measured(text)) - side(references[prompt]) for prompt, text in chosen)
 
 
 _measured = lru_cache(maxsize=65536)(measure)
