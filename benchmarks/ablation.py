@@ -39,6 +39,7 @@ SOUPMIX = (sys.executable, "-c", "from soupmix.cli import main; main()")
 @click.option("--arms", default="before,together,apart,frozen", show_default=True)
 @click.option("--seeds", default="0", show_default=True)
 @click.option("--mixtures", default=384, show_default=True)
+@click.option("--rate", default=SoupRecipe().learning_rate, show_default=True, help="Highest learning rate.")
 @click.option(
     "--from", "start", type=click.Path(path_type=Path), help="Store to begin with.  [default: the shipped one]"
 )
@@ -53,6 +54,7 @@ def main(
     arms: str,
     seeds: str,
     mixtures: int,
+    rate: float,
     start: Path | None,
     base: str,
     first: int | None,
@@ -73,7 +75,7 @@ def main(
             folder = out / f"{arm}-{seed}"
             store = begin
             if arm != "before":
-                recipe = replace(RECIPES[arm], seed=seed, examples=mixtures, threads=threads)
+                recipe = replace(RECIPES[arm], seed=seed, examples=mixtures, threads=threads, learning_rate=rate)
                 store = trained(replace(plan, folder=folder, soup=recipe))
             if is_evaluated:
                 rows += [
