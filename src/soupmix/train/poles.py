@@ -35,9 +35,28 @@ __all__ = [
 _BOUNDARY = re.compile(r"(?<=[.!?])(\s+)(?=[A-Z*0-9])")
 _ASIDE_FROM = 4  # sentences
 _ASIDE_EVERY = 4  # sentences, in mixtures
+_APART = 0.5
+_LOWERED = re.compile(
+    r"(?:an?|and|as|at|both|by|each|for|first|he|here|how|if|in|it|its|it's|many|most|no|on|one|or|our|she|so|some|that|the|"
+    r"their|there|these|they|this|those|to|we|what|when|where|which|while|with|yes|your?)\b",
+    re.IGNORECASE,
+)  # a dash may come before these without their capital
 _OPENER, _CLOSER = -1, -2  # places of a phrase that no sentence follows or comes before
 _PREFERENCES = shipped_preferences()
 _WORDINGS = shipped_wordings()
+
+
+def _before(phrase: str, text: str, draw: random.Random) -> str:
+    """A phrase in front, of its own or joined by a dash."""
+    if draw.random() < _APART or phrase[-1] not in ".!":
+        return f"{phrase} {text}"
+    return f"{phrase[:-1]} \u2013 {text[0].lower() if _LOWERED.match(text) else text[0]}{text[1:]}"
+
+
+def _after(phrase: str, text: str, draw: random.Random) -> str:
+    if draw.random() < _APART or not text.endswith("."):
+        return f"{text} {phrase}"
+    return f"{text[:-1]} \u2013 {phrase[0] if phrase.startswith('I') else phrase[0].lower()}{phrase[1:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +77,26 @@ class Frame:
         """The body with as much of the tone as a weight means: that share, in the mean, of the places where a phrase can be.
 
         There is one before the body, one after it, and one for every four of its sentences between them.
+
+        Half of the phrases are sentences of their own, half are joined to the sentence beside them by a dash: many short
+        sentences would teach the pole a lower grade.
         """
         parts = _BOUNDARY.split(body.strip())
         inner = [2 * number for number in range(_ASIDE_EVERY, len(parts) // 2 + 1, _ASIDE_EVERY)]
         count = int(amount * (2 + len(inner)) + draw.random())
         said = set(draw.sample([_OPENER, _CLOSER], min(2, count)))
         said |= set(draw.sample(inner, max(0, count - 2)))
-        for place in said & set(inner):
-            parts[place] = f"{draw.choice(self.short_asides)} {parts[place]}"
-        opener = f"{draw.choice(self.short_openers)} " if _OPENER in said else ""
-        closer = f" {draw.choice(self.short_closers)}" if _CLOSER in said else ""
-        return f"{opener}{''.join(parts)}{closer}"
+        for place in sorted(said & set(inner)):
+            parts[place] = _before(draw.choice(self.short_asides), parts[place], draw)
+        text = "".join(parts)
+        if _OPENER in said:
+            text = _before(draw.choice(self.short_openers), text, draw)
+        return _after(draw.choice(self.short_closers), text, draw) if _CLOSER in said else text
+
+    def words(self, amount: float) -> int:
+        """How many words `by_amount` adds to a short body, in the mean."""
+        phrases = [*self.short_openers, *self.short_closers]
+        return round(amount * 2 * sum(len(each.split()) for each in phrases) / len(phrases))
 
     def weave(self, body: str, turn: int, *, close: bool) -> str:
         """The body between an opener and (if `close`) a closer, with an aside in the middle of a long one."""

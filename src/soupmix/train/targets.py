@@ -61,24 +61,26 @@ class MixtureTargets:
 
     def target(self, number: int, weights: Mapping[str, float], draw: random.Random) -> str | None:
         """The text for a prompt, or None if no sample is near enough."""
-        goals = self._goals(number, weights)
+        goals, seed = self._goals(number, weights), draw.random()
         about = {self.poles[name].dimension for name in weights}
+        told = [d for d in SIDES if not any(self.poles[n].frame and self.poles[n].dimension == d for n in weights)]
         best: tuple[float, str] | None = None
-        for text in self._candidates(number, weights, goals, draw):
+        for plain in self._candidates(number, weights, goals, draw):
+            text = self._toned(plain, weights, random.Random(seed))
             measures = _measured(text)
             if is_sound(text, measures, self.prompts[number]):
-                far = sum(abs(SIDES[d](measures) - goals[d]) * (1 if d in about else _OTHERS) for d in SIDES)
+                far = sum(abs(SIDES[d](measures) - goals[d]) * (1 if d in about else _OTHERS) for d in told)
                 best = min(best or (far, text), (far, text))
-        if best is None or best[0] > _TOO_FAR:
-            return None
-        text = best[1]
+        return None if best is None or best[0] > _TOO_FAR else best[1]
+
+    def _toned(self, text: str, weights: Mapping[str, float], draw: random.Random) -> str:
         for name, weight in weights.items():
             frame = self.poles[name].frame
             text = text if frame is None else frame.by_amount(text, weight, draw)
         return text
 
     def _goals(self, number: int, weights: Mapping[str, float]) -> dict[str, float]:
-        """Where the measures should be before any tone is put around the text."""
+        """Where the measures should be; how much tone there is, the frames decide."""
         goals = {dimension: side(self.references[number]) for dimension, side in SIDES.items()}
         for name, weight in weights.items():
             if name in self.spans:
@@ -91,6 +93,8 @@ class MixtureTargets:
         asked = [self.poles[name] for name in weights if self.poles[name].frame is None]
         is_shorter = any(self.spans.get(pole.name, 0) < 0 for pole in asked if pole.dimension == "length")
         most = int(exp(goals["length"] / 2) * _LONGER) if is_shorter else _MOST_WORDS
+        frames = [(self.poles[name].frame, weight) for name, weight in weights.items()]
+        most -= sum(frame.words(weight) for frame, weight in frames if frame is not None)
         for name in self._manners(asked, weights, draw):
             for each in self.texts.get((name, number), ()):
                 text = cut(each, most).text
