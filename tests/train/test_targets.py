@@ -82,19 +82,25 @@ def test_a_tone_is_put_around_the_text_by_its_weight() -> None:
                 said = [_only_phrases(text, body, phrases) for text in texts]
                 assert mean(said) == pytest.approx(weight * places, abs=0.12)
                 assert max(said) - min(said) <= 1
+                assert 0.3 < sum(text.count("\u2013") for text in texts) / sum(said) < 0.6
                 assert sum(sign * measure(text).warmth for text in texts) > 0
 
 
 def _only_phrases(text: str, body: str, phrases: Sequence[str]) -> int:
-    """How many phrases are in a text of which all the rest is the body, in its order."""
-    sentences, number = [f"{each}." for each in body.removesuffix(".").split(". ")], 0
-    for sentence in sentences:
+    """How many phrases are in a text of which all the rest is the body, in its order, but for dashes and capitals."""
+    known, number, text = {_bare(each) for each in phrases}, 0, text.lower()
+    for sentence in body.lower().removesuffix(".").split(". "):
         before, found, text = text.partition(sentence)
         assert found
-        assert not before.strip() or before.strip() in phrases
-        number += bool(before.strip())
-    assert not text.strip() or text.strip() in phrases
-    return number + bool(text.strip())
+        said = _bare(before.removeprefix(". "))
+        assert not said or said in known
+        number += bool(said)
+    assert not _bare(text) or _bare(text) in known
+    return number + bool(_bare(text))
+
+
+def _bare(text: str) -> str:
+    return text.lower().strip(" \u2013").lstrip(".").strip(" \u2013").rstrip(".!")
 
 
 def test_the_first_tokens_are_not_learned_where_no_tone_is_to_be_heard(targets: MixtureTargets) -> None:
@@ -102,3 +108,12 @@ def test_the_first_tokens_are_not_learned_where_no_tone_is_to_be_heard(targets: 
     assert found == soup_examples(targets, 60, 0, skip=4, skip_poles=["concise"])
     for each in found:
         assert each.skip == (4 if "concise" in each.weights and "friendly" not in each.weights else 0)
+
+
+def test_what_is_measured_is_the_whole_with_its_tone(targets: MixtureTargets) -> None:
+    """A tone takes its words from a short answer, and does not come on top of them."""
+    draws = range(40)
+    with_tone = [targets.target(0, {"concise": 1.0, "friendly": 1.0}, random.Random(draw)) for draw in draws]
+    without = [targets.target(0, {"concise": 1.0}, random.Random(draw)) for draw in draws]
+    words = [[measure(text).words for text in found if text] for found in (with_tone, without)]
+    assert mean(words[0]) < mean(words[1]) + FRIENDLY_FRAME.words(1.0)

@@ -78,8 +78,7 @@ class Frame:
 
         There is one before the body, one after it, and one for every four of its sentences between them.
 
-        Half of the phrases are sentences of their own, half are joined to the sentence beside them by a dash: many short
-        sentences would teach the pole a lower grade.
+        Nearly half of them are joined to the sentence beside them by a dash: many short sentences would teach a lower grade.
         """
         parts = _BOUNDARY.split(body.strip())
         inner = [2 * number for number in range(_ASIDE_EVERY, len(parts) // 2 + 1, _ASIDE_EVERY)]
