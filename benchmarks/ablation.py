@@ -1,6 +1,6 @@
 """What training in mixtures owes to the mixture, and what to its data: the ways side by side, each evaluated alike.
 
-    python benchmarks/ablation.py out/ablation --seeds 0,1 --mixtures 384 --prompts 24
+    python benchmarks/ablation.py out/ablation --seeds 0,1 --mixtures 1024 --prompts 24
 
 Arms: `before`, the store as it is; `together`, all adapters in active mixtures; `apart`, the same examples without the mixture;
 `frozen`, one adapter at a time beside the others; `skip`, together without the first tokens of concise and elementary answers;
@@ -38,7 +38,7 @@ SOUPMIX = (sys.executable, "-c", "from soupmix.cli import main; main()")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--arms", default="before,together,apart,frozen", show_default=True)
 @click.option("--seeds", default="0", show_default=True)
-@click.option("--mixtures", default=384, show_default=True)
+@click.option("--mixtures", default=1024, show_default=True)
 @click.option("--rate", default=SoupRecipe().learning_rate, show_default=True, help="Highest learning rate.")
 @click.option(
     "--from", "start", type=click.Path(path_type=Path), help="Store to begin with.  [default: the shipped one]"

@@ -47,7 +47,7 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
 )
 @click.option("--mode", type=click.Choice(MODES), default=FULL, show_default=True, help=_MODE)
 @click.option(
-    "--mixtures", default=384, show_default=True, type=click.IntRange(8), help="How many mixtures to learn from."
+    "--mixtures", default=1024, show_default=True, type=click.IntRange(8), help="How many mixtures to learn from."
 )
 @click.option("--skip", default=0, show_default=True, type=click.IntRange(0, 64), help=_SKIP)
 @click.option(

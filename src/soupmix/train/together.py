@@ -47,8 +47,8 @@ class SoupRecipe:
 
     arm: SoupArm = "together"
     mode: Mode = FULL
-    examples: int = 384
-    learning_rate: float = 3e-4
+    examples: int = 1024
+    learning_rate: float = 7e-4
     batch: int = 8
     seed: int = 0
     skip: int = 0
