@@ -1,6 +1,6 @@
 """How far a decode step is from what the machine's memory allows: one row, a soup of two, bf16.
 
-    python benchmarks/floor.py [--json] [--steps 60] [--dtype bf16]
+    python benchmarks/floor.py [--json] [--steps 60] [--dtype bf16] [--busy]
 
 SmolLM2-135M-Instruct and the shipped adapters. In one run, interleaved, medians:
 
@@ -10,7 +10,8 @@ SmolLM2-135M-Instruct and the shipped adapters. In one run, interleaved, medians
     base_ms    the same without a soup
     torch_ms   `step_ms` of an engine whose steps torch computes
 
-`ratio` holds quartiles of each of them / floor within a round. `step` says how the first two are computed. Nothing is written;
+--busy takes the processor time of one thread instead, on a machine that others use: they slow down reading and computing alike,
+but who waits for a processor is not counted. `ratio` holds quartiles of each of them / floor within a round. `step` says how the first two are computed. Nothing is written;
 figures are in docs/kernels.md.
 """
 
@@ -66,18 +67,22 @@ def reading(size: int) -> Callable[[], Any]:
     return memory.sum
 
 
-def timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def timed(work: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
     work()
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (clock() - start)
 
 
 def quartiles(values: list[float]) -> list[float]:
     return [round(value, 3) for value in statistics.quantiles(values, n=4, method="inclusive")]
 
 
-def measure(dtype: str, count: int) -> dict[str, Any]:
+def measure(dtype: str, count: int, *, busy: bool) -> dict[str, Any]:
     import torch
+
+    if busy:
+        torch.set_num_threads(1)
+    clock = time.thread_time if busy else time.perf_counter
 
     from soupmix import Engine, Policy, Store
 
@@ -88,7 +93,7 @@ def measure(dtype: str, count: int) -> dict[str, Any]:
     running = {name: steps(engine, policy.clamp(soup), count + 8) for name, (engine, soup) in arms.items()}
     size = needed(compiled, store)
     work = {"floor": reading(size), **{name: (lambda each=each: next(each)) for name, each in running.items()}}
-    rounds = [{name: timed(each) for name, each in work.items()} for _ in range(count + 3)][3:]
+    rounds = [{name: timed(each, clock) for name, each in work.items()} for _ in range(count + 3)][3:]
     found = {name: [each[name] for each in rounds] for name in work}
     return {
         **{f"{name}_ms": quartiles(values)[1] for name, values in found.items()},
@@ -97,6 +102,7 @@ def measure(dtype: str, count: int) -> dict[str, Any]:
         "bytes": size,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
+        "clock": "processor time" if busy else "time",
         "spin": os.environ["GOMP_SPINCOUNT"],
         "processor": processor(),
         "steps": count,
@@ -108,10 +114,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--busy", action="store_true", help="processor time of one thread")
     given = parser.parse_args()
     spinning()
     with ThreadPoolExecutor(1) as alone:  # the thread that loads must not keep workers of its own
-        found = alone.submit(measure, given.dtype, given.steps).result()
+        found = alone.submit(measure, given.dtype, given.steps, busy=given.busy).result()
     if given.json:
         print(json.dumps(found))
     else:
