@@ -8,7 +8,7 @@ __all__ = ["need"]
 
 _EXTRAS = {
     "extract": ("peft",),
-    "train": ("datasets", "peft", "scipy", "trl", "vaderSentiment", "wordfreq"),
+    "train": ("datasets", "peft", "trl", "vaderSentiment", "wordfreq"),
 }
 """Extra in pyproject.toml -> the modules that it brings."""
 
