@@ -1,29 +1,40 @@
-"""How few answers tell what a person wants: error and regret by rule, and what an update and a decision take.
+"""How few answers tell what a person wants: error, regret and coverage by rule, and what an update and a decision take.
 
     python benchmarks/preference.py [--people 200] [--page]
     python benchmarks/preference.py --quick --json
 
 Simulated people have hidden wants, shares of d traits from Dirichlet(1), and choose between two answers by Bradley-Terry with a
-sharpness, at random in a share of flips. Answers have independent traits, standard normal; each person has 300 random pairs that can
-be asked about, the same for every rule. The error is the Euclidean distance of the posterior mean from the wants, and the regret is
-what the best of 8 answers by the posterior mean is worse than the best by the wants, in units of utility. Neither sharpness nor flips
-are known to the posterior. Times are medians of the default posterior (both models) with ten answers. `--page` writes
-docs/preference_bench.md and benchmarks/data/preference.json.
+sharpness, and against that in a share of flips. Answers have independent traits, standard normal; each person has 1,000 random pairs
+that can be asked about, each once, the same for every rule. The error is the Euclidean distance of the posterior mean from the
+wants, the regret what the best of 8 answers by the posterior mean is worse than the best by the wants, in units of utility, and
+coverage the share of 90 % intervals that hold. Neither sharpness nor flips are known to the posterior. A population is people whose
+traits go together; the fitted prior is that of 60 others after 20 answers each. Times are medians of the default posterior (both
+models) with ten answers and more, among 1,000 pairs. `--page` writes docs/preference_bench.md and benchmarks/data/preference.json.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import processor
 
 from soupmix.preference import Posterior, Prior, Signal, Trait, Traits, next_question
+from soupmix.preference.population import fitted
+from soupmix.preference.question import RULES
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
+DATA, PAGE = (
+    Path(__file__).parent / "data" / "preference.json",
+    Path(__file__).parents[1] / "docs" / "preference_bench.md",
+)
 SHOWN = (0, 5, 10, 20)
+GRID = [(d, sharpness, flips) for d in (3, 6) for sharpness in (1.0, 3.0, 5.0, 10.0) for flips in (0.0, 0.1)]
 PAIRS, BEST_OF = 1000, 8
 QUICK = ("information-gain", "d-optimal", "volume", "random")
 PARTICLES = 2048
@@ -71,11 +82,18 @@ class Person:
         )
 
 
-def asked(person: Person, rule: Any, answers: int, prior: Prior, particles: int = PARTICLES) -> list[Posterior]:
-    """The posterior after each of `SHOWN` answers, in a list of (error, regret, covered)."""
+def asked(person: Person, rule: Any, answers: int, prior: Prior) -> list[tuple[float, float, float]]:
+    """After each of `SHOWN` answers the error, the regret, and the share of intervals that hold."""
+    return answered(person, rule, answers, prior)[0]
+
+
+def answered(
+    person: Person, rule: Any, answers: int, prior: Prior
+) -> tuple[list[tuple[float, float, float]], Posterior]:
     of = traits(len(person.want))
-    posterior = Posterior(of, prior, models=("linear",), particles=particles)
-    found, asked_before = [], []  # type: ignore[var-annotated]
+    posterior = Posterior(of, prior, models=("linear",), particles=PARTICLES)
+    found: list[tuple[float, float, float]] = []
+    asked_before: list[int] = []
     for number in range(answers + 1):
         if number in SHOWN:
             mean, ends = posterior.mean(), posterior.intervals(0.9)
@@ -88,7 +106,27 @@ def asked(person: Person, rule: Any, answers: int, prior: Prior, particles: int 
             asked_before.append(pair)
             first, second = person.points[person.pairs[pair]]
             posterior.learn(choice(of, number, first, second, person.choose(pair, number)))
-    return found  # type: ignore[return-value]
+    return found, posterior
+
+
+def population(count: int, seed: int) -> list[Person]:
+    """People whose wants go together: who wants much of the first trait wants little of the second."""
+    draw = np.random.default_rng([seed, 9])
+    roots = draw.multivariate_normal(
+        [0.8, 0.45, 0.35], [[0.03, -0.02, 0.0], [-0.02, 0.03, 0.0], [0.0, 0.0, 0.01]], count
+    )
+    wants = np.square(roots) / np.square(roots).sum(1, keepdims=True)
+    return [Person(want, 5.0, 0.0, [seed, 9, n]) for n, want in enumerate(wants)]
+
+
+def by_prior(count: int) -> dict[str, Any]:
+    """Of a flat prior and of one that is fitted to 60 others, [shown, 3] as of `table`."""
+    others = [answered(each, "information-gain", 20, Prior())[1] for each in population(60, 2)]
+    priors = {"flat": Prior(), "fitted": fitted(others)}
+    return {
+        name: np.mean([asked(each, "information-gain", 20, prior) for each in population(count, 1)], axis=0)
+        for name, prior in priors.items()
+    }
 
 
 def people(count: int, d: int, sharpness: float, flips: float, seed: int = 1) -> list[Person]:
@@ -116,7 +154,7 @@ def median_ms(call: Callable[[int], object], times: int = 60) -> float:
 
 
 def times() -> tuple[float, float]:
-    """Milliseconds of a decision among 300 pairs, and of learning one answer with the mean that follows; medians."""
+    """Milliseconds of a decision among 1,000 pairs, and of learning one answer with the mean that follows; medians."""
     person = people(1, 3, 5.0, 0.0)[0]
     of = traits(3)
     posterior = Posterior(of)
@@ -136,21 +174,78 @@ def times() -> tuple[float, float]:
     return median_ms(decide), updated
 
 
+def quick(count: int) -> dict[str, Any]:
+    found = table(count, 3, 5.0, 0.0, QUICK, 10, Prior())
+    decision, update = times()
+    return {
+        "l2_at_10": {rule: round(float(each[2, 0]), 4) for rule, each in found.items()},
+        "decision_ms": round(decision, 3),
+        "update_ms": round(update, 3),
+    }
+
+
+def everything(count: int, grid: list[tuple[int, float, float]]) -> dict[str, Any]:
+    decision, update = times()
+    rows = []
+    for d, sharpness, flips in grid:
+        for rule, found in table(count, d, sharpness, flips, list(RULES), SHOWN[-1], Prior()).items():
+            rows.append(
+                {"d": d, "sharpness": sharpness, "flips": flips, "rule": rule, "shown": found.round(4).tolist()}
+            )
+    priors = {name: found.round(4).tolist() for name, found in by_prior(count).items()}
+    return {
+        "people": count,
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor(),
+        "decision_ms": round(decision, 2),
+        "update_ms": round(update, 2),
+        "rows": rows,
+        "priors": priors,
+    }
+
+
+def page(found: dict[str, Any]) -> str:
+    def cells(shown: list[list[float]]) -> str:
+        return " | ".join(f"{error:.3f} ({regret:.3f}) {held:.2f}" for error, regret, held in shown)
+
+    head = " | ".join(f"@{n}" for n in SHOWN)
+    lines = [
+        "# Questions and answers, measured",
+        "",
+        f"`python benchmarks/preference.py --people {found['people']} --page`, {found['date']}, {found['processor']}.",
+        f"A decision took {found['decision_ms']} ms, an update {found['update_ms']} ms (medians).",
+        "",
+        "Error of wants (regret of the best of 8) and coverage of 90 % intervals after so many answers, means over people:",
+        "",
+        f"| d | sharpness | flips | rule | {head} |",
+        "|---" * (4 + len(SHOWN)) + "|",
+        *(
+            f"| {r['d']} | {r['sharpness']:g} | {r['flips']:g} | {r['rule']} | {cells(r['shown'])} |"
+            for r in found["rows"]
+        ),
+        "",
+        "People of a population, sharpness 5, by information gain, under a flat prior and one that is fitted to 60 others:",
+        "",
+        f"| prior | {head} |",
+        "|---" * (1 + len(SHOWN)) + "|",
+        *(f"| {name} | {cells(shown)} |" for name, shown in found["priors"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--people", type=int, default=200)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--settings", type=int, default=len(GRID), help="only the first so many of the grid")
+    parser.add_argument("--quick", action="store_true", help="one setting, ten answers, and times")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--page", action="store_true", help="write the page and the data")
     given = parser.parse_args()
-    if given.quick:
-        found = table(given.people, 3, 5.0, 0.0, QUICK, 10, Prior())
-        decision, update = times()
-        told = {
-            "l2_at_10": {rule: round(float(each[2, 0]), 4) for rule, each in found.items()},
-            "decision_ms": round(decision, 3),
-            "update_ms": round(update, 3),
-        }
-        print(json.dumps(told))
+    found = quick(given.people) if given.quick else everything(given.people, GRID[: given.settings])
+    if given.page and not given.quick:
+        DATA.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        PAGE.write_text(page(found), "utf-8")
+    print(json.dumps(found) if given.json or given.quick else page(found))
 
 
 if __name__ == "__main__":

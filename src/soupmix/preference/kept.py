@@ -30,6 +30,7 @@ class TraitFields(_Strict):
     key: Text
     centre: Number
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    log: bool
 
 
 class TraitsFields(_Strict):

@@ -54,14 +54,20 @@ class Draws:
         worst = found.min(1, keepdims=True)
         return np.asarray((found - worst) / np.maximum(found.max(1, keepdims=True) - worst, _LEAST_REACH))
 
-    def mean_utility(self, points: Numbers) -> Numbers:
-        """[points] mean of `utilities` over draws."""
+    def mean_utility(self, points: Numbers, among: Numbers | None = None) -> Numbers:
+        """[points] mean over draws of utilities, from 0, the worst of `among` for a person, to 1, the best of them.
+
+        Args:
+            points: [points, traits].
+            among: [others, traits], these points if none are given.
+        """
         total, count = np.zeros(len(points)), 0
         for block in self.blocks():
             ((of, _, _),) = block.parts
             found = of.utilities(points)
-            worst = found.min(1)
-            share = 1 / np.maximum(found.max(1) - worst, _LEAST_REACH)
+            others = found if among is None else of.utilities(among)
+            worst = others.min(1)
+            share = 1 / np.maximum(others.max(1) - worst, _LEAST_REACH)
             total += share @ found - share @ worst
             count += len(found)
         return np.asarray(total / count)

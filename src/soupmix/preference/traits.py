@@ -1,6 +1,7 @@
 """Traits: what answers have more or less of, and what a person's wants are about."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,12 +35,14 @@ class Trait:
             of adapters are the same where their keys are.
         centre: the value, in the unit of the measure, that counts as 0.
         scale: how much of that unit counts as 1; what tells answers apart, such as a standard deviation over answers.
+        log: whether centre and scale are of the natural logarithm of the measure, as of counts.
     """
 
     name: str
     key: str
     centre: float = 0.0
     scale: float = 1.0
+    log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,10 @@ class Traits:
 
     def values(self, point: Numbers) -> dict[str, float]:
         """The inverse of `point`: from [traits] standard units to the units of the measures."""
-        return {each.name: each.centre + each.scale * float(x) for each, x in zip(self.axes, point, strict=True)}
+        found = {each.name: each.centre + each.scale * float(x) for each, x in zip(self.axes, point, strict=True)}
+        return {
+            each.name: math.exp(min(found[each.name], 700.0)) if each.log else found[each.name] for each in self.axes
+        }
 
     def direction(self, toward: Mapping[str, float]) -> Numbers:
         """[traits] a direction in standard units, from shares of single traits.
@@ -129,7 +135,13 @@ class Traits:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         axes = [
-            {"name": each.name, "key": each.key, "centre": float(each.centre), "scale": float(each.scale)}
+            {
+                "name": each.name,
+                "key": each.key,
+                "centre": float(each.centre),
+                "scale": float(each.scale),
+                "log": each.log,
+            }
             for each in self.axes
         ]
         return {"traits": axes, "of": self.of, "signed": self.signed}
@@ -140,7 +152,11 @@ class Traits:
                 f"{trait.name} = {value!r:.40} of an answer is not a finite number; measure the answer again",
                 reason="bad-number",
             )
-        unit = (float(value) - trait.centre) / trait.scale
+        if trait.log and value <= 0:
+            raise PreferenceError(
+                f"{trait.name} = {value!r:.40} of an answer has no logarithm; it must be positive", reason="bad-number"
+            )
+        unit = ((math.log(value) if trait.log else float(value)) - trait.centre) / trait.scale
         if abs(unit) > FARTHEST:
             raise PreferenceError(
                 f"{trait.name} = {value!r:.40} is {unit:.3g} units from what is usual; at most {FARTHEST:.0f} can be believed",
