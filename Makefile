@@ -91,7 +91,7 @@ bench: .venv/dev.done
 # Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
 # What soups of them do is foretold anew by `soupmix evaluate OUT --surface`, which writes adapters/surface.json.
 adapters: .venv/dev.done
-	$(BIN)/soupmix train out/train
+	$(BIN)/soupmix train out/train --together --threads 2
 	for each in expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly; do \
 	  $(BIN)/soupmix adapters add out/train/$${each#*:} --dimension $${each%:*} --pole $${each#*:} \
 	    --licence apache-2.0 --store adapters --force || exit 1; done

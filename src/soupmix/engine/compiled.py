@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
+import soupmix_kernels
 from soupmix.base import cache_root
 from soupmix.engine.layers import BaseLinear, Paths, SoupGroup
 from soupmix.engine.rows import ActiveBatch
+from soupmix.methods import request_op
 from soupmix_kernels import Pool, RowCoefficients
 from soupmix_kernels.compiled import (
     ACTIVATIONS,
@@ -182,7 +184,7 @@ class Steps:
         batch = self._batch
         batch.expect(len(tokens), len(kept))
         soups, kept_soups = (list(self._coefficients(n)) for n in (len(tokens), len(kept)))
-        return self._step(tokens, positions, slots, kept, soups, kept_soups, factor=batch.method == "factor")
+        return self._step(tokens, positions, slots, kept, soups, kept_soups, factor=_averages_factors(batch.method))
 
     def _coefficients(self, rows: int) -> Iterator[RowCoefficients]:
         if self._batch.has_soup:
@@ -303,3 +305,7 @@ def _one(values: set[Any], what: str) -> Any:
     if len(values) > 1:
         raise _Unfit(f"a compiled step has one of all {what}")
     return next(iter(values))
+
+
+def _averages_factors(method: str) -> bool:
+    return bool(getattr(soupmix_kernels, request_op(method).op) is soupmix_kernels.soup_linear_factor_)
