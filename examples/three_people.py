@@ -18,9 +18,9 @@ POLICIES = Path(__file__).parent / "policies"
 BASE = "smollm2-135m-instruct"
 PROMPT = "Do you think robots make good helpers?"
 PEOPLE = {
-    "Ada, eleven years old": ({"elementary": 0.7, "friendly": 1.0}, {"audience": "minor"}),
-    "Ben, a physician": ({"expert": 1.0, "informative": 0.3}, {"audience": "employee"}),
-    "Cleo, in a hurry": ({"concise": 1.0, "unfriendly": 0.9}, {"audience": "public"}),
+    "Ada, eleven years old": ({"elementary": 0.7, "concise": 0.5, "friendly": 1.0}, {"audience": "minor"}),
+    "Ben, a physician": ({"expert": 1.0, "informative": 0.2, "friendly": 0.4}, {"audience": "public"}),
+    "Cleo, in a hurry": ({"elementary": 0.4, "concise": 0.6, "unfriendly": 0.9}, {"audience": "public"}),
 }
 
 
