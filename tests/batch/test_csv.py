@@ -38,13 +38,13 @@ def test_rows_come_in_order_and_stand_in_the_output_as_they_were(
             assert line.body.get("user", "") == who
             assert line.body.get("soup", {}).get("weights", {}).get("elementary", "") == elem
     out = io.BytesIO()
-    results = [result(f'"a",\n{n}', {"elementary": "0.5"}) if n % 2 else REFUSED for n in range(len(rows))]
+    results = [result(f"a\r{n}", {"elementary": "0.5"}) if n % 2 else REFUSED for n in range(len(rows))]
     file.write(out, iter(results))
     read = list(csv.reader(io.StringIO(out.getvalue().decode(), newline="")))
     assert read == [
         ["question", "who", "elem", "answer", "granted", "error"],
         *(
-            [*row, f'"a",\n{n}', "elementary=0.5", ""] if n % 2 else [*row, "", "", "refused-by-rule: not for minors"]
+            [*row, f"a\r{n}", "elementary=0.5", ""] if n % 2 else [*row, "", "", "refused-by-rule: not for minors"]
             for n, row in enumerate(rows)
         ),
     ]

@@ -187,7 +187,7 @@ def test_a_store_of_another_base_is_refused(
 ) -> None:
     other = tiny_model(tmp_path / "other", seed=9)
     code, said = run([*words(shop, tiny_base, tmp_path / "out"), "--base", str(other)])
-    assert (code, "was trained on base" in said) == (1, True), said
+    assert (code, "were trained on tiny-llama" in said, str(other) in said) == (1, True, True), said
     assert not (tmp_path / "out").exists()
 
 

@@ -64,8 +64,11 @@ def poles(
 
 @pytest.fixture(scope="module")
 def site(start: Callable[..., AbstractContextManager[Running]], poles: dict[str, Any]) -> Iterator[Running]:
-    with start(no_auth=True, **poles) as made:
-        yield made
+    """Answers take long enough to be stopped: compiled steps of so small a model end before anybody can click."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUPMIX_KERNELS", "torch")
+        with start(no_auth=True, **poles) as made:
+            yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from soupmix.errors import SoupmixError
+from soupmix.openai.responding import ResponsesAsk
 from soupmix.openai.wire import ChatAsk, CompletionAsk, RangesAsk, SoupAsk
 from soupmix.serve import about, chat_routes, grants, soups
 from soupmix.serve.soups import ProfileAsk
@@ -17,7 +18,7 @@ from soupmix.serve.strict import StrictRoute, understood
 
 SIZE = 1 << 20
 SECONDS, BYTES = 0.2, 50 << 20
-KINDS: tuple[type[BaseModel], ...] = (ChatAsk, CompletionAsk, ProfileAsk, RangesAsk, SoupAsk)
+KINDS: tuple[type[BaseModel], ...] = (ChatAsk, CompletionAsk, ProfileAsk, RangesAsk, ResponsesAsk, SoupAsk)
 
 
 def full(head: bytes, item: bytes, tail: bytes) -> bytes:
@@ -37,6 +38,9 @@ BODIES = {
     "messages that are objects": full(b'{"model":"m","messages":[', b"{}", b"]}"),
     "parts that are objects": full(b'{"model":"m","messages":[{"role":"user","content":[', b"{}", b"]}]}"),
     "parts that are nothing": full(b'{"model":"m","messages":[{"role":"user","content":[', b"0", b"]}]}"),
+    "items that are objects": full(b'{"model":"m","input":[', b"{}", b"]}"),
+    "tools": full(b'{"model":"m","input":"x","messages":[{"role":"user","content":"x"}],"tools":[', b"{}", b"]}"),
+    "biases": full(b'{"model":"m","prompt":"x","logit_bias":{', b'"%d":1', b"}}"),
     "stops": full(b'{"model":"m","prompt":"x","stop":[', b"0", b"]}"),
     "weights that are lists": full(b'{"weights":{', b'"%d":[]', b"}}"),
     "weights that are numbers": full(b'{"weights":{', b'"%d":1', b"}}"),

@@ -3,7 +3,7 @@
 import csv
 import io
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,13 @@ from soupmix.errors import RecipeError
 __all__ = ["CsvTable", "ParquetTable"]
 
 _READ, _WRITTEN = 256, 16_384  # rows held at once
+
+
+def _written(cells: Sequence[str]) -> str:
+    """One row, ended by a line feed. csv quotes only what is in its own end of a row, so that has to hold both of its marks."""
+    row = io.StringIO()
+    csv.writer(row, lineterminator="\r\n").writerow(cells)
+    return f"{row.getvalue()[:-2]}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,12 @@ class CsvTable:
     def write(self, file: BinaryIO, results: Iterator[Mapping[str, Any]]) -> None:
         """Write the columns of the input, and answer, granted, error beside them."""
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="", write_through=True)
-        writer, rows = csv.writer(text, lineterminator="\n"), self._rows()
+        rows = self._rows()
         header = next(rows, [])
-        writer.writerow([*header, *ADDED])
+        text.write(_written([*header, *ADDED]))
         for row, result in zip(rows, results, strict=True):
             padded = [*row, *[""] * len(header)][: len(header)]
-            writer.writerow([*padded, *(cell or "" for cell in added(result))])
+            text.write(_written([*padded, *(cell or "" for cell in added(result))]))
         text.detach()
 
     def _rows(self) -> Iterator[list[str]]:

@@ -115,8 +115,8 @@ Stops = Annotated[
     Discriminator(_one_or_more),
 ]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-Nothing = Annotated[list[Any], Field(max_length=0)]
-Empty = Annotated[dict[str, Any], Field(max_length=0)]
+Nothing = Annotated[list[AnyName], Field(max_length=0, fail_fast=True)]
+Empty = Annotated[dict[AnyName, AnyName], Field(max_length=0), _at_most(0)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -273,7 +273,7 @@ class ChatAsk(Ask):
     audio: None = None
     function_call: Literal["none", "auto"] | None = None
     functions: Nothing | None = None
-    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1, fail_fast=True)] | None = None
     parallel_tool_calls: bool | None = None
     prediction: None = None
     reasoning_effort: Literal["none"] | None = None
