@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from soupmix.base import Base
+from soupmix.batching.runner import Runner
 from soupmix.store import Store
 from soupmix.surface import Surface
 from tests.support.planted_soups import document_over, late
@@ -64,11 +65,20 @@ def poles(
 
 @pytest.fixture(scope="module")
 def site(start: Callable[..., AbstractContextManager[Running]], poles: dict[str, Any]) -> Iterator[Running]:
-    """Answers take long enough to be stopped: compiled steps of so small a model end before anybody can click."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOUPMIX_KERNELS", "torch")
-        with start(no_auth=True, **poles) as made:
-            yield made
+    with start(no_auth=True, **poles) as made:
+        yield made
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of so small a model would end before anybody can click; these take 25 ms a token at least."""
+    step = Runner.step
+
+    def slow(runner: Runner, plan: Any) -> Any:
+        time.sleep(0.025)
+        return step(runner, plan)
+
+    monkeypatch.setattr(Runner, "step", slow)
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +354,7 @@ def test_a_conversation_goes_on_until_it_is_begun_anew(site: Running, seen: Visi
     assert seen.said == []
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_answers_come_while_they_are_made_and_can_be_stopped(site: Running, seen: Visit) -> None:
     seen.sampled(tokens=220)
     seen.page.get_by_role("button", name="Ask everybody").click()
@@ -544,6 +555,7 @@ def test_every_control_has_a_name_for_whoever_does_not_see_it(seen: Visit) -> No
     assert len(buttons) == len(set(buttons))
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_nothing_moves_for_whoever_does_not_want_it(site: Running, visit: Callable[..., Visit]) -> None:
     found = visit(site.url, reduced_motion="reduce")
     found.ready()
