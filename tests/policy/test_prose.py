@@ -29,6 +29,8 @@ EVERY = f"""{HEAD}rules:
 - {{rule: combinations, allow: [{{adapters: [a, b], at_most: 1, evidence: {REPORT}}}]}}
 - {{rule: evidence, adapter: a}}
 - {{rule: norm, at_most: 0.02}}
+- {{rule: infer, dimensions: [tone, length]}}
+- {{rule: infer, dimensions: [], scope: {{audience: [minor]}}}}
 obligations:
 - {{oblige: disclose, what: ai}}
 - {{oblige: log, level: grants, scope: {{purpose: [support]}}}}
@@ -56,6 +58,9 @@ def test_every_rule_and_obligation_is_a_sentence() -> None:
         "- rules[9]: only these are used together, or part of them: a + b (at most 1 in all) until 2027-06-30.",
         "- rules[10]: what has adapter a may not be used without an evaluation report that still counts.",
         "- rules[11]: the merged change is at most 0.02 of the norm of the base's weights that it changes.",
+        "- rules[12]: only weights of tone, length may be inferred; those of all others have to be chosen.",
+        "- rules[13]: no weight may be inferred, and no evidence is kept of what anybody wants, where audience minor or not "
+        "said.",
         "- obliges to tell the person that it is a machine.",
         "- obliges to keep an audit record of grants, where purpose support or not said.",
         "- obliges to offer erasure.",
@@ -83,6 +88,7 @@ def test_what_is_begun_with_is_a_policy_over_these_adapters(run: Run, pico_store
         ("rule: deny, adapter: clam", "no adapter is called 'clam'; did you mean 'calm'?"),
         ("rule: deny, dimension: lowd", "no dimension is called 'lowd'; did you mean 'loud'?"),
         ("rule: group, adapters: [calm, plian], at_most: 1", "no adapter is called 'plian'; did you mean 'plain'?"),
+        ("rule: infer, dimensions: [lowd, calm]", "no dimension is called 'lowd'; did you mean 'loud'?"),
         ("rule: fix, weights: {lod: 1}", "no adapter is called 'lod'; did you mean 'loud'?"),
     ],
 )

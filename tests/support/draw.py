@@ -52,6 +52,7 @@ class Draw:
             {"rule": "exclusive", "adapters": self._some(2)},
             {"rule": "exclusive", "dimension": r.choice(["length", "style"])},
             {"rule": "source", **r.choice([{}, *SELECTORS]), "allow": r.sample(SOURCES, r.randint(0, 3))},
+            {"rule": "infer", "dimensions": r.sample(["style", "length", "expertise"], r.randint(0, 2))},
             {"rule": "evidence", **r.choice(SELECTORS)},
             {
                 "rule": "approve",

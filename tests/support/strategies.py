@@ -63,6 +63,9 @@ rules = st.one_of(
     st.builds(lambda s, low: {"rule": "require", **s, "at_least": low}, selectors, small),
     st.dictionaries(st.sampled_from(NAMES), small, max_size=2).map(lambda w: {"rule": "fix", "weights": w}),
     st.builds(lambda s, allow: {"rule": "source", **s, "allow": allow}, selectors | st.just({}), sourced),
+    st.lists(st.sampled_from(["style", "length", "expertise"]), max_size=2, unique=True).map(
+        lambda found: {"rule": "infer", "dimensions": found}
+    ),
     (selectors | st.just({})).map(lambda s: {"rule": "evidence", **dict(s)}),
     selectors.map(lambda s: {"rule": "deny", **s}),
     st.builds(lambda s, b: {"rule": "bounds", **s, **b}, selectors, limits),

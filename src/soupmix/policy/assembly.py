@@ -11,7 +11,7 @@ from soupmix.policy.adapters import AdapterRef, KnownAdapter
 from soupmix.policy.documents import TIERS, Document, RuleRef
 from soupmix.policy.obligations import Obligation
 from soupmix.policy.recorded import RecordedGrant
-from soupmix.policy.rules import Approve, SourceRule, Within, applies, within
+from soupmix.policy.rules import CHOSEN, Approve, Infer, Rule, SourceRule, Within, applies, within
 from soupmix.policy.translate import Setting, translate
 from soupmix.projection import AnyConstraint, Matrix, Space
 from soupmix.public import public
@@ -61,12 +61,14 @@ class PlacedRule:
     Attributes:
         ref, within: as of `ScopedRule`.
         exempt: sources of weights; a weight that comes from one of these is free of the constraints of this rule.
+        of_sources: whether it is a rule about where weights come from.
     """
 
     ref: RuleRef
     within: Within
     constraints: tuple[AnyConstraint, ...]
     exempt: tuple[str, ...] = ()
+    of_sources: bool = False
 
     def of(self, kind: type[AnyConstraint]) -> bool:
         """Whether any of its constraints is of this kind."""
@@ -94,11 +96,19 @@ def placed(documents: Sequence[tuple[str, Document]], setting: Setting) -> tuple
     for name, document in documents:
         for rule, ref in document.placed(name):
             found = tuple(translate(rule, ref, setting))
-            exempt = rule.allow if isinstance(rule, SourceRule) else ()
-            rules.append(PlacedRule(ref, within(document.scope, rule.scope), found, exempt))
+            rules.append(PlacedRule(ref, within(document.scope, rule.scope), found, *_sources(rule)))
             if not found and not isinstance(rule, Approve):
                 notes.append(f"{ref} concerns no known adapter, so it has no effect")
     return tuple(rules), notes
+
+
+def _sources(rule: Rule) -> tuple[tuple[str, ...], bool]:
+    match rule:
+        case SourceRule():
+            return rule.allow, True
+        case Infer():
+            return CHOSEN, True
+    return (), False
 
 
 def duties(documents: Sequence[Document]) -> tuple[tuple[Within, Obligation], ...]:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from soupmix.policy.adapters import AdapterRef, know
 from soupmix.policy.documents import Document
-from soupmix.policy.rules import Combinations, Exclusive, Fix, Group, Rule
+from soupmix.policy.rules import Combinations, Exclusive, Fix, Group, Infer, Rule
 
 __all__ = ["misspelt"]
 
@@ -44,6 +44,8 @@ def _said(rule: Rule) -> Iterator[tuple[str, str]]:
             yield label, word
     names: Iterable[str] = ()
     match rule:
+        case Infer():
+            yield from (("dimension", name) for name in rule.dimensions)
         case Group() | Exclusive():
             names = rule.adapters or ()
         case Fix():

@@ -14,6 +14,7 @@ from soupmix.policy.rules import (
     Exclusive,
     Fix,
     Group,
+    Infer,
     Norm,
     Require,
     Rule,
@@ -71,6 +72,12 @@ def _rule(rule: Rule) -> str:
         case SourceRule():
             allowed = " or ".join(rule.allow) or "none"
             return f"{_which(rule)} counts only with a weight from this source: {allowed}"
+        case Infer():
+            if not rule.dimensions:
+                return "no weight may be inferred, and no evidence is kept of what anybody wants"
+            return (
+                f"only weights of {', '.join(rule.dimensions)} may be inferred; those of all others have to be chosen"
+            )
         case Exclusive():
             return f"only one of {_members(rule)} is used at a time"
         case Combinations():

@@ -11,6 +11,7 @@ from soupmix.fields import Day, Digest, Edge, Line, Micro, Name, Values, check_v
 
 __all__ = [
     "ATTRIBUTES",
+    "CHOSEN",
     "RULES",
     "SOURCES",
     "Approve",
@@ -25,6 +26,7 @@ __all__ = [
     "Exclusive",
     "Fix",
     "Group",
+    "Infer",
     "Norm",
     "Require",
     "Rule",
@@ -38,6 +40,9 @@ __all__ = [
 
 SOURCES: Final = ("explicit", "stored", "inferred")
 """Where a weight comes from: chosen in this request, kept from earlier, or concluded from behaviour."""
+
+CHOSEN: Final = ("explicit", "stored")
+"""The sources of weights that somebody chose."""
 
 
 class Scope(Edge):
@@ -223,6 +228,17 @@ class SourceRule(_Matching):
     allow: tuple[Literal["explicit", "stored", "inferred"], ...]
 
 
+class Infer(_Rule):
+    """Weights may be inferred from behaviour only of adapters of these dimensions, and evidence is kept of nothing else.
+
+    Weights of all other adapters count only if somebody chose them, now ("explicit") or earlier ("stored"). A request that does
+    not say where its weights come from may have inferred them.
+    """
+
+    rule: Literal["infer"]
+    dimensions: tuple[Name, ...]
+
+
 class Exclusive(_Rule):
     """At most one of some adapters, or of a dimension, is not 0."""
 
@@ -261,7 +277,19 @@ class Norm(_Rule):
 
 
 Rule = (
-    Approve | Deny | Bounds | Group | Budget | Require | Fix | SourceRule | Exclusive | Combinations | Evidence | Norm
+    Approve
+    | Deny
+    | Bounds
+    | Group
+    | Budget
+    | Require
+    | Fix
+    | SourceRule
+    | Infer
+    | Exclusive
+    | Combinations
+    | Evidence
+    | Norm
 )
 
 RULES: Final[dict[str, type[_Rule]]] = {
@@ -274,6 +302,7 @@ RULES: Final[dict[str, type[_Rule]]] = {
     "exclusive": Exclusive,
     "fix": Fix,
     "group": Group,
+    "infer": Infer,
     "norm": Norm,
     "require": Require,
     "source": SourceRule,

@@ -79,6 +79,9 @@ def _obeys(rule: _Said, request: "_Request") -> bool:
             return fixed.keys() <= w.keys() and all(value == fixed.get(name, 0) for name, value in w.items())
         case "source":
             return all(request.sources.get(name) in rule["allow"] for name in used & set(matching))
+        case "infer":
+            inferable = {name for name, a in known.items() if a.dimension in rule["dimensions"]}
+            return all(request.sources.get(name) in {"explicit", "stored"} for name in used - inferable)
         case "evidence":
             proved = [each["name"] for each in request.approvals if "evidence" in each and request.counts(each)]
             every = [each["name"] for each in request.approvals]

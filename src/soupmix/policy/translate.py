@@ -16,6 +16,7 @@ from soupmix.policy.rules import (
     Exclusive,
     Fix,
     Group,
+    Infer,
     Norm,
     Require,
     Rule,
@@ -90,6 +91,10 @@ def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[AnyConstraint]
         case SourceRule():
             text = f"a weight that is not {' or '.join(rule.allow) or 'allowed from any source'} is 0{ref.scope}"
             return [*_none_of(_selected(rule, known), ref, known, text)]
+        case Infer():
+            others = [index for index, adapter in enumerate(known) if adapter.dimension not in rule.dimensions]
+            text = f"a weight that nobody chose is 0, except of {', '.join(rule.dimensions) or 'nothing'}{ref.scope}"
+            return [*_none_of(others, ref, known, text)]
         case Evidence():
             missing = [index for index in _selected(rule, known) if known[index].name in setting.unproved]
             return [*_none_of(missing, ref, known, f"approved without an evaluation report that counts{ref.scope}")]
