@@ -3,6 +3,7 @@ weights inside the policy. Nothing is trained for anybody, and no torch is neede
 """
 
 from soupmix.preference.comparisons import Comparison, comparisons
+from soupmix.preference.learner import Influence, Learner, Measuring
 from soupmix.preference.posterior import Posterior
 from soupmix.preference.prior import Prior
 from soupmix.preference.question import Question, next_question
@@ -12,6 +13,9 @@ from soupmix.preference.traits import Trait, Traits
 __all__ = [
     "MOST_SIGNALS",
     "Comparison",
+    "Influence",
+    "Learner",
+    "Measuring",
     "Posterior",
     "Prior",
     "Question",

@@ -1,5 +1,6 @@
 """A posterior as it is kept and carried elsewhere: its evidence and its prior, from which it follows."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +13,7 @@ from soupmix.preference.prior import Prior
 from soupmix.preference.signal import MOST_SIGNALS, Signal
 from soupmix.preference.traits import Trait, Traits
 
-__all__ = ["exported", "imported", "translated"]
+__all__ = ["MadeBy", "exported", "imported", "translated"]
 
 _LARGEST: Final = 32 << 20
 Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -21,6 +22,14 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBy:
+    """What answers are made by: digests of the base and of the adapters of a set."""
+
+    base: str
+    adapters: frozenset[str]
 
 
 class TraitFields(_Strict):
@@ -50,12 +59,15 @@ class WantsDocument(_Strict):
 
     Attributes:
         schema_version: 1.
+        base, adapters: digests of what answers were made by, None and none where nobody said.
         traits: by which the answers were measured.
         prior: what was believed before; seed and particles: how it is computed.
         signals: the evidence.
     """
 
     schema_version: Annotated[int, Field(ge=1, le=1)]
+    base: Digest | None = None
+    adapters: Annotated[tuple[Digest, ...], Field(max_length=64)] = ()
     traits: TraitsFields
     prior: dict[str, Any]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -63,11 +75,13 @@ class WantsDocument(_Strict):
     signals: Annotated[tuple[Signal, ...], Field(max_length=MOST_SIGNALS)]
 
 
-def exported(posterior: Posterior) -> bytes:
+def exported(posterior: Posterior, made_by: MadeBy | None = None) -> bytes:
     """Everything that is known of a person, as canonical JSON; `imported` gives the same posterior, bit for bit."""
+    by = {} if made_by is None else {"base": made_by.base, "adapters": sorted(made_by.adapters)}
     return canonical_json(
         {
             "schema_version": 1,
+            **by,
             "traits": posterior.traits.to_dict(),
             "prior": posterior.prior.to_dict(),
             "seed": posterior.seed,
@@ -77,12 +91,14 @@ def exported(posterior: Posterior) -> bytes:
     )
 
 
-def imported(raw: bytes, traits: Traits, *, translate: bool = False) -> Posterior:
+def imported(raw: bytes, traits: Traits, *, made_by: MadeBy | None = None, translate: bool = False) -> Posterior:
     """The posterior of what `exported` wrote, or somebody else.
 
     Args:
         raw: the file.
         traits: what wants are about here.
+        made_by: what answers are made by here. Evidence of the very same base and adapters is taken, and translated where only
+            the map of what they do was fitted anew.
         translate: whether evidence of other adapters or another base may be taken, as far as the same was measured.
 
     Raises:
@@ -98,11 +114,12 @@ def imported(raw: bytes, traits: Traits, *, translate: bool = False) -> Posterio
             raise
         raise PreferenceError(f"this is not what is known of a person: {error}", reason="bad-wants") from None
     same = theirs.digest == traits.digest
+    alike = made_by is not None and made_by == MadeBy(document.base or "", frozenset(document.adapters))
     prior = Prior.read(document.prior) if same else Prior()  # a population is of its traits
     posterior = Posterior(traits, prior, particles=document.particles if same else PARTICLES, seed=document.seed)
     if same:
         posterior.learn(*document.signals)
-    elif translate:
+    elif translate or alike:
         posterior.learn(*(translated(each, theirs, traits) for each in document.signals))
     else:
         raise PreferenceError(

@@ -1,6 +1,8 @@
 """The posterior over what one person wants."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -8,74 +10,22 @@ import numpy as np
 
 from soupmix.errors import PreferenceError
 from soupmix.preference.comparisons import COUNTS, Comparison, comparisons
+from soupmix.preference.draws import Draws
 from soupmix.preference.prior import MODELS, ModelName, Prior
 from soupmix.preference.responses import UNIT, Responses, Table, log_likelihood, responses
 from soupmix.preference.signal import MOST_SIGNALS, Kind, Signal
 from soupmix.preference.traits import Numbers, Traits
 from soupmix.preference.wants import Wants, wants
 
-__all__ = ["PARTICLES", "Draws", "Posterior"]
+__all__ = ["PARTICLES", "Posterior"]
 
 PARTICLES: Final = 2048
-_BLOCK = 48  # draws
 _LEAST_REACH = 1e-12
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draws:
-    """Equally likely persons.
-
-    Attributes:
-        parts: of each model that has any: the [draws] particles, and of each the sharpness and the floor.
-    """
-
-    parts: tuple[tuple[Wants, Numbers, Numbers], ...]
-
-    def blocks(self) -> "Iterator[Draws]":
-        """The same draws, a few at a time: what is computed of them stays in the cache of a processor."""
-        for of, sharp, floor in self.parts:
-            for place in range(0, len(sharp), _BLOCK):
-                some = slice(place, place + _BLOCK)
-                part = Wants(of.model, of.points[some], of.order)
-                yield Draws(((part, sharp[some], floor[some]),))
-
-    def chances(self, first: Numbers, second: Numbers) -> Numbers:
-        """[draws, pairs] chances of choosing the first of [pairs, traits] points, float32."""
-        found = []
-        for of, sharp, floor in self.parts:
-            odds = (of.differences(first, second).T * sharp[:, None]).astype(np.float32)
-            floors = floor[:, None].astype(np.float32)
-            found.append(floors + (1 - 2 * floors) / (1 + np.exp(-np.clip(odds, -60, 60))))
-        return np.concatenate(found)
-
-    def utilities(self, points: Numbers) -> Numbers:
-        """[draws, points] utility of [points, traits], each person's from 0, the worst of these points, to 1, the best."""
-        found = np.concatenate([of.utilities(points) for of, _, _ in self.parts])
-        worst = found.min(1, keepdims=True)
-        return np.asarray((found - worst) / np.maximum(found.max(1, keepdims=True) - worst, _LEAST_REACH))
-
-    def mean_utility(self, points: Numbers, among: Numbers | None = None) -> Numbers:
-        """[points] mean over draws of utilities, from 0, the worst of `among` for a person, to 1, the best of them.
-
-        Args:
-            points: [points, traits].
-            among: [others, traits], these points if none are given.
-        """
-        total, count = np.zeros(len(points)), 0
-        for block in self.blocks():
-            ((of, _, _),) = block.parts
-            found = of.utilities(points)
-            others = found if among is None else of.utilities(among)
-            worst = others.min(1)
-            share = 1 / np.maximum(others.max(1) - worst, _LEAST_REACH)
-            total += share @ found - share @ worst
-            count += len(found)
-        return np.asarray(total / count)
 
 
 @dataclass(slots=True)
 class _Group:
-    """What one source said in one kind of signals.
+    """What one source said in one kind of signals of one topic.
 
     Attributes:
         count: of signals. tables: model -> sum of their log-likelihoods.
@@ -83,6 +33,10 @@ class _Group:
 
     count: int = 0
     tables: dict[ModelName, Table] = field(default_factory=dict)
+
+
+def _whole(_: str | None) -> float:
+    return 1.0
 
 
 class Posterior:
@@ -135,7 +89,8 @@ class Posterior:
             if name in models
         }
         self._signals: dict[str, Signal] = {}
-        self._groups: dict[tuple[str, Kind], _Group] = {}
+        self._groups: dict[tuple[str, Kind, str | None], _Group] = {}
+        self._shares: Callable[[str | None], float] = _whole
         self._known: dict[ModelName, tuple[Numbers, float]] | None = None
 
     # --- evidence -----------------------------------------------------------------------------------------------------
@@ -187,6 +142,21 @@ class Posterior:
         self._groups.clear()
         self._known = None
 
+    def copied(self, shares: Callable[[str | None], float] | None = None) -> "Posterior":
+        """A posterior of the same evidence, of which that of some topics may count less.
+
+        Args:
+            shares: of a topic, None for signals without one, from 0 to 1: an exponent of the likelihood (Ibrahim and Chen 2000).
+                As here if not given.
+        """
+        made = copy(self)
+        made._signals, made._known, made._shares = dict(self._signals), None, shares or self._shares
+        made._groups = {
+            key: _Group(each.count, {name: table.copy() for name, table in each.tables.items()})
+            for key, each in self._groups.items()
+        }
+        return made
+
     def _tables(self, signal: Signal) -> dict[ModelName, Table]:
         if signal.traits != self._digest:
             raise PreferenceError(
@@ -200,7 +170,7 @@ class Posterior:
         }
 
     def _add(self, signal: Signal, tables: Mapping[ModelName, Table], sign: int) -> None:
-        key = signal.source, signal.kind
+        key = signal.source, signal.kind, signal.topic
         group = self._groups.setdefault(key, _Group())
         group.count += sign
         for name, table in tables.items():
@@ -223,9 +193,8 @@ class Posterior:
     def _weighed(self, model: ModelName) -> tuple[Numbers, float]:
         shape = len(self.how.sharpness), len(self.how.floors), self.particles
         total = np.zeros(shape)
-        for key in sorted(self._groups):
-            group, counts = self._groups[key], COUNTS[key[1]]
-            total += (UNIT * min(1.0, counts.most / (group.count * counts.each))) * group.tables[model]
+        for exponent, table in self._sums(model):
+            total += (UNIT * exponent) * table
         most = total.max()
         total -= most
         np.exp(total, out=total)
@@ -233,6 +202,19 @@ class Posterior:
         mass = float(total.sum())
         total /= mass
         return total, float(most + np.log(mass / (len(self.how.floors) * self.particles)))
+
+    def _sums(self, model: ModelName) -> "Iterator[tuple[float, Table]]":
+        """Sums of tables that have one exponent; whole numbers, in whichever topics they came."""
+        sums: dict[tuple[str, Kind, float], Table] = {}
+        sent: Counter[tuple[str, Kind]] = Counter()
+        for (source, kind, topic), group in self._groups.items():
+            key = source, kind, self._shares(topic)
+            sums[key] = sums[key] + group.tables[model] if key in sums else group.tables[model]
+            sent[source, kind] += group.count
+        for source, kind, share in sorted(sums):
+            counts = COUNTS[kind]
+            bound = min(1.0, counts.most / (sent[source, kind] * counts.each))
+            yield share * bound, sums[source, kind, share]
 
     def models(self) -> dict[ModelName, float]:
         """The probability of each model, by marginal likelihood, each as likely as the other before any evidence."""
@@ -317,6 +299,26 @@ class Posterior:
                 parts.append((drawn, self.how.sharpness[careful][sharp], self.how.floors[floor]))
         return Draws(tuple(parts))
 
+    def utility(self, points: Numbers, among: Numbers | None = None, count: int = 256) -> Numbers:
+        """[points] expected utility of answers, from 0, the worst of some for each person, to 1, the best of them.
+
+        It counts in shares of what lies between the two for people of the same model on average. By shares of each person alone,
+        people who want opposite things would not cancel, and weights would move before any evidence. Nothing is expected of
+        who is careless.
+
+        Args:
+            points: [points, traits] standard units.
+            among: [others, traits]; these points if none are given.
+            count: over how many draws worst and best are.
+        """
+        found, shares = np.zeros(len(points)), self.models()
+        for model, (worst, reach) in self.draws(count).reaches(points if among is None else among).items():
+            careful = self._posterior()[model][0][self.how.sharpness > 0].sum((0, 1))
+            of = self.wants[model]
+            mean = Wants(model, (careful @ of.points / careful.sum())[None], of.order[:, :0])
+            found += shares[model] * (mean.utilities(points)[0] - worst) / max(reach, _LEAST_REACH)
+        return found
+
     def expected_regret(self, points: Numbers, count: int = 256) -> Numbers:
         """[points] what a person is expected to lose if given one of these answers instead of the best of them for this person.
 
@@ -325,9 +327,9 @@ class Posterior:
             count: over how many draws.
 
         Returns:
-            Shares of what lies between the best and the worst of them for every possible person.
+            Shares of what lies between the best and the worst of them, as of `utility`.
         """
-        return 1 - self.draws(count).mean_utility(points)
+        return 1 - self.utility(points, count=count)
 
     def predict(self, first: Mapping[str, float], second: Mapping[str, float]) -> float:
         """The chance that the first of two answers is preferred.

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soupmix.errors import PreferenceError
-from soupmix.preference.posterior import Draws, Posterior
+from soupmix.preference.draws import Draws
+from soupmix.preference.posterior import Posterior
 from soupmix.preference.traits import Numbers
 from soupmix.preference.wants import Wants
 

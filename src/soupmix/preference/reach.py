@@ -1,14 +1,14 @@
 """From wants to weights: what soups inside a policy are expected to be like, and which is expected to be liked best."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from soupmix.errors import PreferenceError
 from soupmix.policy import FeasibleSet
-from soupmix.preference.posterior import Draws, Posterior
+from soupmix.preference.posterior import Posterior
 from soupmix.preference.question import DEFAULT_RULE, RuleName, next_question
 from soupmix.preference.traits import Numbers, Trait, Traits
 from soupmix.surface import Surface
@@ -27,22 +27,32 @@ _SAMPLED, _DRAWS, _STARTS = 128, 512, 2
 _STEPS = (0.2, 0.1, 0.05, 0.02)  # of a weight
 _MOST_ROUNDS = 4
 _SOME = 1e-9
+_GENTLE = 1e-3  # what a weight of 1 costs: of soups that are liked as much, the gentlest
 
 
-def traits_of(surface: Surface) -> Traits:
-    """The traits that a surface knows of soups: of each dimension the measure that its adapters move the most, in spans.
+def traits_of(surface: Surface, measures: Collection[str] | None = None) -> Traits:
+    """The traits that a surface knows of soups: of each dimension the measure that tells its adapters best from single answers.
 
-    0 is what the base does, 1 half of what the adapters of the dimension span.
+    That is the largest effect in standard deviations of single answers, since evidence is measured on their texts. 0 is what the
+    base does, 1 half of what the adapters of the dimension span.
+
+    Args:
+        surface: what soups are expected to do.
+        measures: those that can be taken of a text here; None: all that the surface knows.
 
     Raises:
-        PreferenceError: the surface knows no measure of these adapters (reason "bad-traits").
+        PreferenceError: the surface knows no such measure of these adapters (reason "bad-traits").
     """
     nothing = np.zeros((1, len(surface.names)))
     axes = []
     for dimension in sorted(set(surface.dimensions.values())):
-        names = [name for name in surface.measures if surface.document.measures[name].dimension == dimension]
+        names = [
+            name
+            for name in surface.measures
+            if surface.document.measures[name].dimension == dimension and (measures is None or name in measures)
+        ]
         if names:
-            name = max(names, key=lambda each: _moved(surface, each))
+            name = max(names, key=lambda each: _told_apart(surface, each))
             measure = surface.document.measures[name]
             centre = float(surface.mean(name, nothing)[0])
             axes.append(Trait(dimension, name, centre, measure.span / 2, measure.scale == "log"))
@@ -51,7 +61,7 @@ def traits_of(surface: Surface) -> Traits:
     return Traits(tuple(axes), surface.document.digest)
 
 
-def _moved(surface: Surface, name: str) -> float:
+def _told_apart(surface: Surface, name: str) -> float:
     alone = np.diag(np.minimum(np.array(surface.document.most), MILLION) / MILLION)
     own = [
         surface.names.index(each)
@@ -59,7 +69,7 @@ def _moved(surface: Surface, name: str) -> float:
         if d == surface.document.measures[name].dimension
     ]
     effects = surface.mean(name, alone[own]) - surface.mean(name, 0 * alone[own])
-    return float(np.abs(effects).max() / surface.document.measures[name].span)
+    return float(np.abs(effects).max() / max(surface.document.measures[name].spread, _SOME))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +80,7 @@ class Reach:
         surface, traits, feasible: what it is made of.
         soups: some of all kinds: the base, what single adapters can be, and random points of the set.
         points: [soups, traits] standard units, expected.
+        explicit: weights that somebody set, which nothing that is inferred changes; as near to them as the policy lets them.
     """
 
     surface: Surface
@@ -77,26 +88,39 @@ class Reach:
     feasible: FeasibleSet
     soups: tuple[Weights, ...]
     points: Numbers
+    explicit: Weights = field(default_factory=Weights)
 
     @classmethod
-    def of(cls, surface: Surface, traits: Traits, feasible: FeasibleSet, *, seed: int = 0) -> "Reach":
+    def of(
+        cls,
+        surface: Surface,
+        traits: Traits,
+        feasible: FeasibleSet,
+        *,
+        explicit: Weights | None = None,
+        seed: int = 0,
+    ) -> "Reach":
         """Everything within a feasible set that was measured.
 
         Args:
             surface: what soups are expected to do.
             traits: as `traits_of` gives them.
-            feasible: of whom it is for; ask for it with sources="inferred", so that it holds what may be inferred.
+            feasible: of whom it is for; ask for it with sources="inferred", so that it holds what may be inferred. Adapters of
+                `explicit` have the source "explicit" there: sources={"concise": "explicit", "warm": "inferred", ...}.
+            explicit: weights that somebody set, zeros too.
             seed: of the random points.
 
         Raises:
             PreferenceError: fewer than two soups of the set were measured (reason "nothing-to-choose").
             PolicyRefusal: as `FeasibleSet.sample` and `nearest`.
         """
+        fixed = explicit or Weights()
         alone = [
             {name: share} for name in surface.dimensions for share in (0.25, 0.5, 0.75, 1.0) if name in feasible.names
         ]
-        near = [feasible.nearest(weights) for weights in ({}, *alone)]
-        some = list(dict.fromkeys([*near, *feasible.sample(_SAMPLED, seed)]))
+        drawn = feasible.sample(_SAMPLED, seed)
+        near = [feasible.nearest(_with(weights, fixed)) for weights in ({}, *alone, *(drawn if fixed else ()))]
+        some = list(dict.fromkeys([*near, *(() if fixed else drawn)]))
         known = [each for each in some if set(each) <= surface.dimensions.keys()]
         placed = np.array([surface.point(each) for each in known]).reshape(len(known), len(surface.names))
         soups = tuple(each for each, inside in zip(known, surface.measured(placed), strict=True) if inside)
@@ -106,7 +130,7 @@ class Reach:
                 "soup is approved",
                 reason="nothing-to-choose",
             )
-        return cls(surface, traits, feasible, soups, _expected(surface, traits, soups))
+        return cls(surface, traits, feasible, soups, _expected(surface, traits, soups), fixed)
 
     def best(self, posterior: Posterior, *, damage: float = DAMAGE) -> Weights:
         """The weights with the greatest expected utility, less damage; inside the feasible set.
@@ -124,10 +148,9 @@ class Reach:
         """
         if posterior.traits.digest != self.traits.digest:
             raise PreferenceError("these wants are about other traits than this surface knows", reason="other-traits")
-        draws = posterior.draws(_DRAWS)
-        values = self._values(draws, self.soups, damage)
+        values = self._values(posterior, self.soups, damage)
         first = np.argsort(-values, kind="stable")[:_STARTS]
-        ends = [self._climbed(draws, self.soups[place], float(values[place]), damage) for place in first]
+        ends = [self._climbed(posterior, self.soups[place], float(values[place]), damage) for place in first]
         return max(ends, key=lambda end: end[1])[0]
 
     def plain(self, posterior: Posterior) -> Weights:
@@ -150,7 +173,12 @@ class Reach:
             if name is not None and effects[name] * want > 0:
                 share = abs(want) if model == "linear" else want / effects[name]
                 weights[name] = round(float(np.clip(share, 0, 1)), 6)
-        return self.feasible.nearest(weights)
+        return self.feasible.nearest(_with(weights, self.explicit))
+
+    @property
+    def uninferred(self) -> Weights:
+        """What the policy makes of the explicit weights alone."""
+        return self.feasible.nearest(self.explicit)
 
     def offers(self, posterior: Posterior, rows: int = 8, *, rule: RuleName = DEFAULT_RULE) -> tuple[Weights, ...]:
         """Soups to answer with in one batch, of whose texts the next question is then chosen: those of the best questions.
@@ -177,25 +205,31 @@ class Reach:
 
     def utility(self, posterior: Posterior, weights: Weights, *, damage: float = DAMAGE) -> float:
         """Expected utility of weights, as `best` has it."""
-        return float(self._values(posterior.draws(_DRAWS), [weights], damage)[0])
+        return float(self._values(posterior, [weights], damage)[0])
 
-    def _values(self, draws: Draws, soups: Sequence[Weights], damage: float) -> Numbers:
+    def _values(self, posterior: Posterior, soups: Sequence[Weights], damage: float) -> Numbers:
         totals = np.array([sum(map(abs, each.values())) for each in soups]) / MILLION
         points = self.points if soups is self.soups else _expected(self.surface, self.traits, soups)
-        return draws.mean_utility(points, self.points) - damage * totals**3
+        return posterior.utility(points, self.points, _DRAWS) - damage * totals**3 - _GENTLE * totals
 
-    def _climbed(self, draws: Draws, start: Weights, value: float, damage: float) -> tuple[Weights, float]:
-        names = [name for name in self.surface.dimensions if name in self.feasible.names]
+    def _climbed(self, posterior: Posterior, start: Weights, value: float, damage: float) -> tuple[Weights, float]:
+        names = [name for name in self.surface.dimensions if name in self.feasible.names and name not in self.explicit]
         for step in _STEPS:
             for _ in range(_MOST_ROUNDS):
-                tried = [self.feasible.nearest(_moved_by(start, name, way * step)) for name in names for way in (1, -1)]
-                placed = np.array([self.surface.point(each) for each in tried])
+                moved = [_moved_by(start, name, way * step) for name in names for way in (1, -1)]
+                tried = [self.feasible.nearest(_with(each, self.explicit)) for each in moved]
+                placed = np.array([self.surface.point(each) for each in tried]).reshape(-1, len(self.surface.names))
                 inside = [each for each, here in zip(tried, self.surface.measured(placed), strict=True) if here]
-                values = self._values(draws, inside, damage) if inside else np.zeros(0)
+                values = self._values(posterior, inside, damage) if inside else np.zeros(0)
                 if not inside or values.max() <= value + _SOME:
                     break
                 start, value = inside[int(values.argmax())], float(values.max())
         return start, value
+
+
+def _with(weights: Mapping[str, float] | Weights, explicit: Weights) -> Mapping[str, float]:
+    own = weights.floats() if isinstance(weights, Weights) else weights
+    return {**own, **explicit.floats()}
 
 
 def _moved_by(weights: Weights, name: str, step: float) -> Mapping[str, float]:

@@ -1,6 +1,6 @@
 """All that is said of an answer by its text alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
@@ -186,7 +186,12 @@ TEXT_MEASURES: Mapping[str, Measure] = {measure.name: measure for measure, _ in 
 
 
 def measure_text(
-    prompt: Prompt, text: str, finished: bool, *, phrases: TrainedPhrases | None = None
+    prompt: Prompt,
+    text: str,
+    finished: bool,
+    *,
+    phrases: TrainedPhrases | None = None,
+    only: Collection[str] | None = None,
 ) -> Mapping[str, float]:
     """Every measure of `TEXT_MEASURES` that an answer has a value of; truth values are 0 or 1.
 
@@ -196,10 +201,12 @@ def measure_text(
     Args:
         prompt: what was asked. text: the answer, plain or Markdown. finished: whether it ended by itself.
         phrases: what the adapters were trained to say; None: the phrases of the shipped ones.
+        only: names of measures; None: all of them.
 
     Raises:
         EvaluationError: a library is not installed (reason "no-library").
     """
     answer = _Answer(prompt, ReadText(text), finished, phrases or shipped_phrases())
-    found = ((measure.name, value(answer)) for measure, value in _TABLE)
+    asked = TEXT_MEASURES if only is None else only
+    found = ((measure.name, value(answer)) for measure, value in _TABLE if measure.name in asked)
     return {name: float(value) for name, value in found if value is not None}
