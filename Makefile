@@ -110,7 +110,7 @@ ablation: .venv/dev.done
 	touch $@
 
 .venv/dev.done: .venv/run.done
-	$(PIP) --editable ".[audit,evaluate,gpu,parquet,plot,postgres,quantised,serve,train,trust]" --group test --group lint --group docs
+	$(PIP) --editable ".[audit,evaluate,gpu,json,parquet,plot,postgres,quantised,serve,train,trust]" --group test --group lint --group docs
 	touch $@
 
 .venv/mutants.done: .venv/dev.done

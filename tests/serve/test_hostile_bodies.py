@@ -40,6 +40,15 @@ BODIES = {
     "parts that are nothing": full(b'{"model":"m","messages":[{"role":"user","content":[', b"0", b"]}]}"),
     "items that are objects": full(b'{"model":"m","input":[', b"{}", b"]}"),
     "tools": full(b'{"model":"m","input":"x","messages":[{"role":"user","content":"x"}],"tools":[', b"{}", b"]}"),
+    "parts of a schema": full(
+        b'{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema",'
+        b'"json_schema":{"name":"x","schema":{"anyOf":[',
+        b"{}",
+        b"]}}}}",
+    ),
+    "keys of a schema": full(
+        b'{"model":"m","input":"x","text":{"format":{"type":"json_schema","name":"x","schema":{', b'"%d":1', b"}}}}"
+    ),
     "biases": full(b'{"model":"m","prompt":"x","logit_bias":{', b'"%d":1', b"}}"),
     "stops": full(b'{"model":"m","prompt":"x","stop":[', b"0", b"]}"),
     "weights that are lists": full(b'{"weights":{', b'"%d":[]', b"}}"),

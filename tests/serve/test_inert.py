@@ -63,7 +63,7 @@ def test_what_means_nothing_changes_nothing(server: Running) -> None:
     ("field", "value"),
     [
         ("store", True), ("tools", [{"type": "function", "function": {"name": "f"}}]), ("logit_bias", {"5": 1}),
-        ("response_format", {"type": "json_object"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
+        ("response_format", {"type": "grammar"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
         ("reasoning_effort", "high"), ("modalities", ["audio"]), ("tool_choice", "required"), ("verbosity", "low"),
         ("audio", {"voice": "a"}), ("functions", [{}]), ("prediction", {}), ("web_search_options", {}),
         ("function_call", {"name": "f"}),

@@ -38,6 +38,9 @@ class EchoBackend:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check_schema(self) -> None:
+        raise RecipeError("the echo is held to no schema; leave it out", reason="schema")
+
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
         text = said if isinstance(said, str) else "".join(f"{each['role']}: {each['content']}\n" for each in said)
         return tuple(text.encode())

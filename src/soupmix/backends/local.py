@@ -7,6 +7,7 @@ from soupmix.backends.protocol import Limits, Message, Vocabulary
 from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
+from soupmix.engine.grammar import library
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.methods import DEFAULT
 from soupmix.modes import FULL, Mode
@@ -56,6 +57,10 @@ class LocalBackend(Batcher):
     def vocabulary(self) -> Vocabulary:
         """See `Backend.vocabulary`."""
         return self.engine.prompts.vocabulary
+
+    def check_schema(self) -> None:
+        """See `Backend.check_schema`."""
+        library()
 
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
         """See `Backend.tokens`."""

@@ -124,6 +124,7 @@ class Request:
         logprobs: how many of the likeliest tokens are told beside each chosen one; None: no log probabilities.
         method: how adapters are merged, one of `Backend.methods`; None: as the first of them.
         mode: where the soup acts, one of `Backend.modes`.
+        schema: text of a JSON schema that the answer is valid against, unless it is cut; None: it is free.
         tenant: keys and values computed for one tenant are never used for another.
         person: nor those of one person for another. None: those of this request are not used again.
     """
@@ -135,6 +136,7 @@ class Request:
     logprobs: int | None = None
     method: str | None = None
     mode: Mode = FULL
+    schema: str | None = None
     tenant: str = ""
     person: str | None = None
 
@@ -256,6 +258,9 @@ class Backend(Protocol):
     def vocabulary(self) -> Vocabulary:
         """The tokens of the model."""
 
+    def check_schema(self) -> None:
+        """Raise `RecipeError` if no answer can be held to a JSON schema here (reason "no-json-extra" or "schema")."""
+
     def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a text as it stands, or of a conversation in the form that the model was trained on.
 
@@ -301,8 +306,8 @@ class Backend(Protocol):
 
         Raises:
             RecipeError: the prompt is empty ("empty-prompt"), prompt and answer do not fit ("too-long"), the method is none of
-                `methods` ("method") or the mode none of `modes` ("mode", "mixes-rows"); or no row can have an adapter of the
-                grant ("experts", "not-linear", "read-directly").
+                `methods` ("method") or the mode none of `modes` ("mode", "mixes-rows"); no row can have an adapter of the grant
+                ("experts", "not-linear", "read-directly"); or no answer can be held to the schema ("schema", "no-json-extra").
             PolicyRefusal: the method cannot keep a rule that bounds the norm ("norm-not-linear").
             AdapterError: the grant is for an adapter that is not here.
             PolicyError: the grant is of another policy than the one this backend was opened under ("other-policy"), or not

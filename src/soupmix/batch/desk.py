@@ -114,7 +114,7 @@ class Desk:
             ask,
             fitted,
             grant,
-            logprobs=prompted.logprobs,
+            prompted=prompted,
             method=self._defaults.method,
             mode=mode,
             salt=salt,

@@ -11,6 +11,7 @@ from torch import Tensor
 from soupmix.backends.protocol import Delta, Request, Token
 from soupmix.batching.schedule import Job
 from soupmix.engine.detokenizer import Continuation, Detokenizer
+from soupmix.engine.grammar import Grammar
 from soupmix.errors import SoupmixError
 
 __all__ = ["Answer", "Chosen", "TokenNames", "W", "WeightedJob", "Writer"]
@@ -51,7 +52,7 @@ class Answer(WeightedJob):
     Attributes:
         request: what was asked.
         uniform: random numbers [max_new_tokens] fp32 in [0, 1), one per token that is drawn.
-        writer: turns token ids into text.
+        writer: turns token ids into text. grammar: what it is held to; None: nothing.
         sink: called with every `Delta`, from the batcher's thread.
         cancelled: whether the answer is to end before the next step.
     """
@@ -60,6 +61,7 @@ class Answer(WeightedJob):
     uniform: Tensor
     writer: "Writer"
     sink: Callable[[Delta], None]
+    grammar: Grammar | None = None
     cancelled: bool = False
     _steps: int = field(default=0)
 
@@ -69,12 +71,14 @@ class Answer(WeightedJob):
         return self._steps
 
     def accept(self, chosen: Chosen) -> Delta:
-        """Add one more token, and return what the client is told of it."""
+        """Add one more token, and return what the client is told of it. Raises as `Grammar.accept`, and as a tokenizer fails."""
         self._steps += 1
         text, tokens = "", tuple[Token, ...]()
         if not chosen.ends:
             self.answer.append(chosen.id)
             text, tokens = self.writer.add(chosen.id, chosen.token)
+            if self.grammar is not None:
+                self.grammar.accept(chosen.id)
         finish = self._finish(chosen)
         if finish and not self.writer.stopped:
             last = self.writer.rest()

@@ -124,7 +124,8 @@ class Batcher:
 
         Raises:
             RecipeError: the prompt is empty (reason "empty-prompt"), prompt and answer do not fit ("too-long"), the method is
-                another than this batch's ("method"), or the mode is none of the engine's ("mode", "mixes-rows").
+                another than this batch's ("method"), the mode is none of the engine's ("mode", "mixes-rows"), or the schema
+                none that answers can be held to ("schema", "no-json-extra").
             PolicyRefusal, PolicyError, AdapterError, TypeError: the grant is not taken; see `Engine.weights`.
             Overloaded: the queue is full ("queue-full"), or the batcher is closed ("draining").
         """
@@ -179,6 +180,7 @@ class Batcher:
             uniform=stream(request.sampling),
             writer=Writer(Continuation(self.engine.detokenizer, request.prompt), request.stop),
             sink=sink,
+            grammar=self.engine.grammars.of(request.schema),
         )
 
     def _common(self, prompt: tuple[int, ...], most: int) -> int:

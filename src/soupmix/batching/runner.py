@@ -48,7 +48,9 @@ class Runner:
         if not asked:
             return []
         uniform = torch.stack([each.uniform[each.steps] for each in asked])
-        chosen = choose(logits, [each.request.sampling for each in asked], uniform, [each.answer for each in asked])
+        samplings, said = [each.request.sampling for each in asked], [each.answer for each in asked]
+        allowed = [None if each.grammar is None else each.grammar.allowed for each in asked]
+        chosen = choose(logits, samplings, uniform, said, allowed)
         finite = torch.isfinite(logits.amax(-1)).tolist()
         tokens = self._tokens(logits, chosen, asked)
         ends = self._ends

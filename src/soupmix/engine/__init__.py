@@ -6,6 +6,8 @@ go at any time.
 """
 
 from soupmix.backends.protocol import Sampling
-from soupmix.engine.engine import Completion, Engine, Prompt
+from soupmix.engine.answers import Completion
+from soupmix.engine.engine import Engine
+from soupmix.engine.prompts import Prompt
 
 __all__ = ["Completion", "Engine", "Prompt", "Sampling"]

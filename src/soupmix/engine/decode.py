@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from soupmix.backends.protocol import MOST_SEEDS, Sampling
+from soupmix.engine.grammar import Grammar
 from soupmix.engine.mixing import Mixture
 from soupmix.engine.sampling import choose, stream
 
@@ -62,6 +63,7 @@ def decode(
     stop: frozenset[int],
     keep: Callable[[Tensor], None],
     begin: Callable[[], None] = lambda: None,
+    grammars: Sequence[Grammar | None] = (),
 ) -> list[Tokens]:
     """Generate an answer for every row of a left-padded batch.
 
@@ -72,23 +74,31 @@ def decode(
         stop: token ids that end an answer.
         keep: called whenever rows leave the batch, with the indices [kept] int64 of those that go on.
         begin: called once all prompts are computed, before the answers are.
+        grammars: as `decode_rows`.
 
     Returns:
         One `Tokens` per row, in order.
     """
     batch = _Told(PaddedBatch(model, ids, mask), keep, begin, ids.device)
-    return decode_rows(batch, sampling=sampling, streams=streams, stop=stop)
+    return decode_rows(batch, sampling=sampling, streams=streams, stop=stop, grammars=grammars)
 
 
 @torch.inference_mode()
 def decode_rows(
-    batch: Rows, *, sampling: Sampling, streams: Sequence[int], stop: frozenset[int], mix: Mixture | None = None
+    batch: Rows,
+    *,
+    sampling: Sampling,
+    streams: Sequence[int],
+    stop: frozenset[int],
+    mix: Mixture | None = None,
+    grammars: Sequence[Grammar | None] = (),
 ) -> list[Tokens]:
     """Generate answers from the rows of a batch, each from a row of its own or from several that go on alike.
 
     Args:
         batch: behind its prompts. mix: how rows make answers; None: each makes one.
         sampling, streams, stop: as `decode`, of answers.
+        grammars: what each answer is held to; None, or none given: nothing.
 
     Returns:
         One `Tokens` per answer, in order.
@@ -99,15 +109,20 @@ def decode_rows(
     taken: list[list[int]] = [[] for _ in streams]
     finished = [False] * len(streams)
     answers = list(range(len(streams)))
+    held = list(grammars) or [None] * len(streams)
     live = torch.ones(len(streams), dtype=torch.bool)
     for step in range(sampling.max_new_tokens):
-        chosen = choose(mix.logits(batch.logits()), samplings, uniform[:, step], [taken[answer] for answer in answers])
+        allowed = [None if grammar is None else grammar.allowed for grammar in held]
+        said = [taken[answer] for answer in answers]
+        chosen = choose(mix.logits(batch.logits()), samplings, uniform[:, step], said, allowed)
         for slot, token in enumerate(chosen.tolist()):
             if live[slot]:
                 finished[answers[slot]] = token in stop
                 live[slot] = not finished[answers[slot]]
                 if live[slot]:
                     taken[answers[slot]].append(token)
+                    if (grammar := held[slot]) is not None:
+                        grammar.accept(token)
         left = int(live.sum())
         if left == 0:
             break
@@ -116,7 +131,7 @@ def decode_rows(
             kept = live.nonzero()[:, 0].tolist()
             batch.keep(mix.rows(kept))
             mix, uniform = mix.subset(kept), uniform[kept]
-            answers, samplings = ([each[slot] for slot in kept] for each in (answers, samplings))
+            answers, samplings, held = ([each[slot] for slot in kept] for each in (answers, samplings, held))
             live = torch.ones(len(answers), dtype=torch.bool)
     return [Tokens(tuple(t), f) for t, f in zip(taken, finished, strict=True)]
 

@@ -1,9 +1,8 @@
 """Request time: one model, its adapters in memory once, and a soup per row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from logging import getLogger
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,10 +13,11 @@ from torch import Tensor
 from soupmix.backends.protocol import Sampling, SamplingFields
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
+from soupmix.engine.answers import Answering, Completion, Soups
 from soupmix.engine.compiled import TORCH, EngineStep, StepChoice, step_for
-from soupmix.engine.decode import Tokens, decode, left_padded
 from soupmix.engine.detokenizer import Detokenizer
 from soupmix.engine.direct import read_directly
+from soupmix.engine.grammar import Grammars, Schema, each_schema
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
 from soupmix.engine.loading import load_base
 from soupmix.engine.positions import check_fits, positions
@@ -34,25 +34,9 @@ from soupmix.policy.grant import check_grant
 from soupmix.public import public
 from soupmix.store.store import Store
 
-__all__ = ["Completion", "Engine", "Prompt"]
+__all__ = ["Engine"]
 
 _log = getLogger(__name__)
-
-
-@public
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One answer.
-
-    Attributes:
-        text: what the answer adds to the prompt's text, without special tokens; with the spaces that it begins or ends with.
-        tokens: how many the answer has, without the one that ends it.
-        finished: whether it ended by itself, not at `Sampling.max_new_tokens`.
-    """
-
-    text: str
-    tokens: int
-    finished: bool
 
 
 @public
@@ -67,6 +51,7 @@ class Engine:
         base_digest: digest of the base model.
         prompts: what the tokenizer makes of prompts.
         detokenizer: what it makes of the tokens of answers.
+        grammars: what answers are held to by a JSON schema.
         step: how the steps of a running batch are computed, and why so.
     """
 
@@ -87,9 +72,9 @@ class Engine:
         self.base_digest = base_digest
         self.detokenizer = Detokenizer(tokenizer)
         self.prompts = Prompts(tokenizer, known_tokens(model, tokenizer))
+        self.grammars = Grammars(self.prompts, self.detokenizer, lambda: self.ends)
         self.step = EngineStep(model, groups, batch, step)
         self._groups = groups
-        self._company: Company | None = None
 
     def __repr__(self) -> str:
         """Such as "<Engine of SmolLM2-135M-Instruct in bfloat16 on cpu, 2 adapters: concise, friendly>"."""
@@ -176,10 +161,11 @@ class Engine:
         *,
         method: str = DEFAULT,
         mode: Mode | Sequence[Mode] = FULL,
+        schema: Schema | Sequence[Schema | None] | None = None,
         **sampling: Unpack[SamplingFields],
     ) -> list[str]:
         """The texts of `complete`, whose arguments and errors these are; `sampling` are the fields of `Sampling`."""
-        made = self.complete(prompts, grants, sampling=Sampling(**sampling), method=method, mode=mode)
+        made = self.complete(prompts, grants, sampling=Sampling(**sampling), method=method, mode=mode, schema=schema)
         return [each.text for each in made]
 
     def complete(
@@ -190,6 +176,7 @@ class Engine:
         sampling: Sampling | None = None,
         method: str = DEFAULT,
         mode: Mode | Sequence[Mode] = FULL,
+        schema: Schema | Sequence[Schema | None] | None = None,
         batch_size: int = 64,
         streams: Sequence[int] | None = None,
     ) -> list[Completion]:
@@ -202,6 +189,8 @@ class Engine:
             method: how adapters are merged, one of `soupmix.methods.served`; the exact sum of deltas if not given.
             mode: where soups act, for all prompts or one for each: "full", on every token, or "answer": the prompt runs on the
                 bare base, the answer on the soup (from which token on says `soupmix.engine.prompts.Prompts.bare`).
+            schema: JSON schema that answers are valid against unless they are cut at their most tokens, for all prompts or one
+                or None for each; None: answers are free. Needs the extra `json`; see `soupmix.engine.grammar`.
             batch_size: most rows that are computed at once; prompts of similar length are put together, and those of another
                 length apart where padding changes what this model computes.
             streams: one per prompt, what is added to `Sampling.seed` for its random numbers; None: its place. Prompts of one
@@ -211,8 +200,9 @@ class Engine:
             One `Completion` per prompt, in order. A row's answer does not depend on the other rows.
 
         Raises:
-            RecipeError: there are not as many grants, modes or streams as prompts (reason "lengths"), a prompt is empty
-                ("empty-prompt"), or one has with its answer more tokens than the model has positions ("too-long").
+            RecipeError: there are not as many grants, modes, schemas or streams as prompts (reason "lengths"), a prompt is empty
+                ("empty-prompt"), or one has with its answer more tokens than the model has positions ("too-long"); a schema is
+                none that answers can be held to ("schema"), or the library for it is missing ("no-json-extra").
             BaseModelError: the model makes no answers token by token (reason "cannot-generate"), found out at the first call.
             RecipeError, BaseModelError: as `chat_tokens`.
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`, and `check_mode`.
@@ -220,20 +210,43 @@ class Engine:
         streams = range(len(prompts)) if streams is None else streams
         check_given(prompts, grants, streams)
         modes = each_mode(mode, len(prompts))
+        held = [self.grammars.of(each) for each in each_schema(schema, len(prompts))]
         for each in set(modes):
             self.check_mode(each)
         weights, how = self.weights(grants, method), sampling or Sampling()
-        read = [self._filled(number, self.prompts.rendered(prompt)) for number, prompt in enumerate(prompts)]
+        read = [self.prompts.filled(number, prompt) for number, prompt in enumerate(prompts)]
         for ids in read:
             check_fits(len(ids), how.max_new_tokens, self.positions)
         done: dict[int, Completion] = {}
         for rows in batches(self.together, list(map(len, read)), batch_size):
-            given, bare = [read[i] for i in rows], [self.bare(read[i], modes[i]) for i in rows]
-            answers = BatchWeights(weights[rows], method=method)
-            with self.batch.serving(BatchWeights.of_prompts(weights[rows], given, bare, method=method)):
-                made = self._decode(given, [streams[i] for i in rows], how, answers)
-            done.update((i, self._completion(read[i], tokens)) for i, tokens in zip(rows, made, strict=True))
+            soups = Soups(weights[rows], [self.bare(read[i], modes[i]) for i in rows], method)
+            given, luck = [read[i] for i in rows], [streams[i] for i in rows]
+            own = [held[i] for i in rows]
+            made = self._answering.whole(given, soups, sampling=how, streams=luck, grammars=own)
+            done.update(zip(rows, made, strict=True))
         return [done[i] for i in range(len(read))]
+
+    def stream(
+        self,
+        prompt: Prompt,
+        grant: Grant,
+        *,
+        method: str = DEFAULT,
+        mode: Mode = FULL,
+        schema: Schema | None = None,
+        **sampling: Unpack[SamplingFields],
+    ) -> Iterator[str]:
+        """One answer as it is made: parts of its text, some of them empty, together what `generate` gives.
+
+        Arguments and errors, which come at once, are those of `generate` for one prompt. Other calls may come between two parts.
+        """
+        check_given([prompt], [grant], [0])
+        self.check_mode(mode)
+        how, weights, grammar = Sampling(**sampling), self.weights([grant], method), self.grammars.of(schema)
+        ids = self.prompts.filled(0, prompt)
+        check_fits(len(ids), how.max_new_tokens, self.positions)
+        soups = Soups(weights, [self.bare(ids, mode)], method)
+        return self._answering.parts(ids, soups, sampling=how, grammar=grammar)
 
     def bare(self, prompt: tuple[int, ...], mode: Mode) -> int:
         """How many tokens of a prompt, the first ones, run on the bare base in a mode; see `Prompts.bare`."""
@@ -266,11 +279,9 @@ class Engine:
         """How far two right ways to compute the same logits are apart in this model; see `soupmix.engine.likeness`."""
         return self._tried.noise
 
-    @property
+    @cached_property
     def _tried(self) -> Company:
-        if self._company is None:
-            self._company = company(self.model, self.batch, self.prompts.size)
-        return self._company
+        return company(self.model, self.batch, self.prompts.size)
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
         """What grants say of the loaded adapters: the one way from grants to what this engine computes.
@@ -341,18 +352,9 @@ class Engine:
         """
         return self.prompts.plain(text)
 
-    def _filled(self, number: int, text: str) -> tuple[int, ...]:
-        ids = self.prompts.tokens(text)
-        if not ids:
-            raise RecipeError(f"prompt {number} has no token of this model; say something else", reason="empty-prompt")
-        return ids
-
-    def _decode(
-        self, given: Sequence[Sequence[int]], streams: list[int], how: Sampling, answers: BatchWeights
-    ) -> list[Tokens]:
-        ids, mask = left_padded(given, self.model.device)
-        begin, keep = partial(self.batch.change, answers), self.batch.keep
-        return decode(self.model, ids, mask, sampling=how, streams=streams, stop=self.ends, keep=keep, begin=begin)
+    @cached_property
+    def _answering(self) -> Answering:
+        return Answering(self.model, self.batch, self.detokenizer, self.ends)
 
     @property
     def _dtype(self) -> str:
@@ -362,9 +364,6 @@ class Engine:
     def ends(self) -> frozenset[int]:
         """Token ids that end an answer: those that the generation config, the tokenizer and the chat template know of."""
         return self.prompts.ends(getattr(self.model, "generation_config", None))
-
-    def _completion(self, prompt: tuple[int, ...], tokens: Tokens) -> Completion:
-        return Completion(self.detokenizer.added(prompt, tokens.ids), len(tokens.ids), tokens.finished)
 
     def logits(self, ids: Tensor, grants: Sequence[Grant], *, method: str = DEFAULT) -> Tensor:
         """Logits of token ids without padding, a soup per row.
@@ -383,13 +382,9 @@ class Engine:
         weights = self.weights(grants, method)
         several = len(weights) > 1 and bool((weights != weights[0]).any())
         if several and self._mixes_rows:
-            return torch.cat([self._logits(ids[[row]], weights[[row]], method) for row in range(len(weights))])
-        return self._logits(ids, weights, method)
-
-    def _logits(self, ids: Tensor, weights: Tensor, method: str) -> Tensor:
-        with torch.inference_mode(), self.batch.serving(BatchWeights(weights, method=method)):
-            result: Tensor = self.model(input_ids=ids).logits
-        return result
+            rows = [(ids[[row]], BatchWeights(weights[[row]], method=method)) for row in range(len(weights))]
+            return torch.cat([self._answering.logits(*each) for each in rows])
+        return self._answering.logits(ids, BatchWeights(weights, method=method))
 
     @property
     def _mixes_rows(self) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupmix.backends.protocol import Sampling
+from soupmix.engine.answers import Completion
 from soupmix.engine.beam import SegmentBeam, search
 from soupmix.engine.decode import Tokens, decode_rows
-from soupmix.engine.engine import Completion, Engine
+from soupmix.engine.engine import Engine
 from soupmix.engine.lockstep import Lockstep
 from soupmix.engine.mixing import Mixture
 from soupmix.engine.positions import check_fits

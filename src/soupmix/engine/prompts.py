@@ -52,6 +52,13 @@ class Prompts:
         begun = said.pop()["content"] if said[-1]["role"] == "assistant" else ""
         return chat_text(self._tokenizer, said) + begun
 
+    def filled(self, number: int, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of one of several prompts, of which there must be some. Raises as `rendered` and `tokens`."""
+        ids = self.tokens(self.rendered(prompt))
+        if not ids:
+            raise RecipeError(f"prompt {number} has no token of this model; say something else", reason="empty-prompt")
+        return ids
+
     def tokens(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, and nothing else.
 

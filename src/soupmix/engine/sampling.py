@@ -16,18 +16,23 @@ def stream(sampling: Sampling) -> Tensor:
 
 
 def choose(
-    logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor, answers: Sequence[Sequence[int]] = ()
+    logits: Tensor,
+    samplings: Sequence[Sampling],
+    uniform: Tensor,
+    answers: Sequence[Sequence[int]] = (),
+    allowed: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """The next token of every row by its own sampling: the likeliest, or drawn by inverting the cumulative distribution.
 
     Args:
         logits: [rows, vocabulary]. samplings: one per row. uniform: the next number of every row's stream [rows] fp32.
         answers: token ids of every row's answer so far, for penalties; none given: all are empty.
+        allowed: which tokens a row may have, [tokens] bool on the CPU; None, or none given: all.
 
     Returns:
         Token ids [rows] int64.
     """
-    logits = _penalised(logits, samplings, answers)
+    logits = _held(_penalised(logits, samplings, answers), allowed)
     chosen = logits.argmax(-1)
     drawn = [row for row, each in enumerate(samplings) if each.temperature]
     if drawn:
@@ -53,6 +58,18 @@ def _penalised(logits: Tensor, samplings: Sequence[Sampling], answers: Sequence[
     return made
 
 
+def _held(logits: Tensor, allowed: Sequence[Tensor | None]) -> Tensor:
+    """Logits where what a row may not have is impossible; those of rows that may have everything as they are."""
+    if all(each is None for each in allowed):
+        return logits
+    made = logits.clone()
+    for row, each in enumerate(allowed):
+        if each is not None:
+            made[row, each.numel() :] = -torch.inf
+            made[row, : each.numel()].masked_fill_(~each.to(made.device), -torch.inf)
+    return made
+
+
 def _penalises(sampling: Sampling) -> bool:
     return bool(sampling.frequency_penalty or sampling.presence_penalty)
 
@@ -66,6 +83,7 @@ def _drawn(logits: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Te
     values, tokens = logits.topk(int(most.max()), dim=-1)
     values = values.masked_fill(torch.arange(values.shape[-1], device=logits.device) >= most, -torch.inf)
     mass = torch.softmax(values / column([each.temperature for each in samplings]), -1).cumsum(-1)
-    last = torch.searchsorted(mass, column([each.top_p for each in samplings])).minimum(most - 1)
+    possible = (values > -torch.inf).sum(-1, keepdim=True)  # no rounding of the mass may draw what is impossible
+    last = torch.searchsorted(mass, column([each.top_p for each in samplings])).minimum(possible - 1)
     pick = torch.searchsorted(mass, uniform[:, None] * mass.gather(1, last), right=True).minimum(last)
     return tokens.gather(1, pick)[:, 0]

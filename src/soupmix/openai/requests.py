@@ -20,18 +20,22 @@ class Prompted:
     """What is to be answered.
 
     Attributes:
-        prompts: token ids of each prompt. most: tokens of an answer, or None. logprobs: as `Request.logprobs`.
+        prompts: token ids of each prompt. most: tokens of an answer, or None. logprobs, schema: as `Request` has them.
     """
 
     prompts: Sequence[tuple[int, ...]]
     most: int | None
     logprobs: int | None
+    schema: str | None = None
 
 
 def chat_prompted(backend: Backend, ask: ChatAsk) -> Prompted:
     """A conversation, in the form that the model was trained on. Raises `RecipeError`."""
+    schema = ask.schema_text()
+    if schema is not None:
+        backend.check_schema()
     _check_size(backend, sum(len(each.text()) for each in ask.messages))
-    return Prompted([_chat_tokens(backend, ask.messages)], _chat_length(ask), _chat_logprobs(ask))
+    return Prompted([_chat_tokens(backend, ask.messages)], _chat_length(ask), _chat_logprobs(ask), schema)
 
 
 def completion_prompted(backend: Backend, ask: CompletionAsk) -> Prompted:
@@ -154,7 +158,7 @@ def requests(
     fitted: Sequence[Fitting],
     grant: Grant,
     *,
-    logprobs: int | None,
+    prompted: Prompted,
     method: str,
     mode: Mode,
     salt: str,
@@ -165,7 +169,8 @@ def requests(
     """A request for each planned answer.
 
     Args:
-        method: how adapters are merged. mode: where they act. salt: of everything that is computed under the grant.
+        prompted: what is asked, as it was read. method: how adapters are merged. mode: where they act.
+        salt: of everything that is computed under the grant.
         person: who may go on from it.
         seed: of the first answer; the next has the next one.
         temperature: where none is asked for; if nothing of sampling is, tokens are chosen as `TALKING` says.
@@ -185,9 +190,10 @@ def requests(
                 presence_penalty=ask.presence_penalty or 0.0,
             ),
             stop=ask.stops(),
-            logprobs=logprobs,
+            logprobs=prompted.logprobs,
             method=method,
             mode=mode,
+            schema=prompted.schema,
             tenant=salt,
             person=person,
         )

@@ -14,13 +14,17 @@ from soupmix.openai.wire import (
     ChatAsk,
     ChatMessage,
     Metadata,
+    NamedSchema,
     Nothing,
+    ObjectFormat,
+    SchemaFormat,
     Sent,
     SoupAsk,
     StreamOptions,
     Text,
     TextFormat,
     User,
+    kind_of_format,
 )
 
 __all__ = ["Responding", "ResponsesAsk"]
@@ -63,10 +67,24 @@ class _Item(Sent):
 Items = Annotated[list[_Item], Field(min_length=1, max_length=_MOST_ITEMS, fail_fast=True)]
 
 
+class _SchemaText(NamedSchema):
+    """A text that is valid against a JSON schema."""
+
+    type: Literal["json_schema"]
+
+
 class _TextAsk(Sent):
     """The form of the text."""
 
-    format: TextFormat | None = None
+    format: (
+        Annotated[
+            Annotated[TextFormat, Tag("text")]
+            | Annotated[ObjectFormat, Tag("json_object")]
+            | Annotated[_SchemaText, Tag("json_schema")],
+            Discriminator(kind_of_format),
+        ]
+        | None
+    ) = None
     verbosity: Literal["medium"] | None = None
 
 
@@ -118,7 +136,15 @@ class ResponsesAsk(Sent):
             top_p=self.top_p,
             stream=self.stream,
             user=self.user,
+            response_format=self._chat_format(),
         )
+
+    def _chat_format(self) -> ObjectFormat | SchemaFormat | None:
+        asked = None if self.text is None else self.text.format
+        if isinstance(asked, _SchemaText):
+            named = NamedSchema(**asked.model_dump(exclude={"type"}, by_alias=True))
+            return SchemaFormat(type="json_schema", json_schema=named)
+        return asked if isinstance(asked, ObjectFormat) else None
 
 
 @dataclass(slots=True)
@@ -194,7 +220,7 @@ class Responding:
             "previous_response_id": None,
             "store": False,
             "temperature": ask.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._format()},
             "tool_choice": "none",
             "tools": [],
             "top_p": ask.top_p,
@@ -202,6 +228,10 @@ class Responding:
             "usage": None,
             "soup": self.soup,
         }
+
+    def _format(self) -> dict[str, Any]:
+        asked = None if self.ask.text is None else self.ask.text.format
+        return {"type": "text"} if asked is None else asked.model_dump(by_alias=True, exclude_none=True)
 
     def _message(self, text: str, is_cut: bool) -> dict[str, Any]:
         status = "incomplete" if is_cut else "completed"

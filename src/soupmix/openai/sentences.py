@@ -25,8 +25,8 @@ _NOT_DONE: Final[Mapping[str, str]] = {
     "reasoning_content": "the model's template has no place for thoughts; leave reasoning_content out",
     "reasoning_effort": "the model does not think before it answers; leave reasoning_effort out",
     "refusal": "a message that refuses has its text as its content; send that, and refusal as null",
-    "response_format": "answers are free text, and no grammar holds them to JSON; leave response_format out or send "
-    '{"type": "text"}, ask for JSON in a message, and check what comes',
+    "response_format": 'send {"type": "text"}, {"type": "json_object"}, or {"type": "json_schema", "json_schema": {"name": NAME, '
+    '"schema": SCHEMA}}',
     "store": "answers are not kept here; leave store out, or send false",
     "suffix": "text is continued at its end only; leave suffix out",
     "tool_calls": "no tools are called here; leave tool_calls out, or send []",

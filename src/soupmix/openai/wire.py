@@ -4,6 +4,7 @@ How much work a body is does not depend on what is in it: every list, map and te
 first fault, and of several forms that a field may have only the one that it seems to have is tried.
 """
 
+import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -13,7 +14,9 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -27,12 +30,17 @@ __all__ = [
     "ChatAsk",
     "ChatMessage",
     "CompletionAsk",
+    "NamedSchema",
+    "ObjectFormat",
     "RangesAsk",
+    "SchemaFormat",
     "Sent",
     "SoupAsk",
     "StreamOptions",
     "TargetsAsk",
+    "TextFormat",
     "TextPart",
+    "kind_of_format",
 ]
 
 _MOST_ANSWERS: Final = 128  # a server's own limit is lower
@@ -41,6 +49,8 @@ _MOST_MESSAGES: Final = 1000
 _MOST_TOKENS: Final = 1 << 20
 _MOST_TEXT: Final = 1 << 22  # characters; a row holds less, and `--body` lets less through
 _MOST_TARGETS: Final = 64
+_MOST_PARTS: Final = 1000  # lists and objects in a JSON schema
+_MOST_ENTRIES: Final = 10_000  # of all of them together
 _MOST_NAMES: Final = 1000  # a server's own limit is lower
 
 
@@ -87,7 +97,26 @@ def _prompt_form(value: object) -> str:
     return "text" if isinstance(value, str) else form
 
 
+def _json_object(value: object) -> dict[str, Any]:
+    """An object of bounded size: what is in it is for others to say."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("dict_type", "must be an object")
+    waiting: list[dict[str, Any] | list[Any]] = [value]
+    parts = entries = 0
+    while waiting:
+        one = waiting.pop()
+        parts, entries = parts + 1, entries + len(one)
+        if parts > _MOST_PARTS or entries > _MOST_ENTRIES:
+            raise PydanticCustomError("too_long", "has more than {max_length} entries", {"max_length": _MOST_ENTRIES})
+        inside = one.values() if isinstance(one, dict) else one
+        waiting += [each for each in inside if isinstance(each, dict | list)]
+    return value
+
+
 Text = Annotated[str, Field(max_length=_MOST_TEXT)]
+JsonObject = Annotated[dict[str, Any], PlainValidator(_json_object), WithJsonSchema({"type": "object"})]
+"""A JSON schema, or whatever else is not ours to understand: no larger than anybody needs."""
+
 User = Annotated[ShortLine, AfterValidator(_no_profile), Field(json_schema_extra={"pattern": "^(?!soup:)"})]
 AnyName = Annotated[str, Field(max_length=200)]
 """Text in the place of a name; whether it is the name of anything is for the policy to say."""
@@ -225,6 +254,57 @@ class TextFormat(Sent):
 
     type: Literal["text"]
 
+    def schema_text(self) -> None:
+        """None: it is free."""
+
+
+class ObjectFormat(Sent):
+    """An answer that is a JSON object."""
+
+    type: Literal["json_object"]
+
+    def schema_text(self) -> str:
+        """The JSON schema of all objects."""
+        return '{"type": "object"}'
+
+
+class NamedSchema(Sent):
+    """A JSON schema and what it is called. Answers are valid against it whatever `strict` says."""
+
+    name: ShortLine
+    description: Text | None = None
+    schema_: JsonObject | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+    def schema_text(self) -> str:
+        """The JSON schema, as text; that of all objects where it says nothing."""
+        return json.dumps({"type": "object"} if self.schema_ is None else self.schema_)
+
+
+class SchemaFormat(Sent):
+    """An answer that is valid against a JSON schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    def schema_text(self) -> str:
+        """See `NamedSchema`."""
+        return self.json_schema.schema_text()
+
+
+def kind_of_format(value: object) -> str:
+    """Which form of an answer is asked for, as it seems."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in ("json_object", "json_schema") else "text"
+
+
+ResponseFormat = Annotated[
+    Annotated[TextFormat, Tag("text")]
+    | Annotated[ObjectFormat, Tag("json_object")]
+    | Annotated[SchemaFormat, Tag("json_schema")],
+    Discriminator(kind_of_format),
+]
+
 
 class Ask(Sent):
     """What chat and plain completions have in common.
@@ -277,11 +357,15 @@ class ChatAsk(Ask):
     parallel_tool_calls: bool | None = None
     prediction: None = None
     reasoning_effort: Literal["none"] | None = None
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = None
     tool_choice: Literal["none", "auto"] | None = None
     tools: Nothing | None = None
     verbosity: Literal["medium"] | None = None
     web_search_options: None = None
+
+    def schema_text(self) -> str | None:
+        """The JSON schema that answers are held to, as text; None: answers are free."""
+        return None if self.response_format is None else self.response_format.schema_text()
 
 
 class CompletionAsk(Ask):

@@ -64,7 +64,7 @@ async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Resp
     )
     with ExitStack() as stack:
         stack.enter_context(state.shares.held(caller.tenant, len(fitted)))
-        granted, wanted = await run_in_threadpool(_prepare, state, caller, asked, fitted, None)
+        granted, wanted = await run_in_threadpool(_prepare, state, caller, asked, fitted, prompted)
         answers = PendingAnswers(state.backend, state.metrics, wanted, state.settings.deltas)
         stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
@@ -116,7 +116,7 @@ async def _answer(
     )
     with ExitStack() as stack:
         stack.enter_context(state.shares.held(caller.tenant, len(fitted)))
-        granted, asked = await run_in_threadpool(_prepare, state, caller, ask, fitted, prompted.logprobs)
+        granted, asked = await run_in_threadpool(_prepare, state, caller, ask, fitted, prompted)
         answers = PendingAnswers(state.backend, state.metrics, asked, settings.deltas)
         stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
@@ -131,7 +131,7 @@ async def _answer(
 
 
 def _prepare(
-    state: ServerState, caller: Caller, ask: Ask, fitted: Sequence[Fitting], logprobs: int | None
+    state: ServerState, caller: Caller, ask: Ask, fitted: Sequence[Fitting], prompted: Prompted
 ) -> tuple[SoupAnswer, list[Request]]:
     granted = grant_for(state, caller, ask.model, ask.soup, ask.user)
     seed = secrets.randbelow(2**61) if ask.seed is None else ask.seed
@@ -140,7 +140,7 @@ def _prepare(
         ask,
         fitted,
         granted.grant,
-        logprobs=logprobs,
+        prompted=prompted,
         method=state.settings.method,
         mode=granted.mode,
         salt=granted.salt,
