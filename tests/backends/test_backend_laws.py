@@ -1,4 +1,4 @@
-"""What every backend must do, whatever computes behind it: the embedded engine and the double that says prompts back."""
+"""What every backend must do, whatever computes behind it: the embedded engine, vLLM, and the double that says prompts back."""
 
 import queue
 import threading
@@ -12,6 +12,7 @@ import pytest
 
 from soupmix.backends import Backend, Delta, Limits, Request, Sampling
 from soupmix.backends.local import LocalBackend
+from soupmix.backends.vllm import VllmBackend
 from soupmix.base import Base
 from soupmix.batching import LoopName
 from soupmix.engine import Engine
@@ -19,7 +20,10 @@ from soupmix.errors import Overloaded, PolicyError, RecipeError
 from soupmix.policy import Grant
 from soupmix.policy.recorded import read_record
 from soupmix.store import Store
+from soupmix.vllm_plugin.checking import Checker
+from soupmix.vllm_plugin.setup import read_setup
 from tests.support.echo_backend import EchoBackend
+from tests.support.vllm_double import double, open_setup
 
 Granter = Callable[..., Grant]
 Opener = Callable[[], AbstractContextManager[Backend]]
@@ -27,13 +31,21 @@ LIMITS = Limits(rows=4, length=64, waiting=8)
 TALK = [{"role": "user", "content": "why?"}]
 
 
-@pytest.fixture(scope="module", params=["local", "padded", "echo"])
-def opened(request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store) -> Opener:
+@pytest.fixture(scope="module", params=["local", "padded", "echo", "vllm"])
+def opened(
+    request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Opener]:
     if request.param == "echo":
-        return lambda: EchoBackend(LIMITS)
+        yield lambda: EchoBackend(LIMITS)
+        return
     engine = Engine.load(tiny_base, pico_store)
+    if request.param == "vllm":
+        setup = read_setup(open_setup(tmp_path_factory.mktemp("setup"), pico_store))
+        with double(engine, Checker(setup)) as server:
+            yield lambda: VllmBackend(server.url, setup.key, tiny_base, tuple(pico_store), dtype="fp32", limits=LIMITS)
+        return
     loop: LoopName = "padded" if request.param == "padded" else "running"
-    return lambda: LocalBackend(engine, LIMITS, loop=loop)
+    yield lambda: LocalBackend(engine, LIMITS, loop=loop)
 
 
 @pytest.fixture(scope="module")

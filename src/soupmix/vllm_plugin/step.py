@@ -1,0 +1,165 @@
+"""The rows of a step: whose weights every token of it has, and the op by which layers add their soups.
+
+What kernels read lies in buffers that are made once and written before every step, so that a CUDA graph, which was recorded
+before anybody came, reads the rows of now. On the CPU the coefficients of a step are gathered once for all layers with the same
+columns.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from soupmix.weights import MILLION
+from soupmix_kernels import Coefficients, Pool, RowCoefficients, soup_linear_
+
+__all__ = ["StepRows", "add_soup", "serve"]
+
+_LIBRARY = torch.library.Library("soupmix_vllm", "DEF")
+
+
+@dataclass(slots=True)
+class _Group:
+    """Layers whose pools have the same columns: one set of coefficients."""
+
+    pool: Pool
+    coefficients: Tensor  # [people, columns] fp32, on the device
+    gathered: RowCoefficients | None = field(default=None)
+
+
+class StepRows:
+    """Whose tokens a step computes.
+
+    Args:
+        most: upper bound of every weight [K] in millionths; kernels clamp to [0, most] once more.
+        people: requests of a step, at most. tokens: of a step, at most, padding included. device: where the model computes.
+
+    Attributes:
+        tokens: person of every token of the step [tokens] int32, -1 for nobody: the bare base.
+    """
+
+    def __init__(self, most: Sequence[int], people: int, tokens: int, device: torch.device) -> None:
+        self._most = (torch.tensor(most, dtype=torch.float64) / MILLION).float().to(device)
+        self._weights = torch.zeros(people, len(most))  # on the CPU
+        self.tokens = torch.full((tokens,), -1, dtype=torch.int32, device=device)
+        self._known: dict[str, Tensor] = {}
+        self._places: dict[str, int] = {}
+        self._free = list(range(people - 1, -1, -1))
+        self._groups: list[_Group] = []
+        self._layers: list[tuple[Pool, int]] = []
+        self._last, self._has_soup, self._stale = torch.empty(0, dtype=torch.int32), False, False
+        self._is_cpu = device.type == "cpu"
+
+    def layer(self, pool: Pool) -> int:
+        """The number of one more layer, for `add_soup`."""
+        same = (i for i, each in enumerate(self._groups) if _same_columns(each.pool, pool))
+        number = next(same, len(self._groups))
+        if number == len(self._groups):
+            empty = torch.zeros(len(self._weights), len(pool.columns), device=pool.A.device)
+            self._groups.append(_Group(pool, empty))
+        self._layers.append((pool, number))
+        return len(self._layers) - 1
+
+    def learn(self, request: str, weights: Sequence[int]) -> None:
+        """The weights [K] in millionths of a request from now on; a request that was known before is another now."""
+        self.forget([request])
+        if any(weights):
+            self._known[request] = (torch.tensor(weights, dtype=torch.float64) / MILLION).float()
+
+    def forget(self, requests: Iterable[str]) -> None:
+        """Requests that have ended."""
+        for each in requests:
+            self._known.pop(each, None)
+            if (place := self._places.pop(each, None)) is not None:
+                self._free.append(place)
+
+    def write(self, requests: Sequence[str], counts: Sequence[int]) -> None:
+        """The next step: so many tokens of each of these requests, one request behind the other."""
+        served = {each for each in requests if each in self._known}
+        for each in [each for each in self._places if each not in served]:
+            self._free.append(self._places.pop(each))
+        for each in served:
+            if each not in self._places:
+                self._places[each] = self._free.pop()
+                self._weights[self._places[each]] = self._known[each]
+                self._stale = True
+        places = torch.tensor([self._places.get(each, -1) for each in requests], dtype=torch.int32)
+        rows = places.repeat_interleave(torch.as_tensor(counts, dtype=torch.int64))
+        self._fill(rows)
+
+    def clear(self) -> None:
+        """The next step is nobody's, of however many tokens."""
+        self._fill(torch.empty(0, dtype=torch.int32))
+
+    def _fill(self, rows: Tensor) -> None:
+        if not self._stale and torch.equal(rows, self._last):
+            return  # as most steps are: one more token of the same requests
+        end = max(len(self._last), len(rows))
+        padded = torch.full((end,), -1, dtype=torch.int32)
+        padded[: len(rows)] = rows
+        self.tokens[:end].copy_(padded)
+        for each in self._groups:
+            each.gathered = None
+            if self._stale and not self._is_cpu:
+                each.coefficients.copy_(self._clamped(each.pool).values)
+        self._last, self._has_soup, self._stale = rows, bool((rows >= 0).any()), False
+
+    def _clamped(self, pool: Pool) -> Coefficients:
+        return pool.coefficients(self._weights.to(self._most.device), torch.zeros_like(self._most), self._most)
+
+    def add(self, y: Tensor, x: Tensor, layer: int) -> None:
+        """y [tokens, out] += the soups of all tokens, for x [tokens, in]; see `soupmix_kernels.soup_linear_`.
+
+        Raises:
+            RuntimeError: the layer gets other tokens than the step has: whose they are cannot be known.
+        """
+        pool, group = self._layers[layer]
+        if not self._is_cpu:
+            held = self._groups[group].coefficients
+            torch.ops.soupmix.soup_linear_(y, x, pool.A, pool.B, held, self.tokens[: len(x)], pool.widths)
+        elif self._has_soup:
+            if len(x) != len(self._last):
+                raise RuntimeError(
+                    f"a layer gets {len(x)} tokens of a step of {len(self._last)}: whose they are is not known"
+                )
+            soup_linear_(y, x, pool, self._gathered(self._groups[group]))
+
+    def _gathered(self, group: _Group) -> RowCoefficients:
+        if group.gathered is None:
+            group.gathered = RowCoefficients(self._clamped(group.pool), self.tokens[: len(self._last)])
+        return group.gathered
+
+
+_ROWS: list[StepRows] = []  # of this process; one model, so one
+
+
+def serve(rows: StepRows) -> None:
+    """From now on layers of this process add the soups of these rows."""
+    _ROWS[:] = [rows]
+
+
+def add_soup(y: Tensor, x: Tensor, layer: int) -> None:
+    """`StepRows.add` of this process, as an op where a graph is being traced."""
+    if torch.compiler.is_compiling():
+        torch.ops.soupmix_vllm.add_soup_(y, x, layer)
+    else:
+        _add(y, x, layer)
+
+
+def _add(y: Tensor, x: Tensor, layer: int) -> None:
+    _ROWS[0].add(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), layer)
+
+
+def _fake(y: Tensor, x: Tensor, layer: int) -> None:
+    """Nothing is made."""
+
+
+def _same_columns(one: Pool, other: Pool) -> bool:
+    return torch.equal(one.columns, other.columns) and torch.equal(one.scale, other.scale)
+
+
+_NAME = _LIBRARY.define("add_soup_(Tensor(a!) y, Tensor x, int layer) -> ()")
+for _key in ("CPU", "CUDA"):
+    _LIBRARY.impl(_NAME, _add, _key)
+torch.library.register_fake("soupmix_vllm::add_soup_", _fake, lib=_LIBRARY)
