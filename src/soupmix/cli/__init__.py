@@ -25,6 +25,7 @@ _COMMANDS = (
     "merge",
     "policy",
     "serve",
+    "simulate",
     "train",
     "trust",
     "verify",

@@ -9,7 +9,7 @@ from soupmix.preference.prior import ModelName
 from soupmix.preference.traits import Numbers
 from soupmix.preference.wants import Wants
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "ExpectedUtility"]
 
 _BLOCK = 48  # draws
 _LEAST_REACH = 1e-12
@@ -57,3 +57,19 @@ class Draws:
             worst = found.min(1)
             sums[of.model] = sums.get(of.model, 0) + np.array([len(worst), worst.sum(), (found.max(1) - worst).sum()])
         return {model: (worst / count, reach / count) for model, (count, worst, reach) in sums.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExpectedUtility:
+    """What answers are expected to be worth to somebody; made by `Posterior.utility`.
+
+    Attributes:
+        parts: of each model the mean person, the utility that counts as 0, and how much a unit of utility counts.
+    """
+
+    parts: tuple[tuple[Wants, float, float], ...]
+
+    def __call__(self, points: Numbers) -> Numbers:
+        """[points] of [points, traits] standard units."""
+        found = [(mean.utilities(points)[0] - worst) * share for mean, worst, share in self.parts]
+        return np.asarray(np.sum(found, axis=0))

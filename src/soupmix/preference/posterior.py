@@ -10,7 +10,7 @@ import numpy as np
 
 from soupmix.errors import PreferenceError
 from soupmix.preference.comparisons import COUNTS, Comparison, comparisons
-from soupmix.preference.draws import Draws
+from soupmix.preference.draws import Draws, ExpectedUtility
 from soupmix.preference.prior import MODELS, ModelName, Prior
 from soupmix.preference.responses import UNIT, Responses, Table, log_likelihood, responses
 from soupmix.preference.signal import MOST_SIGNALS, Kind, Signal
@@ -299,25 +299,24 @@ class Posterior:
                 parts.append((drawn, self.how.sharpness[careful][sharp], self.how.floors[floor]))
         return Draws(tuple(parts))
 
-    def utility(self, points: Numbers, among: Numbers | None = None, count: int = 256) -> Numbers:
-        """[points] expected utility of answers, from 0, the worst of some for each person, to 1, the best of them.
+    def utility(self, among: Numbers, count: int = 256) -> "ExpectedUtility":
+        """Expected utility of answers, from 0, the worst of some for each person, to 1, the best of them.
 
         It counts in shares of what lies between the two for people of the same model on average. By shares of each person alone,
         people who want opposite things would not cancel, and weights would move before any evidence. Nothing is expected of
         who is careless.
 
         Args:
-            points: [points, traits] standard units.
-            among: [others, traits]; these points if none are given.
+            among: [answers, traits] standard units.
             count: over how many draws worst and best are.
         """
-        found, shares = np.zeros(len(points)), self.models()
-        for model, (worst, reach) in self.draws(count).reaches(points if among is None else among).items():
+        parts, shares = [], self.models()
+        for model, (worst, reach) in self.draws(count).reaches(among).items():
             careful = self._posterior()[model][0][self.how.sharpness > 0].sum((0, 1))
             of = self.wants[model]
             mean = Wants(model, (careful @ of.points / careful.sum())[None], of.order[:, :0])
-            found += shares[model] * (mean.utilities(points)[0] - worst) / max(reach, _LEAST_REACH)
-        return found
+            parts.append((mean, worst, shares[model] / max(reach, _LEAST_REACH)))
+        return ExpectedUtility(tuple(parts))
 
     def expected_regret(self, points: Numbers, count: int = 256) -> Numbers:
         """[points] what a person is expected to lose if given one of these answers instead of the best of them for this person.
@@ -329,7 +328,7 @@ class Posterior:
         Returns:
             Shares of what lies between the best and the worst of them, as of `utility`.
         """
-        return 1 - self.utility(points, count=count)
+        return 1 - self.utility(points, count)(points)
 
     def predict(self, first: Mapping[str, float], second: Mapping[str, float]) -> float:
         """The chance that the first of two answers is preferred.

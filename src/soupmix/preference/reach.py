@@ -25,7 +25,7 @@ and .50.
 
 _SAMPLED, _DRAWS, _STARTS = 128, 512, 2
 _STEPS = (0.2, 0.1, 0.05, 0.02)  # of a weight
-_MOST_ROUNDS = 4
+_MOST_ROUNDS, _MOST_TRIED = 4, 4
 _SOME = 1e-9
 _GENTLE = 1e-3  # what a weight of 1 costs: of soups that are liked as much, the gentlest
 
@@ -148,9 +148,10 @@ class Reach:
         """
         if posterior.traits.digest != self.traits.digest:
             raise PreferenceError("these wants are about other traits than this surface knows", reason="other-traits")
-        values = self._values(posterior, self.soups, damage)
+        worth = _Worth(self, posterior, damage)
+        values = worth(self.soups)
         first = np.argsort(-values, kind="stable")[:_STARTS]
-        ends = [self._climbed(posterior, self.soups[place], float(values[place]), damage) for place in first]
+        ends = [self._climbed(worth, self.soups[place], float(values[place])) for place in first]
         return max(ends, key=lambda end: end[1])[0]
 
     def plain(self, posterior: Posterior) -> Weights:
@@ -199,32 +200,50 @@ class Reach:
             left = [place for place in left if place not in pair]
         return tuple(self.soups[place] for place in found[:rows])
 
+    def expected(self, soups: Sequence[Weights]) -> Numbers:
+        """[soups, traits] standard units that are expected of soups."""
+        return _expected(self.surface, self.traits, soups)
+
     def expected_regret(self, posterior: Posterior) -> float:
         """What is expected to be lost by giving the best of these soups by what is known, and not that by what is wanted."""
         return float(posterior.expected_regret(self.points).min())
 
     def utility(self, posterior: Posterior, weights: Weights, *, damage: float = DAMAGE) -> float:
         """Expected utility of weights, as `best` has it."""
-        return float(self._values(posterior, [weights], damage)[0])
+        return float(_Worth(self, posterior, damage)([weights])[0])
 
-    def _values(self, posterior: Posterior, soups: Sequence[Weights], damage: float) -> Numbers:
-        totals = np.array([sum(map(abs, each.values())) for each in soups]) / MILLION
-        points = self.points if soups is self.soups else _expected(self.surface, self.traits, soups)
-        return posterior.utility(points, self.points, _DRAWS) - damage * totals**3 - _GENTLE * totals
-
-    def _climbed(self, posterior: Posterior, start: Weights, value: float, damage: float) -> tuple[Weights, float]:
+    def _climbed(self, worth: "_Worth", start: Weights, value: float) -> tuple[Weights, float]:
+        """The best that steps along single weights lead to; only what may be better is put to the policy."""
         names = [name for name in self.surface.dimensions if name in self.feasible.names and name not in self.explicit]
         for step in _STEPS:
             for _ in range(_MOST_ROUNDS):
-                moved = [_moved_by(start, name, way * step) for name in names for way in (1, -1)]
-                tried = [self.feasible.nearest(_with(each, self.explicit)) for each in moved]
-                placed = np.array([self.surface.point(each) for each in tried]).reshape(-1, len(self.surface.names))
-                inside = [each for each, here in zip(tried, self.surface.measured(placed), strict=True) if here]
-                values = self._values(posterior, inside, damage) if inside else np.zeros(0)
-                if not inside or values.max() <= value + _SOME:
+                tried = [Weights(_moved_by(start, name, way * step)) for name in names for way in (1, -1)]
+                guessed = worth(tried)
+                better = [place for place in np.argsort(-guessed, kind="stable") if guessed[place] > value + _SOME]
+                near = [self.feasible.nearest(_with(tried[place], self.explicit)) for place in better[:_MOST_TRIED]]
+                values = worth(near)
+                if not near or values.max() <= value + _SOME:
                     break
-                start, value = inside[int(values.argmax())], float(values.max())
+                start, value = near[int(values.argmax())], float(values.max())
         return start, value
+
+
+class _Worth:
+    """Expected utility of soups less damage; of what was not measured, less than anything."""
+
+    def __init__(self, reach: Reach, posterior: Posterior, damage: float) -> None:
+        self._reach, self._damage = reach, damage
+        self._utility = posterior.utility(reach.points, _DRAWS)
+
+    def __call__(self, soups: Sequence[Weights]) -> Numbers:
+        if not soups:
+            return np.zeros(0)
+        reach = self._reach
+        totals = np.array([sum(map(abs, each.values())) for each in soups]) / MILLION
+        placed = np.array([reach.surface.point(each) for each in soups])
+        points = reach.points if soups is reach.soups else _placed(reach.surface, reach.traits, placed)
+        found = self._utility(points) - self._damage * totals**3 - _GENTLE * totals
+        return np.where(reach.surface.measured(placed), found, -np.inf)
 
 
 def _with(weights: Mapping[str, float] | Weights, explicit: Weights) -> Mapping[str, float]:
@@ -239,6 +258,9 @@ def _moved_by(weights: Weights, name: str, step: float) -> Mapping[str, float]:
 
 def _expected(surface: Surface, traits: Traits, soups: Sequence[Weights]) -> Numbers:
     """[soups, traits] standard units."""
-    placed = np.array([surface.point(each) for each in soups])
+    return _placed(surface, traits, np.array([surface.point(each) for each in soups]))
+
+
+def _placed(surface: Surface, traits: Traits, placed: Numbers) -> Numbers:
     columns = [(surface.mean(trait.key, placed) - trait.centre) / trait.scale for trait in traits.axes]
     return np.stack(columns, axis=1)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupmix.evaluate.measures.measure import missing_library
@@ -26,6 +27,7 @@ __all__ = [
     "draw_series",
     "new_figure",
     "plotting",
+    "standalone",
     "style_of",
     "svg",
 ]
@@ -154,3 +156,11 @@ def svg(figure: "Figure", name: str, about: str) -> str:
     text = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
     label = about.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def standalone(figure: "Figure", name: str, about: str) -> str:
+    """A plot as a file of its own, in the page's colours, light or dark as whoever looks at it prefers."""
+    page = (Path(__file__).parent / "report.html.jinja").read_text("utf-8")
+    light, dark = re.findall(r":root \{([^}]*)\}", page)[:2]
+    style = f"svg {{ {light} background: var(--bg); }} @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}"
+    return svg(figure, name, about).replace(">", f"><style>{' '.join(style.split())}</style>", 1) + "\n"

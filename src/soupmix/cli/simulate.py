@@ -1,0 +1,165 @@
+"""`soupmix simulate`: people with hidden wants talk with soups that learn them, and with what soups are compared with."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soupmix.cli.asking import Asking, asking_options
+from soupmix.cli.options import PATH, base_option, dtype_option, json_option, open_base, open_store, print_json
+from soupmix.cli.progress import stages
+from soupmix.cli.wanting import reach_of, sources_of
+from soupmix.errors import EvaluationError
+from soupmix.files import canonical_json, write_file
+
+if TYPE_CHECKING:
+    from soupmix.policy import Grant, Policy
+    from soupmix.preference.reach import Reach
+    from soupmix.simulate import Answers, Curves, Plan
+    from soupmix.store import Store
+    from soupmix.weights import Weights
+
+__all__ = ["command"]
+
+_ANSWERS, _RESULT, _PLOT = "answers.jsonl", "simulation.json", "curves.svg"
+_Advance = Callable[[str, int, int], None]
+
+
+@click.command("simulate")
+@click.argument("out", type=PATH)
+@asking_options()
+@base_option()
+@dtype_option
+@click.option("--people", default=40, show_default=True, type=click.IntRange(2, 10_000), help="How many people.")
+@click.option("--turns", default=10, show_default=True, type=click.IntRange(2, 20), help="Of a conversation.")
+@click.option("--prompts", default=10, show_default=True, type=click.IntRange(2, 30), help="Different prompts in it.")
+@click.option("--exam", default=4, show_default=True, type=click.IntRange(0, 20), help="Prompts asked after it.")
+@click.option(
+    "--sharpness", default=4.0, show_default=True, type=click.FloatRange(0, 100), help="How strictly they choose."
+)
+@click.option("--flips", default=0.05, show_default=True, type=click.FloatRange(0, 0.5), help="Share of wrong answers.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31))
+@click.option("--length", default=128, show_default=True, type=click.IntRange(1), help="Most tokens of an answer.")
+@click.option("--rows", default=48, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
+@click.option("--expected", is_flag=True, help="Without the model: answers are as the map of the store expects them.")
+@json_option
+def command(out: Path, asking: Asking, expected: bool, as_json: bool, **options: Any) -> None:
+    """Simulate people, and write into OUT how good answers get turn by turn, for every arm.
+
+    OUT gets simulation.json with AL(k), slopes and intervals, curves.svg, and without --expected answers.jsonl: the same
+    command goes on where it was stopped.
+    """
+    from soupmix.simulate import curves, simulate
+
+    _check(out)
+    reach, policy = reach_of(asking)
+    plan = _plan(reach, open_store(asking.store), options)
+    with stages() as advance:
+        answers = _expected(plan) if expected else _generated(out, asking, policy, plan, options, advance)
+        found = simulate(plan, answers, advance=advance)
+    made = curves(found)
+    told = {name: value for name, value in options.items() if name not in ("base", "rows")}
+    said = {
+        "settings": {**told, "expected": expected},
+        "traits": [each.key for each in reach.traits.axes],
+        "surface": reach.surface.document.digest,
+        **made.to_dict(),
+    }
+    write_file(out / _RESULT, canonical_json(said))
+    with suppress(EvaluationError):  # no matplotlib
+        from soupmix.simulate.plots import curves_svg
+
+        write_file(out / _PLOT, curves_svg(made).encode())
+    print_json(said) if as_json else _print(made)
+
+
+def _check(out: Path) -> None:
+    """Nothing else is in the folder. Raises `EvaluationError` (reason "not-a-simulation")."""
+    known = {_ANSWERS, _RESULT, _PLOT}
+    if out.exists() and (not out.is_dir() or any(each.name not in known for each in out.iterdir())):
+        raise EvaluationError(
+            f"{out} holds something else than a simulation; choose another folder", reason="not-a-simulation"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any]) -> "Plan":
+    from soupmix.evaluate import held_out_prompts
+    from soupmix.evaluate.measures.here import TextMeasuring
+    from soupmix.simulate import Plan, people
+
+    prompts, turns = held_out_prompts(), options["turns"]
+    who = people(reach, options["people"], seed=options["seed"], sharpness=options["sharpness"], flips=options["flips"])
+    return Plan(
+        reach,
+        TextMeasuring(reach.traits),
+        tuple(who),
+        tuple(prompts[10 : 10 + min(turns, options["prompts"])]),
+        _preferences(reach, store),
+        tuple(prompts[40 : 40 + options["exam"]]),
+        turns,
+        options["seed"],
+    )
+
+
+def _preferences(reach: "Reach", store: "Store") -> dict[tuple[str, int], str]:
+    """What asks for more (1) or less (-1) of a trait: the preference prompt of the pole whose adapter does that the most."""
+    from soupmix.evaluate.preferences import shipped_preferences
+    from soupmix.weights import Weights
+
+    said, found = shipped_preferences(), {}
+    for axis, trait in enumerate(reach.traits.axes):
+        own = [each for each in store if reach.surface.dimensions.get(each.name) == trait.name]
+        effects = {
+            each.pole: float(point[axis])
+            for each, point in zip(own, reach.expected([Weights({each.name: 1}) for each in own]), strict=True)
+        }
+        for sign in (1, -1):
+            pole = max(effects, key=lambda each: sign * effects[each])
+            found[trait.name, sign] = said.get(pole, "")
+    return found
+
+
+def _expected(plan: "Plan") -> "Answers":
+    from soupmix.simulate import Expected
+
+    return Expected(plan.reach, plan.seed)
+
+
+def _generated(
+    out: Path, asking: Asking, policy: "Policy", plan: "Plan", options: Mapping[str, Any], advance: _Advance
+) -> "Answers":
+    from soupmix.engine import Engine
+    from soupmix.simulate import Generated
+
+    store = open_store(asking.store)
+    engine = Engine.load(open_base(options["base"], None, store), store, dtype=options["dtype"])
+    sources = sources_of(asking, store)
+
+    def allow(weights: "Weights") -> "Grant":
+        return policy._grant(weights, asking.attributes, sources)
+
+    return Generated(
+        engine,
+        allow,
+        plan.measure,
+        out / _ANSWERS,
+        length=options["length"],
+        seed=options["seed"],
+        rows=options["rows"],
+        advance=lambda kept: advance("answers", kept, kept),
+    )
+
+
+def _print(made: "Curves") -> None:
+    rows = [("", "AL(1)", f"AL({len(made.arms['base'].turns)})", "slope", "exam", "of oracle", "N-IR", "N-R2")]
+    for name, each in made.arms.items():
+        exam = "" if each.exam is None else f"{each.exam.value:.2f} ({each.exam.low:.2f} to {each.exam.high:.2f})"
+        slope = f"{each.slope.value:+.3f} ({each.slope.low:+.3f} to {each.slope.high:+.3f})"
+        ends = (f"{each.turns[0].value:.2f}", f"{each.turns[-1].value:.2f}")
+        rows.append((name, *ends, slope, exam, f"{each.of_oracle.value:.2f}", f"{each.n_ir:.2f}", f"{each.n_r2:.2f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
