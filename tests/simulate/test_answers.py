@@ -12,15 +12,15 @@ from soupmix.evaluate.measures.here import TextMeasuring
 from soupmix.evaluate.promptset import Prompt
 from soupmix.policy import Policy
 from soupmix.preference import Trait, Traits
-from soupmix.simulate import Ask, Generated
+from soupmix.simulate import GeneratedAnswers, PosedPrompt
 from soupmix.store import Store
 from soupmix.weights import Weights
 
 MEASURE = TextMeasuring(Traits((Trait("length", "words", log=True),), "sha256:" + "0" * 64))
 ASKS = [
-    Ask(Prompt("Why does iron rust?", "question", ("rust",)), Weights({"calm": "0.5"})),
-    Ask(Prompt("Name a tree.", "list", ("tree",)), system="Be brief."),
-    Ask(Prompt("Name a tree.", "list", ("tree",)), shots=(("Name a bird.", "A wren."),)),
+    PosedPrompt(Prompt("Why does iron rust?", "question", ("rust",)), Weights({"calm": "0.5"})),
+    PosedPrompt(Prompt("Name a tree.", "list", ("tree",)), system="Be brief."),
+    PosedPrompt(Prompt("Name a tree.", "list", ("tree",)), shots=(("Name a bird.", "A wren."),)),
 ]
 
 
@@ -29,14 +29,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store
     return Engine.load(tiny_base, pico_store)
 
 
-def generated(engine: Engine, store: Store, path: Path, **more: int) -> Generated:
+def generated(engine: Engine, store: Store, path: Path, **more: int) -> GeneratedAnswers:
     policy = Policy.open(tuple(store))
-    return Generated(engine, lambda weights: policy.clamp(weights), MEASURE, path, **{"length": 4, **more})
+    return GeneratedAnswers(engine, lambda weights: policy.clamp(weights), MEASURE, path, **{"length": 4, **more})
 
 
-def asks(store: Store) -> list[Ask]:
+def asks(store: Store) -> list[PosedPrompt]:
     first, *others = ASKS
-    return [Ask(first.prompt, Weights({store.names[0]: "0.5"})), *others]
+    return [PosedPrompt(first.prompt, Weights({store.names[0]: "0.5"})), *others]
 
 
 def refused(*_: object, **__: object) -> None:

@@ -10,7 +10,18 @@ from soupmix.errors import EvaluationError
 from soupmix.evaluate.promptset import Prompt
 from soupmix.policy import Policy
 from soupmix.preference.reach import Reach, traits_of
-from soupmix.simulate import Answer, Ask, Conversations, Expected, Person, Plan, Scored, curves, people, simulate
+from soupmix.simulate import (
+    Conversations,
+    ExpectedAnswers,
+    Person,
+    PosedPrompt,
+    Scored,
+    SimulatedAnswer,
+    SimulationPlan,
+    curves,
+    people,
+    simulate,
+)
 from soupmix.surface import Surface
 from soupmix.weights import Weights
 from tests.support.planted_soups import ENTRIES, document
@@ -31,9 +42,9 @@ class Exact:
     reach: Reach
     with_prompts: bool = False
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+    def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
         points = self.reach.expected([ask.weights for ask in asks])
-        return [Answer("", self.reach.traits.values(point)) for point in points]
+        return [SimulatedAnswer("", self.reach.traits.values(point)) for point in points]
 
 
 def read(_: str, texts: Sequence[str]) -> list[None]:
@@ -46,7 +57,7 @@ def sure(reach: Reach, count: int) -> tuple[Person, ...]:
 
 @pytest.fixture(scope="module")
 def talked(reach: Reach) -> Conversations:
-    return simulate(Plan(reach, read, sure(reach, 4), PROMPTS, {}, PROMPTS[:1], turns=7), Exact(reach))
+    return simulate(SimulationPlan(reach, read, sure(reach, 4), PROMPTS, {}, PROMPTS[:1], turns=7), Exact(reach))
 
 
 def test_whoever_asks_questions_ends_near_the_oracle(talked: Conversations) -> None:
@@ -74,22 +85,24 @@ def test_what_is_expected_to_be_lost_falls_with_every_question(talked: Conversat
 
 
 def test_the_same_plan_is_the_same_conversation(reach: Reach) -> None:
-    plan = Plan(reach, read, sure(reach, 2), PROMPTS, {}, turns=2)
-    one, other = (simulate(plan, Expected(reach)) for _ in range(2))
+    plan = SimulationPlan(reach, read, sure(reach, 2), PROMPTS, {}, turns=2)
+    one, other = (simulate(plan, ExpectedAnswers(reach)) for _ in range(2))
     assert one.scored == other.scored
     assert {each.arm for each in one.scored} == {"base", "uniform", "oracle", "questions", "random-questions", "cues"}
 
 
 def test_expected_answers_are_those_of_the_map_and_differ_by_luck(reach: Reach) -> None:
     soup = Weights({"short": 1})
-    asks = [Ask(Prompt(f"Q{number}", "question", ("q",)), soup) for number in range(400)]
-    points = np.array([reach.traits.point(each.values) for each in Expected(reach)(asks) if each.values is not None])
+    asks = [PosedPrompt(Prompt(f"Q{number}", "question", ("q",)), soup) for number in range(400)]
+    points = np.array(
+        [reach.traits.point(each.values) for each in ExpectedAnswers(reach)(asks) if each.values is not None]
+    )
     measures = [reach.surface.document.measures[each.key] for each in reach.traits.axes]
     spread = np.array([np.hypot(m.spread, m.lack) / t.scale for m, t in zip(measures, reach.traits.axes, strict=True)])
     assert np.abs(points.mean(0) - reach.expected([soup])[0]).max() < 4 * spread.max() / 20
     assert points.std(0) == pytest.approx(spread, rel=0.15)
     with pytest.raises(EvaluationError) as caught:
-        Expected(reach)([Ask(PROMPTS[0], system="Be brief.")])
+        ExpectedAnswers(reach)([PosedPrompt(PROMPTS[0], system="Be brief.")])
     assert caught.value.reason == "not-measured"
 
 

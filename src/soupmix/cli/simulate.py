@@ -17,7 +17,7 @@ from soupmix.files import canonical_json, write_file
 if TYPE_CHECKING:
     from soupmix.policy import Grant, Policy
     from soupmix.preference.reach import Reach
-    from soupmix.simulate import Answers, Curves, Plan
+    from soupmix.simulate import Curves, SimulatedAnswers, SimulationPlan
     from soupmix.store import Store
     from soupmix.weights import Weights
 
@@ -42,7 +42,9 @@ _Advance = Callable[[str, int, int], None]
 @click.option("--flips", default=0.05, show_default=True, type=click.FloatRange(0, 0.5), help="Share of wrong answers.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31))
 @click.option("--length", default=128, show_default=True, type=click.IntRange(1), help="Most tokens of an answer.")
-@click.option("--rows", default=48, show_default=True, type=click.IntRange(1, 4096), help="Answers made at once.")
+@click.option(
+    "--rows", default=48, show_default=True, type=click.IntRange(1, 4096), help="SimulatedAnswers made at once."
+)
 @click.option("--expected", is_flag=True, help="Without the model: answers are as the map of the store expects them.")
 @json_option
 def command(out: Path, asking: Asking, expected: bool, as_json: bool, **options: Any) -> None:
@@ -85,14 +87,14 @@ def _check(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any]) -> "Plan":
+def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any]) -> "SimulationPlan":
     from soupmix.evaluate import held_out_prompts
     from soupmix.evaluate.measures.here import TextMeasuring
-    from soupmix.simulate import Plan, people
+    from soupmix.simulate import SimulationPlan, people
 
     prompts, turns = held_out_prompts(), options["turns"]
     who = people(reach, options["people"], seed=options["seed"], sharpness=options["sharpness"], flips=options["flips"])
-    return Plan(
+    return SimulationPlan(
         reach,
         TextMeasuring(reach.traits),
         tuple(who),
@@ -122,17 +124,17 @@ def _preferences(reach: "Reach", store: "Store") -> dict[tuple[str, int], str]:
     return found
 
 
-def _expected(plan: "Plan") -> "Answers":
-    from soupmix.simulate import Expected
+def _expected(plan: "SimulationPlan") -> "SimulatedAnswers":
+    from soupmix.simulate import ExpectedAnswers
 
-    return Expected(plan.reach, plan.seed)
+    return ExpectedAnswers(plan.reach, plan.seed)
 
 
 def _generated(
-    out: Path, asking: Asking, policy: "Policy", plan: "Plan", options: Mapping[str, Any], advance: _Advance
-) -> "Answers":
+    out: Path, asking: Asking, policy: "Policy", plan: "SimulationPlan", options: Mapping[str, Any], advance: _Advance
+) -> "SimulatedAnswers":
     from soupmix.engine import Engine
-    from soupmix.simulate import Generated
+    from soupmix.simulate import GeneratedAnswers
 
     store = open_store(asking.store)
     engine = Engine.load(open_base(options["base"], None, store), store, dtype=options["dtype"])
@@ -141,7 +143,7 @@ def _generated(
     def allow(weights: "Weights") -> "Grant":
         return policy._grant(weights, asking.attributes, sources)
 
-    return Generated(
+    return GeneratedAnswers(
         engine,
         allow,
         plan.measure,

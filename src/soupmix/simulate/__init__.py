@@ -4,25 +4,25 @@ Real people differ from these more than these do from each other (PRISM-X, arXiv
 machinery works, not how much anybody will like it.
 """
 
-from soupmix.simulate.answers import Answer, Answers, Ask, Expected, Generated
-from soupmix.simulate.conversations import ARMS, ArmName, Conversations, Plan, Scored, simulate
+from soupmix.simulate.answers import ExpectedAnswers, GeneratedAnswers, PosedPrompt, SimulatedAnswer, SimulatedAnswers
+from soupmix.simulate.conversations import ARMS, ArmName, Conversations, Scored, SimulationPlan, simulate
 from soupmix.simulate.curves import ArmCurve, Curves, curves
 from soupmix.simulate.people import Person, people
 
 __all__ = [
     "ARMS",
-    "Answer",
-    "Answers",
     "ArmCurve",
     "ArmName",
-    "Ask",
     "Conversations",
     "Curves",
-    "Expected",
-    "Generated",
+    "ExpectedAnswers",
+    "GeneratedAnswers",
     "Person",
-    "Plan",
+    "PosedPrompt",
     "Scored",
+    "SimulatedAnswer",
+    "SimulatedAnswers",
+    "SimulationPlan",
     "curves",
     "people",
     "simulate",

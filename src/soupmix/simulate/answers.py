@@ -21,14 +21,14 @@ from soupmix.preference.learner import Measuring, Values
 from soupmix.preference.reach import Reach
 from soupmix.weights import Weights
 
-__all__ = ["Answer", "Answers", "Ask", "Expected", "Generated"]
+__all__ = ["ExpectedAnswers", "GeneratedAnswers", "PosedPrompt", "SimulatedAnswer", "SimulatedAnswers"]
 
 _TEMPERATURE = 0.7
 _LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PosedPrompt:
     """One prompt for one way to answer.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SimulatedAnswer:
     """What came of it.
 
     Attributes:
@@ -61,10 +61,10 @@ class Answer:
     on_topic: bool | None = None
 
 
-class Answers(Protocol):
+class SimulatedAnswers(Protocol):
     """Whoever answers: the same asks always get the same answers."""
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+    def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
         """One answer per ask, in order."""
 
     @property
@@ -73,7 +73,7 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedAnswers:
     """Answers as a map expects them, and as far from that as single answers are: fast, and without a model.
 
     Attributes:
@@ -88,11 +88,11 @@ class Expected:
         """A map of weights knows nothing of prompts."""
         return False
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+    def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
         """Raises `EvaluationError` for prompts or weights that the map says nothing of."""
         return [self._one(ask) for ask in asks]
 
-    def _one(self, ask: Ask) -> Answer:
+    def _one(self, ask: PosedPrompt) -> SimulatedAnswer:
         if ask.system or ask.shots:
             raise EvaluationError("a map says nothing of prompts; simulate with the model", reason="not-measured")
         surface, traits = self.reach.surface, self.reach.traits
@@ -103,10 +103,10 @@ class Expected:
             measure = surface.document.measures[trait.key]
             value = surface.mean(trait.key, placed)[0] + draw.normal(0.0, float(np.hypot(measure.spread, measure.lack)))
             point.append((float(value) - trait.centre) / trait.scale)
-        return Answer("", traits.values(np.array(point)))
+        return SimulatedAnswer("", traits.values(np.array(point)))
 
 
-class Generated:
+class GeneratedAnswers:
     """Answers of the model, each kept in a file as soon as it is there: a simulation that was stopped goes on."""
 
     def __init__(
@@ -146,7 +146,7 @@ class Generated:
         """The model reads prompts."""
         return True
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+    def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
         """Answers that are kept, and the others made in batches. Raises as `Engine.complete`, and `OutputError`."""
         left = {key: ask for ask in asks if (key := self._key(ask)) not in self._texts}
         queued = sorted(left.values(), key=lambda ask: (bool(ask.shots), bool(ask.system), ask.prompt.text))
@@ -154,10 +154,10 @@ class Generated:
             self._make(queued[start : start + self._rows])
         return [self._answer(ask) for ask in asks]
 
-    def _key(self, ask: Ask) -> str:
+    def _key(self, ask: PosedPrompt) -> str:
         return ask.key(*self._made_by, self._length, self._seed, _TEMPERATURE)
 
-    def _make(self, asks: Sequence[Ask]) -> None:
+    def _make(self, asks: Sequence[PosedPrompt]) -> None:
         seeds = [_luck(self._seed, ask.prompt.text) for ask in asks]
         how = Sampling(max_new_tokens=self._length, temperature=_TEMPERATURE)
         made = self._engine.complete(
@@ -185,13 +185,13 @@ class Generated:
         self._texts.update((self._key(ask), each.text.strip()) for ask, each in zip(asks, made, strict=True))
         self._advance(len(self._texts))
 
-    def _answer(self, ask: Ask) -> Answer:
+    def _answer(self, ask: PosedPrompt) -> SimulatedAnswer:
         text = self._texts[self._key(ask)]
         (values,) = self._measure(ask.prompt.text, [text])
-        return Answer(text, values, bool(measure_text(ask.prompt, text, True, only={"on_topic"})["on_topic"]))
+        return SimulatedAnswer(text, values, bool(measure_text(ask.prompt, text, True, only={"on_topic"})["on_topic"]))
 
 
-def _conversation(ask: Ask) -> list[Mapping[str, str]]:
+def _conversation(ask: PosedPrompt) -> list[Mapping[str, str]]:
     found: list[Mapping[str, str]] = [{"role": "system", "content": ask.system}] if ask.system else []
     for question, answer in ask.shots:
         found += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -16,11 +16,11 @@ from soupmix.evaluate.promptset import Prompt
 from soupmix.preference.learner import Learner, Measuring
 from soupmix.preference.reach import DAMAGE, Reach
 from soupmix.preference.traits import Numbers
-from soupmix.simulate.answers import Answer, Answers, Ask
+from soupmix.simulate.answers import PosedPrompt, SimulatedAnswer, SimulatedAnswers
 from soupmix.simulate.people import Person
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["ARMS", "ArmName", "Conversations", "Plan", "Scored", "simulate"]
+__all__ = ["ARMS", "ArmName", "Conversations", "Scored", "SimulationPlan", "simulate"]
 
 ArmName = Literal["base", "uniform", "prompt", "few-shot", "oracle", "questions", "random-questions", "cues"]
 ARMS: Final[dict[ArmName, str]] = {
@@ -42,7 +42,7 @@ _STRENGTHS = {1: "1", 2: "1", 3: "0.75"}  # of the soups that are looked at to k
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SimulationPlan:
     """What is simulated.
 
     Attributes:
@@ -78,7 +78,7 @@ class Scored:
     Attributes:
         arm, person: of whom. turn: or the place of a prompt of the exam. weights: it was made with.
         score: its utility, 0 for what the worst soup of a pool gives the person on average over prompts, 1 for the best.
-        on_topic: see `Answer`.
+        on_topic: see `SimulatedAnswer`.
     """
 
     arm: ArmName
@@ -112,7 +112,10 @@ class Conversations:
 
 
 def simulate(
-    plan: Plan, answers: Answers, *, advance: Callable[[str, int, int], None] = lambda what, done, total: None
+    plan: SimulationPlan,
+    answers: SimulatedAnswers,
+    *,
+    advance: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Conversations:
     """Let everybody talk with every arm.
 
@@ -132,7 +135,7 @@ def simulate(
 
 
 class _Simulation:
-    def __init__(self, plan: Plan, answers: Answers) -> None:
+    def __init__(self, plan: SimulationPlan, answers: SimulatedAnswers) -> None:
         self.plan, self.answers = plan, answers
         self.scored: list[Scored] = []
         self.regrets: dict[tuple[ArmName, int, int], float] = {}
@@ -149,15 +152,17 @@ class _Simulation:
         self.pools = self._pools(soups, plan.prompts)
         self.ends = self._ends(plan.prompts, self.pools)
 
-    def _pools(self, soups: Sequence[Weights], prompts: Sequence[Prompt]) -> dict[str, list[Answer]]:
+    def _pools(self, soups: Sequence[Weights], prompts: Sequence[Prompt]) -> dict[str, list[SimulatedAnswer]]:
         """Prompt -> what every soup of the pool answers."""
-        made, count = self.answers([Ask(prompt, soup) for prompt in prompts for soup in soups]), len(soups)
+        made, count = self.answers([PosedPrompt(prompt, soup) for prompt in prompts for soup in soups]), len(soups)
         return {prompt.text: made[n * count : (n + 1) * count] for n, prompt in enumerate(prompts)}
 
-    def _ends(self, prompts: Sequence[Prompt], pools: Mapping[str, list[Answer]]) -> dict[int, tuple[float, float]]:
+    def _ends(
+        self, prompts: Sequence[Prompt], pools: Mapping[str, list[SimulatedAnswer]]
+    ) -> dict[int, tuple[float, float]]:
         """Of every person what the worst and the best of the pool and the oracle's soup give, on average over prompts."""
         own = dict.fromkeys(self.oracles.values())
-        made = self.answers([Ask(prompt, soup) for soup in own for prompt in prompts])
+        made = self.answers([PosedPrompt(prompt, soup) for soup in own for prompt in prompts])
         count = len(prompts)
         by_oracle = {soup: made[n * count : (n + 1) * count] for n, soup in enumerate(own)}
         by_soup = list(zip(*pools.values(), strict=True))
@@ -165,18 +170,18 @@ class _Simulation:
             p.number: self._worst_and_best(p, [*by_soup, by_oracle[self.oracles[p.number]]]) for p in self.plan.people
         }
 
-    def _worst_and_best(self, person: Person, by_soup: Sequence[Sequence[Answer]]) -> tuple[float, float]:
+    def _worst_and_best(self, person: Person, by_soup: Sequence[Sequence[SimulatedAnswer]]) -> tuple[float, float]:
         found = [float(np.mean([self._utility(person, each) for each in soup])) for soup in by_soup]
         return min(found), max(found)
 
-    def _point(self, answer: Answer) -> Numbers:
+    def _point(self, answer: SimulatedAnswer) -> Numbers:
         """An answer without words is as what everybody gets: nothing can be said of it."""
         traits = self.plan.reach.traits
         if answer.values is None:
             return np.zeros(len(traits.axes))
         return np.clip(traits.point(answer.values), -3.0, 3.0)
 
-    def _utility(self, person: Person, answer: Answer) -> float:
+    def _utility(self, person: Person, answer: SimulatedAnswer) -> float:
         return float(person.utility(self._point(answer)))
 
     def turn(self, turn: int) -> None:
@@ -207,8 +212,8 @@ class _Simulation:
         arm: ArmName,
         number: int,
         turn: int,
-        ask: Ask,
-        answer: Answer,
+        ask: PosedPrompt,
+        answer: SimulatedAnswer,
         ends: Mapping[int, tuple[float, float]],
     ) -> Scored:
         worst, best = ends[number]
@@ -218,26 +223,28 @@ class _Simulation:
     def _arms(self) -> list[ArmName]:
         return [arm for arm in ARMS if self.answers.with_prompts or arm not in ("prompt", "few-shot")]
 
-    def _ask(self, arm: ArmName, person: Person, turn: int) -> Ask:
+    def _ask(self, arm: ArmName, person: Person, turn: int) -> PosedPrompt:
         prompt, reach = self.plan.prompt(person, turn), self.plan.reach
         match arm:
             case "base":
-                return Ask(prompt)
+                return PosedPrompt(prompt)
             case "uniform":
                 names = sorted(reach.surface.dimensions)
                 even = Weights.from_micro(dict.fromkeys(names, MILLION // len(names)))
-                return Ask(prompt, reach.feasible.nearest(even))
+                return PosedPrompt(prompt, reach.feasible.nearest(even))
             case "prompt":
                 wanted = [(reach.traits.axes[place].name, sign) for place, sign in person.poles()]
-                return Ask(prompt, system=" ".join(self.plan.preferences.get(each, "") for each in wanted).strip())
+                return PosedPrompt(
+                    prompt, system=" ".join(self.plan.preferences.get(each, "") for each in wanted).strip()
+                )
             case "few-shot":
-                return Ask(prompt, shots=tuple(self.chosen[person.number][-_SHOTS:]))
+                return PosedPrompt(prompt, shots=tuple(self.chosen[person.number][-_SHOTS:]))
             case "oracle":
-                return Ask(prompt, self.oracles[person.number])
+                return PosedPrompt(prompt, self.oracles[person.number])
             case _:
                 learner = self.learners[arm, person.number]
                 self.regrets[arm, person.number, turn] = learner.regret()
-                return Ask(prompt, _on_grid(reach, learner.weights()))
+                return PosedPrompt(prompt, _on_grid(reach, learner.weights()))
 
     def _question(self, arm: ArmName, person: Person, turn: int) -> None:
         """Two answers of the pool to this prompt: of soups that were chosen, or at random."""
@@ -259,7 +266,7 @@ class _Simulation:
         if arm == "questions":
             self.chosen[person.number].append((self.plan.prompt(person, turn).text, pool[pair[value]].text))
 
-    def _cue(self, person: Person, answer: Answer, turn: int) -> None:
+    def _cue(self, person: Person, answer: SimulatedAnswer, turn: int) -> None:
         if answer.values is None:
             return
         did = person.reacts(self._point(answer), self.plan.luck(person, turn))
