@@ -1,9 +1,10 @@
 // y = W x + bias + B (c * (A x)) for rows that do not see each other: base products and soups, shared out among threads.
 #pragma once
 #include "vectors.h"
+#include <type_traits>
 
 extern "C" {
-// W [out, in]; bias [out] or null. A [in, slices R] and B [R, out], both as they lie in memory; null where no adapter is.
+// W [out, in]; bias [out] or null. A [slices R, in] and B [R, out], as they lie in memory; null where no adapter is.
 // table: which of the step's coefficients. rank: that of every adapter, 0 where they differ.
 struct Linear { const void *W; const float *bias; const void *A, *B; int32_t in, out, R, slices, table, rank, widths[3], unused; };
 }
@@ -45,127 +46,135 @@ template <int O, int R> inline void sums_of(const V (&s)[O][R], float *to) {  //
 #endif
   for (int r = 0; r < R; r++) for (int j = 0; j < O; j++) to[r * O + j] = sum(s[j][r]);
 }
-template <class T, int O, int R> void tile(const Linear &l, int o, const T *x, int ldx, float *y, int ldy) {
+// found [R, O]: products of O rows of weights, `apart` of each other, and R rows of x. Summed alike whatever O and R are.
+template <class T, int O, int R> void dots(const T *w, size_t apart, int in, const T *x, int ldx, float *found) {
   V s[O][R] = {};
-  const int in = l.in, whole = in / STEP<T> * STEP<T>;
-  const T *w = (const T *)l.W + size_t(o) * in;
+  const int whole = in / STEP<T> * STEP<T>;
   for (int i = 0; i < whole; i += STEP<T>)
     for (int j = 0; j < O; j++)
-      for (int r = 0; r < R; r++) s[j][r] = multiply(s[j][r], w + size_t(j) * in + i, x + size_t(r) * ldx + i);
-  float found[R * O];
+      for (int r = 0; r < R; r++) s[j][r] = multiply(s[j][r], w + j * apart + i, x + size_t(r) * ldx + i);
   sums_of(s, found);
   for (int r = 0; r < R; r++)
     for (int j = 0; j < O; j++) {
       float rest = 0;
-      for (int i = whole; i < in; i++) rest += wide(w[size_t(j) * in + i]) * wide(x[size_t(r) * ldx + i]);
-      y[size_t(r) * ldy + o + j] = found[r * O + j] + rest + (l.bias ? l.bias[o + j] : 0.f);
+      for (int i = whole; i < in; i++) rest += wide(w[j * apart + i]) * wide(x[size_t(r) * ldx + i]);
+      found[r * O + j] += rest;
     }
-}
-template <class T, int R> void outputs(const Linear &l, int o, int end, const T *x, int ldx, float *y, int ldy) {
-  constexpr int O = LANES == 16 ? 4 : 2;
-  for (; o + O <= end; o += O) tile<T, O, R>(l, o, x, ldx, y, ldy);
-  for (; o < end; o++) tile<T, 1, R>(l, o, x, ldx, y, ldy);
 }
 
-// A soup in two parts. What a thread expands it has computed the base of: `block` outputs at a time, dealt out alike.
-constexpr int block = 32, columns = 16;
-template <class T> void base(const Linear &l, const T *x, int ldx, int rows, float *y, int ldy) {
-#pragma omp for schedule(static) nowait
-  for (int b = 0; b < (l.out + block - 1) / block; b++) {
-    const int o = b * block, end = o + block < l.out ? o + block : l.out;
-    const T *a = x; float *to = y; int left = rows;
-    for (; left >= 4; left -= 4, a += 4 * size_t(ldx), to += 4 * size_t(ldy)) outputs<T, 4>(l, o, end, a, ldx, to, ldy);
-    if (left == 3) outputs<T, 3>(l, o, end, a, ldx, to, ldy);
-    if (left == 2) outputs<T, 2>(l, o, end, a, ldx, to, ldy);
-    if (left == 1) outputs<T, 1>(l, o, end, a, ldx, to, ldy);
-  }
+// A processor reads ahead in lines that follow each other, and in several such streams, if they lie far from each other: side
+// by side, as neighbouring rows of weights do, they are read at half the speed. So a thread has outputs that follow each other,
+// and computes one of each quarter of them at a time.
+constexpr int STREAMS = LANES == 16 ? 4 : 2, columns = 16;
+struct Share { int from, end; };
+inline Share share(int out, int thread, int threads) {
+  const int blocks = (out + columns - 1) / columns, end = blocks * (thread + 1) / threads * columns;
+  return {blocks * thread / threads * columns, end < out ? end : out};
 }
-template <class T, int R>
-void shrunk(const Linear &l, int at, bool factor, const T *x, int ldx, const uint8_t *live, const float *c, float *h) {
-  constexpr int N = columns / LANES;
-  const int C = l.slices * l.R;
-  V even[R][N] = {}, odd[R][N] = {};
-  const T *a = (const T *)l.A + at;
-  int i = 0;
-  for (; i + 2 <= l.in; i += 2, a += 2 * size_t(C))
-    for (int n = 0; n < N; n++) {
-      V one = load(a + n * LANES), two = load(a + C + n * LANES);
-      for (int r = 0; r < R; r++) {
-        even[r][n] = even[r][n] + wide(x[size_t(r) * ldx + i]) * one;
-        odd[r][n] = odd[r][n] + wide(x[size_t(r) * ldx + i + 1]) * two;
-      }
+template <class F> void by_rows(int rows, F f) {  // f(first, how many) of up to four rows each
+  int r = 0;
+  for (; r + 4 <= rows; r += 4) f(r, std::integral_constant<int, 4>());
+  if (rows - r == 3) f(r, std::integral_constant<int, 3>());
+  if (rows - r == 2) f(r, std::integral_constant<int, 2>());
+  if (rows - r == 1) f(r, std::integral_constant<int, 1>());
+}
+template <class T, int O> void base(const Linear &l, int o, int count, int apart, const T *x, int ldx, int rows, float *y, int ldy) {
+  by_rows(rows, [&](int first, auto n) {
+    constexpr int R = n;
+    for (int at = o; at < o + count; at++) {
+      float found[R * O];
+      dots<T, O, R>((const T *)l.W + size_t(at) * l.in, size_t(apart) * l.in, l.in, x + size_t(first) * ldx, ldx, found);
+      for (int r = 0; r < R; r++)
+        for (int j = 0; j < O; j++)
+          y[size_t(first + r) * ldy + at + j * apart] = found[r * O + j] + (l.bias ? l.bias[at + j * apart] : 0.f);
     }
-  for (int r = 0; r < R; r++)
-    for (int n = 0; n < N; n++) {
-      if (i < l.in) even[r][n] = even[r][n] + wide(x[size_t(r) * ldx + i]) * load(a + n * LANES);
-      const size_t place = size_t(r) * C + at + n * LANES;
-      V k = load(c + place), found = even[r][n] + odd[r][n];
-      store(h + place, live[r] ? (k != 0.f ? (factor ? found : found * k) : V{}) : V{});
-    }
+  });
+}
+template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, int rows, float *y, int ldy) {
+  constexpr int together = 8;  // outputs of a stream that all rows go through, while their weights are near
+  const int apart = (mine.end - mine.from) / STREAMS, left = mine.from + STREAMS * apart;
+  for (int i = 0; i < apart; i += together)
+    base<T, STREAMS>(l, mine.from + i, apart - i < together ? apart - i : together, apart, x, ldx, rows, y, ldy);
+  base<T, 1>(l, left, mine.end - left, 0, x, ldx, rows, y, ldy);
+}
+
+// A soup in two parts, 16 columns of factors ("panel") at a time. live [rows, panels]: which panels have a coefficient that is
+// not 0. Of up to four rows all have their numbers in h, or none has.
+inline bool any(const uint8_t *live, int panels, int p, int first, int count) {
+  bool found = false;
+  for (int r = first; r < first + count; r++) found |= live[size_t(r) * panels + p];
+  return found;
 }
 template <class T>
-void shrink(const Linear &l, bool factor, const T *x, int ldx, int rows, const uint8_t *live, const float *c, float *h) {
-  const int C = l.slices * l.R;
-#pragma omp for schedule(static) nowait
-  for (int b = 0; b < C / columns; b++)
-    for (int r = 0, n; r < rows; r += n) {
-      n = r + 4 <= rows ? 4 : 1;
-      bool any = false;
-      for (int j = 0; j < n; j++) for (int k = 0; k < columns; k++) any |= live[r + j] && c[size_t(r + j) * C + b * columns + k] != 0.f;
-      const T *mine = x + size_t(r) * ldx; const float *own = c + size_t(r) * C; float *to = h + size_t(r) * C;
-      if (!any) for (int j = 0; j < n; j++) memset(to + size_t(j) * C + b * columns, 0, 4 * columns);
-      else if (n == 4) shrunk<T, 4>(l, b * columns, factor, mine, ldx, live + r, own, to);
-      else shrunk<T, 1>(l, b * columns, factor, mine, ldx, live + r, own, to);
-    }
+void shrink(const Linear &l, bool factor, const T *x, int ldx, int rows, const uint8_t *live, const float *c, float *h, int thread, int threads) {
+  constexpr int O = STREAMS, apart = columns / O;
+  const int C = l.slices * l.R, panels = C / columns;
+  for (int p = 0, turn = 0; p < panels; p++) {
+    if (!any(live, panels, p, 0, rows) || turn++ % threads != thread) continue;
+    by_rows(rows, [&](int first, auto n) {
+      constexpr int R = n;
+      if (!any(live, panels, p, first, R)) return;
+      for (int at = p * columns; at < p * columns + apart; at++) {
+        float found[R * O];
+        dots<T, O, R>((const T *)l.A + size_t(at) * l.in, size_t(apart) * l.in, l.in, x + size_t(first) * ldx, ldx, found);
+        for (int r = 0; r < R; r++)
+          for (int j = 0; j < O; j++) {
+            const size_t place = size_t(first + r) * C + at + j * apart;
+            const bool counts = live[size_t(first + r) * panels + p] && c[place] != 0.f;
+            h[place] = counts ? (factor ? found[r * O + j] : found[r * O + j] * c[place]) : 0.f;
+          }
+      }
+    });
+  }
 }
-void mix(const Linear &l, int rows, const float *c, float *h) {  // method `factor`: h_k <- c_k sum_l c_l h_l
-  const int blocks = l.R / l.rank;
-#pragma omp for schedule(static)
-  for (int r = 0; r < rows; r++)
+// Method `factor`: h_k <- c_k sum_l c_l h_l.
+inline void mix(const Linear &l, int rows, const uint8_t *live, const float *c, float *h, int thread, int threads) {
+  const int blocks = l.R / l.rank, panels = l.slices * l.R / columns;
+  for (int r = thread; r < rows; r += threads)
     for (int s = 0; s < l.slices; s++)
       for (int j = 0; j < l.rank; j++) {
-        const float *k = c + (size_t(r) * l.slices + s) * l.R + j; float *m = h + (size_t(r) * l.slices + s) * l.R + j, shared = 0;
-        for (int b = 0; b < blocks; b++) if (k[b * l.rank] != 0.f) shared += k[b * l.rank] * m[b * l.rank];
-        for (int b = 0; b < blocks; b++) m[b * l.rank] = k[b * l.rank] != 0.f ? k[b * l.rank] * shared : 0.f;
+        const size_t at = (size_t(r) * l.slices + s) * l.R + j;
+        auto counts = [&](int b) { return live[size_t(r) * panels + (s * l.R + j + b * l.rank) / columns] && c[at + b * l.rank] != 0.f; };
+        float shared = 0;
+        for (int b = 0; b < blocks; b++) if (counts(b)) shared += c[at + b * l.rank] * h[at + b * l.rank];
+        for (int b = 0; b < blocks; b++) if (counts(b)) h[at + b * l.rank] = c[at + b * l.rank] * shared;
       }
 }
-template <class T, int R, int N> void expanded(const Linear &l, int o, const float *h, int ldh, float *y, int ldy) {
-  V s[R][N] = {};
-  for (int k = 0; k < l.R; k++) {
-    bool any = false;
-    for (int r = 0; r < R; r++) any |= h[size_t(r) * ldh + k] != 0.f;  // NaN is not 0
-    if (!any) continue;  // what would be added is 0
+// y [R, o to end] += h [R, 16] B [16, o to end], but for rows that have nothing of it: not even the sign of a zero is theirs.
+template <class T, int R, int N> void expanded(const T *B, int out, const float *h, int ldh, const bool *counts, float *y, int ldy) {
+  V s[R][N];
+  for (int r = 0; r < R; r++) for (int n = 0; n < N; n++) s[r][n] = load(y + size_t(r) * ldy + n * LANES);
+  for (int k = 0; k < columns; k++)
     for (int n = 0; n < N; n++) {
-      V b = load((const T *)l.B + size_t(k) * l.out + o + n * LANES);
+      V b = load(B + size_t(k) * out + n * LANES);
       for (int r = 0; r < R; r++) s[r][n] = s[r][n] + h[size_t(r) * ldh + k] * b;
     }
-  }
-  for (int r = 0; r < R; r++)
-    for (int n = 0; n < N; n++) { float *to = y + size_t(r) * ldy + o + n * LANES; store(to, load(to) + s[r][n]); }
+  for (int r = 0; r < R; r++) for (int n = 0; counts[r] && n < N; n++) store(y + size_t(r) * ldy + n * LANES, s[r][n]);
 }
-template <class T, int R> void expanded(const Linear &l, int o, int end, const float *h, int ldh, float *y, int ldy) {
-  for (; o + 2 * LANES <= end; o += 2 * LANES) expanded<T, R, 2>(l, o, h, ldh, y, ldy);
-  for (; o + LANES <= end; o += LANES) expanded<T, R, 1>(l, o, h, ldh, y, ldy);
+template <class T, int R>
+void expanded(const T *B, int out, int o, int end, const float *h, int ldh, const bool *counts, float *y, int ldy) {
+  for (; o + 2 * LANES <= end; o += 2 * LANES) expanded<T, R, 2>(B + o, out, h, ldh, counts, y + o, ldy);
+  for (; o + LANES <= end; o += LANES) expanded<T, R, 1>(B + o, out, h, ldh, counts, y + o, ldy);
   for (; o < end; o++)
     for (int r = 0; r < R; r++) {
-      float s = 0;
-      for (int k = 0; k < l.R; k++) s += h[size_t(r) * ldh + k] * wide(((const T *)l.B)[size_t(k) * l.out + o]);
-      y[size_t(r) * ldy + o] += s;
+      float s = y[size_t(r) * ldy + o];
+      for (int k = 0; k < columns; k++) s += h[size_t(r) * ldh + k] * wide(B[size_t(k) * out + o]);
+      if (counts[r]) y[size_t(r) * ldy + o] = s;
     }
 }
-template <class T> void expand(const Linear &l, int rows, const uint8_t *live, const float *h, float *y, int ldy) {
-  const int C = l.slices * l.R;
-#pragma omp for schedule(static) nowait
-  for (int b = 0; b < (l.out + block - 1) / block; b++)
-    for (int r = 0, n; r < rows; r += n) {
-      n = r + 4 <= rows && live[r] && live[r + 1] && live[r + 2] && live[r + 3] ? 4 : 1;
-      for (int s = 0, at = 0; live[r] && s < l.slices; at += l.widths[s++]) {
-        int o = b * block > at ? b * block : at, end = at + l.widths[s];
-        if (end > (b + 1) * block) end = (b + 1) * block;
-        const float *mine = h + size_t(r) * C + s * l.R; float *to = y + size_t(r) * ldy;
-        if (o < end && n == 4) expanded<T, 4>(l, o, end, mine, C, to, ldy);
-        else if (o < end) expanded<T, 1>(l, o, end, mine, C, to, ldy);
-      }
-    }
+template <class T> void expand(const Linear &l, Share mine, int rows, const uint8_t *live, const float *h, float *y, int ldy) {
+  const int C = l.slices * l.R, panels = C / columns;
+  for (int s = 0, at = 0; s < l.slices; at += l.widths[s++]) {
+    const int o = mine.from > at ? mine.from : at, end = at + l.widths[s] < mine.end ? at + l.widths[s] : mine.end;
+    for (int p = s * l.R / columns; o < end && p < (s + 1) * l.R / columns; p++)
+      by_rows(rows, [&](int first, auto n) {
+        constexpr int R = n;
+        if (!any(live, panels, p, first, R)) return;
+        bool counts[R];
+        for (int r = 0; r < R; r++) counts[r] = live[size_t(first + r) * panels + p];
+        expanded<T, R>((const T *)l.B + size_t(p * columns - s * l.R) * l.out, l.out, o, end, h + size_t(first) * C + p * columns, C,
+                       counts, y + size_t(first) * ldy, ldy);
+      });
+  }
 }
 }  // namespace

@@ -11,6 +11,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#include <vector>
 #include "products.h"
 
 extern "C" {
@@ -34,28 +35,30 @@ struct Step {
 }
 
 namespace {
+using Live = std::vector<std::vector<uint8_t>>;  // of every table: which panels of a row have a coefficient [rows, panels]
 template <class T> struct Run {
-  const Decoder &d; const Step &s; float *X, *Y, *P, *hidden, *scores; T *N;
-  int width;  // of a row of N and P
+  const Decoder &d; const Step &s; const Live &live, &kept_live; float *X, *Y, *P, *hidden, *scores; T *N;
+  int width, thread, threads;  // width: of a row of N and P
 
   // y [rows, ldy] = the products side by side, of x [rows, width]
-  void products(const Linear *l, int count, const T *x, int rows, const uint8_t *live, const float *const *c, float *y, int ldy) {
-    bool any = false;
-    for (int r = 0; r < rows; r++) any |= live[r];
+  void products(const Linear *l, int count, const T *x, int rows, const Live &live, const float *const *c, float *y, int ldy) {
     float *h = hidden, *to = y;
     for (int j = 0; j < count; j++, to += l[j - 1].out) {
-      base(l[j], x, width, rows, to, ldy);
-      if (any && l[j].A) shrink(l[j], s.factor, x, width, rows, live, c[l[j].table], h);
+      base(l[j], share(l[j].out, thread, threads), x, width, rows, to, ldy);
+      if (live.size() && l[j].A) shrink(l[j], s.factor, x, width, rows, live[l[j].table].data(), c[l[j].table], h, thread, threads);
       h += size_t(rows) * l[j].slices * l[j].R;
     }
-    if (any) {
+    if (live.size()) {
 #pragma omp barrier
-      h = hidden; to = y;
-      for (int j = 0; j < count; j++, to += l[j - 1].out) {
-        if (l[j].A && s.factor) mix(l[j], rows, c[l[j].table], h);
-        if (l[j].A) expand<T>(l[j], rows, live, h, to, ldy);
-        h += size_t(rows) * l[j].slices * l[j].R;
+      h = hidden;
+      for (int j = 0; j < count && s.factor; h += size_t(rows) * l[j].slices * l[j].R, j++)
+        if (l[j].A) mix(l[j], rows, live[l[j].table].data(), c[l[j].table], h, thread, threads);
+      if (s.factor) {
+#pragma omp barrier
       }
+      h = hidden; to = y;
+      for (int j = 0; j < count; h += size_t(rows) * l[j].slices * l[j].R, to += l[j].out, j++)
+        if (l[j].A) expand<T>(l[j], share(l[j].out, thread, threads), rows, live[l[j].table].data(), h, to, ldy);
     }
 #pragma omp barrier
   }
@@ -110,7 +113,7 @@ template <class T> struct Run {
       for (; i < d.size; i++) narrow(to + i, x[i]);
     }
   }
-  void attend(const Layer &l, int ld, int thread) {  // up to four queries that share their keys at once
+  void attend(const Layer &l, int ld) {  // up to four queries that share their keys at once
     const int shared = d.heads / d.key_heads, parts = (shared + 3) / 4;
     float *p = scores + 4 * size_t(thread) * (d.length + LANES);
 #pragma omp for schedule(dynamic)
@@ -193,7 +196,7 @@ template <class T> struct Run {
       for (; i < end; i++) narrow(to + i, activated(g[i], d.act) * up[i]);
     }
   }
-  void go(int thread) {
+  void go() {
     const int qkv = (d.heads + 2 * d.key_heads) * d.size;
 #pragma omp for schedule(static)
     for (int r = 0; r < s.rows; r++) {
@@ -203,20 +206,20 @@ template <class T> struct Run {
     }
     for (int n = 0; n < d.layers; n++) {
       const Layer &l = d.layer[n];
-      products(l.qkv, 1 + (l.qkv[1].out > 0) + (l.qkv[2].out > 0), N, s.rows, s.live, s.c, Y, qkv);
+      products(l.qkv, 1 + (l.qkv[1].out > 0) + (l.qkv[2].out > 0), N, s.rows, live, s.c, Y, qkv);
       place(l, qkv);
-      attend(l, qkv, thread);
-      products(&l.o, 1, N, s.rows, s.live, s.c, P, d.features);
+      attend(l, qkv);
+      products(&l.o, 1, N, s.rows, live, s.c, P, d.features);
       residual(P, l.before_mlp);
-      products(l.gate_up, 1 + (l.gate_up[1].out > 0), N, s.rows, s.live, s.c, Y, 2 * d.inner);
+      products(l.gate_up, 1 + (l.gate_up[1].out > 0), N, s.rows, live, s.c, Y, 2 * d.inner);
       gate(2 * d.inner);
-      products(&l.down, 1, N, s.rows, s.live, s.c, P, d.features);
+      products(&l.down, 1, N, s.rows, live, s.c, P, d.features);
       residual(P, n + 1 < d.layers ? d.layer[n + 1].before_attention : d.norm);
     }
     T *kept = (T *)P;
 #pragma omp for schedule(static)
     for (int k = 0; k < s.keeps; k++) memcpy(kept + size_t(k) * width, N + size_t(s.kept[k]) * width, sizeof(T) * d.features);
-    products(&d.head, 1, kept, s.keeps, s.kept_live, s.kept_c, s.logits, d.head.out);
+    products(&d.head, 1, kept, s.keeps, kept_live, s.kept_c, s.logits, d.head.out);
     if (d.logit_scale == 1.f) return;
 #pragma omp for schedule(static)
     for (int k = 0; k < s.keeps; k++) for (int i = 0; i < d.head.out; i++) s.logits[size_t(k) * d.head.out + i] *= d.logit_scale;
@@ -236,19 +239,44 @@ Sizes sizes(const Decoder &d) {  // of a row
   int width = most(most(d.features, d.heads * d.size), d.inner);
   return {(width + 31) / 32 * 32, most((d.heads + 2 * d.key_heads) * d.size, 2 * d.inner), columns};
 }
+template <class F> void every_product(const Decoder &d, F f) {
+  for (int n = 0; n < d.layers; n++) {
+    for (const Linear &each : d.layer[n].qkv) f(each);
+    for (const Linear &each : d.layer[n].gate_up) f(each);
+    f(d.layer[n].o); f(d.layer[n].down);
+  }
+  f(d.head);
+}
+Live live_panels(const Decoder &d, int rows, const uint8_t *live, const float *const *c) {  // empty where no row has a soup
+  Live found;
+  bool any = false;
+  for (int r = 0; r < rows; r++) any |= live[r];
+  if (any) every_product(d, [&](const Linear &l) {
+    if (!l.A) return;
+    if (found.size() <= size_t(l.table)) found.resize(l.table + 1);
+    if (found[l.table].size()) return;
+    const int panels = l.slices * l.R / columns;
+    found[l.table].resize(size_t(rows) * panels);
+    for (int r = 0; r < rows; r++)
+      for (int k = 0; live[r] && k < panels * columns; k++)
+        found[l.table][size_t(r) * panels + k / columns] |= c[l.table][size_t(r) * panels * columns + k] != 0.f;
+  });
+  return found;
+}
 template <class T> void run(const Decoder &d, const Step &s) {
   Sizes z = sizes(d); size_t rows = most(s.rows, s.keeps);
+  Live live = live_panels(d, s.rows, s.live, s.c), kept_live = live_panels(d, s.keeps, s.kept_live, s.kept_c);
   float *at = s.scratch;
   auto taken = [&](size_t n) { float *p = at; at += (n + 15) / 16 * 16; return p; };
-  Run<T> r{d, s, taken(rows * d.features), taken(rows * z.outputs), taken(rows * z.width), taken(rows * z.columns),
-           taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), z.width};
+  Run<T> shared{d, s, live, kept_live, taken(rows * d.features), taken(rows * z.outputs), taken(rows * z.width), taken(rows * z.columns),
+                taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), z.width, 0, 1};
 #pragma omp parallel num_threads(s.threads)
   {
-    int thread = 0;
+    Run<T> mine = shared;
 #ifdef _OPENMP
-    thread = omp_get_thread_num();
+    mine.thread = omp_get_thread_num(); mine.threads = omp_get_num_threads();
 #endif
-    r.go(thread);
+    mine.go();
   }
 }
 }  // namespace

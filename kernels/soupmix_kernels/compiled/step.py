@@ -269,8 +269,12 @@ class CompiledStep:
 
     def _numbers(self, tensor: Tensor) -> int:
         """The address of a copy in fp32 that lives as long as this."""
-        self._held.append(tensor.detach().to(torch.float32, copy=True).contiguous())
-        address: int = self._held[-1].data_ptr()
+        return self._kept(tensor.detach().to(torch.float32, copy=True).contiguous())
+
+    def _kept(self, tensor: Tensor) -> int:
+        """The address of a tensor that lives as long as this."""
+        self._held.append(tensor)
+        address: int = tensor.data_ptr()
         return address
 
     def _linear(self, product: Product) -> _Linear:
@@ -280,7 +284,7 @@ class CompiledStep:
         pool = product.pool
         if pool is not None:
             made.A, made.B, made.R, made.slices = (
-                pool.A.data_ptr(),
+                self._kept(pool.A.contiguous()),
                 pool.B.data_ptr(),
                 pool.B.shape[1],
                 len(pool.widths),
