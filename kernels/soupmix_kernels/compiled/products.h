@@ -4,7 +4,8 @@
 #include <type_traits>
 
 extern "C" {
-// W [out, in]; bias [out] or null. A [slices R, in] and B [R, out], as they lie in memory; null where no adapter is.
+// W [out, in]; bias [out] or null. A [slices R, in], and B of every slice [R / 8, width / 32, 8, 32], filled up with zeros, as
+// they lie in memory; null where no adapter is.
 // table: which of the step's coefficients. rank: that of every adapter, 0 where they differ.
 struct Linear { const void *W; const float *bias; const void *A, *B; int32_t in, out, R, slices, table, rank, widths[3], unused; };
 }
@@ -65,11 +66,11 @@ template <class T, int O, int R> void dots(const T *w, size_t apart, int in, con
 // A processor reads ahead in lines that follow each other, and in several such streams, if they lie far from each other: side
 // by side, as neighbouring rows of weights do, they are read at half the speed. So a thread has outputs that follow each other,
 // and computes one of each quarter of them at a time.
-constexpr int STREAMS = LANES == 16 ? 4 : 2, columns = 16;
+constexpr int STREAMS = LANES == 16 ? 4 : 2, UNIT = 16;  // outputs that no two threads share
 struct Share { int from, end; };
 inline Share share(int out, int thread, int threads) {
-  const int blocks = (out + columns - 1) / columns, end = blocks * (thread + 1) / threads * columns;
-  return {blocks * thread / threads * columns, end < out ? end : out};
+  const int blocks = (out + UNIT - 1) / UNIT, end = blocks * (thread + 1) / threads * UNIT;
+  return {blocks * thread / threads * UNIT, end < out ? end : out};
 }
 template <class F> void by_rows(int rows, F f) {  // f(first, how many) of up to four rows each
   int r = 0;
@@ -78,7 +79,8 @@ template <class F> void by_rows(int rows, F f) {  // f(first, how many) of up to
   if (rows - r == 2) f(r, std::integral_constant<int, 2>());
   if (rows - r == 1) f(r, std::integral_constant<int, 1>());
 }
-template <class T, int O> void base(const Linear &l, int o, int count, int apart, const T *x, int ldx, int rows, float *y, int ldy) {
+template <class T, int O>
+void base(const Linear &l, int o, int count, int apart, const T *x, int ldx, int rows, float *y, int ldy) {
   by_rows(rows, [&](int first, auto n) {
     constexpr int R = n;
     for (int at = o; at < o + count; at++) {
@@ -98,7 +100,8 @@ template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, i
   base<T, 1>(l, left, mine.end - left, 0, x, ldx, rows, y, ldy);
 }
 
-// A soup in two parts, 16 columns of factors ("panel") at a time. live [rows, panels]: which panels have a coefficient that is
+constexpr int columns = 8, TILE = 32;
+// A soup in two parts, 8 columns of factors ("panel") at a time. live [rows, panels]: which panels have a coefficient that is
 // not 0. Of up to four rows all have their numbers in h, or none has.
 inline bool any(const uint8_t *live, int panels, int p, int first, int count) {
   bool found = false;
@@ -106,11 +109,14 @@ inline bool any(const uint8_t *live, int panels, int p, int first, int count) {
   return found;
 }
 template <class T>
-void shrink(const Linear &l, bool factor, const T *x, int ldx, int rows, const uint8_t *live, const float *c, float *h, int thread, int threads) {
+void shrink(const Linear &l, bool factor, const T *x, int ldx, int rows, const uint8_t *live, const float *c, float *h, int thread,
+            int threads) {
   constexpr int O = STREAMS, apart = columns / O;
   const int C = l.slices * l.R, panels = C / columns;
   for (int p = 0, turn = 0; p < panels; p++) {
     if (!any(live, panels, p, 0, rows) || turn++ % threads != thread) continue;
+    const char *panel = (const char *)((const T *)l.A + size_t(p) * columns * l.in);
+    for (size_t i = 0; i < sizeof(T) * columns * l.in; i += 64) __builtin_prefetch(panel + i);
     by_rows(rows, [&](int first, auto n) {
       constexpr int R = n;
       if (!any(live, panels, p, first, R)) return;
@@ -134,46 +140,51 @@ inline void mix(const Linear &l, int rows, const uint8_t *live, const float *c, 
     for (int s = 0; s < l.slices; s++)
       for (int j = 0; j < l.rank; j++) {
         const size_t at = (size_t(r) * l.slices + s) * l.R + j;
-        auto counts = [&](int b) { return live[size_t(r) * panels + (s * l.R + j + b * l.rank) / columns] && c[at + b * l.rank] != 0.f; };
+        auto counts = [&](int b) {
+          return live[size_t(r) * panels + (s * l.R + j + b * l.rank) / columns] && c[at + b * l.rank] != 0.f;
+        };
         float shared = 0;
         for (int b = 0; b < blocks; b++) if (counts(b)) shared += c[at + b * l.rank] * h[at + b * l.rank];
         for (int b = 0; b < blocks; b++) if (counts(b)) h[at + b * l.rank] = c[at + b * l.rank] * shared;
       }
 }
-// y [R, o to end] += h [R, 16] B [16, o to end], but for rows that have nothing of it: not even the sign of a zero is theirs.
-template <class T, int R, int N> void expanded(const T *B, int out, const float *h, int ldh, const bool *counts, float *y, int ldy) {
-  V s[R][N];
-  for (int r = 0; r < R; r++) for (int n = 0; n < N; n++) s[r][n] = load(y + size_t(r) * ldy + n * LANES);
-  for (int k = 0; k < columns; k++)
-    for (int n = 0; n < N; n++) {
-      V b = load(B + size_t(k) * out + n * LANES);
-      for (int r = 0; r < R; r++) s[r][n] = s[r][n] + h[size_t(r) * ldh + k] * b;
-    }
-  for (int r = 0; r < R; r++) for (int n = 0; counts[r] && n < N; n++) store(y + size_t(r) * ldy + n * LANES, s[r][n]);
-}
-template <class T, int R>
-void expanded(const T *B, int out, int o, int end, const float *h, int ldh, const bool *counts, float *y, int ldy) {
-  for (; o + 2 * LANES <= end; o += 2 * LANES) expanded<T, R, 2>(B + o, out, h, ldh, counts, y + o, ldy);
-  for (; o + LANES <= end; o += LANES) expanded<T, R, 1>(B + o, out, h, ldh, counts, y + o, ldy);
-  for (; o < end; o++)
+// y [R, at to at + TILE] += h [R, 8] B [8, TILE], but for rows that have nothing of it: not even the sign of a zero is theirs.
+// Beyond `left` outputs there is no y.
+template <class T, int R> void expanded(const T *B, const float *h, int ldh, const bool *counts, int left, float *y, int ldy) {
+  constexpr int N = 2;
+  for (int o = 0; o < left; o += N * LANES, B += N * LANES, y += N * LANES) {
+    V s[R][N] = {};
+    for (int k = 0; k < columns; k++)
+      for (int n = 0; n < N; n++) {
+        V b = load(B + size_t(k) * TILE + n * LANES);
+        for (int r = 0; r < R; r++) s[r][n] = s[r][n] + h[size_t(r) * ldh + k] * b;
+      }
     for (int r = 0; r < R; r++) {
-      float s = y[size_t(r) * ldy + o];
-      for (int k = 0; k < columns; k++) s += h[size_t(r) * ldh + k] * wide(B[size_t(k) * out + o]);
-      if (counts[r]) y[size_t(r) * ldy + o] = s;
+      float *to = y + size_t(r) * ldy;
+      for (int n = 0; counts[r] && n < N; n++)
+        if (o + (n + 1) * LANES <= left) store(to + n * LANES, load(to + n * LANES) + s[r][n]);
+        else for (int i = 0; o + n * LANES + i < left; i++) to[n * LANES + i] += s[r][n][i];
     }
+  }
 }
-template <class T> void expand(const Linear &l, Share mine, int rows, const uint8_t *live, const float *h, float *y, int ldy) {
-  const int C = l.slices * l.R, panels = C / columns;
+template <class T>
+void expand(const Linear &l, int rows, const uint8_t *live, const float *h, float *y, int ldy, int thread, int threads) {
+  const int panels = l.R / columns, C = l.slices * l.R;
+  const T *B = (const T *)l.B;
   for (int s = 0, at = 0; s < l.slices; at += l.widths[s++]) {
-    const int o = mine.from > at ? mine.from : at, end = at + l.widths[s] < mine.end ? at + l.widths[s] : mine.end;
-    for (int p = s * l.R / columns; o < end && p < (s + 1) * l.R / columns; p++)
+    const int tiles = (l.widths[s] + TILE - 1) / TILE, from = tiles * thread / threads, end = tiles * (thread + 1) / threads;
+    for (int p = 0; p < panels; p++, B += size_t(tiles) * columns * TILE)
       by_rows(rows, [&](int first, auto n) {
         constexpr int R = n;
-        if (!any(live, panels, p, first, R)) return;
+        const int place = s * panels + p;
+        if (!any(live, C / columns, place, first, R)) return;
         bool counts[R];
-        for (int r = 0; r < R; r++) counts[r] = live[size_t(first + r) * panels + p];
-        expanded<T, R>((const T *)l.B + size_t(p * columns - s * l.R) * l.out, l.out, o, end, h + size_t(first) * C + p * columns, C,
-                       counts, y + size_t(first) * ldy, ldy);
+        for (int r = 0; r < R; r++) counts[r] = live[size_t(first + r) * (C / columns) + place];
+        for (int t = from; t < end; t++) {
+          const int left = l.widths[s] - t * TILE;
+          expanded<T, R>(B + size_t(t) * columns * TILE, h + size_t(first) * C + place * columns, C, counts, left < TILE ? left : TILE,
+                         y + size_t(first) * ldy + at + t * TILE, ldy);
+        }
       });
   }
 }

@@ -58,7 +58,7 @@ template <class T> struct Run {
       }
       h = hidden; to = y;
       for (int j = 0; j < count; h += size_t(rows) * l[j].slices * l[j].R, to += l[j].out, j++)
-        if (l[j].A) expand<T>(l[j], share(l[j].out, thread, threads), rows, live[l[j].table].data(), h, to, ldy);
+        if (l[j].A) expand<T>(l[j], rows, live[l[j].table].data(), h, to, ldy, thread, threads);
     }
 #pragma omp barrier
   }

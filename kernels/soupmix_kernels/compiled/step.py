@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from soupmix_kernels.pool import Pool
 from soupmix_kernels.soup import RowCoefficients
@@ -143,7 +144,8 @@ def _check_products(products: Sequence[Product], inputs: int, outputs: int, dtyp
             _fits(pool.B.shape[1] % _COLUMNS == 0, f"rank columns, {_COLUMNS} at a time")
 
 
-_COLUMNS = 16
+_COLUMNS = 8
+_TILE = 32
 
 
 class _Linear(ctypes.Structure):
@@ -285,7 +287,7 @@ class CompiledStep:
         if pool is not None:
             made.A, made.B, made.R, made.slices = (
                 self._kept(pool.A.contiguous()),
-                pool.B.data_ptr(),
+                self._kept(_tiles(pool)),
                 pool.B.shape[1],
                 len(pool.widths),
             )
@@ -353,6 +355,15 @@ class CompiledStep:
             raise ValueError("a step needs coefficients of every row over the columns of every pool")
         beside = [each.contiguous() for each in beside]
         return live, (ctypes.c_void_p * len(beside))(*(each.data_ptr() for each in beside)), beside
+
+
+def _tiles(pool: Pool) -> Tensor:
+    """B as the library reads it from one end to the other: of every slice [R / 8, width / 32, 8, 32], filled up with zeros."""
+    parts = []
+    for B in pool.B.split(list(pool.widths)):
+        filled = pad(B, (0, 0, 0, -len(B) % _TILE))
+        parts.append(filled.t().reshape(-1, _COLUMNS, len(filled) // _TILE, _TILE).transpose(1, 2).flatten())
+    return torch.cat(parts)
 
 
 def _numbers(tensor: Tensor, end: int) -> Tensor:
