@@ -74,6 +74,7 @@ check: .venv/dev.done
 docs: .venv/dev.done
 	$(BIN)/python -m tests.support.api > docs/api.md
 	$(BIN)/python -m tests.attacks.every > docs/attacks.md
+	$(BIN)/python -m tests.support.methods_page > docs/methods.md
 	SOUPMIX_UPDATE=1 $(BIN)/pytest -q tests/cli/test_main.py
 
 bench: .venv/dev.done

@@ -93,7 +93,7 @@ def test_help_describes_what_merge_takes() -> None:
     assert "merge(store: " in beginning
     for said in ("Args:", "store:", "grant:", "method:", "Raises:"):
         assert said in beginning
-    assert list(inspect.signature(soupmix.merge).parameters) == ["store", "grant", "method"]
+    assert list(inspect.signature(soupmix.merge).parameters) == ["store", "grant", "method", "options"]
 
 
 # what public calls give and raise
@@ -209,6 +209,7 @@ def things(tiny_base: soupmix.Base) -> dict[str, Any]:
         next(iter(adapter.modules.values())),
     ]
     found += [policy, policy.rules[0].ref, policy.feasible(), grant, grant.binding[0], grant.granted]
+    found += [soupmix.Entries((8, 8), 4, lambda: torch.zeros(8, 8))]
     found += [soup, stack, soup.ingredients[0], soupmix.Errors.of({"layer": (1e-5, 1.0)}), soupmix.Sampling()]
     found += [soupmix.Base("tiny", Path("tiny"), grant.policy_digest, None, "folder:tiny"), finding]
     found += [soupmix.Saved(Path("alice"), grant.policy_digest, {"README.md": "sha256:0"}, {})]

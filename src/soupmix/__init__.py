@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from soupmix.extract import Extracted, Extraction, LayerChange, extract_adapter
     from soupmix.findings import Finding, Verdict
-    from soupmix.merge import Errors, Ingredient, ResultVerdict, Saved, Soup, Stack, merge, verify
+    from soupmix.merge import Entries, Errors, Ingredient, ResultVerdict, Saved, Soup, Stack, merge, verify
     from soupmix.policy import Binding, FeasibleSet, Grant, Policy, RuleRef, ScopedRule
     from soupmix.store import Adapter, Factors, Gram, Manifest, ManifestEntry, Store
     from soupmix.weights import Weights
@@ -55,6 +55,7 @@ __all__ = [
     "Binding",
     "Completion",
     "Engine",
+    "Entries",
     "Errors",
     "EvaluationError",
     "Extracted",
@@ -124,7 +125,7 @@ _ROOMS = {
     ),
     "extract": ("Extracted", "Extraction", "LayerChange", "extract_adapter"),
     "findings": ("Finding", "Verdict"),
-    "merge": ("Errors", "Ingredient", "ResultVerdict", "Saved", "Soup", "Stack", "verify"),
+    "merge": ("Entries", "Errors", "Ingredient", "ResultVerdict", "Saved", "Soup", "Stack", "verify"),
     "policy": ("Binding", "FeasibleSet", "Grant", "Policy", "RuleRef", "ScopedRule"),
     "store": ("Adapter", "Factors", "Gram", "Manifest", "ManifestEntry", "Store"),
     "weights": ("Weights",),

@@ -164,7 +164,7 @@ def test_factor_warns_when_it_means_little(weighted: list[tuple[Adapter, float]]
     [
         (lambda: [adapter("a"), adapter("b", rank=4, seed=1)], "factor", AdapterError, "rank-mismatch"),
         (lambda: [adapter("a", scaling=-1.0)], "factor", AdapterError, "negative-scaling"),
-        (lambda: [adapter("a")], "ties", RecipeError, "unknown-method"),
+        (lambda: [adapter("a")], "tise", RecipeError, "unknown-method"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(

@@ -1,6 +1,6 @@
 """`soupmix merge`: adapters and a person's weights, through the policy, into a PEFT adapter or a full model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import PATH, find_store, json_option, open_base, open_store, print_json, read_adapters
 from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
-from soupmix.methods import DEFAULT, METHODS
+from soupmix.methods import DEFAULT, METHODS, options_of
+from soupmix.options import Option
 from soupmix.replacing import check_folder
 from soupmix.weights import Weights
 
@@ -24,6 +25,35 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+def method_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for everything that a method can be asked for; the command gets None where it is not given."""
+    holders: dict[str, list[tuple[str, Option]]] = {}
+    for method in METHODS.values():
+        for option in method.options:
+            holders.setdefault(option.name, []).append((method.name, option))
+    for name, found in sorted(holders.items(), reverse=True):
+        option = found[0][1]
+        of = ", ".join(method for method, _ in found)
+        flags = f"--{name.replace('_', '-')}" + (f"/--no-{name.replace('_', '-')}" if option.kind == "flag" else "")
+        text = f"Of method {of}: {option.help}" + (
+            f"; {option.default} if not given." if option.default is not None else "."
+        )
+        command = click.option(flags, name, type=_click_type(option), default=None, help=text)(command)
+    return command
+
+
+def _click_type(option: Option) -> Any:
+    match option.kind:
+        case "flag":
+            return bool
+        case "choice":
+            return click.Choice(option.choices)
+        case "whole":
+            return int
+        case "share":
+            return float
+
+
 @click.command("merge")
 @click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=PATH)
 @asking_options(finds_store=False)  # a recipe may say more
@@ -32,6 +62,7 @@ __all__ = ["command"]
 )
 @click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
 @click.option("--method", type=click.Choice(list(METHODS)), help=f"How to merge; {DEFAULT} (exact) if not given.")
+@method_options
 @click.option("--mode", hidden=True)  # for the sentence that says why not
 @click.option("--rank", type=int, help="Highest rank of the adapter; exact if not given.")
 @click.option(
@@ -84,7 +115,7 @@ def command(
         "attributes": asking.attributes,
         "sources": asking.sources,
         "store": None if asking.store is None else str(asking.store),
-        **options,
+        **_apart(options),
     }
     if source is not None and asking.shares and asking.store is None:
         raise click.UsageError("a share of an effect, as in -w NAME=50%, is read from a store: name it with --store")
@@ -113,6 +144,13 @@ def command(
     soup, saved = _carry_out(recipe, open_store(asking.store), grant, base, out, force=force, **keys)
     _tell(saved, is_signed=sign is not None, as_text=not as_json)
     _print(_summary(soup, saved) if as_json else saved.folder)
+
+
+def _apart(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line gives, with that which is of the method as a mapping of its own."""
+    of_methods = {option.name for method in METHODS.values() for option in method.options}
+    said = {name: value for name, value in given.items() if name in of_methods and value is not None}
+    return {"options": said, **{name: value for name, value in given.items() if name not in of_methods}}
 
 
 def _tell(saved: "Saved", *, is_signed: bool, as_text: bool) -> None:
@@ -188,7 +226,8 @@ def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Bas
     """The merge identity that the result will have; None for an adapter of nothing, which cannot be made."""
     from soupmix.merge.result import Result, ingredients_of
 
-    result = Result(grant, recipe.method, ingredients_of(adapters, grant), recipe.export(), base)
+    said = options_of(recipe.method, recipe.options)
+    result = Result(grant, recipe.method, ingredients_of(adapters, grant), recipe.export(), base, options=said)
     return result.identity if base is not None or result.ingredients else None
 
 
@@ -197,7 +236,7 @@ def _carry_out(
 ) -> "tuple[Soup, Saved]":
     from soupmix.merge.soup import merge
 
-    soup = merge(store, grant, method=recipe.method)
+    soup = merge(store, grant, method=recipe.method, options=recipe.options)
     if base is None:
         return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
     export = recipe.export()
@@ -213,6 +252,7 @@ def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:
         "grant": soup.grant.to_dict(),
         "identity": saved.identity,
         "method": soup.method,
+        **({"options": dict(soup.options)} if soup.options else {}),
         "warnings": list(saved.warnings),
     }
 

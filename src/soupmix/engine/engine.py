@@ -27,7 +27,7 @@ from soupmix.engine.together import Company, Together, batches, company
 from soupmix.engine.unserved import unserved
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
 from soupmix.merge.identity import base_identity, merge_identity
-from soupmix.methods import DEFAULT, check_linear, served
+from soupmix.methods import DEFAULT, METHODS, check_linear, served
 from soupmix.modes import ANSWER, FULL, MODES, Mode, check_mode, each_mode
 from soupmix.policy import Grant, Policy
 from soupmix.policy.grant import check_grant
@@ -308,7 +308,12 @@ class Engine:
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown ("method"), or not defined for these adapters ("ranks-differ")."""
         if method not in served():
-            raise RecipeError(f"method '{method}' is not known; choose one of {', '.join(served())}", reason="method")
+            why = (
+                "makes adapters and models at load time, and no row can have it"
+                if method in METHODS
+                else "is not known"
+            )
+            raise RecipeError(f"method '{method}' {why}; choose one of {', '.join(served())}", reason="method")
         check_ranks(self._groups, method)
 
     def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:

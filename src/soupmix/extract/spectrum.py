@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from soupmix.merge.approximation import subspace
 from soupmix.public import public
 
 __all__ = ["NOTHING", "LayerChange", "decomposed", "least_rank", "losses"]
@@ -20,7 +21,7 @@ NOTHING: Final = 1e-7
 """A share of a change that no fp32 factor can hold."""
 
 _EXACT: Final = 1024  # up to this smaller side a matrix is decomposed exactly
-_FIRST, _MORE, _SPARE, _POWERS = 32, 4, 8, 2
+_FIRST, _MORE, _SPARE = 32, 4, 8
 
 
 @public
@@ -80,25 +81,13 @@ def _sketched(delta: Tensor, most: int) -> LayerChange:
         columns = min(columns, most)
         if _MORE * columns > min(delta.shape):
             return _exact(delta, most)
-        basis = _basis(delta, columns + _SPARE)
+        basis = subspace(delta, columns + _SPARE)
         inner, values, right = torch.linalg.svd(basis.T @ delta, full_matrices=False)
         left, values, right = (basis @ inner)[:, :columns], values[:columns], right[:columns]
         rest = float(torch.linalg.vector_norm(torch.addmm(delta, left * values, right, alpha=-1)))
         if rest <= NOTHING * norm or columns == most:
             return LayerChange(left.float(), right.float(), values, rest)
         columns *= _MORE
-
-
-def _basis(delta: Tensor, columns: int) -> Tensor:
-    """[out, columns], orthonormal, that nearly spans the largest left singular vectors."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(delta.shape[1], columns, generator=generator, dtype=delta.dtype)
-    basis = torch.linalg.qr(delta @ drawn).Q
-    for _ in range(_POWERS):
-        basis = torch.linalg.qr(delta.T @ basis).Q
-        basis = torch.linalg.qr(delta @ basis).Q
-    found: Tensor = basis
-    return found
 
 
 def losses(layers: Iterable[LayerChange], left_out: float = 0.0) -> Tensor:

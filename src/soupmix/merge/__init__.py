@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from soupmix.methods import DEFAULT
 
 if TYPE_CHECKING:
+    from soupmix.merge.entries import Entries
     from soupmix.merge.export import Saved
     from soupmix.merge.identity import merge_identity
     from soupmix.merge.recipe import Recipe, read_recipe
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from soupmix.merge.soup import Soup, merge
     from soupmix.merge.stack import Stack
     from soupmix.merge.verification import ResultVerdict, verify
+    from soupmix.options import Options
     from soupmix.policy import Grant
     from soupmix.store.store import Store
 
 __all__ = [
     "SHARD_SIZE",
+    "Entries",
     "Errors",
     "Ingredient",
     "Recipe",
@@ -39,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "SHARD_SIZE": "result",
+    "Entries": "entries",
     "Errors": "result",
     "Ingredient": "result",
     "Recipe": "recipe",
@@ -67,10 +71,12 @@ class _Room(ModuleType):
 
         return f"{self.__dict__['__doc__']}\n\nmerge{signature(merge)}\n\n{getdoc(merge)}"
 
-    def __call__(self, store: "Store", grant: "Grant", *, method: str = DEFAULT) -> "Soup":
+    def __call__(
+        self, store: "Store", grant: "Grant", *, method: str = DEFAULT, options: "Options | None" = None
+    ) -> "Soup":
         from soupmix.merge.soup import merge
 
-        return merge(store, grant, method=method)
+        return merge(store, grant, method=method, options=options)
 
 
 sys.modules[__name__].__class__ = _Room

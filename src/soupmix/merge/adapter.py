@@ -15,6 +15,8 @@ from torch.nn.functional import pad
 from soupmix.base.layers import weight_path
 from soupmix.errors import OutputError, RecipeError
 from soupmix.files import canonical_json
+from soupmix.merge.approximation import apart, nearest
+from soupmix.merge.entries import Entries, Merged
 from soupmix.merge.result import Errors
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack, compress, distance, one_thread
@@ -38,7 +40,7 @@ class AdapterLosses:
 
 
 def write_adapter(
-    sink: Sink, modules: Mapping[str, Stack], *, rank: int | None, dtype: str, base_name: str
+    sink: Sink, modules: Mapping[str, Merged], *, rank: int | None, dtype: str, base_name: str
 ) -> AdapterLosses:
     """Write `adapter_model.safetensors` and `adapter_config.json` so that every reader's delta is B A of every module.
 
@@ -59,15 +61,16 @@ def write_adapter(
     for path, stack in sorted(modules.items()):
         name_A, name_B = f"base_model.model.{path}.lora_A.weight", f"base_model.model.{path}.lora_B.weight"
         with one_thread():
-            B, A, *truncated[path] = _factors(stack, rank)
+            exact = stack.matrix() if isinstance(stack, Entries) else stack
+            B, A, *truncated[path] = _factors(exact, stack.rank if rank is None else rank)
             stored[name_A], stored[name_B] = _rounded(name_A, A, dtype), _rounded(name_B, B, dtype)
-            errors[path] = distance(stack, stored[name_B], stored[name_A])
+            errors[path] = _distance(exact, stored[name_B], stored[name_A])
     _write_tensors(sink, stored, common, dtype)
     sink.write("adapter_config.json", _config(sorted(modules), common, base_name))
     return AdapterLosses(Errors.of({path: (lost, norm) for path, (lost, norm) in truncated.items()}), Errors.of(errors))
 
 
-def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str) -> tuple[str, ...]:
+def readers_refuse(modules: Mapping[str, Merged], *, rank: int | None, dtype: str) -> tuple[str, ...]:
     """Which readers will not take the adapter that `write_adapter` would write, and what to do: one sentence each.
 
     Raises:
@@ -89,7 +92,7 @@ def readers_refuse(modules: Mapping[str, Stack], *, rank: int | None, dtype: str
     return tuple(said)
 
 
-def _common_rank(modules: Mapping[str, Stack], rank: int | None) -> int:
+def _common_rank(modules: Mapping[str, Merged], rank: int | None) -> int:
     """The largest rank that a module will have."""
     whole = sorted(path for path, stack in modules.items() if stack.kind != "linear" or stack.gain is not None)
     if whole:
@@ -118,15 +121,23 @@ def _common_rank(modules: Mapping[str, Stack], rank: int | None) -> int:
     return common
 
 
-def _rank(stack: Stack, rank: int | None) -> int:
-    return stack.rank if rank is None or rank >= stack.rank else min(rank, *stack.shape)
+def _rank(stack: Merged, rank: int | None) -> int:
+    if isinstance(stack, Stack) and (rank is None or rank >= stack.rank):
+        return stack.rank
+    return min(stack.rank if rank is None else rank, *stack.shape)
 
 
-def _factors(stack: Stack, rank: int | None) -> tuple[Tensor, Tensor, float, float]:
+def _factors(exact: Stack | Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
     """B and A in float64, the norm that cutting the rank lost, the norm of all."""
-    if rank is None or rank >= stack.rank:
-        return stack.scaled(), stack.A.double(), 0.0, 1.0
-    return compress(stack, rank)
+    if isinstance(exact, Tensor):
+        return nearest(exact, rank)
+    if rank >= exact.rank:
+        return exact.scaled(), exact.A.double(), 0.0, 1.0
+    return compress(exact, rank)
+
+
+def _distance(exact: Stack | Tensor, B: Tensor, A: Tensor) -> tuple[float, float]:
+    return apart(exact, B, A) if isinstance(exact, Tensor) else distance(exact, B, A)
 
 
 def _rounded(name: str, factor: Tensor, dtype: str) -> Tensor:

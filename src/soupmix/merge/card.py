@@ -1,5 +1,7 @@
 """The model card of a result: what was asked for, what was granted and why, how it was made, what it lost."""
 
+import json
+
 from soupmix.merge.result import Result
 from soupmix.methods import METHODS
 from soupmix.version import __version__
@@ -78,7 +80,7 @@ def _reasons(result: Result) -> list[str]:
 
 def _making(result: Result) -> str:
     export = result.export
-    lines = [f"- method {METHODS[result.method].card}", f"- dtype {export.dtype or 'of the base'}"]
+    lines = [f"- method {METHODS[result.method].card}{_options(result)}", f"- dtype {export.dtype or 'of the base'}"]
     if export.dequantise and (found := result.base and result.base.quantisation):
         lines.append(f"- quantised weights of the base ({found.name}) made plain first, as transformers does")
     if export.kind == "adapter":
@@ -91,3 +93,8 @@ def _making(result: Result) -> str:
     lines += [f"- warning: {warning}" for warning in result.warnings]
     lines.append(f"- merge identity `{result.identity}`")
     return "\n".join(lines)
+
+
+def _options(result: Result) -> str:
+    said = ", ".join(f"{name} {json.dumps(value, sort_keys=True)}" for name, value in result.options.items())
+    return f" With {said}." if said else ""

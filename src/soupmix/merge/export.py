@@ -9,12 +9,12 @@ from soupmix.dtypes import WORDS
 from soupmix.files import canonical_json, new_folder
 from soupmix.merge.adapter import readers_refuse, write_adapter
 from soupmix.merge.card import card
+from soupmix.merge.entries import Merged
 from soupmix.merge.model import write_model
 from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
 from soupmix.merge.result import ADAPTER_DTYPE, Errors, Export, Result
 from soupmix.merge.sink import Sink
-from soupmix.merge.stack import Stack
 from soupmix.policy.grant import check_grant
 from soupmix.public import public
 from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope
@@ -80,7 +80,7 @@ class Saved:
         return f"<Saved {len(self.digests)} files in {self.folder}, identity {self.identity[:19]}...>"
 
 
-def save(result: Result, modules: Mapping[str, Stack], folder: Path, keys: SigningKeys, *, force: bool) -> Saved:
+def save(result: Result, modules: Mapping[str, Merged], folder: Path, keys: SigningKeys, *, force: bool) -> Saved:
     """Write everything into a new folder in one step.
 
     Args:
@@ -119,7 +119,7 @@ def with_plain_base(result: Result, *, fresh: bool = False) -> Result:
     return replace(result, plain=result.base.dequantised(fresh=fresh))
 
 
-def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: SigningKeys) -> Result:
+def produce(result: Result, modules: Mapping[str, Merged], sink: Sink, keys: SigningKeys) -> Result:
     """Write all files of a result to a sink; the same inputs and keys give the same bytes.
 
     Returns:
@@ -136,7 +136,7 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     result.check()
     result = replace(result, warnings=(*result.warnings, *_refusals(result.export, modules)))
     result = replace(result, errors=_tensors(result, modules, sink))
-    result = replace(result, warnings=(*result.warnings, *_rounded_away(result)))
+    result = replace(result, warnings=(*result.warnings, *_approximated(result), *_rounded_away(result)))
     sink.write(GRANT, canonical_json(result.grant.to_dict()))
     sink.write(RECIPE, recipe_yaml(result))
     sink.write(REPORT, canonical_json({name: error.to_dict() for name, error in result.errors.items()}))
@@ -144,6 +144,17 @@ def produce(result: Result, modules: Mapping[str, Stack], sink: Sink, keys: Sign
     sink.write(DIGESTS, canonical_json({"inputs": result.inputs, "outputs": dict(sink.digests)}))
     sink.write(PROVENANCE, keys.signed(provenance(result, sink.digests)).to_bytes())
     return result
+
+
+def _approximated(result: Result) -> tuple[str, ...]:
+    """How much of what was merged the adapter leaves out, where nobody asked for its rank: one sentence."""
+    lost = result.errors.get("truncation")
+    if lost is None or result.export.rank is not None or lost.total <= _LOUD:
+        return ()
+    return (
+        f"method {result.method} gives whole matrices, and the best adapter of the rank of all adapters together leaves out "
+        f"{lost.total:.0%} of them: ask for a higher --rank, or write a model (--as model), which holds all",
+    )
 
 
 def _rounded_away(result: Result) -> tuple[str, ...]:
@@ -160,13 +171,13 @@ def _rounded_away(result: Result) -> tuple[str, ...]:
     )
 
 
-def _refusals(export: Export, modules: Mapping[str, Stack]) -> tuple[str, ...]:
+def _refusals(export: Export, modules: Mapping[str, Merged]) -> tuple[str, ...]:
     if export.kind == "model":
         return ()
     return readers_refuse(modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE)
 
 
-def _tensors(result: Result, modules: Mapping[str, Stack], sink: Sink) -> Mapping[str, Errors]:
+def _tensors(result: Result, modules: Mapping[str, Merged], sink: Sink) -> Mapping[str, Errors]:
     export = result.export
     if result.base is not None:
         lost = write_model(

@@ -21,8 +21,8 @@ from torch import Tensor
 import soupmix_kernels
 from soupmix.base import TensorInfo
 from soupmix.errors import OutputError
+from soupmix.merge.entries import Entries, Merged
 from soupmix.merge.sink import PENDING, Stream
-from soupmix.merge.stack import Stack
 from soupmix.merge.tensors import DTYPES, Spec, TensorReader, raw
 
 __all__ = ["Folding", "Patch"]
@@ -45,7 +45,7 @@ class Patch:
 
     module: str
     first: int
-    stack: Stack
+    stack: Merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Block:
     start: int
     end: int
     patch: Patch | None = None
-    update: soupmix_kernels.Update | None = None
+    update: soupmix_kernels.Update | Tensor | None = None
     first: int = 0
 
 
@@ -170,12 +170,15 @@ class Folding:
         self._reader.read_into(held, block.info, block.start)
         return held.view(DTYPES[block.info.dtype])
 
-    def _folded(self, block: _Block, patch: Patch, update: soupmix_kernels.Update, buffer: _Buffer) -> _Made:
+    def _folded(self, block: _Block, patch: Patch, update: soupmix_kernels.Update | Tensor, buffer: _Buffer) -> _Made:
         """W + delta with fp32 accumulation, rounded once; and how much of the delta the rounding lost."""
-        stored = self._read(block).view(-1, update.A.shape[1])
+        stored = self._read(block).view(-1, patch.stack.shape[1])
         shape, count = stored.shape, stored.numel()
         merged = self._scratch.merged.take(count, torch.float32).view(shape).copy_(stored)
-        soupmix_kernels.merge_rows_(merged, update, block.first)
+        if isinstance(update, Tensor):
+            merged.add_(update[block.first : block.first + len(stored)])
+        else:
+            soupmix_kernels.merge_rows_(merged, update, block.first)
         if (gain := patch.stack.gain) is not None:
             weight = self._scratch.apart.take(count, torch.float32).view(shape).copy_(stored)
             merged.addcmul_(weight, gain if len(gain) == 1 else gain[block.first : block.first + len(weight)])
@@ -234,8 +237,11 @@ def _plain(spec: Spec, info: TensorInfo, start: int, end: int) -> Iterator[_Bloc
         yield _Block(spec, info, first, min(first + _AT_ONCE, end))
 
 
-def _update(stack: Stack) -> soupmix_kernels.Update:
-    """The update of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
+def _update(stack: Merged) -> soupmix_kernels.Update | Tensor:
+    """The update of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys. Entries are made
+    when the first block needs them, and forgotten with the last one."""
+    if isinstance(stack, Entries):
+        return stack.matrix()
     weights, scale = stack.weights.float(), stack.scale.float()
     columns = torch.arange(stack.rank, dtype=torch.int32)
     held = soupmix_kernels.coefficients(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,10 +13,11 @@ from soupmix.base.pieces import Piece, pieces_of
 from soupmix.base.quantisation import quantisation_of
 from soupmix.errors import BaseModelError
 from soupmix.files import canonical_json, strict_json
+from soupmix.merge.entries import Merged
 from soupmix.merge.fold import Folding, Patch
 from soupmix.merge.result import Errors
 from soupmix.merge.sink import Sink
-from soupmix.merge.stack import Stack, one_thread
+from soupmix.merge.stack import one_thread
 from soupmix.merge.tensors import DTYPES, Spec, TensorReader, header, shards, spec_of
 
 __all__ = ["write_model"]
@@ -33,7 +33,7 @@ _NOT_CARRIED = {"config.json", "model.safetensors.index.json", "adapter_config.j
 def write_model(
     sink: Sink,
     base: Base,
-    modules: Mapping[str, Stack],
+    modules: Mapping[str, Merged],
     *,
     dtype: str | None,
     shard_size: int,
@@ -82,7 +82,7 @@ def write_model(
 
 
 def _patches(
-    base: Base, layers: LayerTable, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Stack]
+    base: Base, layers: LayerTable, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Merged]
 ) -> Mapping[str, Sequence[Patch]]:
     """Name of a tensor on disk -> what is added to it, by first row, of every layer that changes."""
     patches: dict[str, list[Patch]] = {}
@@ -125,7 +125,7 @@ def _expert_patches(
     layer: Layer,
     tensors: Mapping[str, TensorInfo],
     path: str,
-    stack: Stack,
+    stack: Merged,
     pieces: Mapping[str, Sequence[Piece]],
 ) -> Iterator[tuple[str, Patch]]:
     """Name of a tensor and what is added to it there, for the pieces of one expert."""
@@ -137,11 +137,10 @@ def _expert_patches(
     turned = _as_stored(layer, stack)
     for piece in pieces[path]:
         _check_fits(base, layer, tensors[piece.tensor], stack)
-        rows = turned.B[piece.first : piece.first + piece.count].contiguous()
-        yield piece.tensor, Patch(path, piece.at, replace(turned, B=rows))
+        yield piece.tensor, Patch(path, piece.at, turned.rows(piece.first, piece.count))
 
 
-def _check_fits(base: Base, layer: Layer, info: TensorInfo, stack: Stack) -> None:
+def _check_fits(base: Base, layer: Layer, info: TensorInfo, stack: Merged) -> None:
     if layer.shape != stack.shape or (layer.lies == "whole" and info.shape != layer.stored_shape):
         raise BaseModelError(
             f"{layer.path}.weight has shape {list(info.shape)} in base model {base.name}, the adapters are for "
@@ -156,12 +155,9 @@ def _check_fits(base: Base, layer: Layer, info: TensorInfo, stack: Stack) -> Non
         )
 
 
-def _as_stored(layer: Layer, stack: Stack) -> Stack:
+def _as_stored(layer: Layer, merged: Merged) -> Merged:
     """The update of a layer the way round in which its weight lies."""
-    if not layer.transposed:
-        return stack
-    gain = None if stack.gain is None else stack.gain.T.contiguous()
-    return replace(stack, A=stack.B.T.contiguous(), B=stack.A.T.contiguous(), gain=gain)
+    return merged.transposed() if layer.transposed else merged
 
 
 def _untied(layers: LayerTable, tensors: Mapping[str, TensorInfo], reader: TensorReader) -> Mapping[str, TensorInfo]:

@@ -7,6 +7,7 @@ Digests of the base and of adapters are their identities in soupmix (SHA-256 ove
 `soupmix.store.manifest.adapter_digest`), as everywhere else; those of subjects are of the bytes of the files.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from soupmix.errors import RecipeError
 from soupmix.files import canonical_json, sha256_file, strict_json
 from soupmix.findings import Finding
 from soupmix.merge.result import Result
+from soupmix.options import Options
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope, signed_resources
 from soupmix.version import __version__
@@ -51,6 +53,7 @@ def provenance(result: Result, outputs: Mapping[str, str]) -> Envelope:
             "dtype": export.dtype or "base",
             "kind": export.kind,
             "method": result.method,
+            **({"options": _texts(result.options)} if result.options else {}),
             "rank": export.rank,
             **({"dequantise": True} if export.dequantise else {}),
             **_request(result.grant),
@@ -144,6 +147,11 @@ def _request(grant: RecordedGrant) -> dict[str, Any]:
         "sources": dict(grant.sources),
         "weights_micro": {"granted": dict(grant.granted), "requested": dict(grant.requested)},
     }
+
+
+def _texts(options: Options) -> dict[str, str]:
+    """Values as JSON text: what is signed holds no number that two programs may write in two ways."""
+    return {name: json.dumps(value, sort_keys=True) for name, value in options.items()}
 
 
 def _digest(text: str) -> dict[str, str]:

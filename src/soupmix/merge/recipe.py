@@ -6,6 +6,7 @@
     policies: [eu.yaml, acme.yaml]   # outer tier first
     attributes: {audience: minor}
     method: delta                    # or another of soupmix.methods
+    options: {}                      # of the method, such as density: 0.5
     as: adapter                      # or model
     rank: 16                         # of an adapter; left out: exact
     dtype: fp32                      # fp32, fp16, bf16
@@ -16,6 +17,7 @@ says what came of it and is not an instruction.
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export
-from soupmix.methods import DEFAULT, METHODS, one_of
+from soupmix.methods import DEFAULT, METHODS, one_of, options_of
 from soupmix.modes import FULL
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
@@ -63,7 +65,9 @@ def _base(value: Any, info: ValidationInfo) -> Any:
 
 def _method(value: Any) -> Any:
     if not isinstance(value, str) or value not in METHODS:
-        raise ValueError(f"Input should be {one_of(map(repr, METHODS))}")
+        near = get_close_matches(str(value), METHODS, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Input should be {one_of(map(repr, METHODS))}{guess}")
     return value
 
 
@@ -84,6 +88,7 @@ class Recipe(BaseModel):
     attributes: dict[str, str] = {}
     sources: str | dict[str, str] = {}
     method: Annotated[str, BeforeValidator(_method)] = DEFAULT
+    options: dict[str, Any] = {}
     kind: Literal["adapter", "model"] = Field(default="adapter", alias="as")
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None
     dtype: Word | None = None
@@ -103,6 +108,14 @@ class Recipe(BaseModel):
             f"mode {value['mode']!r:.80} cannot be merged: weights that are merged act on every token; leave it out, or ask for "
             "it where answers are made (`soupmix chat`, `batch`, `serve`, `Engine`)"
         )
+
+    @model_validator(mode="after")
+    def _has_options(self) -> "Recipe":
+        try:
+            options_of(self.method, self.options)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "Recipe":
@@ -163,7 +176,10 @@ def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
         RecipeError: the outcome is no valid recipe ("bad-recipe").
     """
     fields = {} if recipe is None else {name: getattr(recipe, name) for name in recipe.model_fields_set}
+    if options.get("method") not in (None, fields.get("method")):
+        fields.pop("options", None)
     given = {key: value for key, value in options.items() if value is not None and value != () and value != {}}
+    given["options"] = {**fields.get("options", {}), **given.get("options", {})}
     given["policies"] = (*fields.get("policies", ()), *given.get("policies", ()))
     given["attributes"] = {**fields.get("attributes", {}), **given.get("attributes", {})}
     if given.get("kind") == "model":

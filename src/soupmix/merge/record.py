@@ -62,6 +62,7 @@ def recipe_yaml(result: Result) -> bytes:
         "store": export.store,
         "weights": _numbers(result.grant.requested),
         "method": result.method,
+        **({"options": dict(result.options)} if result.options else {}),
         "as": export.kind,
         "dtype": WORDS.get(export.dtype or ""),
     }

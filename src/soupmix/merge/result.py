@@ -11,6 +11,7 @@ from typing import Final, Literal
 from soupmix.base import Base, hub_id
 from soupmix.errors import BaseModelError, RecipeError
 from soupmix.merge.identity import merge_identity
+from soupmix.options import Options, spelled
 from soupmix.policy.recorded import RecordedGrant
 from soupmix.public import public
 from soupmix.store.manifest import ManifestEntry
@@ -120,6 +121,7 @@ class Result:
         errors: what writing lost, relative to the exact deltas: "truncation" and "total" of an adapter, "rounding_loss" of
             a model; empty until it is written.
         plain: the base with plain weights, where `export` asks that it be dequantised; None until that is done.
+        options: all options of the method, as `soupmix.methods.options_of` gives them.
     """
 
     grant: RecordedGrant
@@ -131,6 +133,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     errors: Mapping[str, Errors] = field(default_factory=dict)
     plain: Base | None = None
+    options: Options = field(default_factory=dict)
 
     @property
     def base_name(self) -> str:
@@ -157,7 +160,7 @@ class Result:
         return merge_identity(
             base_digest=self.base_digest,
             weights=[(item.digest, item.micro) for item in self.ingredients],
-            method=self.method,
+            method=spelled(self.method, self.options),
             dtype=self.export.form,
             policy_digest=self.grant.policy_digest,
         )

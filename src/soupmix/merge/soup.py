@@ -14,12 +14,15 @@ import torch
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, RecipeError
+from soupmix.merge.bound import bounded
+from soupmix.merge.entries import Merged
 from soupmix.merge.export import Saved, SigningKeys, save, with_plain_base
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
-from soupmix.merge.stack import Stack, one_thread
-from soupmix.methods import DEFAULT, check_linear
+from soupmix.merge.stack import one_thread
+from soupmix.methods import DEFAULT, check_linear, find_method, options_of
+from soupmix.options import LAYERS, Options, spelled
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.recorded import RecordedGrant
@@ -51,21 +54,23 @@ class Soup:
         modules: module path -> merged update, sorted by path; empty for an empty grant.
         warnings: why the result may mean little, one sentence each.
         store: where the adapters come from: "shipped", or the folder.
+        options: all options of the method with their values.
     """
 
     grant: Grant
     method: str
     ingredients: tuple[Ingredient, ...]
-    modules: Mapping[str, Stack]
+    modules: Mapping[str, Merged]
     warnings: tuple[str, ...]
     store: str
+    options: Options
 
     def identity(self, *, base_digest: str, dtype: str, tenant_salt: str = "") -> str:
         """The merge identity of this soup on a base in a dtype; see `soupmix.merge.identity`."""
         return merge_identity(
             base_digest=base_digest,
             weights=[(item.digest, item.micro) for item in self.ingredients],
-            method=self.method,
+            method=spelled(self.method, self.options),
             dtype=dtype,
             policy_digest=self.grant.policy_digest,
             tenant_salt=tenant_salt,
@@ -145,7 +150,9 @@ class Soup:
 
     def _save(self, folder: Path, export: Export, base: Base | None, keys: SigningKeys, force: bool) -> Saved:
         files = None if base is None else base.files_digest()
-        result = Result(self.grant, self.method, self.ingredients, export, base, files, self.warnings)
+        result = Result(
+            self.grant, self.method, self.ingredients, export, base, files, self.warnings, options=self.options
+        )
         return save(with_plain_base(result), self.modules, folder, keys, force=force)
 
     def __repr__(self) -> str:
@@ -158,27 +165,32 @@ class Mix:
     """The tensors of a merge; see `Soup` for its parts."""
 
     ingredients: tuple[Ingredient, ...]
-    modules: Mapping[str, Stack]
+    modules: Mapping[str, Merged]
     warnings: tuple[str, ...]
 
 
-def merge(store: Store, grant: Grant, *, method: str = DEFAULT) -> Soup:
+def merge(store: Store, grant: Grant, *, method: str = DEFAULT, options: Options | None = None) -> Soup:
     """Merge the adapters of a store by the granted weights.
 
     Args:
         store: its adapters must have the digests that the grant was given for.
         grant: from `Policy.clamp`; nothing else is accepted.
         method: name of one in `soupmix.methods`; the exact sum of deltas if not given.
+        options: of the method; those that are not given have their defaults. "layers" is one that every method has, see
+            `soupmix.options`.
 
     Raises:
         TypeError: `grant` is no Grant.
         PolicyError: `grant` is not as a policy of this process gave it ("not-granted").
-        RecipeError: unknown method.
-        PolicyRefusal: a method that is not linear under a rule that bounds the norm (reason "norm-not-linear").
+        RecipeError: unknown method ("unknown-method"), option ("unknown-option") or value ("bad-option"), or more adapters than
+            the method takes ("two-adapters").
+        PolicyRefusal: a method that rows merge by, and that is not linear, under a rule that bounds the norm (reason
+            "norm-not-linear"). What other methods make is shortened, where it is longer than the weighted sum of deltas.
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     check_grant(grant, "merge")
-    made = mix(store, grant, method)
+    said = options_of(method, options or {})
+    made = mix(store, grant, method, said)
     shipped = store.folder.resolve() == shipped_root().resolve()
     reference = "shipped" if shipped else str(store.folder)
     soup = _by_maker(
@@ -189,11 +201,12 @@ def merge(store: Store, grant: Grant, *, method: str = DEFAULT) -> Soup:
         modules=MappingProxyType(dict(made.modules)),
         warnings=made.warnings,
         store=reference,
+        options=MappingProxyType(said),
     )
     return cast(Soup, soup)
 
 
-def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
+def mix(store: Store, said: RecordedGrant, method: str, options: Options | None = None) -> Mix:
     """The tensors of a merge: of a grant, which `merge` has checked, or of the record of one, to repeat a finished merge.
 
     Raises:
@@ -202,10 +215,10 @@ def mix(store: Store, said: RecordedGrant, method: str) -> Mix:
     check_linear(method, said.norm_rule)
     threads = torch.get_num_threads()
     with one_thread():  # each step is small: torch's threads would take longer to wait for one another
-        return _mix(store, said, method, threads)
+        return _mix(store, said, method, options_of(method, options or {}), threads)
 
 
-def _mix(store: Store, said: RecordedGrant, method: str, threads: int) -> Mix:
+def _mix(store: Store, said: RecordedGrant, method: str, options: Options, threads: int) -> Mix:
     names = [name for name, micro in said.granted.items() if micro > 0]
     with ThreadPoolExecutor(threads) as pool:
         loaded = pool.map(lambda name: store.load(name, said.digests[name]), names)
@@ -222,7 +235,10 @@ def _mix(store: Store, said: RecordedGrant, method: str, threads: int) -> Mix:
         for item in ingredients_of(store, said)
     )
     weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
-    warnings = warnings_of(weighted, method)
+    modules, warnings = merge_modules(weighted, method, options), warnings_of(weighted, method)
+    if said.norm_rule is not None and (not find_method(method).is_linear or LAYERS in options):
+        modules, shortened = bounded(modules, weighted, said.norm_rule, method)
+        warnings = (*warnings, *shortened)
     for warning in warnings:
         _log.warning("%s", warning)
-    return Mix(used, merge_modules(weighted, method), warnings)
+    return Mix(used, modules, warnings)

@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,24 @@ class Stack:
     def scaled(self) -> Tensor:
         """B * c in float64 [out, R]."""
         return self.B.double() * self.c
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of what the factors give."""
+        return frobenius(self.scaled(), self.A)
+
+    def transposed(self) -> "Stack":
+        """The update the other way round."""
+        gain = None if self.gain is None else self.gain.T.contiguous()
+        return replace(self, A=self.B.T.contiguous(), B=self.A.T.contiguous(), gain=gain)
+
+    def rows(self, first: int, count: int) -> "Stack":
+        """Some rows of the update."""
+        return replace(self, B=self.B[first : first + count].contiguous())
+
+    def scaled_by(self, factor: float) -> "Stack":
+        """The update times a factor."""
+        return replace(self, scale=self.scale * factor)
 
     def __repr__(self) -> str:
         return f"<Stack of rank {self.rank}, {self.shape[1]} -> {self.shape[0]}>"

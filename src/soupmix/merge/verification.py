@@ -31,6 +31,7 @@ from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT
 from soupmix.merge.result import BASE_FILES, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import mix
+from soupmix.methods import options_of
 from soupmix.policy.recorded import RecordedGrant, read_record
 from soupmix.public import public
 from soupmix.sealed import read_sealed
@@ -234,8 +235,9 @@ def _repeated(
     """The digests of the merge made again from its record, written nowhere; or why it cannot be."""
     text = yaml.safe_load((folder / RECIPE).read_bytes())  # with references as they were written, which are compared
     export = replace(recipe.export(), store=text["store"], base=text["base"] if base else None)
-    made, sink = mix(store, grant, recipe.method), Sink(None)
-    result = Result(grant, recipe.method, made.ingredients, export, base, files, made.warnings)
+    options, sink = options_of(recipe.method, recipe.options), Sink(None)
+    made = mix(store, grant, recipe.method, options)
+    result = Result(grant, recipe.method, made.ingredients, export, base, files, made.warnings, options=options)
     try:
         produce(with_plain_base(result, fresh=True), made.modules, sink, SigningKeys())
     except (BaseModelError, RecipeError, OutputError) as error:

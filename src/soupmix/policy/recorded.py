@@ -67,8 +67,8 @@ class RecordedGrant:
         scope: (attribute, value) pairs the request stated, sorted; also as mapping `attributes`.
         sources: (adapter or "*", source) pairs the request stated, sorted.
         obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
-        norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then only methods whose merge is the
-            weighted sum of deltas may use the grant.
+        norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then rows merge by the weighted sum of
+            deltas alone, and what is merged otherwise, at load time, is made no longer than it.
         notes: what is worth knowing of the request, one sentence each: attributes with a value that no document names. They are
             no part of a record.
     """

@@ -29,17 +29,18 @@ def stack(path: str, parts: Parts) -> Stack:
         AdapterError: the ranks differ ("rank-mismatch"), a scaling is negative ("negative-scaling"), or there is more than
             factors ("whole").
     """
-    for name, _, factors in parts:
+    for part in parts:
+        name, factors = part.name, part.factors
         if factors.gain is not None or factors.kind != "linear":
             raise AdapterError(
                 f"method factor adds the factors themselves, and {name} changes {path} by more than factors of a linear layer: "
                 f"use method {DEFAULT}",
                 reason="whole",
             )
-        if factors.rank != parts[0][2].rank:
+        if factors.rank != parts[0].factors.rank:
             raise AdapterError(
-                f"method factor adds the factors themselves, so all ranks must be equal; at {path} {parts[0][0]} has "
-                f"rank {parts[0][2].rank} and {name} has rank {factors.rank}: use method {DEFAULT}",
+                f"method factor adds the factors themselves, so all ranks must be equal; at {path} {parts[0].name} has "
+                f"rank {parts[0].factors.rank} and {name} has rank {factors.rank}: use method {DEFAULT}",
                 reason="rank-mismatch",
             )
         if factors.scaling < 0:
@@ -48,7 +49,9 @@ def stack(path: str, parts: Parts) -> Stack:
                 f"{factors.scaling:g}: use method {DEFAULT}",
                 reason="negative-scaling",
             )
-    a, b = (_mean([(w * math.sqrt(f.scaling), getattr(f, side)) for _, w, f in parts]) for side in "AB")
+    a, b = (
+        _mean([(p.weight * math.sqrt(p.factors.scaling), getattr(p.factors, side)) for p in parts]) for side in "AB"
+    )
     ones = torch.ones(a.shape[0], dtype=torch.float64)
     return Stack(a, b, weights=ones, scale=ones)
 

@@ -1,0 +1,64 @@
+"""The factors of a given rank that come nearest to a whole matrix."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+__all__ = ["apart", "nearest", "subspace"]
+
+_EXACT: Final = 1024  # up to this smaller side the best factors are found, beyond it nearly the best
+_SPARE, _POWERS = 8, 2
+
+
+def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
+    """Factors B [out, r] and A [r, in] in float64 with r = min(rank, out, in), the norm that they leave out, the norm of all.
+
+    They are the best of their rank where a side has up to 1024 entries (Eckart and Young). Of a larger matrix they lie in a
+    subspace that nearly holds its largest singular vectors; what is left out is measured either way.
+
+    Args:
+        matrix: [out, in] fp32, finite.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide, kept = wide.double(), min(rank, *matrix.shape)
+    left = _largest(wide, kept) if len(wide) <= _EXACT else subspace(wide, min(kept + _SPARE, len(wide)))
+    right = left.T @ wide
+    inner, values, v = torch.linalg.svd(right, full_matrices=False)
+    root = values[:kept].sqrt()
+    B, A = (left @ inner[:, :kept]) * root, root[:, None] * v[:kept]
+    norm = torch.linalg.vector_norm(wide).item()
+    lost = torch.linalg.vector_norm(torch.addmm(wide, B, A, alpha=-1)).item()
+    return (
+        (B, A, lost, norm)
+        if wide.shape == matrix.shape and matrix.shape[0] <= matrix.shape[1]
+        else (A.T, B.T, lost, norm)
+    )
+
+
+def apart(matrix: Tensor, B: Tensor, A: Tensor) -> tuple[float, float]:
+    """(|B A - matrix|, |matrix|) of a matrix [out, in] and a pair of factors."""
+    exact = matrix.double()
+    norm = torch.linalg.vector_norm(exact).item()
+    return torch.linalg.vector_norm(torch.addmm(exact, B.double(), A.double(), alpha=-1)).item(), norm
+
+
+def subspace(matrix: Tensor, columns: int) -> Tensor:
+    """[out, columns], orthonormal, that nearly spans the largest left singular vectors of a matrix [out, in].
+
+    Halko, Martinsson and Tropp 2011, algorithm 4.4, with a fixed seed.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(matrix.shape[1], columns, generator=generator, dtype=matrix.dtype)
+    basis = torch.linalg.qr(matrix @ drawn).Q
+    for _ in range(_POWERS):
+        basis = torch.linalg.qr(matrix.T @ basis).Q
+        basis = torch.linalg.qr(matrix @ basis).Q
+    found: Tensor = basis
+    return found
+
+
+def _largest(wide: Tensor, kept: int) -> Tensor:
+    """[out, kept]: the largest left singular vectors, as eigenvectors of the matrix times its transpose."""
+    found: Tensor = torch.linalg.eigh(wide @ wide.T).eigenvectors[:, -kept:]
+    return found

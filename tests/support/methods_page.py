@@ -1,0 +1,109 @@
+"""`python -m tests.support.methods_page > docs/methods.md`: every way of merging, from the registry."""
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+from soupmix.methods import DEFAULT, METHODS, Method
+from soupmix.options import Option
+
+HEAD = f"""\
+# Ways of merging
+
+Made by `python -m tests.support.methods_page > docs/methods.md` from [methods.py](../src/soupmix/methods.py).
+
+`soupmix merge --method ties --density 0.3 -w friendly=0.5,concise=0.4 OUT`, or in a recipe `method: ties` with
+`options: {{density: 0.3}}`. In Python `merge(store, grant, method="ties", options={{"density": 0.3}})`. `{DEFAULT}`,
+the exact weighted sum of deltas, is the one that everything else of soupmix is about.
+
+What holds for all of them:
+
+- **The policy clamps first.** A method sees granted weights. Twice the weights are twice the update (but for `factor`,
+  four times), so that none gives back what a clamp took. A rule on the norm binds what comes out: where that is longer
+  than the weighted sum of deltas, which the clamp holds to the rule, it is shortened to it, and said so.
+- **Only what is linear in stacked columns is served per row.** The other methods make an adapter or a model at load
+  time; the engine refuses them by a sentence.
+- **Factors or entries.** Where a method gives factors, an adapter of it is exact. Where it gives the entries of whole
+  matrices, a model is exact, and an adapter is the best approximation of a rank (that of all adapters together, or
+  `--rank`), whose loss is told, in the report, on the card and on stderr.
+- **Deltas, not files.** All methods work on s B A, whatever the ranks, alphas and initialisations. Adapters that change
+  more than factors of linear layers are for `{DEFAULT}` alone.
+- **Seeds.** What is drawn for an adapter in a layer depends on the seed, its digest and the layer's path, and on
+  nothing else that is merged.
+- **The record holds all of it.** Method and options, defaults too, are part of the merge identity, the recipe, the card
+  and the provenance, and `soupmix verify` repeats them.
+
+In equations d_k = s_k B_k A_k is the delta of an adapter in a layer, w_k its granted weight there, c_k = w_k s_k.
+"""
+
+LAYERS = f"""\
+## Weights per layer and per kind of module
+
+Every method has the option `layers`, in recipes: which part of its weight an adapter has in a module. The first rule of
+the adapter whose `filter` is in the module's path counts, else the first of `"*"`; a list of values is spread evenly
+over the layers of the model, with straight lines between them, as mergekit's gradients are. Values are from 0 to 1: a
+layer takes from a granted weight and never adds to it.
+
+```yaml
+weights: {{friendly: 0.5, concise: 0.4}}
+method: {DEFAULT}
+options:
+  layers:
+    friendly: [{{filter: mlp, value: [0, 1, 1]}}, {{value: 0.5}}]
+    "*": [{{filter: self_attn, value: 0.8}}]
+```
+"""
+
+CALIBRATED = """\
+## Calibrated weights
+
+Bone Soup (Xie et al. 2025, arXiv 2502.10762) maps what is asked for to coefficients. Here that map comes before the
+policy, not behind it: `-w friendly=50%` asks for the weight with half of the adapter's effect, by the fitted map of the
+store (`surface.json`, [ask.md](ask.md)), and the policy then clamps this weight as any other. Behind the clamp it would
+raise weights that a policy has bounded.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_table(), "", *_sections(), LAYERS, CALIBRATED.rstrip()]) + "\n"
+
+
+def _table() -> Iterator[str]:
+    yield "| method | what it is | gives | served per row |"
+    yield "|---|---|---|---|"
+    for name, method in METHODS.items():
+        yield f"| [`{name}`](#{name}) | {method.title} | {method.form} | {'yes' if method.request else 'no'} |"
+
+
+def _sections() -> Iterator[str]:
+    for method in METHODS.values():
+        yield f"## {method.name}\n"
+        said = method.card.partition(": ")[2]
+        yield _wrapped(said[0].upper() + said[1:]) + "\n"
+        yield f"    {method.equation}\n"
+        yield from _facts(method)
+
+
+def _facts(method: Method) -> Iterator[str]:
+    if method.paper is not None:
+        yield _wrapped(f"From {method.paper}.") + "\n"
+    if method.differs:
+        yield _wrapped(f"Elsewhere: {method.differs.strip()}") + "\n"
+    if method.options:
+        yield "| option | what it does | values | if not given |"
+        yield "|---|---|---|---|"
+        for option in method.options:
+            yield f"| `{option.name}` | {option.help} | {option.allowed()} | {_default(option)} |"
+        yield ""
+
+
+def _default(option: Option) -> str:
+    return "" if option.default is None else f"`{str(option.default).lower()}`"
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(wrap(text, 118, break_long_words=False, break_on_hyphens=False))
+
+
+if __name__ == "__main__":
+    print(page(), end="")
