@@ -39,8 +39,9 @@ def test_answers_are_those_of_the_engine(
             for words, who in zip(WORDS, people, strict=True)
         ]
         found = answer(batcher, asked)
-    alone = plain.complete(WORDS, people, sampling=few, mode=mode, method=method)  # type: ignore[arg-type]
-    assert found == [each.text for each in alone]
+    for engine in (plain, compiled):
+        alone = engine.complete(WORDS, people, sampling=few, mode=mode, method=method)  # type: ignore[arg-type]
+        assert found == [each.text for each in alone]
 
 
 def test_a_row_that_is_not_finite_ends_alone_and_leaves_nothing(

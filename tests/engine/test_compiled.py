@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from soupmix.backends import Limits
+from soupmix.backends import Limits, Sampling
 from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.batching.answer import WeightedJob
@@ -107,6 +107,45 @@ def test_a_step_computes_what_transformers_computes(
             assert off(one, expected) <= max(times * off(other, expected), 2e-6), (dtype, number)
     with Batcher(ways[True]) as batcher:
         assert "it computes what transformers computes; steps are compiled for" in batcher.state().why
+
+
+@pytest.mark.parametrize("mode", ["full", "answer"])
+def test_an_engine_answers_by_compiled_steps(
+    mode: str, tiny_base: Base, pico_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts in parts, rows that leave, one answer at a time: always the same bits, and torch's answers in fp32."""
+    policy, texts = Policy.open(pico_store), ["one two three four five six seven", "eight", "nine ten", "a", "b c d e"]
+    grants = [policy.clamp(each) for each in ({"calm": 1.0}, {}, {"loud": 0.5, "plain": 0.5}, {"calm": 0.3}, {})]
+    how: Any = {"sampling": Sampling(max_new_tokens=24, temperature=0.9), "mode": mode}
+    answers = {}
+    for compiled in (True, False):
+        engine = Engine.load(tiny_base, pico_store, dtype="fp32", compiled=compiled)
+        assert (engine.step.library is not None) is compiled
+        monkeypatch.setattr("soupmix.engine.slot_rows._CHUNK", 7 if compiled else 512)
+        answers[compiled] = engine.complete(texts, grants, **how)
+        if compiled:
+            monkeypatch.setattr(type(engine.model), "forward", None)  # nobody asks torch
+            assert engine.complete(texts, grants, **how, batch_size=2) == answers[True]
+            alone = [
+                engine.complete([text], [grant], **how, streams=[n])[0]
+                for n, (text, grant) in enumerate(zip(texts, grants, strict=True))
+            ]
+            assert alone == answers[True]
+            parts = engine.stream(texts[0], grants[0], mode=mode, max_new_tokens=24, temperature=0.9)  # type: ignore[arg-type]
+            assert "".join(parts) == answers[True][0].text
+            monkeypatch.undo()
+    assert answers[True] == answers[False]
+
+
+def test_an_engine_whose_compiled_steps_compute_something_else_answers_by_torch(
+    tiny_base: Base, pico_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = Policy.open(pico_store).clamp({})
+    right = Engine.load(tiny_base, pico_store).complete(["one two"], [nobody], sampling=Sampling(max_new_tokens=9))
+    engine = Engine.load(tiny_base, pico_store, compiled=True)
+    monkeypatch.setattr("soupmix.engine.compiled._angles", lambda rotary, n, size: (torch.ones(n, size // 2),) * 2)
+    assert engine.complete(["one two"], [nobody], sampling=Sampling(max_new_tokens=9)) == right
+    assert "torch computes the steps: the compiled one was tried, and over slots" in engine.step.why
 
 
 @pytest.mark.parametrize("family", UNKNOWN)

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -19,7 +20,7 @@ ACTIVATIONS = ("silu", "gelu by tanh", "gelu")
 """What a gate may be passed through; their places are known to the library."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Product:
     """`y = W x + bias` and, where adapters change it, their soup.
 
@@ -32,6 +33,14 @@ class Product:
     bias: Tensor | None = None
     pool: Pool | None = None
     table: int = 0
+
+    @cached_property
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """A and B of the pool as the library reads them from one end to the other, copied once.
+
+        A [slices R, in], and of every slice B [R / 8, width / 32, 8, 32], filled up with zeros.
+        """
+        return None if self.pool is None else (self.pool.A.contiguous(), _tiles(self.pool))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,12 +280,8 @@ class CompiledStep:
 
     def _numbers(self, tensor: Tensor) -> int:
         """The address of a copy in fp32 that lives as long as this."""
-        return self._kept(tensor.detach().to(torch.float32, copy=True).contiguous())
-
-    def _kept(self, tensor: Tensor) -> int:
-        """The address of a tensor that lives as long as this."""
-        self._held.append(tensor)
-        address: int = tensor.data_ptr()
+        self._held.append(tensor.detach().to(torch.float32, copy=True).contiguous())
+        address: int = self._held[-1].data_ptr()
         return address
 
     def _linear(self, product: Product) -> _Linear:
@@ -285,12 +290,8 @@ class CompiledStep:
         made.bias = None if product.bias is None else self._numbers(product.bias)
         pool = product.pool
         if pool is not None:
-            made.A, made.B, made.R, made.slices = (
-                self._kept(pool.A.contiguous()),
-                self._kept(_tiles(pool)),
-                pool.B.shape[1],
-                len(pool.widths),
-            )
+            made.A, made.B = (each.data_ptr() for each in product.factors or ())
+            made.R, made.slices = pool.B.shape[1], len(pool.widths)
             made.widths[: made.slices] = pool.widths
             made.rank = pool.rank
         return made
@@ -358,7 +359,6 @@ class CompiledStep:
 
 
 def _tiles(pool: Pool) -> Tensor:
-    """B as the library reads it from one end to the other: of every slice [R / 8, width / 32, 8, 32], filled up with zeros."""
     parts = []
     for B in pool.B.split(list(pool.widths)):
         filled = pad(B, (0, 0, 0, -len(B) % _TILE))

@@ -20,9 +20,9 @@ from soupmix.batching.answer import WeightedJob
 from soupmix.batching.schedule import Scheduler
 from soupmix.batching.slotted import SlottedLoop
 from soupmix.engine import Engine
-from soupmix.engine.likeness import allowed, apart
+from soupmix.engine.likeness import allowed
 from soupmix.engine.rows import TrialWeights, strangers
-from soupmix.engine.together import STEPS, prompts, whole_logits
+from soupmix.engine.together import STEPS, prompts, unlike_whole
 from soupmix.errors import BaseModelError, SoupmixError
 
 __all__ = ["ChosenLoop", "LoopName", "choose_loop"]
@@ -69,7 +69,7 @@ def _tried(engine: Engine, method: str, noise: float) -> ChosenLoop:
     started = time.perf_counter()
     why = _objection(engine, method, noise)
     if why is not None and engine.step.library is not None:
-        engine.step.give_up(f"torch computes the steps: the compiled one was tried, and {why}")
+        engine.step.check(why)
         why = _objection(engine, method, noise)
     seconds = time.perf_counter() - started
     if why is None:
@@ -89,16 +89,8 @@ def _objection(engine: Engine, method: str, noise: float) -> str | None:
         return str(error)
     except Exception as error:  # noqa: BLE001  # whatever the code of a model makes of masks that are none
         return f"attention over slots fails in it with {type(error).__name__}: {error}"[:300]
-    most = allowed(noise, engine.model.dtype)
-    for (ids, weights), logits in zip(rows, found, strict=True):
-        if (weights > 1).any():  # nothing can be said of a soup that is too loud
-            continue
-        with engine.batch.serving(TrialWeights(weights[None], method=method)):
-            expected = whole_logits(engine.model, ids)
-        distance = apart(logits.to(expected.dtype), expected)
-        if expected.isfinite().all() and not distance <= most:
-            return f"over slots its answers are {distance:.2g} from those of transformers, and {most:.2g} is rounding"
-    return None
+    tried = [(*row, logits) for row, logits in zip(rows, found, strict=True)]
+    return unlike_whole(engine.model, engine.batch, tried, allowed(noise, engine.model.dtype), method=method)
 
 
 def _over_slots(engine: Engine, method: str, rows: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from soupmix.backends.protocol import Sampling
+from soupmix.engine.compiled import EngineStep
 from soupmix.engine.decode import PaddedBatch, decode, left_padded
 from soupmix.engine.detokenizer import Continuation, Detokenizer
 from soupmix.engine.grammar import Grammar
 from soupmix.engine.rows import ActiveBatch, BatchWeights
 from soupmix.engine.sampling import choose, stream
+from soupmix.engine.slot_rows import SlotRows
 from soupmix.public import public
 
 __all__ = ["Answering", "Completion", "Soups"]
@@ -41,13 +43,14 @@ class Answering:
 
     Attributes:
         model: that of transformers, with soup layers. batch: the batch that it serves. detokenizer: what it makes of tokens.
-        stop: token ids that end an answer.
+        stop: token ids that end an answer. step: who computes tokens, once it was tried.
     """
 
     model: Any
     batch: ActiveBatch
     detokenizer: Detokenizer
     stop: frozenset[int]
+    step: EngineStep
 
     def whole(
         self,
@@ -58,16 +61,16 @@ class Answering:
         streams: Sequence[int],
         grammars: Sequence[Grammar | None],
     ) -> list[Completion]:
-        """The answers of one left-padded batch.
+        """The answers of one batch.
 
         Args:
             prompts: token ids of every row. streams: what is added to the seed, for every row. grammars: what it is held to.
         """
-        ids, mask = left_padded(prompts, self.model.device)
+        rows = self._rows(prompts, soups, sampling)
         how: Any = {"sampling": sampling, "streams": streams, "stop": self.stop, "grammars": grammars}
         begin = partial(self.batch.change, soups.of_answers())
         with self.batch.serving(soups.of_prompts(prompts)):
-            made = decode(self.model, ids, mask, keep=self.batch.keep, begin=begin, **how)
+            made = decode(rows, self.model.device, keep=self.batch.keep, begin=begin, **how)
         return [
             Completion(self.detokenizer.added(prompt, each.ids), len(each.ids), each.finished)
             for prompt, each in zip(prompts, made, strict=True)
@@ -80,7 +83,7 @@ class Answering:
 
         The batch is taken for a step at a time.
         """
-        row = PaddedBatch(self.model, *left_padded([prompt], self.model.device))
+        row = self._rows([prompt], soups, sampling)
         weights = soups.of_prompts([prompt])
         text, uniform, taken = Continuation(self.detokenizer, prompt), stream(sampling), list[int]()
         for step in range(sampling.max_new_tokens):
@@ -97,6 +100,12 @@ class Answering:
             if grammar is not None:
                 grammar.accept(token)
         yield text.rest()
+
+    def _rows(self, prompts: Sequence[Sequence[int]], soups: "Soups", sampling: Sampling) -> PaddedBatch | SlotRows:
+        if self.step.library is None:
+            return PaddedBatch(self.model, *left_padded(prompts, self.model.device))
+        weighted, most = partial(BatchWeights, method=soups.method), max(map(len, prompts)) + sampling.max_new_tokens
+        return SlotRows(self.step, self.batch, prompts, most, soups.weights, soups.bare, weighted)
 
     def logits(self, ids: Tensor, weights: BatchWeights) -> Tensor:
         """Logits of token ids without padding, [rows, length, vocabulary]."""

@@ -9,6 +9,7 @@ compute by torch, in words. That the whole computes what transformers computes i
 import ctypes
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ TORCH = StepChoice(None, "torch computes the steps")
 
 
 class EngineStep:
-    """How the steps of an engine's running batch are computed.
+    """How the steps of an engine's answers are computed.
 
     Args:
         model, groups, batch: of the engine. choice: who computes.
@@ -76,6 +77,7 @@ class EngineStep:
 
     def __init__(self, model: Any, groups: Mapping[Paths, SoupGroup], batch: ActiveBatch, choice: StepChoice) -> None:
         self._model, self._groups, self._batch = model, groups, batch
+        self._described: _Described | None = None
         self.library, self.why = choice
 
     def __repr__(self) -> str:
@@ -90,11 +92,27 @@ class EngineStep:
         """
         if self.library is None:
             raise ValueError(self.why)
-        return Steps(self.library, self._model, self._groups, self._batch, keys, values)
+        try:
+            if self._described is None:
+                self._described = _Described(self._model, self._groups, keys[0].shape[2])
+            decoder = self._described.decoder_of(keys[0].shape[2])
+        except _Unfit as error:
+            raise ValueError(str(error)) from error
+        return Steps(CompiledStep(decoder, self.library, keys, values), self._described.tables, self._batch)
 
-    def give_up(self, why: str) -> None:
-        """Compute by torch from now on, and hold weights as that reads them fastest."""
-        self.library, self.why = None, why
+    def in_slots(self, slots: int, length: int) -> "Steps":
+        """Compiled steps over so many new slots for so many tokens each; raises as `over`."""
+        config, dtype = self._model.config, self._model.dtype
+        shape = slots, config.num_key_value_heads, length, self._model.model.layers[0].self_attn.head_dim
+        keys, values = ([torch.empty(shape, dtype=dtype) for _ in range(config.num_hidden_layers)] for _ in range(2))
+        return self.over(keys, values)  # what was not computed is not read
+
+    def check(self, objection: str | None) -> None:
+        """Where a trial found an objection, compute by torch from now on, and hold weights as that reads them fastest."""
+        if objection is None:
+            return
+        self.library, self._described = None, None
+        self.why = f"torch computes the steps: the compiled one was tried, and {objection}"
         for group in self._groups.values():
             if isinstance(group.base, BaseLinear):
                 group.base.pack()
@@ -156,28 +174,12 @@ class Steps:
     """The compiled steps of a running batch.
 
     Args:
-        library: see `soupmix_kernels.compiled.library`. model, groups: of an engine. batch: which it serves.
-        keys, values: see `CompiledStep`.
-
-    Raises:
-        ValueError: this model is none for it; says why.
+        step: over its keys and values. tables: the number of the columns of every table, and a pool that has them.
+        batch: which the model serves.
     """
 
-    def __init__(
-        self,
-        library: ctypes.CDLL,
-        model: Any,
-        groups: Mapping[Paths, SoupGroup],
-        batch: ActiveBatch,
-        keys: list[Tensor],
-        values: list[Tensor],
-    ) -> None:
-        try:
-            described = _Described(model, groups, keys[0].shape[2])
-        except _Unfit as error:
-            raise ValueError(str(error)) from error
-        self._tables, self._batch = described.tables, batch
-        self._step = CompiledStep(described.decoder, library, keys, values)
+    def __init__(self, step: CompiledStep, tables: tuple[tuple[int, Pool], ...], batch: ActiveBatch) -> None:
+        self._step, self._tables, self._batch = step, tables, batch
 
     def logits(self, tokens: Tensor, positions: Tensor, slots: Tensor, kept: Tensor) -> Tensor:
         """See `CompiledStep`; the soups are those of the batch that is served. Logits [kept, vocabulary] fp32."""
@@ -200,7 +202,8 @@ class _Described:
         self._keys: dict[int, Pool] = {}
         body, config = model.model, model.config
         first = body.layers[0].self_attn
-        cos, sin = _angles(body.rotary_emb, length, first.head_dim)
+        self._rotary = body.rotary_emb
+        cos, sin = _angles(self._rotary, length, first.head_dim)
         epsilon, norm = _norm(body.norm)
         self._epsilon = epsilon
         scaled = getattr(body.embed_tokens, "embed_scale", None)
@@ -224,6 +227,13 @@ class _Described:
             ),
             logit_scale=1.0 / getattr(config, "logits_scaling", 1.0),
         )
+
+    def decoder_of(self, length: int) -> Decoder:
+        """The decoder, with angles for so many positions at least."""
+        if length > len(self.decoder.cos):
+            cos, sin = _angles(self._rotary, length, self.decoder.size)
+            self.decoder = replace(self.decoder, cos=cos, sin=sin)
+        return self.decoder
 
     @property
     def tables(self) -> tuple[tuple[int, Pool], ...]:

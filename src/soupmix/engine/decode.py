@@ -53,10 +53,25 @@ class Rows(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """As `Rows`; `PaddedBatch` and `soupmix.engine.slot_rows.SlotRows` are such."""
+
+    def logits(self) -> Tensor:
+        """See `Rows`."""
+        ...
+
+    def add(self, tokens: Tensor, live: Tensor) -> None:
+        """See `Rows`."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only, in this order, indices [kept] int64."""
+        ...
+
+
 def decode(
-    model: Any,
-    ids: Tensor,
-    mask: Tensor,
+    batch: Kept,
+    device: torch.device,
     *,
     sampling: Sampling,
     streams: Sequence[int],
@@ -65,11 +80,10 @@ def decode(
     begin: Callable[[], None] = lambda: None,
     grammars: Sequence[Grammar | None] = (),
 ) -> list[Tokens]:
-    """Generate an answer for every row of a left-padded batch.
+    """Generate an answer for every row of a batch.
 
     Args:
-        model: a transformers causal language model.
-        ids: prompt tokens [rows, length] int64, on the model's device. mask: 1 for a token, 0 for padding, same shape.
+        batch: behind nothing yet. device: where it computes.
         sampling: how tokens are chosen in every row. streams: what is added to `sampling.seed`, for every row.
         stop: token ids that end an answer.
         keep: called whenever rows leave the batch, with the indices [kept] int64 of those that go on.
@@ -79,8 +93,8 @@ def decode(
     Returns:
         One `Tokens` per row, in order.
     """
-    batch = _Told(PaddedBatch(model, ids, mask), keep, begin, ids.device)
-    return decode_rows(batch, sampling=sampling, streams=streams, stop=stop, grammars=grammars)
+    told = _Told(batch, keep, begin, device)
+    return decode_rows(told, sampling=sampling, streams=streams, stop=stop, grammars=grammars)
 
 
 @torch.inference_mode()
@@ -203,7 +217,7 @@ class _Told:
     """A batch whose owner is told when its prompts are computed, and which rows go on."""
 
     def __init__(
-        self, batch: PaddedBatch, keep: Callable[[Tensor], None], begin: Callable[[], None], device: torch.device
+        self, batch: Kept, keep: Callable[[Tensor], None], begin: Callable[[], None], device: torch.device
     ) -> None:
         self.add = batch.add
         self._batch, self._keep, self._device = batch, keep, device

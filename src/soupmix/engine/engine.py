@@ -23,6 +23,7 @@ from soupmix.engine.loading import load_base
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts, check_given, known_tokens
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
+from soupmix.engine.slot_rows import objection
 from soupmix.engine.together import Company, Together, batches, company
 from soupmix.engine.unserved import unserved
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
@@ -52,7 +53,7 @@ class Engine:
         prompts: what the tokenizer makes of prompts.
         detokenizer: what it makes of the tokens of answers.
         grammars: what answers are held to by a JSON schema.
-        step: how the steps of a running batch are computed, and why so.
+        step: how the steps of answers are computed, and why so.
     """
 
     def __init__(
@@ -111,8 +112,8 @@ class Engine:
             device: a torch device.
             fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout: faster, and equal
                 to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
-            compiled: compute steps of a running batch by `soupmix_kernels.compiled` where that can be done; `step` says whether.
-                Weights are then held row by row, and not in oneDNN's layout.
+            compiled: compute answers by `soupmix_kernels.compiled` where that can be done; `step` says whether. Rows then have the
+                same bits in every batch. Weights are held row by row, and not in oneDNN's layout.
 
         Raises:
             BaseModelError: the base cannot be found or has no such layers, or it is quantised and cannot be computed here or
@@ -359,7 +360,9 @@ class Engine:
 
     @cached_property
     def _answering(self) -> Answering:
-        return Answering(self.model, self.batch, self.detokenizer, self.ends)
+        if self.step.library is not None:
+            self.step.check(objection(self.model, self.batch, self.step, self.prompts.size, self.noise))
+        return Answering(self.model, self.batch, self.detokenizer, self.ends, self.step)
 
     @property
     def _dtype(self) -> str:

@@ -19,7 +19,7 @@ from soupmix.engine.positions import positions
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, TrialWeights, strangers
 from soupmix.errors import BaseModelError
 
-__all__ = ["STEPS", "Company", "Together", "batches", "company", "prompts", "whole_logits"]
+__all__ = ["STEPS", "Company", "Together", "batches", "company", "prompts", "unlike_whole"]
 
 Together = Literal["padded", "equal", "alone"]
 """Which rows may be computed in one batch: any, with padding before the shorter ones; those of one length; each alone."""
@@ -147,6 +147,26 @@ def whole_logits(model: Any, ids: Tensor) -> Tensor:
     """Logits behind each of the last tokens of ids [length], computed at once [STEPS, vocabulary]."""
     logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0, -STEPS:]
     return logits
+
+
+def unlike_whole(
+    model: Any, batch: ActiveBatch, rows: Iterable[tuple[Tensor, Tensor, Tensor]], most: float, **how: Any
+) -> str | None:
+    """Why logits are not those that transformers computes of each row alone and at once, in words; None if they are.
+
+    Args:
+        rows: ids [length], weights [K] and the logits that were found [STEPS, vocabulary] of each. most: see `allowed`.
+        how: further arguments of `BatchWeights`.
+    """
+    for ids, weights, logits in rows:
+        if (weights > 1).any():  # nothing can be said of a soup that is too loud
+            continue
+        with batch.serving(TrialWeights(weights[None], **how)):
+            expected = whole_logits(model, ids)
+        distance = apart(logits.to(expected.dtype), expected)
+        if expected.isfinite().all() and not distance <= most:
+            return f"over slots its answers are {distance:.2g} from those of transformers, and {most:.2g} is rounding"
+    return None
 
 
 def _stepwise(model: Any, rows: Sequence[Tensor]) -> list[Tensor]:
