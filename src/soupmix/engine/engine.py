@@ -112,8 +112,8 @@ class Engine:
             device: a torch device.
             fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout: faster, and equal
                 to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
-            compiled: compute answers by `soupmix_kernels.compiled` where that can be done; `step` says whether. Rows then have the
-                same bits in every batch. Weights are held row by row, and not in oneDNN's layout.
+            compiled: compute answers by `soupmix_kernels.compiled` where that can be done; `step` says whether. Rows then
+                have the same bits in every batch. Weights are held row by row, and not in oneDNN's layout.
 
         Raises:
             BaseModelError: the base cannot be found or has no such layers, or it is quantised and cannot be computed here or
