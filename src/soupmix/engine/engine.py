@@ -221,8 +221,7 @@ class Engine:
         done: dict[int, Completion] = {}
         for rows in batches(self.together, list(map(len, read)), batch_size):
             soups = Soups(weights[rows], [self.bare(read[i], modes[i]) for i in rows], method)
-            given, luck = [read[i] for i in rows], [streams[i] for i in rows]
-            own = [held[i] for i in rows]
+            given, luck, own = [read[i] for i in rows], [streams[i] for i in rows], [held[i] for i in rows]
             made = self._answering.whole(given, soups, sampling=how, streams=luck, grammars=own)
             done.update(zip(rows, made, strict=True))
         return [done[i] for i in range(len(read))]
@@ -388,8 +387,7 @@ class Engine:
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
         """
         weights = self.weights(grants, method)
-        several = len(weights) > 1 and bool((weights != weights[0]).any())
-        if several and self._mixes_rows:
+        if len(weights) > 1 and bool((weights != weights[0]).any()) and self._mixes_rows:
             rows = [(ids[[row]], BatchWeights(weights[[row]], method=method)) for row in range(len(weights))]
             return torch.cat([self._answering.logits(*each) for each in rows])
         return self._answering.logits(ids, BatchWeights(weights, method=method))
