@@ -53,7 +53,7 @@ class Rows(Protocol):
         ...
 
 
-class Kept(Protocol):
+class KeptRows(Protocol):
     """As `Rows`; `PaddedBatch` and `soupmix.engine.slot_rows.SlotRows` are such."""
 
     def logits(self) -> Tensor:
@@ -70,7 +70,7 @@ class Kept(Protocol):
 
 
 def decode(
-    batch: Kept,
+    batch: KeptRows,
     device: torch.device,
     *,
     sampling: Sampling,
@@ -217,7 +217,7 @@ class _Told:
     """A batch whose owner is told when its prompts are computed, and which rows go on."""
 
     def __init__(
-        self, batch: Kept, keep: Callable[[Tensor], None], begin: Callable[[], None], device: torch.device
+        self, batch: KeptRows, keep: Callable[[Tensor], None], begin: Callable[[], None], device: torch.device
     ) -> None:
         self.add = batch.add
         self._batch, self._keep, self._device = batch, keep, device
