@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 
-from soupmix.errors import PolicyError, PolicyRefusal, RecipeError
+from soupmix.errors import PolicyError, PolicyRefusal, RecipeError, WeightError
 from soupmix.policy import Policy, parse_document
 from soupmix.policy.compare import difference
 from soupmix.policy.inferring import inferring
@@ -107,3 +107,17 @@ def test_what_may_not_be_inferred_is_never_granted(content: dict[str, object], s
     required = policy.clamp({}, sources="inferred", **said).granted
     for name in set(NAMES) - set(allowed):
         assert not policy.feasible(sources="inferred", **said).most(name) or name in required
+
+
+def test_what_a_person_sets_bounds_what_may_be_inferred() -> None:
+    policy = load({"rule": "budget", "at_most": "1"})
+    bounds = {"friendly": (400_000, 400_000), "concise": (0, 300_000)}
+    found = policy._feasible({}, "inferred", bounds)
+    assert found.nearest("concise=1").decimals() == {"concise": "0.3", "friendly": "0.4"}
+    assert found.nearest("expert=1").decimals() == {"expert": "0.6", "friendly": "0.4"}
+    assert policy.feasible(sources="inferred").nearest("concise=1").decimals() == {"concise": "1"}
+    with pytest.raises(PolicyRefusal) as caught:
+        policy._feasible({}, {}, {"friendly": (1_000_000, 1_000_000), "concise": (1, 1_000_000)})
+    assert caught.value.reason == "conflict"
+    with pytest.raises(WeightError):
+        policy._feasible({}, {}, {"nobody": (0, 1)})

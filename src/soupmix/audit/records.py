@@ -5,7 +5,7 @@ A record never holds a prompt, an answer or a user id, only the keyed hash of on
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, Protocol, Self
@@ -18,8 +18,9 @@ from soupmix.weights import Weights
 
 __all__ = ["EVENTS", "MAX_LINE", "Chain", "Record", "line_of", "time_text"]
 
-EVENTS: Final = ("erasure", "grant", "refusal")
-"""What can happen to a request: it was granted, it was refused, or a person's key was ordered to be destroyed."""
+EVENTS: Final = ("change", "erasure", "grant", "refusal")
+"""What can happen: a request was granted, or refused, a profile's weights were changed, or a person's key was ordered to be
+destroyed."""
 
 MAX_LINE: Final = 1 << 20
 """Most bytes of a line."""
@@ -67,6 +68,7 @@ class Record:
         reason: the code of a refusal.
         omitted: names of `requested` and rules of `binding` that are left out, as a refusal could hold any number of them.
         repeated: refusals that this one stands for, counted and not written one by one.
+        source: where changed weights come from, "inferred"; None of everything else.
     """
 
     event: str
@@ -83,6 +85,7 @@ class Record:
     omitted: int = 0
     repeated: int = 0
     mode: Mode = FULL
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if self.event not in EVENTS:
@@ -113,6 +116,15 @@ class Record:
             binding=_named(grant.binding),
             merge=merge,
         )
+
+    @classmethod
+    def of_change(cls, grant: _Granted, *, person: str, is_signed: bool) -> Self:
+        """The record of weights that were inferred anew for a profile, and of what is granted of them now.
+
+        Args:
+            person: whose profile. is_signed: as of `of_grant`.
+        """
+        return replace(cls.of_grant(grant, person=person, is_signed=is_signed), event="change", source="inferred")
 
     @classmethod
     def of_refusal(
@@ -156,6 +168,7 @@ class Record:
         data = compact_json(
             {key: count for key, count in counts.items() if count}
             | ({} if self.mode == FULL else {"mode": self.mode})
+            | ({} if self.source is None else {"source": self.source})
             | {
                 "attributes": dict(self.attributes),
                 "binding": list(self.binding),

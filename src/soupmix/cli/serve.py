@@ -223,6 +223,8 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.backends import Limits
     from soupmix.backends.local import LocalBackend
     from soupmix.cli.auditing import signer_of
+    from soupmix.evaluate.measures.here import TextMeasuring, measures_here
+    from soupmix.serve.learners import Measurer
     from soupmix.serve.state import ServerConfig, Settings
 
     store = open_store(find_store(options["store"], options["base"]))
@@ -250,6 +252,7 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
         signer=signer_of(options["audit_key"]),
         shared=options["shared"],
         surface=_surface(store),
+        measurer=Measurer(measures_here(), TextMeasuring),
     )
 
 

@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from soupmix.modes import FULL, Mode, explained
-from soupmix.policy import Grant
+from soupmix.policy import Binding, Grant
 
 __all__ = [
+    "BindingAnswer",
     "ChatAnswer",
     "ChatChoice",
     "ChatLogprobs",
@@ -34,6 +35,12 @@ class BindingAnswer(BaseModel):
     limit: str
     public_reason: str | None
 
+    @classmethod
+    def of(cls, binding: Binding) -> "BindingAnswer":
+        """A rule, as its issuer tells it."""
+        said = {name: getattr(binding, name) for name in cls.model_fields}
+        return cls(**said | {"adapters": list(binding.adapters)})
+
 
 class PolicyName(BaseModel):
     """Under which policy: digest, whether there are no documents, whether they came with good signatures."""
@@ -44,7 +51,9 @@ class PolicyName(BaseModel):
 
 
 class SoupAnswer(BaseModel):
-    """What was asked for, what was granted, and why. Weights are exact decimals; `mode` is told where it is not "full"."""
+    """What was asked for, what was granted, and why. Weights are exact decimals; `mode` is told where it is not "full",
+    `inferred` where some of what was asked for was inferred from a person's evidence.
+    """
 
     profile: str | None
     requested: dict[str, str]
@@ -58,22 +67,19 @@ class SoupAnswer(BaseModel):
     method: str
     mode: Mode = Field(default=FULL, exclude_if=lambda mode: mode == FULL)
     merge: str
+    inferred: dict[str, str] = Field(default={}, exclude_if=lambda inferred: not inferred)
 
     @classmethod
     def of(
         cls, grant: Grant, *, profile: str | None, signed: bool, method: str, merge: str, mode: Mode = FULL
     ) -> "SoupAnswer":
         """A grant as its tenant may see it."""
-        fields = BindingAnswer.model_fields
         return cls(
             profile=profile,
             requested=grant.requested.decimals(),
             granted=grant.granted.decimals(),
             clamped=grant.clamped,
-            binding=[
-                BindingAnswer(**{name: getattr(each, name) for name in fields} | {"adapters": list(each.adapters)})
-                for each in grant.binding
-            ],
+            binding=[BindingAnswer.of(each) for each in grant.binding],
             explanation=explained(grant.explain(), mode),
             attributes=grant.attributes,
             policy=PolicyName(digest=grant.policy_digest, open=grant.is_open, signed=signed),

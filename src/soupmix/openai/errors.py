@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from soupmix.errors import Overloaded, PolicyRefusal, RecipeError, SoupmixError, WeightError
+from soupmix.errors import Overloaded, PolicyRefusal, PreferenceError, RecipeError, SoupmixError, WeightError
 
 __all__ = ["ErrorAnswer", "HttpError", "error_body", "status_of"]
 
@@ -18,6 +18,8 @@ _TYPES: Final = {
 _BUSY: Final = ("bodies-full", "queue-full", "share-full")
 _NOT_THE_REQUEST: Final = ("ended", "too-slow")
 """What a policy refuses whatever is asked for, or what may be granted if asked again."""
+_OF_EVIDENCE: Final = {"replayed": 409, "too-many-signals": 409, "nothing-to-choose": 409, "unknown-signal": 404}
+"""Evidence that contradicts what is there already; all other that cannot be taken is understood, and says what cannot be."""
 
 
 class HttpError(SoupmixError):
@@ -52,6 +54,8 @@ def status_of(error: SoupmixError) -> int:
             return 400
         case PolicyRefusal() if error.reason not in _NOT_THE_REQUEST:
             return 403
+        case PreferenceError():
+            return _OF_EVIDENCE.get(error.reason, 422)
         case Overloaded() if error.reason in _BUSY:
             return 429
         case _:

@@ -66,7 +66,7 @@ def _source(text: str) -> str:
     return text
 
 
-def _at_most(most: int) -> BeforeValidator:
+def at_most(most: int) -> BeforeValidator:
     """Refuse a map by its size before any of it is read; by itself pydantic reads all of it first."""
 
     def check(value: object) -> object:
@@ -127,15 +127,15 @@ Weight = Annotated[
     | Annotated[str, Field(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,30})?%?$"), Tag("text")],
     Discriminator(_number_or_text),
 ]
-Weights = Annotated[dict[AnyName, Weight], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES)]
+Weights = Annotated[dict[AnyName, Weight], Field(max_length=_MOST_NAMES), at_most(_MOST_NAMES)]
 Targets = Annotated[
     dict[AnyName, Annotated[float, Field(ge=-1e9, le=1e9)]],
     Field(min_length=1, max_length=_MOST_TARGETS),
-    _at_most(_MOST_TARGETS),
+    at_most(_MOST_TARGETS),
 ]
 Sources = Annotated[
     Annotated[Source, Tag("text")]
-    | Annotated[dict[AnyName, Source], Field(max_length=_MOST_NAMES), _at_most(_MOST_NAMES), Tag("more")],
+    | Annotated[dict[AnyName, Source], Field(max_length=_MOST_NAMES), at_most(_MOST_NAMES), Tag("more")],
     Discriminator(_one_or_more),
 ]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -145,11 +145,11 @@ Stops = Annotated[
 ]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Nothing = Annotated[list[AnyName], Field(max_length=0, fail_fast=True)]
-Empty = Annotated[dict[AnyName, AnyName], Field(max_length=0), _at_most(0)]
+Empty = Annotated[dict[AnyName, AnyName], Field(max_length=0), at_most(0)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
-    _at_most(16),
+    at_most(16),
 ]
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MOST_TOKENS, fail_fast=True)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=_MOST_ANSWERS, fail_fast=True)]
@@ -164,7 +164,7 @@ Prompt = Annotated[
 Attributes = Annotated[
     dict[AnyName, Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]],
     Field(max_length=len(ATTRIBUTES), json_schema_extra={"propertyNames": {"enum": list(ATTRIBUTES)}}),
-    _at_most(len(ATTRIBUTES)),
+    at_most(len(ATTRIBUTES)),
 ]
 
 

@@ -33,8 +33,8 @@ from soupmix.policy.recent import Recent
 from soupmix.policy.recorded import Metric, RecordedGrant
 from soupmix.policy.rules import SOURCES, Approve, Within, applies, check_attributes
 from soupmix.policy.term import Term
-from soupmix.policy.translate import Setting, built_in
-from soupmix.projection import Ball, box
+from soupmix.policy.translate import Setting, built_in, own_bounds
+from soupmix.projection import Ball, Region, box
 from soupmix.projection.time_budget import time_budget
 from soupmix.public import public
 from soupmix.sealing import _by_maker, sealed
@@ -305,11 +305,30 @@ class Policy:
             PolicyRefusal: something that the documents rest on has ended since they were loaded ("ended"), or the rules for
                 requests of this kind are too much to decide ("too-many-combinations", "too-costly", "too-slow").
         """
+        return self._feasible(attributes, sources)
+
+    def _feasible(
+        self, attributes: Mapping[str, str], sources: Sources, bounds: Mapping[str, tuple[int, int]] | None = None
+    ) -> FeasibleSet:
+        """`feasible` for attributes from outside, see `_grant`; and beside what a person sets for themselves.
+
+        Args:
+            bounds: least and most of single weights in millionths.
+
+        Raises:
+            WeightError: a bound is given of an adapter that the policy does not know (reason "unknown-adapter").
+            PolicyRefusal: the bounds leave nothing (reason "conflict"), or as `feasible`.
+        """
         check_attributes(attributes)
+        check_names(bounds or {}, self._place)
         self._term.check(self._clock())
         kind = self._regions.kinds.kind(attributes, self._by_coordinate(sources))
         with _in_time():
-            return FeasibleSet(self.names, self._digest, self._regions.region(kind))
+            region = self._regions.region(kind)
+            if bounds:
+                own = own_bounds(self._known, bounds)
+                region = Region.compile([*self._regions.constraints(kind), *own], self._regions.space)
+            return FeasibleSet(self.names, self._digest, region)
 
     def obligations(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """What all documents in scope of these attributes oblige to, united."""

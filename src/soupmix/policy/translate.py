@@ -1,11 +1,11 @@
 """From rules to constraints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from soupmix.policy.adapters import KnownAdapter
-from soupmix.policy.documents import BUILT_IN, RuleRef
+from soupmix.policy.documents import BUILT_IN, TIERS, RuleRef
 from soupmix.policy.rules import (
     Approve,
     Bounds,
@@ -25,7 +25,7 @@ from soupmix.policy.rules import (
 from soupmix.projection import AnyConstraint, Ball, Choice, Constraint
 from soupmix.weights import MILLION, decimal_text
 
-__all__ = ["Setting", "built_in", "translate"]
+__all__ = ["Setting", "built_in", "own_bounds", "translate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,17 @@ def built_in(known: Sequence[KnownAdapter], total_budget: int | None) -> list[Co
     if total_budget is not None:
         found += _limit(known, range(len(known)), None, total_budget, total, "all weights together ")
     return found
+
+
+def own_bounds(known: Sequence[KnownAdapter], bounds: Mapping[str, tuple[int, int]]) -> list[Constraint]:
+    """What a person says of their own weights, as constraints: least and most in millionths, by name."""
+    whose = RuleRef((len(TIERS), "", 0), "person", "the person", "person", "own")
+    return [
+        each
+        for index, adapter in enumerate(known)
+        if adapter.name in bounds
+        for each in _limit(known, [index], *bounds[adapter.name], whose, "")
+    ]
 
 
 def translate(rule: Rule, ref: RuleRef, setting: Setting) -> list[AnyConstraint]:

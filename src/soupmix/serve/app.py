@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
 from soupmix.errors import SoupmixError
-from soupmix.serve import about, asking, chat_routes, grants, soups
+from soupmix.serve import about, asking, chat_routes, feedback, grants, learning, questions, soups
 from soupmix.serve.logs import LOGGER
 from soupmix.serve.middleware import RequestGate
 from soupmix.serve.profiles import PREFIX
@@ -53,8 +53,8 @@ def application(state: ServerState) -> ASGIApp:
     """The ASGI application of a server."""
     app = FastAPI(lifespan=_lifespan, **_APP)
     app.state.server = state
-    for router in (about.router, chat_routes.router, grants.router, asking.router, soups.router):
-        app.include_router(router)
+    for room in (about, chat_routes, grants, asking, soups, learning, feedback, questions):
+        app.include_router(room.router)
     _add_page(app)
     app.add_exception_handler(SoupmixError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -82,7 +82,8 @@ def schema(app: FastAPI) -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in made["paths"].values():
             for operation in operations.values():
-                operation["responses"].pop("422", None)
+                if operation["responses"].get("422", {}).get("description") == "Validation Error":
+                    del operation["responses"]["422"]
         schemas, state = made["components"]["schemas"], app.state.server
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)

@@ -15,10 +15,13 @@ from soupmix.openai.errors import HttpError
 from soupmix.serve.keys import Caller
 from soupmix.serve.state import ServerState
 
-__all__ = ["authenticate", "operator", "recognise", "state_of"]
+__all__ = ["REQUEST", "authenticate", "operator", "recognise", "state_of"]
 
 _CALLER: Final = "soupmix.caller"
 """Of a scope: who calls, or why that is not known."""
+
+REQUEST: Final = "soupmix.request"
+"""Of a scope: the id of the request."""
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key; `soupmix serve keys create` makes one.")
 _NOBODY = Caller("", {}, operator=True)

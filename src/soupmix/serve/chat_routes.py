@@ -3,7 +3,6 @@
 Both share limits, a grant, requests to the backend, and answers whole or streamed.
 """
 
-import asyncio
 import json
 import secrets
 import time
@@ -20,11 +19,12 @@ from starlette.types import Receive, Scope, Send
 from soupmix.backends import Request
 from soupmix.errors import SoupmixError
 from soupmix.openai.answers import ChatAnswer, CompletionAnswer, SoupAnswer
-from soupmix.openai.errors import HttpError, error_body, status_of
+from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import AnswerSoFar, ChatForm, CompletionForm, Form, usage
 from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion_prompted, fitting, requests
 from soupmix.openai.responding import Responding, ResponsesAsk
 from soupmix.openai.wire import Ask, ChatAsk, CompletionAsk
+from soupmix.serve.answering import unless_gone
 from soupmix.serve.auth import authenticate, state_of
 from soupmix.serve.grants import grant_for, sharer
 from soupmix.serve.keys import Caller
@@ -72,7 +72,7 @@ async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Resp
         if ask.stream:
             over = stack.pop_all().close
             return _EventStream(_responded(answers, responding, over), over)
-        (made,) = await _unless_gone(http, answers)
+        (made,) = await unless_gone(http, answers)
     return JSONResponse(responding.whole(made))
 
 
@@ -124,7 +124,7 @@ async def _answer(
         if ask.stream:
             over = stack.pop_all().close
             return _EventStream(_events(answers, ask, form, {**head, "object": form.chunk}, granted, over), over)
-        made = await _unless_gone(http, answers)
+        made = await unless_gone(http, answers)
     choices = [form.choice(number, each) for number, each in enumerate(made)]
     told = {"usage": usage(made).model_dump(mode="json"), "soup": granted.model_dump(mode="json")}
     return JSONResponse({**head, "object": form.whole, "choices": choices, **told})
@@ -147,34 +147,6 @@ def _prepare(
         person=person,
         seed=seed,
     )
-
-
-async def _unless_gone(http: HttpRequest, answers: PendingAnswers) -> list[AnswerSoFar]:
-    """All answers, unless the client leaves before."""
-    work, gone = asyncio.ensure_future(_whole(answers)), asyncio.ensure_future(_gone(http))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise HttpError("the client has gone", status=499, reason="client-gone")
-        return work.result()
-    finally:
-        work.cancel()
-        gone.cancel()
-
-
-async def _gone(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _whole(answers: PendingAnswers) -> list[AnswerSoFar]:
-    made = [AnswerSoFar() for _ in range(answers.count)]
-    async for number, delta in answers.deltas():
-        problem = failed(delta)
-        if problem is not None:
-            raise problem
-        made[number].add(delta)
-    return made
 
 
 async def _events(

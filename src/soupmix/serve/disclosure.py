@@ -1,6 +1,6 @@
 """What a caller may hear of a policy: the rules that can apply to it, and of their scopes nothing about anybody else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from soupmix.errors import PolicyRefusal
@@ -57,6 +57,8 @@ class Disclosure:
 
     def refusal(self, error: PolicyRefusal) -> PolicyRefusal:
         """A refusal in these words."""
+        if error.reason == "not-inferred":
+            return self._not_inferred(error)
         refusing = {(rule.ref.document, rule.ref.id) for rule in self._policy.rules if rule.ref.refuses}
         first = next(
             (each for each in error.rules if isinstance(each, Binding) and (each.document, each.rule) in refusing), None
@@ -66,6 +68,17 @@ class Disclosure:
         said = replace(first, limit=self._limit(first))
         text = f"refused, not clamped ({', '.join(first.adapters)}): {said}"
         return PolicyRefusal(text, reason=error.reason, rules=error.rules)
+
+    def _not_inferred(self, error: PolicyRefusal) -> PolicyRefusal:
+        text = str(error)
+        for rule in error.rules:
+            if isinstance(rule, Binding):
+                text = text.replace(str(rule), str(replace(rule, limit=self._limit(rule))))
+        return PolicyRefusal(text, reason=error.reason, rules=error.rules)
+
+    def withheld(self, bindings: Iterable[Binding]) -> list[Binding]:
+        """Rules that keep weights from being inferred, in these words."""
+        return [replace(each, limit=self._limit(each)) for each in bindings]
 
     def _own(self, key: str, values: tuple[str, ...]) -> tuple[str, ...]:
         return (self._attributes[key],) if key in self._attributes else values

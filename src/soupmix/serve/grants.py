@@ -27,10 +27,12 @@ from soupmix.openai.wire import RangesAsk, SoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.serve.auth import authenticate, state_of
 from soupmix.serve.disclosure import Disclosure
+from soupmix.serve.evidence import Learning
 from soupmix.serve.keys import Caller
 from soupmix.serve.policies import InForce
-from soupmix.serve.profiles import PREFIX, Draft
+from soupmix.serve.profiles import PREFIX, Draft, Profile
 from soupmix.serve.responses import PROFILE, VALIDATED
+from soupmix.serve.settling import Whose, learned, with_learned
 from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
 from soupmix.surface import shared
@@ -49,6 +51,7 @@ __all__ = [
     "recorded",
     "router",
     "sharer",
+    "whose",
 ]
 
 
@@ -84,7 +87,7 @@ def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | No
         HttpError: 404, no such model (reason "no-such-model").
         SoupmixError: as `Policy.clamp` and `Policies.current` raise, or the audit log cannot be written.
     """
-    profile, draft = _wanted(state, caller, model, soup)
+    profile, draft, learning = _wanted(state, caller, model, soup)
     person = person_of(user, profile)
     who = None if person is None else recorded(caller, person)
     held = state.policies.current()
@@ -102,7 +105,8 @@ def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | No
                 granted.grant, person=who, is_signed=held.signed, merge=granted.answer.merge, mode=draft.mode
             )
         )
-    return replace(granted, person=person)
+    answer = granted.answer if learning is None else with_learned(granted.answer, learning)
+    return replace(granted, person=person, answer=answer)
 
 
 def preview(state: ServerState, caller: Caller, draft: Draft, profile: str | None, held: InForce) -> Granted:
@@ -174,11 +178,13 @@ def _weights(state: ServerState, given: Mapping[str, float | str]) -> Weights:
         raise HttpError(str(error), status=400, reason=error.reason, param="weights") from None
 
 
-def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None) -> tuple[str | None, Draft]:
-    """The profile that is named, if one is, and what is asked for."""
+def _wanted(
+    state: ServerState, caller: Caller, model: str, soup: SoupAsk | None
+) -> tuple[str | None, Draft, Learning | None]:
+    """The profile that is named, if one is, what is asked for, and what of it was inferred."""
     ask = soup or SoupAsk()
     if model == state.settings.model:
-        return None, draft_of(state, ask)
+        return None, draft_of(state, ask), None
     if not model.startswith(PREFIX):
         raise no_such_model(model)
     if ask.weights or ask.sources:
@@ -190,10 +196,17 @@ def _wanted(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None
         profile = state.profiles.find(caller.tenant, model.removeprefix(PREFIX))
     except HttpError:
         raise no_such_model(model) from None
-    held = profile.draft
+    held, learning = learned(state, whose(state, caller, profile))
     attributes = {**ask.attributes, **held.attributes}
     mode = ask.mode if "mode" in ask.model_fields_set else held.mode
-    return profile.id, Draft(held.name, held.weights, attributes, held.sources or "stored", mode)
+    return profile.id, Draft(held.name, held.weights, attributes, held.sources or "stored", mode), learning
+
+
+def whose(state: ServerState, caller: Caller, profile: Profile) -> Whose:
+    """A profile under the policy in force, for whoever has this key. Raises as `Policies.current`."""
+    attributes = attributes_of(profile.draft, caller)
+    person = recorded(caller, f"{PREFIX}{profile.id}")
+    return Whose(caller.tenant, profile, state.policies.current(), attributes, person)
 
 
 def no_such_model(model: str) -> HttpError:

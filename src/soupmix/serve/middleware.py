@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soupmix.errors import Overloaded, SoupmixError
 from soupmix.openai.errors import HttpError
-from soupmix.serve.auth import recognise
+from soupmix.serve.auth import REQUEST, recognise
 from soupmix.serve.logs import LOGGER, tell
 from soupmix.serve.responses import error_response, refusal_response
 from soupmix.serve.shares import BodyShare
@@ -120,6 +120,7 @@ class RequestGate:
         name, started, settings = f"req_{secrets.token_hex(12)}", time.monotonic(), self._state.settings
         incoming = IncomingBody(scope, receive, most=settings.body, patience=settings.patience)
         out = _Out(send, name, settings.patience, incoming)
+        scope[REQUEST] = name
         try:
             self._check(scope, incoming)
             await self._pass(scope, incoming, out)

@@ -15,6 +15,7 @@ __all__ = [
     "ANSWERING",
     "CHANGED",
     "GUARDED",
+    "LEARNING",
     "OPEN",
     "OPERATED",
     "PROFILE",
@@ -67,6 +68,7 @@ _SAID: Final = {
     409: "The name is taken, or there are too many",
     412: "Changed meanwhile: If-Match names another version",
     413: "The request is too large",
+    422: "What was said of answers cannot be taken as evidence",
     429: "Too much is asked at once; Retry-After says when to ask again",
     503: "The server is closing, or something that it rests on does not work",
 }
@@ -83,6 +85,7 @@ OPERATED: Final = {**GUARDED, **_errors(403)}
 PROFILE: Final = {**VALIDATED, **_errors(403, 404)}
 CHANGED: Final = {**PROFILE, **_errors(409, 412)}
 ANSWERING: Final = {**PROFILE, **_errors(429)}
+LEARNING: Final = {**CHANGED, **_errors(422, 429)}
 
 
 def streamed(model: type[BaseModel]) -> _Documents:

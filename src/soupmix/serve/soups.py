@@ -1,6 +1,7 @@
 """`/v1/soups`: a tenant's named profiles."""
 
 import re
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import yaml
@@ -14,20 +15,21 @@ from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError
 from soupmix.openai.wire import SoupAsk, Weights
 from soupmix.serve.auth import authenticate, state_of
-from soupmix.serve.grants import draft_of, preview
+from soupmix.serve.grants import draft_of, preview, whose
 from soupmix.serve.keys import Caller
 from soupmix.serve.profiles import PREFIX, Draft, Profile
 from soupmix.serve.responses import CHANGED, PROFILE, VALIDATED
+from soupmix.serve.settling import learned, with_learned
 from soupmix.serve.state import ServerState
 from soupmix.serve.strict import StrictRoute
 
-__all__ = ["router"]
+__all__ = ["IfMatch", "ProfileId", "router", "version_of"]
 
 router = APIRouter(prefix="/v1/soups", route_class=StrictRoute)
 
 _Caller = Annotated[Caller, Depends(authenticate)]
-_Id = Annotated[str, Path(alias="id", min_length=1, max_length=64, description="A profile's id")]
-_IfMatch = Annotated[str | None, Header(description="The ETag of the version that is to be changed, or *")]
+ProfileId = Annotated[str, Path(alias="id", min_length=1, max_length=64, description="A profile's id")]
+IfMatch = Annotated[str | None, Header(description="The ETag of the version that is to be changed, or *")]
 _IfNoneMatch = Annotated[str | None, Header(description="The ETag of the version that is known already")]
 _MOST = 1000
 
@@ -86,7 +88,7 @@ def page(
 
 @router.get("/{id}", response_model=ProfileAnswer, responses={**PROFILE, 304: {"description": "Known already"}})
 def read(
-    request: Request, response: Response, caller: _Caller, id_: _Id, if_none_match: _IfNoneMatch = None
+    request: Request, response: Response, caller: _Caller, id_: ProfileId, if_none_match: _IfNoneMatch = None
 ) -> ProfileAnswer | Response:
     """A profile as it is stored."""
     found = state_of(request).profiles.get(caller.tenant, id_)
@@ -98,27 +100,28 @@ def read(
 
 @router.put("/{id}", responses=CHANGED)
 def change(
-    ask: ProfileAsk, request: Request, response: Response, caller: _Caller, id_: _Id, if_match: _IfMatch = None
+    ask: ProfileAsk, request: Request, response: Response, caller: _Caller, id_: ProfileId, if_match: IfMatch = None
 ) -> ProfileAnswer:
     """Replace a profile: the version that If-Match names, or whichever it is."""
     state = state_of(request)
-    made = state.profiles.change(caller.tenant, id_, _checked(state, caller, ask), _version(if_match))
+    made = state.profiles.change(caller.tenant, id_, _checked(state, caller, ask), version_of(if_match))
     response.headers["ETag"] = _tag(made)
     return _answer(made)
 
 
 @router.delete("/{id}", status_code=204, responses=CHANGED)
-def delete(request: Request, caller: _Caller, id_: _Id, if_match: _IfMatch = None) -> None:
+def delete(request: Request, caller: _Caller, id_: ProfileId, if_match: IfMatch = None) -> None:
     """Delete a profile: the version that If-Match names, or whichever it is."""
-    state_of(request).profiles.delete(caller.tenant, id_, _version(if_match))
+    state_of(request).profiles.delete(caller.tenant, id_, version_of(if_match))
 
 
 @router.get("/{id}/grant", responses=PROFILE)
-def grant(request: Request, caller: _Caller, id_: _Id) -> SoupAnswer:
+def grant(request: Request, caller: _Caller, id_: ProfileId) -> SoupAnswer:
     """What the policy in force grants of a profile now, and why. Nothing is generated or recorded."""
     state = state_of(request)
-    found = state.profiles.get(caller.tenant, id_)
-    return preview(state, caller, found.draft, found.id, state.policies.current()).answer
+    own = whose(state, caller, state.profiles.get(caller.tenant, id_))
+    draft, learning = learned(state, own)
+    return with_learned(preview(state, caller, draft, id_, own.held).answer, learning)
 
 
 @router.get(
@@ -126,9 +129,12 @@ def grant(request: Request, caller: _Caller, id_: _Id) -> SoupAnswer:
     response_class=Response,
     responses={**PROFILE, 200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}},
 )
-def export(request: Request, caller: _Caller, id_: _Id) -> Response:
-    """A profile as a recipe that `soupmix merge` takes, with everything that is stored of it."""
-    found = state_of(request).profiles.get(caller.tenant, id_)
+def export(request: Request, caller: _Caller, id_: ProfileId) -> Response:
+    """A profile as a recipe that `soupmix merge` takes, with inferred weights, and everything that is stored of it."""
+    state = state_of(request)
+    found = state.profiles.get(caller.tenant, id_)
+    draft, _ = learned(state, whose(state, caller, found))
+    found = replace(found, draft=draft)
     headers = {"Content-Disposition": 'attachment; filename="recipe.yaml"'}
     return Response(_recipe(found), media_type="application/yaml", headers=headers)
 
@@ -174,7 +180,7 @@ def _tags(header: str) -> list[str]:
     return [each.strip().removeprefix("W/") for each in header.split(",")]
 
 
-def _version(header: str | None) -> int | None:
+def version_of(header: str | None) -> int | None:
     """The version that If-Match names; None is whichever. Raises `HttpError` 412 for what no version can be."""
     if header is None or header.strip() == "*":
         return None

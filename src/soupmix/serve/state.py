@@ -15,7 +15,9 @@ from soupmix.methods import DEFAULT
 from soupmix.openai.requests import shared_prefix
 from soupmix.policy import Metric, Policy
 from soupmix.policy.clock import Reading
+from soupmix.serve.evidence import EvidenceStore
 from soupmix.serve.keys import ApiKeys
+from soupmix.serve.learners import Learners, Measurer
 from soupmix.serve.metrics import Metrics
 from soupmix.serve.policies import InForce, Policies
 from soupmix.serve.profiles import Profiles
@@ -49,7 +51,8 @@ class Settings:
         share: most answers of one tenant at once, waiting or running; None is no limit.
         adapters: most weights of one request. tokens: of an answer whose length is not said.
         refusals: of one key that are recorded one by one in a minute; beyond, they are counted on record.
-        profiles: most of them per tenant. deltas: of an answer that a reader may be behind.
+        profiles: most of them per tenant. evidence: most pieces of it per profile, half of them from one source.
+        deltas: of an answer that a reader may be behind.
         patience: seconds that a client may take to send its request, or to take the next part of an answer.
         drain: seconds that running answers have when the server ends.
         origins: web origins that browsers may call from; none by default.
@@ -68,6 +71,7 @@ class Settings:
     tokens: int = 256
     refusals: int = 60
     profiles: int = 100_000
+    evidence: int = 2000
     deltas: int = 256
     patience: float = 30.0
     drain: float = 30.0
@@ -87,7 +91,7 @@ class ServerConfig:
         metric: see `Policy.load`.
         audit: folder of the audit log, or None. signer: of its checkpoints, or None.
         shared: files with system prompts that are nobody's secret: each is computed once for a merge, whoever asks.
-        surface: what soups of these adapters are expected to do, or None.
+        surface: what soups of these adapters are expected to do, or None. measurer: of the texts of answers, or None.
     """
 
     settings: Settings
@@ -101,6 +105,7 @@ class ServerConfig:
     signer: Signer | None = None
     shared: tuple[Path, ...] = ()
     surface: Surface | None = None
+    measurer: Measurer | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapters, Collection):
@@ -116,6 +121,7 @@ class ServerState:
         started: seconds since 1970. closing: set once nothing new is taken.
         surface: what soups are expected to do, or None. searching: held by whoever searches it for weights. asking: held by that
             one and by the few that wait for it; each keeps a thread from other requests.
+        evidence: what profiles learn. learners: make weights of it.
     """
 
     settings: Settings
@@ -130,6 +136,8 @@ class ServerState:
     started: int
     shares: Shares
     bodies: Bodies
+    evidence: EvidenceStore
+    learners: Learners
     surface: Surface | None = None
     searching: threading.Lock = field(default_factory=threading.Lock)
     asking: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MOST_ASKING))
@@ -159,11 +167,7 @@ def open_server(config: ServerConfig) -> Iterator[ServerState]:
         if refusals:
             stack.callback(refusals.flush, everything=True)
         backend = stack.enter_context(config.backend())
-        if config.settings.method not in backend.methods:
-            raise RecipeError(
-                f"method '{config.settings.method}' is not one of this backend's: {', '.join(backend.methods)}",
-                reason="method",
-            )
+        _check_method(config.settings.method, backend)
         for path in config.shared:
             backend.share(_prefix(backend, path))
         metrics = Metrics()
@@ -181,7 +185,16 @@ def open_server(config: ServerConfig) -> Iterator[ServerState]:
             started=int(time()),
             shares=Shares(config.settings.share),
             bodies=Bodies(config.settings.bodies),
+            evidence=EvidenceStore(database),
+            learners=Learners(config.surface, config.measurer, tuple(config.adapters)),
             surface=config.surface,
+        )
+
+
+def _check_method(method: str, backend: Backend) -> None:
+    if method not in backend.methods:
+        raise RecipeError(
+            f"method '{method}' is not one of this backend's: {', '.join(backend.methods)}", reason="method"
         )
 
 

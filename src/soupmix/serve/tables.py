@@ -1,4 +1,4 @@
-"""The tables: profiles, keys, and one secret; in SQLite (WAL) or in whatever SQLAlchemy has a URL for.
+"""The tables: profiles, what they learn, keys, and one secret; in SQLite (WAL) or in whatever SQLAlchemy has a URL for.
 
 The files of a database are this user's alone: opened as themselves, never through a link, and never emptied.
 """
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    ForeignKeyConstraint,
     Integer,
     MetaData,
     String,
@@ -35,7 +36,18 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from soupmix.errors import OutputError, RecipeError
 from soupmix.locks import locked
 
-__all__ = ["KEYS", "METADATA", "PROFILES", "SECRETS", "open_database", "own_files", "sole_opener"]
+__all__ = [
+    "EVIDENCE",
+    "KEYS",
+    "LEARNING",
+    "METADATA",
+    "PROFILES",
+    "QUESTIONS",
+    "SECRETS",
+    "open_database",
+    "own_files",
+    "sole_opener",
+]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x736F75706D6978  # "soupmix": the advisory lock under which PostgreSQL is migrated
@@ -55,6 +67,54 @@ PROFILES = Table(
     Column("created", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False),
     UniqueConstraint("tenant", "name", name="one_profile_per_name"),
+)
+
+
+def _of_profile() -> list[Column[str]]:
+    return [Column("tenant", String(63), primary_key=True), Column("profile", String(32), primary_key=True)]
+
+
+def _gone_with_it() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant", "profile"], ["profiles.tenant", "profiles.id"], ondelete="CASCADE")
+
+
+LEARNING = Table(
+    "learning",
+    METADATA,
+    *_of_profile(),
+    Column("version", Integer, nullable=False),
+    Column("frozen", Boolean, nullable=False),
+    Column("listens", Boolean, nullable=False),
+    Column("most", JSON, nullable=False),
+    Column("weights", JSON, nullable=False),
+    Column("because", JSON, nullable=False),
+    Column("basis", String(64), nullable=False),
+    _gone_with_it(),
+)
+EVIDENCE = Table(
+    "evidence",
+    METADATA,
+    *_of_profile(),
+    Column("id", String(63), primary_key=True),
+    Column("source", String(63), nullable=False),
+    Column("signal", JSON, nullable=False),
+    Column("traits", JSON, nullable=False),
+    Column("adapters", String(71), nullable=False),
+    Column("base", String(71), nullable=False),
+    Column("request", String(40), nullable=False),
+    Column("received", BigInteger, nullable=False),
+    _gone_with_it(),
+)
+QUESTIONS = Table(
+    "questions",
+    METADATA,
+    *_of_profile(),
+    Column("id", String(63), primary_key=True),
+    Column("answers", JSON, nullable=False),
+    Column("traits", JSON, nullable=False),
+    Column("topic", String(63)),
+    Column("asked", BigInteger, nullable=False),
+    _gone_with_it(),
 )
 KEYS = Table(
     "keys",
