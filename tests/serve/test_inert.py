@@ -62,7 +62,7 @@ def test_what_means_nothing_changes_nothing(server: Running) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("store", True), ("tools", [{"type": "function", "function": {"name": "f"}}]), ("logit_bias", {"5": 1}),
+        ("store", True), ("tools", [{"type": "code_interpreter"}]), ("logit_bias", {"5": 1}),
         ("response_format", {"type": "grammar"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
         ("reasoning_effort", "high"), ("modalities", ["audio"]), ("tool_choice", "required"), ("verbosity", "low"),
         ("audio", {"voice": "a"}), ("functions", [{}]), ("prediction", {}), ("web_search_options", {}),
@@ -88,9 +88,9 @@ def test_what_would_change_the_meaning_is_refused_with_what_to_do(server: Runnin
         ({"frequency_penalty": 2.5}, "frequency_penalty: must be 2 or less"),
         ({"messages": []}, "messages: must have at least 1 entry"),
         ({"messages": "hi"}, "messages: must be a list"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content: is missing; send it"),
-        ({"messages": [{"role": "tool", "content": "4"}]}, "none are called here"),
-        ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages.0.tool_calls: no tools are called"),
+        ({"messages": [{"role": "user"}]}, "a message has no content"),
+        ({"messages": [{"role": "tool", "content": "4"}]}, "no place for calls of tools"),
+        ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, 'tool_calls.0.function: must be [{"id": ID'),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "images are not looked at here"),
         ({"stream": "yes"}, "stream: must be true or false"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "must have at most 4 entries"),
@@ -110,7 +110,8 @@ def test_every_mistake_is_a_sentence_of_ours(server: Running, given: dict[str, A
 def test_every_field_with_a_sentence_is_a_field() -> None:
     kinds = (Ask, ChatAsk, CompletionAsk, ChatMessage, ResponsesAsk)
     fields = {name for kind in kinds for name in kind.model_fields}
-    assert set(_NOT_DONE) - {"file", "image_url", "include_obfuscation", "input_audio"} <= fields
+    nested = {"file", "image_url", "include_obfuscation", "input_audio", "strict"}
+    assert set(_NOT_DONE) - nested <= fields
 
 
 def named(token: Any) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
-from soupmix.backends import Delta, Limits, Message, Request, State, Token, Vocabulary
+from soupmix.backends import CallForm, Delta, Limits, Message, Request, State, Token, Tool, ToolUse, Vocabulary
 from soupmix.errors import Overloaded, RecipeError
 from soupmix.files import digest_parts
 from soupmix.modes import FULL, Mode, check_mode
@@ -26,6 +26,7 @@ class EchoBackend:
     unserved: Mapping[str, RecipeError] = MappingProxyType({})
     modes: tuple[Mode, ...] = (FULL,)
     vocabulary = Vocabulary(size=256, longest=1)
+    tool_use = ToolUse(told=True, answered=True, form=CallForm("<tool_call>", "</tool_call>", "arguments"))
 
     def __init__(self, limits: Limits = Limits(rows=4, length=256)) -> None:  # noqa: B008  # frozen
         self.limits, self.shared = limits, list[tuple[int, ...]]()
@@ -41,7 +42,7 @@ class EchoBackend:
     def check_schema(self) -> None:
         raise RecipeError("the echo is held to no schema; leave it out", reason="schema")
 
-    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+    def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         text = said if isinstance(said, str) else "".join(f"{each['role']}: {each['content']}\n" for each in said)
         return tuple(text.encode())
 

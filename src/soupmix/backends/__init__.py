@@ -6,6 +6,7 @@ The server and batches know `protocol` and nothing behind it. `local` is the eng
 from soupmix.backends.protocol import (
     TALKING,
     Backend,
+    CallForm,
     Delta,
     Limits,
     Message,
@@ -14,12 +15,15 @@ from soupmix.backends.protocol import (
     State,
     Ticket,
     Token,
+    Tool,
+    ToolUse,
     Vocabulary,
 )
 
 __all__ = [
     "TALKING",
     "Backend",
+    "CallForm",
     "Delta",
     "Limits",
     "Message",
@@ -28,5 +32,7 @@ __all__ = [
     "State",
     "Ticket",
     "Token",
+    "Tool",
+    "ToolUse",
     "Vocabulary",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from soupmix.backends.protocol import Limits, Message, Vocabulary
+from soupmix.backends.protocol import Limits, Message, Tool, ToolUse, Vocabulary
 from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
@@ -62,12 +62,17 @@ class LocalBackend(Batcher):
         """See `Backend.check_schema`."""
         library()
 
-    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+    @property
+    def tool_use(self) -> ToolUse:
+        """See `Backend.tool_use`."""
+        return self.engine.prompts.tool_use
+
+    def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """See `Backend.tokens`."""
         if isinstance(said, str):
             return self.engine.plain_tokens(said)
         try:
-            return self.engine.chat_tokens(said)
+            return self.engine.chat_tokens(said, tools)
         except BaseModelError as error:
             if error.reason != "no-template":
                 raise

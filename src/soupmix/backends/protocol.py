@@ -6,7 +6,7 @@ the request's own grant, and tells every answer as it is made. Nothing here says
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from soupmix.errors import RecipeError, SoupmixError
 from soupmix.modes import FULL, Mode
@@ -17,6 +17,7 @@ __all__ = [
     "MOST_SEEDS",
     "TALKING",
     "Backend",
+    "CallForm",
     "Delta",
     "Limits",
     "Message",
@@ -26,13 +27,47 @@ __all__ = [
     "State",
     "Ticket",
     "Token",
+    "Tool",
+    "ToolUse",
     "Vocabulary",
 ]
 
-Message = Mapping[str, str]
-"""A message of a conversation: {"role": "system" | "user" | "assistant", "content": text}."""
+Message = Mapping[str, Any]
+"""A message of a conversation: {"role": "system" | "user" | "assistant" | "tool", "content": text}; with the assistant's also
+"tool_calls": [{"id", "type": "function", "function": {"name", "arguments": an object}}], with a tool's "tool_call_id"."""
+
+Tool = Mapping[str, Any]
+"""A tool that a model is told of: {"type": "function", "function": {"name", "description", "parameters": a JSON schema}}."""
 
 MOST_SEEDS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """How a model writes that it calls a tool: a JSON object with "name" and the arguments, between two marks.
+
+    Attributes:
+        opening, closing: the marks, as <tool_call> and </tool_call>; both empty: the object is the whole answer.
+        arguments: key of the arguments in it, "arguments" or "parameters".
+    """
+
+    opening: str
+    closing: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """What a model's chat template does with tools.
+
+    Attributes:
+        told: whether it tells the model of tools. answered: whether it has a place for calls, and for what tools gave.
+        form: how calls are written; None: in a form that is not known here, so that they come back as text.
+    """
+
+    told: bool = False
+    answered: bool = False
+    form: CallForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +296,17 @@ class Backend(Protocol):
     def check_schema(self) -> None:
         """Raise `RecipeError` if no answer can be held to a JSON schema here (reason "no-json-extra" or "schema")."""
 
-    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+    @property
+    def tool_use(self) -> ToolUse:
+        """What the model's chat template does with tools."""
+
+    def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """Token ids of a text as it stands, or of a conversation in the form that the model was trained on.
 
-        A last message of the assistant is an answer that has begun.
+        A last message of the assistant is an answer that has begun, but for one that calls tools.
+
+        Args:
+            tools: what the model is told of.
 
         Raises:
             RecipeError: an empty conversation ("empty-prompt"), one that the model's template does not take

@@ -19,7 +19,7 @@ import httpx
 import torch
 
 from soupmix.backends.knocking import look, refusal
-from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Token, Vocabulary
+from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Token, Tool, ToolUse, Vocabulary
 from soupmix.base import Base, load_tokenizer
 from soupmix.base.loading import empty_model
 from soupmix.batching.answer import Answer, Chosen, Writer
@@ -119,12 +119,17 @@ class VllmBackend:
             "answers of vLLM are not held to JSON schemas yet; ask without `response_format`", reason="schema"
         )
 
-    def tokens(self, said: str | Sequence[Message]) -> tuple[int, ...]:
+    @property
+    def tool_use(self) -> ToolUse:
+        """See `Backend.tool_use`."""
+        return self._prompts.tool_use
+
+    def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """See `Backend.tokens`."""
         if isinstance(said, str):
             return self._prompts.plain(said)
         try:
-            return self._prompts.tokens(self._prompts.rendered(said))
+            return self._prompts.tokens(self._prompts.rendered(said, tools))
         except BaseModelError as error:
             if error.reason != "no-template":
                 raise

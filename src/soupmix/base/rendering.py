@@ -1,6 +1,6 @@
 """A chat template at work, in a process that may use little time and memory; run as `python -m soupmix.base.rendering`.
 
-It reads JSON objects, one a line: first {"template", "special"}, then {"messages", "opens"} each, and answers each of these with
+It reads JSON objects, one a line: first {"template", "special"}, then {"messages", "opens", "tools"} each, and answers each with
 {"text"} or {"error"}; the first one with {"broken"}, and nothing further, where the template does not compile. Whoever asks for
 too much is ended by the kernel, as code cannot be trusted to stop itself.
 
@@ -93,9 +93,10 @@ def _compiled(text: str) -> Template:
     return environment.from_string(text)
 
 
-def _answer(template: Template, special: dict[str, Any], messages: list[dict[str, Any]], opens: bool) -> dict[str, str]:
+def _answer(template: Template, special: dict[str, Any], said: dict[str, Any]) -> dict[str, str]:
+    known = {"messages": said["messages"], "add_generation_prompt": said["opens"], "tools": said["tools"] or None}
     try:
-        text = template.render(messages=messages, add_generation_prompt=opens, tools=None, documents=None, **special)
+        text = template.render(documents=None, **known, **special)
     except Exception as error:  # noqa: BLE001  # a template can make Python raise anything
         return {"error": f"{type(error).__name__}: {error}"[:500]}
     return {"text": text} if len(text) <= LONGEST else {"error": f"more than {LONGEST} characters came of it"}
@@ -123,7 +124,7 @@ def _main(asked: TextIO, told: TextIO) -> None:
                 told.flush()
                 return
         else:
-            told.write(json.dumps(_answer(template, special, said["messages"], said["opens"])) + "\n")
+            told.write(json.dumps(_answer(template, special, said)) + "\n")
             told.flush()
         _limit_time((0, 0))
 

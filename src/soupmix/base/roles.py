@@ -8,10 +8,11 @@ from typing import Any
 from soupmix.base.template import chat_text
 from soupmix.errors import BaseModelError, RecipeError
 
-__all__ = ["end_of_answer", "opening_texts", "role_markers"]
+__all__ = ["ARGUMENTS", "RESULT", "TOOL", "end_of_answer", "opening_texts", "role_markers", "tool_texts"]
 
 _RULES, _ASKS, _SAYS, _AGAIN = "kzqrules", "kzqasks", "kzqsays", "kzqagain"
 _SAID = re.compile("|".join((_RULES, _ASKS, _SAYS, _AGAIN)))
+TOOL, CALL_ID, ARGUMENTS, RESULT = "kzqtool", "kzqcallid", {"kzqname": "kzqvalue"}, "kzqresult"
 
 
 def role_markers(tokenizer: Any) -> Mapping[str, int]:
@@ -23,7 +24,7 @@ def role_markers(tokenizer: Any) -> Mapping[str, int]:
     """
     added = tokenizer.added_tokens_decoder.items()
     special = {str(each.content): number for number, each in added if each.special and re.search(r"\W", each.content)}
-    around = "\n".join(_SAID.sub("\n", each) for each in _rendered(tokenizer))
+    around = "\n".join(_SAID.sub("\n", each) for each in (*_rendered(tokenizer), *_rendered_tools(tokenizer)))
     written = {text: number for text, number in tokenizer.get_added_vocab().items() if _marks(text) and text in around}
     return dict(sorted((special | written).items()))
 
@@ -51,6 +52,41 @@ def opening_texts(tokenizer: Any) -> tuple[str, str]:
     except (RecipeError, BaseModelError):
         return "", ""
     return closed, opened
+
+
+def tool_texts(tokenizer: Any) -> tuple[str, str, str, str]:
+    """What the template makes of a question, of a question where there is a tool, of the tool's call, and of what it gave.
+
+    "" where it takes no such talk, or cannot be used. The tool is `TOOL`, called with `ARGUMENTS`; what it gives is `RESULT`.
+    """
+    nothing = {"type": "object", "properties": {}}
+    tools = [{"type": "function", "function": {"name": TOOL, "description": TOOL, "parameters": nothing}}]
+    function = {"name": TOOL, "arguments": ARGUMENTS}
+    asked: list[dict[str, Any]] = [{"role": "user", "content": _ASKS}]
+    called = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "id": CALL_ID, "function": function}],
+    }
+    gave = {"role": "tool", "content": RESULT, "name": TOOL, "tool_call_id": CALL_ID}
+
+    def written(talk: list[dict[str, Any]], *, told: bool, opens: bool) -> str:
+        try:
+            return chat_text(tokenizer, talk, opens=opens, tools=tools if told else ())
+        except (RecipeError, BaseModelError):
+            return ""
+
+    return (
+        written(asked, told=False, opens=True),
+        written(asked, told=True, opens=True),
+        written([*asked, called], told=True, opens=False),
+        written([*asked, called, gave], told=True, opens=True),
+    )
+
+
+def _rendered_tools(tokenizer: Any) -> Iterator[str]:
+    """The same for talks in which a tool is called."""
+    yield from tool_texts(tokenizer)[2:]
 
 
 def _marks(text: str) -> bool:

@@ -16,15 +16,22 @@ __all__ = ["chat_text", "unasked"]
 
 _MARK = "kzqwhat"
 _ROLES = {"", "user", "assistant", "system", "model", "INST", "Human", "Assistant", "User"}
-_templates: "weakref.WeakKeyDictionary[Any, _Template]" = weakref.WeakKeyDictionary()
+_templates: "weakref.WeakKeyDictionary[Any, dict[bool, _Template]]" = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
 
-def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, opens: bool = True) -> str:
+def chat_text(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    opens: bool = True,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """A conversation by the chat template of a tokenizer, ending where the model's answer begins.
 
     Args:
         opens: False: without what the template writes last to begin an answer ("generation prompt"), if it knows such.
+        tools: what the model is told of, as transformers hands it to templates.
 
     Raises:
         RecipeError: the template refuses these messages (reason "bad-conversation").
@@ -32,10 +39,13 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, opens: b
             time or memory ("template-limit").
     """
     with _making:
-        template = _templates.get(tokenizer)
-        if template is None:
-            template = _templates[tokenizer] = _Template(tokenizer)
-    return template.render([dict(each) for each in messages], opens)
+        has_two = isinstance(
+            tokenizer.chat_template, dict
+        )  # some tokenizers have one more, for conversations with tools
+        kept, kind = _templates.setdefault(tokenizer, {}), has_two and bool(tools)
+        template = kept[kind] if kind in kept else kept.setdefault(kind, _Template(tokenizer, with_tools=kind))
+    asked = {"messages": list(map(dict, messages)), "opens": opens, "tools": list(map(dict, tools))}
+    return template.render(asked)
 
 
 def unasked(tokenizer: Any) -> str:
@@ -53,9 +63,9 @@ def unasked(tokenizer: Any) -> str:
 class _Template:
     """A process that renders one template, one conversation at a time; begun anew after it was ended."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, with_tools: bool) -> None:
         try:
-            text = tokenizer.get_chat_template()
+            text = tokenizer.get_chat_template(tools=[{}] if with_tools else None)
         except ValueError as error:
             raise BaseModelError(
                 "the base model has no chat template, so it cannot read conversations: give one with --chat-template, ask "
@@ -70,9 +80,9 @@ class _Template:
         self._end: Callable[[], object] = lambda: None
         self._broken: str | None = None  # why it does not compile, once that is known
 
-    def render(self, messages: list[dict[str, Any]], opens: bool) -> str:
+    def render(self, asked: Mapping[str, Any]) -> str:
         with self._lock:
-            said = {"broken": self._broken} if self._broken else self._told(messages, opens)
+            said = {"broken": self._broken} if self._broken else self._told(asked)
             self._broken = said.get("broken")
         if self._broken:
             raise BaseModelError(
@@ -87,9 +97,9 @@ class _Template:
             )
         return str(said["text"])
 
-    def _told(self, messages: list[dict[str, Any]], opens: bool) -> dict[str, str]:
+    def _told(self, asked: Mapping[str, Any]) -> dict[str, str]:
         try:
-            said: dict[str, str] = json.loads(self._exchange(_line({"messages": messages, "opens": opens})))
+            said: dict[str, str] = json.loads(self._exchange(_line(asked)))
         except (OSError, ValueError) as error:
             self._end()
             self._process = None

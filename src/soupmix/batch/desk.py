@@ -148,7 +148,8 @@ class Desk:
         """The answer as the server would give it, but for the count of cached tokens: what was cached depends on the run."""
         begun, made, method = answered.begun, answered.made, self._defaults.method
         mode = self._mode(begun.ask)
-        form: Form = ChatForm() if isinstance(begun.ask, ChatAsk) else CompletionForm()
+        ask = begun.ask
+        form: Form = ChatForm.of(ask, self._backend, name) if isinstance(ask, ChatAsk) else CompletionForm()
         soup = SoupAnswer.of(
             begun.grant, profile=None, signed=self._signed, method=method, merge=begun.merge, mode=mode
         )

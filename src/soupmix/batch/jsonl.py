@@ -12,7 +12,7 @@ from soupmix.batch.columns import Columns
 from soupmix.batch.line import Line, bounded_lines
 from soupmix.errors import RecipeError
 from soupmix.files import compact_json, strict_json
-from soupmix.openai.wire import Sent
+from soupmix.openai.sent import Sent
 
 __all__ = ["JsonLines", "write_results"]
 

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from soupmix.backends.protocol import Sampling, SamplingFields
+from soupmix.backends.protocol import Sampling, SamplingFields, Tool
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
 from soupmix.engine.answers import Answering, Completion, Soups
@@ -338,8 +338,8 @@ class Engine:
         """The key of what the bare base computes of prompts, in mode "answer"; see `soupmix.merge.identity`."""
         return base_identity(base_digest=self.base_digest, dtype=dtype_code(self._dtype), tenant_salt=tenant)
 
-    def chat_tokens(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a prompt or conversation, with the chat template, as `complete` reads it.
+    def chat_tokens(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """Token ids of a prompt or conversation, with the chat template, as `complete` reads it, and with tools.
 
         Raises:
             RecipeError: the prompt is empty (reason "empty-prompt"), the template does not take it ("bad-conversation"), or the
@@ -347,7 +347,7 @@ class Engine:
             BaseModelError: there is no chat template ("no-template"), or none that can be used ("bad-template",
                 "template-limit").
         """
-        return self.prompts.tokens(self.prompts.rendered(prompt))
+        return self.prompts.tokens(self.prompts.rendered(prompt, tools))
 
     def plain_tokens(self, text: str) -> tuple[int, ...]:
         """Token ids of a text as it stands, without the chat template; first the one that the tokenizer begins texts with.

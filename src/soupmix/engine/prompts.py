@@ -5,9 +5,10 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from soupmix.backends.protocol import Message, Vocabulary
+from soupmix.backends.protocol import Message, Tool, ToolUse, Vocabulary
 from soupmix.base import chat_text
 from soupmix.base.roles import end_of_answer, opening_texts, role_markers
+from soupmix.engine.tools import tool_use
 from soupmix.errors import RecipeError
 
 __all__ = ["Prompt", "Prompts", "check_given", "known_tokens"]
@@ -39,8 +40,9 @@ class Prompts:
         has_begun = not ids or ids[: len(self._beginning)] == self._beginning
         return ids if has_begun else (*self._beginning, *ids)
 
-    def rendered(self, prompt: Prompt) -> str:
-        """A prompt or a conversation by the chat template; a last message of the assistant is an answer that has begun.
+    def rendered(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> str:
+        """A prompt or a conversation by the chat template; a last message of the assistant is an answer that has begun, unless it
+        calls tools.
 
         Raises:
             RecipeError: it is empty (reason "empty-prompt"), or not one that the template takes ("bad-conversation").
@@ -49,8 +51,9 @@ class Prompts:
         if not prompt:
             raise RecipeError("the prompt is empty; say something", reason="empty-prompt")
         said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(map(_message, prompt))
-        begun = said.pop()["content"] if said[-1]["role"] == "assistant" else ""
-        return chat_text(self._tokenizer, said) + begun
+        begins = said[-1]["role"] == "assistant" and "tool_calls" not in said[-1]
+        begun = said.pop()["content"] if begins else ""
+        return chat_text(self._tokenizer, said, tools=tools) + begun
 
     def filled(self, number: int, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of one of several prompts, of which there must be some. Raises as `rendered` and `tokens`."""
@@ -75,6 +78,11 @@ class Prompts:
                 reason="no-such-token",
             )
         return ids
+
+    @cached_property
+    def tool_use(self) -> ToolUse:
+        """What the chat template does with tools."""
+        return tool_use(self._tokenizer)
 
     @cached_property
     def markers(self) -> Mapping[str, int]:
@@ -170,7 +178,7 @@ def check_given(prompts: Sequence[Prompt], grants: Sequence[object], streams: Se
             raise RecipeError(f"prompt {number} is empty; say something", reason="empty-prompt")
 
 
-def _message(said: Any) -> dict[str, str]:
+def _message(said: Any) -> dict[str, Any]:
     if isinstance(said, Mapping) and all(isinstance(said.get(field), str) for field in ("role", "content")):
         return dict(said)
     raise RecipeError(

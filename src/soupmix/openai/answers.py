@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Finish = Literal["stop", "length"]
+ChatFinish = Literal["stop", "length", "tool_calls"]
 
 
 class BindingAnswer(BaseModel):
@@ -135,11 +136,27 @@ class ChatLogprobs(BaseModel):
     content: list[TokenLogprob]
 
 
+class CalledFunctionAnswer(BaseModel):
+    """What is called; the arguments are the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(BaseModel):
+    """A tool that the answer calls."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunctionAnswer
+
+
 class ChatText(BaseModel):
-    """The answer as a message."""
+    """The answer as a message; it has no content where all that it does is to call tools."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: list[ToolCallAnswer] | None = Field(default=None, exclude_if=lambda calls: calls is None)
 
 
 class ChatChoice(BaseModel):
@@ -148,7 +165,7 @@ class ChatChoice(BaseModel):
     index: int
     message: ChatText
     logprobs: ChatLogprobs | None
-    finish_reason: Finish
+    finish_reason: ChatFinish
 
 
 class CompletionLogprobs(BaseModel):

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from soupmix.backends import Delta, Token
+from soupmix.backends import Backend, CallForm, Delta, Token, Tool
 from soupmix.openai.answers import Usage
+from soupmix.openai.calls import CallReader, tools_of
+from soupmix.openai.wire import ChatAsk
 
 __all__ = ["AnswerSoFar", "ChatForm", "CompletionForm", "Form", "usage"]
 
@@ -50,15 +52,45 @@ class Form(Protocol):
 
 
 class ChatForm:
-    """Answers as messages."""
+    """Answers as messages, and the calls of tools in them.
+
+    Args:
+        name: makes the ids of calls. tools: whose calls are looked for. form: how the model writes calls; None: they stay text.
+        several: whether an answer may call more than one.
+    """
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
+    def __init__(
+        self, name: str = "", tools: Sequence[Tool] = (), form: CallForm | None = None, *, several: bool = True
+    ) -> None:
+        self._name, self._names = name, [each["function"]["name"] for each in tools]
+        self._form, self._several = form if tools else None, several
+        self._readers: dict[int, CallReader] = {}
+
+    @classmethod
+    def of(cls, ask: ChatAsk, backend: Backend, name: str) -> "ChatForm":
+        """As a request asks for it."""
+        return cls(name, tools_of(ask), backend.tool_use.form, several=ask.parallel_tool_calls is not False)
+
     def choice(self, number: int, made: AnswerSoFar) -> dict[str, Any]:
         """A whole message."""
-        message = {"role": "assistant", "content": made.text}
         finish = made.last.finish if made.last else None
+        text, calls, finish = self._read(number, made.text, finish or "stop")
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
         return {"index": number, "message": message, "logprobs": _chat_told(made.tokens), "finish_reason": finish}
+
+    def _read(self, number: int, text: str, finish: str | None) -> tuple[str, list[dict[str, Any]], str | None]:
+        """What is to be shown of more text, the calls in it, and how it ends."""
+        if self._form is None:
+            return text, [], finish
+        reader = self._readers.setdefault(number, CallReader(self._form, self._names, several=self._several))
+        before = reader.count
+        shown, calls = reader.feed(text, last=finish is not None)
+        told = [call.told(self._name, number, before + place) for place, call in enumerate(calls)]
+        return shown, told, "tool_calls" if finish == "stop" and reader.count else finish
 
     def opening(self, number: int) -> dict[str, Any]:
         """Who speaks."""
@@ -67,8 +99,12 @@ class ChatForm:
 
     def delta(self, number: int, made: AnswerSoFar, delta: Delta) -> dict[str, Any]:
         """What is added."""
-        message = {"content": delta.text} if delta.text else {}
-        return {"index": number, "delta": message, "logprobs": _chat_told(delta.tokens), "finish_reason": delta.finish}
+        before = self._readers[number].count if number in self._readers else 0
+        text, calls, finish = self._read(number, delta.text, delta.finish)
+        message: dict[str, Any] = {"content": text} if text else {}
+        if calls:
+            message["tool_calls"] = [{"index": before + place, **call} for place, call in enumerate(calls)]
+        return {"index": number, "delta": message, "logprobs": _chat_told(delta.tokens), "finish_reason": finish}
 
 
 class CompletionForm:

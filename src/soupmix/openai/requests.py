@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from soupmix.backends import TALKING, Backend, Request, Sampling
+from soupmix.backends import TALKING, Backend, Request, Sampling, Tool
 from soupmix.errors import RecipeError
 from soupmix.modes import Mode
+from soupmix.openai.calls import check_tools, message_of, texts_of, tools_of
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from soupmix.policy import Grant
 
@@ -34,8 +35,12 @@ def chat_prompted(backend: Backend, ask: ChatAsk) -> Prompted:
     schema = ask.schema_text()
     if schema is not None:
         backend.check_schema()
-    _check_size(backend, sum(len(each.text()) for each in ask.messages))
-    return Prompted([_chat_tokens(backend, ask.messages)], _chat_length(ask), _chat_logprobs(ask), schema)
+    check_tools(backend, ask)
+    tools = tools_of(ask)
+    told = list(texts_of(tools))
+    _check_size(backend, sum(len(each.text()) for each in ask.messages) + sum(map(len, told)))
+    tokens = _chat_tokens(backend, ask.messages, tools, told)
+    return Prompted([tokens], _chat_length(ask), _chat_logprobs(ask), schema)
 
 
 def completion_prompted(backend: Backend, ask: CompletionAsk) -> Prompted:
@@ -76,17 +81,20 @@ def _chat_logprobs(ask: ChatAsk) -> int | None:
     return (ask.top_logprobs or 0) if ask.logprobs else None
 
 
-def _chat_tokens(backend: Backend, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-    """The conversation as token ids.
+def _chat_tokens(
+    backend: Backend, messages: Sequence[ChatMessage], tools: Sequence[Tool] = (), told: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """The conversation as token ids; `told` are all texts in the tools.
 
     Raises:
         RecipeError: a message holds a token that marks roles or ends ("special-token"), with which it could pose as
             somebody else's, or the model's template does not take such a conversation ("bad-conversation").
     """
-    roles = [{"role": _role(each.role), "content": each.text()} for each in messages]
+    roles = [message_of(each, _role(each.role)) for each in messages]
     said = [each["content"] for each in roles]
-    together = "".join(said)  # a template may write messages one behind the other
-    mark = next(filter(None, map(backend.marker, dict.fromkeys([*said, together]))), None)
+    beside = [text for each in roles for text in texts_of([each.get("tool_calls"), each.get("name")])]
+    together = "".join([*told, *said, *beside])  # a template may write messages one behind the other
+    mark = next(filter(None, map(backend.marker, dict.fromkeys([*said, *told, *beside, together]))), None)
     if mark is not None:
         raise RecipeError(
             f"a message holds {mark!r}, which to this model is the end or the beginning of one; leave it out",
@@ -94,7 +102,7 @@ def _chat_tokens(backend: Backend, messages: Sequence[ChatMessage]) -> tuple[int
         )
     if [each["role"] for each in roles] == ["assistant"]:
         raise RecipeError("the assistant's message answers nobody; begin with a user's", reason="bad-conversation")
-    return backend.tokens(roles)
+    return backend.tokens(roles, tools)
 
 
 def _check_size(backend: Backend, characters: int) -> None:

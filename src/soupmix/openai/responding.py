@@ -10,21 +10,23 @@ from pydantic import Discriminator, Field, Tag
 from soupmix.backends import Delta
 from soupmix.fields import ShortLine
 from soupmix.openai.forms import AnswerSoFar, usage
+from soupmix.openai.sent import (
+    NamedSchema,
+    ObjectFormat,
+    SchemaFormat,
+    Sent,
+    Text,
+    TextFormat,
+    kind_of_format,
+)
 from soupmix.openai.wire import (
     ChatAsk,
     ChatMessage,
     Metadata,
-    NamedSchema,
     Nothing,
-    ObjectFormat,
-    SchemaFormat,
-    Sent,
     SoupAsk,
     StreamOptions,
-    Text,
-    TextFormat,
     User,
-    kind_of_format,
 )
 
 __all__ = ["Responding", "ResponsesAsk"]

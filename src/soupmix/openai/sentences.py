@@ -11,9 +11,9 @@ _NOT_DONE: Final[Mapping[str, str]] = {
     "background": "an answer comes with its request; leave background out",
     "conversation": "nothing is kept between requests; send what was said before as input",
     "echo": "the prompt is not given back; leave echo out, and put it before the answer",
-    "function_call": "no functions are called here; leave function_call and functions out, or send them as null",
+    "function_call": "functions are called as tools; send tools and tool_choice, and leave function_call and functions out",
     "file": "files are not read here; send their text",
-    "functions": "no functions are called here; leave them out, and say in a message what the answer is to hold",
+    "functions": "functions are called as tools; send tools, and leave functions out",
     "image_url": "images are not looked at here; send text only",
     "include_obfuscation": "chunks of a stream are not padded; leave it out, or send false",
     "input_audio": "no sound is listened to here; send text only",
@@ -29,9 +29,11 @@ _NOT_DONE: Final[Mapping[str, str]] = {
     '"schema": SCHEMA}}',
     "store": "answers are not kept here; leave store out, or send false",
     "suffix": "text is continued at its end only; leave suffix out",
-    "tool_calls": "no tools are called here; leave tool_calls out, or send []",
-    "tool_choice": 'no tools are called here; leave tool_choice out, or send "none"',
-    "tools": "no tools are called here; leave tools out or send [], and say in a message what the answer is to hold",
+    "strict": "the arguments of a call are held to no schema; leave strict out, or send false",
+    "tool_calls": 'must be [{"id": ID, "type": "function", "function": {"name": NAME, "arguments": TEXT}}], the text that of a '
+    "JSON object",
+    "tool_choice": 'no call can be forced; send "auto" or "none", or hold the answer to a schema by response_format',
+    "tools": 'must be [{"type": "function", "function": {"name": NAME, "description": TEXT, "parameters": SCHEMA}}], at most 128',
     "verbosity": "how long answers are is a matter of the soup (concise, informative); leave verbosity out",
     "web_search_options": "nothing is looked up on the web; leave web_search_options out",
 }
@@ -47,7 +49,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "none_required": "null",
     "string_type": "text",
 }
-_ROLES: Final = "; messages of tools and functions are not taken, as none are called here"
+_ROLES: Final = "; what a function gave is sent as a tool's message"
 
 
 def sentence(error: Mapping[str, Any], where: Sequence[str]) -> str:
@@ -57,7 +59,9 @@ def sentence(error: Mapping[str, Any], where: Sequence[str]) -> str:
         error: as `ValidationError.errors` has it, with its context. where: names of fields and places, outermost first.
     """
     place, kind, context = ".".join(where), str(error["type"]), error.get("ctx") or {}
-    known = next((name for name in where if name in _NOT_DONE), None)
+    known = next((name for name in reversed(where) if name in _NOT_DONE), None)
+    if known == "tools" and kind == "too_long" and context.get("max_length") == 0:
+        return f"{place}: tools are called in /v1/chat/completions only; send them there, or leave tools out here"
     if known is not None:
         return f"{place}: {_NOT_DONE[known]}"
     if kind == "extra_forbidden":

@@ -4,25 +4,20 @@ How much work a body is does not depend on what is in it: every list, map and te
 first fault, and of several forms that a field may have only the one that it seems to have is tried.
 """
 
-import json
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
-    WithJsonSchema,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from soupmix.fields import ShortLine
 from soupmix.modes import FULL, Mode
+from soupmix.openai.sent import FunctionTool, ResponseFormat, Sent, Text, ToolCall
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 __all__ = [
@@ -30,27 +25,19 @@ __all__ = [
     "ChatAsk",
     "ChatMessage",
     "CompletionAsk",
-    "NamedSchema",
-    "ObjectFormat",
     "RangesAsk",
-    "SchemaFormat",
-    "Sent",
     "SoupAsk",
     "StreamOptions",
     "TargetsAsk",
-    "TextFormat",
     "TextPart",
-    "kind_of_format",
 ]
 
 _MOST_ANSWERS: Final = 128  # a server's own limit is lower
 _MOST_SEED: Final = 2**62 - _MOST_ANSWERS - 1
 _MOST_MESSAGES: Final = 1000
 _MOST_TOKENS: Final = 1 << 20
-_MOST_TEXT: Final = 1 << 22  # characters; a row holds less, and `--body` lets less through
 _MOST_TARGETS: Final = 64
-_MOST_PARTS: Final = 1000  # lists and objects in a JSON schema
-_MOST_ENTRIES: Final = 10_000  # of all of them together
+_MOST_TOOLS: Final = 128
 _MOST_NAMES: Final = 1000  # a server's own limit is lower
 
 
@@ -96,26 +83,6 @@ def _prompt_form(value: object) -> str:
     form = {"text": "texts", "list": "lists"}.get(_form(first), "ids")
     return "text" if isinstance(value, str) else form
 
-
-def _json_object(value: object) -> dict[str, Any]:
-    """An object of bounded size: what is in it is for others to say."""
-    if not isinstance(value, dict):
-        raise PydanticCustomError("dict_type", "must be an object")
-    waiting: list[dict[str, Any] | list[Any]] = [value]
-    parts = entries = 0
-    while waiting:
-        one = waiting.pop()
-        parts, entries = parts + 1, entries + len(one)
-        if parts > _MOST_PARTS or entries > _MOST_ENTRIES:
-            raise PydanticCustomError("too_long", "has more than {max_length} entries", {"max_length": _MOST_ENTRIES})
-        inside = one.values() if isinstance(one, dict) else one
-        waiting += [each for each in inside if isinstance(each, dict | list)]
-    return value
-
-
-Text = Annotated[str, Field(max_length=_MOST_TEXT)]
-JsonObject = Annotated[dict[str, Any], PlainValidator(_json_object), WithJsonSchema({"type": "object"})]
-"""A JSON schema, or whatever else is not ours to understand: no larger than anybody needs."""
 
 User = Annotated[ShortLine, AfterValidator(_no_profile), Field(json_schema_extra={"pattern": "^(?!soup:)"})]
 AnyName = Annotated[str, Field(max_length=200)]
@@ -168,35 +135,19 @@ Attributes = Annotated[
 ]
 
 
-class Sent(BaseModel):
-    """What somebody else sends: by the letter, and without fields that nobody knows."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few(cls, value: Any) -> Any:
-        """Of fields that nobody knows one is enough to refuse."""
-        if isinstance(value, dict) and len(value) > len(cls.model_fields):
-            known = {name: value[name] for name in cls.model_fields if name in value}
-            unknown = next(name for name in value if name not in known)
-            return {**known, unknown: value[unknown]}
-        return value
-
-
 class SoupAsk(Sent):
     """Whose soup: weights by adapter name, what the request says about itself, where the weights come from, and where it acts."""
 
-    weights: Weights = {}
-    attributes: Attributes = {}
-    sources: Sources = {}
+    weights: Weights = {}  # noqa: RUF012  # pydantic copies it
+    attributes: Attributes = {}  # noqa: RUF012  # pydantic copies it
+    sources: Sources = {}  # noqa: RUF012  # pydantic copies it
     mode: Mode = FULL
 
 
 class RangesAsk(Sent):
     """Whose ranges: what a request would say about itself."""
 
-    attributes: Attributes = {}
+    attributes: Attributes = {}  # noqa: RUF012  # pydantic copies it
 
 
 class TargetsAsk(SoupAsk):
@@ -227,19 +178,21 @@ class ChatMessage(Sent):
     reads it.
     """
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
     name: ShortLine | None = None
     annotations: Nothing | None = None
     audio: None = None
     function_call: None = None
     reasoning_content: None = None
     refusal: None = None
-    tool_calls: Nothing | None = None
+    tool_call_id: ShortLine | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=_MOST_TOOLS, fail_fast=True)] | None = None
 
     def text(self) -> str:
         """All of its text."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        said = self.content or ""
+        return said if isinstance(said, str) else "".join(part.text for part in said)
 
 
 class StreamOptions(Sent):
@@ -247,63 +200,6 @@ class StreamOptions(Sent):
 
     include_usage: bool = False
     include_obfuscation: Literal[False] | None = None
-
-
-class TextFormat(Sent):
-    """An answer of any form."""
-
-    type: Literal["text"]
-
-    def schema_text(self) -> None:
-        """None: it is free."""
-
-
-class ObjectFormat(Sent):
-    """An answer that is a JSON object."""
-
-    type: Literal["json_object"]
-
-    def schema_text(self) -> str:
-        """The JSON schema of all objects."""
-        return '{"type": "object"}'
-
-
-class NamedSchema(Sent):
-    """A JSON schema and what it is called. Answers are valid against it whatever `strict` says."""
-
-    name: ShortLine
-    description: Text | None = None
-    schema_: JsonObject | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-    def schema_text(self) -> str:
-        """The JSON schema, as text; that of all objects where it says nothing."""
-        return json.dumps({"type": "object"} if self.schema_ is None else self.schema_)
-
-
-class SchemaFormat(Sent):
-    """An answer that is valid against a JSON schema."""
-
-    type: Literal["json_schema"]
-    json_schema: NamedSchema
-
-    def schema_text(self) -> str:
-        """See `NamedSchema`."""
-        return self.json_schema.schema_text()
-
-
-def kind_of_format(value: object) -> str:
-    """Which form of an answer is asked for, as it seems."""
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind in ("json_object", "json_schema") else "text"
-
-
-ResponseFormat = Annotated[
-    Annotated[TextFormat, Tag("text")]
-    | Annotated[ObjectFormat, Tag("json_object")]
-    | Annotated[SchemaFormat, Tag("json_schema")],
-    Discriminator(kind_of_format),
-]
 
 
 class Ask(Sent):
@@ -359,7 +255,7 @@ class ChatAsk(Ask):
     reasoning_effort: Literal["none"] | None = None
     response_format: ResponseFormat | None = None
     tool_choice: Literal["none", "auto"] | None = None
-    tools: Nothing | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS, fail_fast=True)] | None = None
     verbosity: Literal["medium"] | None = None
     web_search_options: None = None
 

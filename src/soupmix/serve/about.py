@@ -40,7 +40,8 @@ class ModelAnswer(BaseModel):
     """A model that may be named in a request: the base, or a profile as "soup:<id>" or "soup:<name>" with the base as its parent.
 
     `length` is the most tokens of prompt and answer together, `loop` how answers are computed beside each other: "running"
-    (they join and leave between steps) or "padded" (they begin in rounds), as it is right for the base.
+    (they join and leave between steps) or "padded" (they begin in rounds), as it is right for the base. `tools` says whether
+    calls of tools are read from answers ("calls"), come back as text ("text"), or no tool can be told of at all (null).
     """
 
     id: str
@@ -51,6 +52,7 @@ class ModelAnswer(BaseModel):
     parent: str | None
     length: int
     loop: str
+    tools: Literal["calls", "text"] | None
 
 
 class ModelsAnswer(BaseModel):
@@ -253,4 +255,6 @@ def _soup(state: ServerState, profile: Profile, called: str) -> ModelAnswer:
 
 
 def _how(state: ServerState) -> dict[str, Any]:
-    return {"length": state.backend.limits.length, "loop": state.backend.state().loop}
+    use = state.backend.tool_use
+    tools = None if not use.told else "text" if use.form is None else "calls"
+    return {"length": state.backend.limits.length, "loop": state.backend.state().loop, "tools": tools}

@@ -46,7 +46,8 @@ async def chat(ask: ChatAsk, http: HttpRequest, caller: _Caller) -> Response:
     state = state_of(http)
     state.backend.check_room()
     prompted = await run_in_threadpool(chat_prompted, state.backend, ask)
-    return await _answer(state, http, caller, ask, prompted, ChatForm())
+    form = ChatForm.of(ask, state.backend, secrets.token_hex(12))
+    return await _answer(state, http, caller, ask, prompted, form)
 
 
 @router.post("/v1/responses", response_model=None, responses=ANSWERING)

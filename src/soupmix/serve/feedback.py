@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from soupmix.errors import PreferenceError
 from soupmix.openai.errors import HttpError
-from soupmix.openai.wire import Sent, at_most
+from soupmix.openai.sent import Sent
+from soupmix.openai.wire import at_most
 from soupmix.preference import Signal
 from soupmix.preference.learner import Learner
 from soupmix.preference.signal import Kind

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from soupmix.files import canonical_json
 from soupmix.openai.answers import BindingAnswer, PolicyName
-from soupmix.openai.wire import Sent
+from soupmix.openai.sent import Sent
 from soupmix.openai.wire import Weights as WeightsAsk
 from soupmix.preference.learner import Learner
 from soupmix.preference.question import ENOUGH

@@ -21,7 +21,8 @@ from soupmix.backends import Request
 from soupmix.errors import PreferenceError
 from soupmix.openai.forms import AnswerSoFar
 from soupmix.openai.requests import chat_prompted, fitting, requests
-from soupmix.openai.wire import ChatAsk, ChatMessage, Sent
+from soupmix.openai.sent import Sent
+from soupmix.openai.wire import ChatAsk, ChatMessage
 from soupmix.preference.learner import Learner
 from soupmix.preference.question import ENOUGH
 from soupmix.serve.answering import unless_gone
