@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from soupmix.audit import verify
 from soupmix.audit.records import Chain
 from soupmix.audit.segments import read_origin
 from soupmix.audit.walk import walk
+from soupmix.errors import Overloaded
+from soupmix.policy.inferring import Inferring
 from soupmix.preference import Traits
 from soupmix.preference.learner import Values
-from soupmix.serve.learners import Measurer
+from soupmix.serve.learners import Learners, Measurer
 from soupmix.store import Store
 from soupmix.surface import Surface
 from tests.support.planted_soups import document_over
@@ -156,6 +158,59 @@ def test_forgetting_while_frozen_is_forgetting(learning: Running) -> None:
         http.put(person.url("learning"), json={"frozen": True})
         assert http.delete(person.url("evidence")).json()["inferred"] == {}
         assert person.soup()["granted"] == {}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("problem", ["refused", "busy"])
+def test_what_was_forgotten_moves_nothing_though_no_weights_could_be_inferred_then(
+    learning: Running, monkeypatch: pytest.MonkeyPatch, problem: str, frozen: bool
+) -> None:
+    with learning.http() as http:
+        person = Person(http)
+        for _ in range(3):
+            person.likes(SHORT, LONG)
+        http.put(person.url("learning"), json={"frozen": frozen})
+        assert person.soup()["granted"] != {}
+        with monkeypatch.context() as patch:
+            if problem == "refused":
+                patch.setattr("soupmix.serve.learners.inferring", lambda *_: Inferring((), ()))
+            else:
+                patch.setattr(Learners, "turn", lambda _: busy())
+            gone = http.delete(person.url("evidence"))
+            assert (gone.status_code, gone.json()["inferred"], gone.json()["evidence"]) == (200, {}, 0)
+        assert person.soup()["granted"] == {}
+
+
+def test_evidence_that_was_kept_is_taken_though_weights_have_to_wait(
+    learning: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning.http() as http:
+        person = Person(http)
+        person.likes(SHORT, LONG)
+        with monkeypatch.context() as patch:
+            turns = iter([nullcontext(), busy()])  # it is measured, and nobody has time to infer
+            patch.setattr(Learners, "turn", lambda _: next(turns))
+            taken = person.likes(SHORT, LONG, id="again")
+        assert taken.status_code == 201, "else whoever is refused sends it once more, and it counts twice"
+        assert "follow" in taken.json()["refused"]
+        assert (taken.json()["entry"]["id"], taken.json()["evidence"]) == ("again", 2)
+        assert "choice again moved" in person.soup()["explanation"]
+
+
+def test_frozen_weights_of_adapters_that_are_gone_are_no_more(learning: Running) -> None:
+    with learning.http() as http:
+        person = Person(http)
+        person.likes(SHORT, LONG)
+        version = http.put(person.url("learning"), json={"frozen": True}).json()["version"]
+        old = {"weights": {"calm": 300_000, "gone": 500_000}, "basis": "of another store"}
+        assert learning.state.evidence.settle("acme", person.id, version, **old)
+        assert person.soup()["granted"] == {"calm": "0.3"}
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    raise Overloaded("too many", reason="queue-full")
+    yield
 
 
 def test_what_somebody_chose_binds_what_is_inferred(learning: Running) -> None:

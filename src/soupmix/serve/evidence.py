@@ -19,7 +19,10 @@ from soupmix.preference.kept import TraitsFields
 from soupmix.serve.tables import EVIDENCE, LEARNING, QUESTIONS
 from soupmix.weights import Weights
 
-__all__ = ["Entry", "EvidenceChange", "EvidenceStore", "Learning", "OpenQuestion", "Provenance"]
+__all__ = ["UNSETTLED", "Entry", "EvidenceChange", "EvidenceStore", "Learning", "OpenQuestion", "Provenance"]
+
+UNSETTLED: Final = ""
+"""The basis of weights that rest on nothing: evidence has changed since, or there was none yet."""
 
 _OPEN: Final = 16  # questions of a profile that wait for their answers; the oldest is dropped
 
@@ -73,7 +76,8 @@ class Learning:
         frozen: nothing is learned, and weights stay. listens: whether cues in conversations are evidence.
         most: what an inferred weight may be at most, for adapters of which the person says so.
         weights: inferred, without those that somebody chose. because: which evidence moved what.
-        basis: digest of everything else that they rest on: evidence for one policy is no weight under another.
+        basis: digest of everything else that they rest on: evidence for one policy is no weight under another. `UNSETTLED` if
+            their evidence has changed.
     """
 
     version: int = 0
@@ -82,7 +86,7 @@ class Learning:
     most: Weights = Weights()  # noqa: RUF009  # never changed
     weights: Weights = Weights()  # noqa: RUF009
     because: Because = ()
-    basis: str = ""
+    basis: str = UNSETTLED
 
 
 class EvidenceChange:
@@ -128,6 +132,7 @@ class EvidenceChange:
                 param="id",
             ) from None
         self._connection.execute(QUESTIONS.delete().where(self._place(QUESTIONS), QUESTIONS.c.id == entry.signal.id))
+        self._unsettle()
 
     def replace(self, entry: Entry) -> None:
         """Correct a piece of evidence. Raises `HttpError` 404 as `EvidenceStore.entry`."""
@@ -136,6 +141,7 @@ class EvidenceChange:
         )
         if not changed.rowcount:
             raise _unknown(entry.signal.id)
+        self._unsettle()
 
     def forget(self, name: str | None) -> None:
         """Forget a piece of evidence, or everything: questions that wait too. Raises `HttpError` 404 as `EvidenceStore.entry`."""
@@ -146,10 +152,15 @@ class EvidenceChange:
             EVIDENCE.delete().where(self._place(EVIDENCE), EVIDENCE.c.id == name)
         ).rowcount:
             raise _unknown(name)
+        self._unsettle()
 
     def set(self, **values: Any) -> None:
         """Change settings, or what was inferred: columns by name."""
         self._connection.execute(LEARNING.update().where(self._place(LEARNING)).values(**values))
+
+    def _unsettle(self) -> None:
+        """Weights rest on other evidence now: whoever uses them next settles them, if nobody can at once."""
+        self.set(basis=UNSETTLED)
 
     def _counted(self, source: str) -> tuple[int, int]:
         wanted = select(func.count(), func.count().filter(EVIDENCE.c.source == source)).where(self._place(EVIDENCE))
@@ -287,7 +298,14 @@ def _next_version(connection: Connection, tenant: str, profile: str, version: in
     step = LEARNING.update().where(here).values(version=LEARNING.c.version + 1).returning(LEARNING)
     row = connection.execute(step).first()
     if row is None:
-        first = {"tenant": tenant, "profile": profile, "version": 1, "frozen": False, "listens": False, "basis": ""}
+        first = {
+            "tenant": tenant,
+            "profile": profile,
+            "version": 1,
+            "frozen": False,
+            "listens": False,
+            "basis": UNSETTLED,
+        }
         try:
             with connection.begin_nested():
                 connection.execute(insert(LEARNING).values(**first, most={}, weights={}, because=[]))

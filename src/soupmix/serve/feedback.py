@@ -93,7 +93,7 @@ def feedback(
     with state.evidence.change(caller.tenant, id_, version_of(if_match)) as change:
         check_thawed(change.learning.frozen)
         change.add(entry, state.settings.evidence)
-    found = settled(state, own)
+    found = settled(state, own, anew=True)
     response.headers["ETag"] = f'"{found.learning.version}"'
     (taken,) = [each for each in entry_answers(found) if each.id == entry.signal.id]
     return FeedbackAnswer(**learned_answer(state, own, caller, found), entry=taken)

@@ -63,8 +63,9 @@ class LearnerSetting:
     basis: str
 
     def beside(self, weights: Weights) -> Weights:
-        """Inferred weights as near to these as may be. Raises as `FeasibleSet.nearest`."""
-        found = self.feasible.nearest(Weights.unchecked({**weights, **self.chosen}))
+        """Inferred weights as near to these as may be, of adapters that are still here. Raises as `FeasibleSet.nearest`."""
+        here = {name: micro for name, micro in weights.items() if name in self.feasible.names}
+        found = self.feasible.nearest(Weights.unchecked({**here, **self.chosen}))
         return self.own(found)
 
     def own(self, weights: Weights) -> Weights:

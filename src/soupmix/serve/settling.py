@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from soupmix.audit import Record
-from soupmix.errors import PolicyRefusal, PreferenceError
+from soupmix.errors import Overloaded, PolicyRefusal, PreferenceError
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError
 from soupmix.preference.learner import Influence, Learner
-from soupmix.serve.evidence import Learning
+from soupmix.serve.evidence import UNSETTLED, Learning
 from soupmix.serve.learners import Counted, Inferred, LearnerSetting, together
 from soupmix.serve.policies import InForce
 from soupmix.serve.profiles import Draft, Profile
@@ -23,6 +23,10 @@ __all__ = ["Settled", "Whose", "learned", "settled", "with_learned"]
 
 _NOTHING = ("not-inferred", "nothing-to-choose", "no-surface", "no-measures")
 """Reasons for which nothing is inferred, and a profile is what the person chose."""
+
+_LATER = (
+    "evidence has changed, and too many weights are inferred at once: those of this profile follow when it is used next"
+)
 
 _LEAST = 0.005  # of a want, below which nobody is told that it moved
 
@@ -79,16 +83,17 @@ def learned(state: ServerState, whose: Whose) -> tuple[Draft, Learning]:
 
 
 def _anew(state: ServerState, whose: Whose, setting: LearnerSetting, learning: Learning) -> Learning:
-    if learning.frozen:  # nothing is learned of what is known, but the policy and what was chosen hold
+    if learning.frozen and learning.basis != UNSETTLED:  # nothing is learned, but the policy and what was chosen hold
         return replace(learning, weights=setting.beside(learning.weights) if learning.weights else learning.weights)
-    return settle(state, whose, setting, learning).learning
+    return settle(state, whose, setting, learning, anew=True).learning
 
 
 def settled(state: ServerState, whose: Whose, *, anew: bool = False) -> Settled:
     """What is known of a profile now, whether or not anything may be inferred of it.
 
     Args:
-        anew: whether weights follow the evidence although they are frozen, as when some of it was forgotten.
+        anew: whether its evidence has just changed: weights follow it although they are frozen, as when some of it was forgotten,
+            and where too many wait for theirs it is not refused any more, and weights follow when they are used.
     """
     learning = state.evidence.learning(whose.tenant, whose.profile.id)
     try:
@@ -97,9 +102,17 @@ def settled(state: ServerState, whose: Whose, *, anew: bool = False) -> Settled:
     except (HttpError, PolicyRefusal, PreferenceError) as error:
         if error.reason not in _NOTHING:
             raise
-        entries = state.evidence.entries(whose.tenant, whose.profile.id)
-        nothing = replace(learning, weights=Weights(), because=())
-        return Settled(nothing, [Counted(each, why=str(error)) for each in entries], refused=str(error))
+        return _unsettled(state, whose, learning, str(error))
+    except Overloaded:
+        if not anew:
+            raise
+        return _unsettled(state, whose, learning, _LATER)
+
+
+def _unsettled(state: ServerState, whose: Whose, learning: Learning, why: str) -> Settled:
+    entries = state.evidence.entries(whose.tenant, whose.profile.id)
+    nothing = replace(learning, weights=Weights(), because=())
+    return Settled(nothing, [Counted(each, why=why) for each in entries], refused=why)
 
 
 def with_learned(answer: SoupAnswer, learning: Learning) -> SoupAnswer:
