@@ -4,8 +4,8 @@ To add one, write its function from adapters to a merged update in `soupmix.merg
 references, "module:name", so that the list can be read without torch.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, Literal
@@ -68,7 +68,7 @@ class Method:
         load: reference of a function (module path, parts, **options) -> merged update, see `soupmix.merge.methods`.
         warn: reference of a function from weighted adapters to sentences that say why the result may mean little, or None.
         request: how it merges at request time, per row; None if it merges at load time only.
-        spellings: what recipes of mergekit call it.
+        spellings: what recipes of mergekit call it -> whether mergekit normalises it where nothing is said.
         differs: where PEFT and mergekit mean something else by the name, Markdown, one sentence or more.
     """
 
@@ -83,7 +83,7 @@ class Method:
     load: str
     warn: str | None = None
     request: RequestOp | None = None
-    spellings: tuple[str, ...] = ()
+    spellings: Mapping[str, bool] = field(default_factory=dict)
     differs: str = ""
 
 
@@ -95,7 +95,7 @@ _DELTA: Final = Method(
     is_linear=True,
     load="soupmix.merge.methods.delta:stack",
     request=RequestOp(op="soup_linear_", coefficients="delta"),
-    spellings=("task_arithmetic", "linear"),
+    spellings={"task_arithmetic": False, "linear": True},
     differs="PEFT calls it `cat`; its `linear` keeps cross terms, as `factor` does.",
 )
 _FACTOR: Final = Method(
@@ -152,7 +152,7 @@ _DRAWS: Final = "Which entries are drawn differs from either, as seeds and gener
 
 def _sparse(name: str, title: str, says: str, **fields: Any) -> Method:
     """An entry for a method that keeps some entries of every delta d_k = s_k B_k A_k and adds what is kept, x_k."""
-    said: dict[str, Any] = {"is_linear": False, "form": "entries", "spellings": (name,)} | fields
+    said: dict[str, Any] = {"is_linear": False, "form": "entries", "spellings": {name: False}} | fields
     return Method(
         name=name, title=title, card=f"`{name}`: {says}.", load=f"soupmix.merge.methods.sparse:{name}", **said
     )
@@ -165,7 +165,7 @@ _SPARSE: Final = (
         "the largest entries of every delta, added by weight",
         equation="sum_k w_k x_k, x_k = the largest entries of d_k",
         options=(_DENSITY,),
-        spellings=(),
+        spellings={},
         differs=_ON_DELTAS.format("magnitude_prune"),
     ),
     _sparse(
@@ -175,6 +175,7 @@ _SPARSE: Final = (
         equation=f"x_k = the largest entries of d_k; {_ELECTION}",
         paper=_YADAV,
         options=(_DENSITY, *_ELECTED),
+        spellings={"ties": True},
         differs=_ON_DELTAS.format("ties")
         + "PEFT elects the sign before it weighs, and divides by the number of adapters that agree. "
         + _WEIGHTS,
@@ -204,6 +205,7 @@ _SPARSE: Final = (
         equation=f"x_k = d_k m_k / p_k, p_k from density - epsilon to density + epsilon by rank in the row; {_ELECTION}",
         paper=_DEEP,
         options=(_DENSITY, _EPSILON, _RESCALE, *_ELECTED, _SEED),
+        spellings={"della": True},
         differs=_DRAWS + _WEIGHTS + "mergekit rescales to the sum of sizes (`rescale: l1`).",
     ),
     _sparse(

@@ -5,7 +5,7 @@ an identity.
 """
 
 import json
-import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from soupmix.errors import RecipeError
 
-__all__ = ["LAYERS", "Option", "Options", "checked", "share_at", "spelled"]
+__all__ = ["LAYERS", "Option", "Options", "checked", "layer_of", "number", "share_at", "spelled"]
 
 Options = Mapping[str, Any]
 """Name of an option -> its value."""
@@ -55,10 +55,10 @@ class Option:
         if self.kind == "whole" and isinstance(value, int) and not isinstance(value, bool):
             if self.low <= value < 1 << 63:
                 return value
-        elif self.kind == "share" and isinstance(value, int | float) and not isinstance(value, bool):
-            above = self.low < value if self.is_open else self.low <= value
-            if above and value <= 1:
-                return float(value)
+        elif self.kind == "share" and (share := number(value)) is not None:
+            above = self.low < share if self.is_open else self.low <= share
+            if above and share <= 1:
+                return share
         raise ValueError(f"{self.name} is {self.allowed()}, and {value!r:.80} was given")
 
     def allowed(self) -> str:
@@ -126,6 +126,14 @@ def layer_of(path: str) -> int:
     return next((int(part) for part in path.split(".") if part.isdecimal()), 0)
 
 
+def number(value: Any) -> float | None:
+    """A finite number as such, from digits with a point too, which strict YAML leaves as text (".5"); None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\d{0,20}\.\d{1,20}", value, re.ASCII):
+        return float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < 1e300 else None
+
+
 def _between(values: list[float], layer: int, depth: int) -> float:
     place = layer / max(depth - 1, 1) * (len(values) - 1)
     low = min(int(place), len(values) - 1)
@@ -166,9 +174,10 @@ def _rule(rule: Any) -> dict[str, Any]:
 
 
 def _part(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
+    found = number(value)
+    if found is None or not 0 <= found <= 1:
         raise ValueError(
             f"the values of layers are parts of a weight, from 0 to 1, and {value!r:.80} was given: ask for the largest as the "
             "weight, which policies bound, and for parts of it here"
         )
-    return float(value)
+    return found

@@ -9,6 +9,8 @@ from tests.attacks.attack import Attack
 
 __all__ = ["ATTACKS"]
 
+_MERGEKIT = "merge_method: ties\nbase_model: b\nmodels:\n- {model: b+friendly, parameters: {weight: 1}}\n"
+
 
 def _is(name: str, tries: str, reason: str, text: str | bytes | Callable[[], str]) -> Attack:
     def run(where: Path) -> None:
@@ -90,5 +92,23 @@ ATTACKS = (
     _more("recipe-path-surrogate", "an encoder's error", 'base: "\\uD800"'),
     _more("recipe-policies-as-text", "a list of letters", "policies: law.yaml"),
     _more("recipe-attribute-number", "a value past the check for text", "attributes: {audience: 1}"),
+    _more("recipe-option-of-another", "an option that is skipped", "options: {density: 0.5}"),
+    _more("recipe-option-nan", "pass every comparison", "method: ties\noptions: {density: .nan}"),
+    _more("recipe-option-true", "true is 1", "method: ties\noptions: {density: true}"),
+    _more("recipe-seed-beyond", "a seed that wraps around", "method: dare_ties\noptions: {seed: 99999999999999999999}"),
+    _more("recipe-layers-above-one", "a weight above the granted one", "options: {layers: {friendly: [{value: 2}]}}"),
+    _more("recipe-layers-below-nothing", "an adapter turned round", "options: {layers: {friendly: [{value: -1}]}}"),
+    _is(
+        "recipe-of-layers-without-end",
+        "hours over rules",
+        "bad-recipe",
+        lambda: f"weights: {{a: 1}}\noptions: {{layers: {{a: [{', '.join(['{value: 1}'] * 9000)}]}}}}",
+    ),
+    _is("mergekit-other-field", "a field that is skipped", "bad-recipe", f"{_MERGEKIT}slices: []\n"),
+    _is("mergekit-negative", "an adapter turned round", "bad-recipe", _MERGEKIT.replace("weight: 1", "weight: -1")),
+    _is("mergekit-path", "load an adapter from a path", "bad-recipe", _MERGEKIT.replace("+friendly", "+../../x/..")),
+    _is("mergekit-two-bases", "an adapter on another base", "bad-recipe", _MERGEKIT.replace("b+", "c+")),
+    _is("lora-and-weights", "one of them is checked", "bad-recipe", "weights: {a: 0.1}\nlora: [{id: a, scale: 1}]"),
+    _is("lora-twice", "one of them is checked", "bad-recipe", "lora: [{id: a, scale: 0.1}, {id: a, scale: 1}]"),
     Attack("folder-as-recipe", "an error nobody thought of", _folder, RecipeError, "unreadable"),
 )

@@ -63,9 +63,28 @@ raise weights that a policy has bounded.
 """
 
 
+RECIPES = """\
+## Recipes of mergekit, and lists of adapters
+
+A file with `merge_method` is read as mergekit reads it, for the names below, over sources `base+lora`: what is behind
+the plus names an adapter of the store by its last part. Weights, `density`, `epsilon`, `gamma`, `lambda`, `normalize`
+and `rescale` are honoured, with mergekit's defaults, gradients and filters; `dtype` is what is written, as soups are
+computed in fp32 and rounded once. Whatever else stands there is an error that names the field. What comes out is a
+full model unless `--as` says otherwise, and the policy clamps its weights as it does any others.
+
+`lora: [{id: friendly, scale: 0.5}]`, as servers of adapters have it, is another spelling of `weights`.
+
+"""
+
+
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *_table(), "", *_sections(), LAYERS, CALIBRATED.rstrip()]) + "\n"
+    return (
+        "\n".join(
+            [HEAD, *_table(), "", *_sections(), LAYERS, RECIPES + "\n".join(_spellings()) + "\n", CALIBRATED.rstrip()]
+        )
+        + "\n"
+    )
 
 
 def _table() -> Iterator[str]:
@@ -73,6 +92,14 @@ def _table() -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, method in METHODS.items():
         yield f"| [`{name}`](#{name}) | {method.title} | {method.form} | {'yes' if method.request else 'no'} |"
+
+
+def _spellings() -> Iterator[str]:
+    yield "| in mergekit | here | normalised there where nothing is said |"
+    yield "|---|---|---|"
+    for name, method in METHODS.items():
+        for spelling, normalized in method.spellings.items():
+            yield f"| `{spelling}` | `{name}` | {'yes' if normalized else 'no'} |"
 
 
 def _sections() -> Iterator[str]:

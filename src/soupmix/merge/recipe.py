@@ -2,7 +2,7 @@
 
     base: smollm2-135m-instruct      # a name, a folder, a GGUF file or a hub id
     store: shipped                   # or a folder
-    weights: {elementary: 0.9, friendly: 0.3}
+    weights: {elementary: 0.9, friendly: 0.3}   # or lora: [{id: elementary, scale: 0.9}, ...]
     policies: [eu.yaml, acme.yaml]   # outer tier first
     attributes: {audience: minor}
     method: delta                    # or another of soupmix.methods
@@ -13,7 +13,7 @@
     dequantise: true                 # of a model, where its base is quantised
 
 Folders and files are relative to the recipe. The recipe that travels inside a result can be read again: its `record`
-says what came of it and is not an instruction.
+says what came of it and is not an instruction. Recipes of mergekit are read too, see `soupmix.merge.elsewhere`.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
+from soupmix.merge.elsewhere import Unmet, is_mergekit, plain_weights, translated
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export
 from soupmix.methods import DEFAULT, METHODS, one_of, options_of
 from soupmix.modes import FULL
@@ -109,6 +110,19 @@ class Recipe(BaseModel):
             "it where answers are made (`soupmix chat`, `batch`, `serve`, `Engine`)"
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_adapters(cls, value: Any) -> Any:
+        """`lora: [{id, scale}]` is another spelling of weights."""
+        if not isinstance(value, dict) or "lora" not in value:
+            return value
+        if "weights" in value:
+            raise ValueError("lora and weights are two spellings of one thing; give one of them")
+        return {
+            **{name: each for name, each in value.items() if name != "lora"},
+            "weights": plain_weights(value["lora"]),
+        }
+
     @model_validator(mode="after")
     def _has_options(self) -> "Recipe":
         try:
@@ -163,6 +177,11 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"recipe {path} is not YAML: {_one_line(error)}", reason="bad-yaml") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must be a mapping such as 'weights: {{friendly: 0.5}}'", reason="bad-recipe")
+    if is_mergekit(content):
+        try:
+            content = translated(content)
+        except Unmet as error:
+            raise RecipeError(f"recipe {path}, {error}", reason="bad-recipe") from None
     return _validated(content, f"recipe {path}", path.resolve().parent)
 
 
