@@ -142,3 +142,16 @@ def test_what_the_server_refuses_is_said_with_its_reason(
     assert (deltas[-1].finish, deltas[-1].error.reason) == ("error", "forged")
     (deltas,) = told(backend, Request(backend.tokens("once"), grant(), Sampling(max_new_tokens=4)))
     assert deltas[-1].finish == "length", "the base needs no row"
+
+
+def test_whatever_a_server_sends_an_answer_ends_and_leaves_its_place(
+    backend: VllmBackend, grant: Granter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(*_: object) -> None:
+        raise IndexError("a list of log probabilities that is too short")
+
+    monkeypatch.setattr(backend, "_accept", odd)
+    (deltas,) = told(backend, Request(backend.tokens("once"), grant(), Sampling(max_new_tokens=4)))
+    assert deltas[-1].error is not None
+    assert (deltas[-1].finish, deltas[-1].error.reason) == ("error", "step-failed")
+    assert (backend.state().waiting, backend.state().running) == (0, 0)

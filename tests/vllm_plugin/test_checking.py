@@ -111,6 +111,27 @@ def test_a_new_policy_is_held_to_at_once_where_it_is_asked_for_and_soon_everywhe
     assert refused(checker, asked) == "other-policy", "not served longer than `refresh` seconds"
 
 
+def test_what_is_kept_for_a_row_is_found_by_no_other_request(setup: Path) -> None:
+    checker = Checker(read_setup(setup))
+    row = SoupRow.of(checker.policy.clamp({"calm": 0.5}), checker.adapters, SALT)
+    others = [row.model_copy(update=change) for change in ({"weights": (400_000, 0, 0)}, {"salt": "another"})]
+    salts = [*(each.kept_under(KEY) for each in (row, *others)), row.kept_under(KEY[::-1]), SALT]
+    assert len(set(salts)) == len(salts)
+    assert row.kept_under(KEY) == SoupRow.unseal(row.seal(KEY, PROMPT), KEY, PROMPT).kept_under(KEY)
+
+
+def test_bounds_are_those_of_the_policy_of_a_row(setup: Path, document: Callable[..., Path], pico_store: Store) -> None:
+    clock = Clock()
+    checker = Checker(read_setup(setup), clock)
+    old = SoupRow.of(checker.policy.clamp({"calm": 0.5}), checker.adapters, SALT)
+    assert checker.most(old) == (800_000, 1_000_000, 1_000_000)
+    looser = Policy.load(document("0.5", "0.9"), adapters=pico_store)
+    new = SoupRow.of(looser.clamp({"calm": 0.9}, audience="adult"), checker.adapters, SALT)
+    assert checker.most(new) is None, "it was read a moment ago"
+    clock.now = 1.0
+    assert checker.most(new) == (900_000, 1_000_000, 1_000_000)
+
+
 def test_a_policy_that_cannot_be_read_any_more_serves_nobody(setup: Path, document: Callable[..., Path]) -> None:
     clock = Clock()
     checker = Checker(read_setup(setup), clock)

@@ -11,7 +11,7 @@ from soupmix.vllm_plugin.row import FIELD, SoupRow, adapters_digest
 from soupmix.vllm_plugin.setup import Setup
 from soupmix.weights import Weights
 
-__all__ = ["Checker", "row_text"]
+__all__ = ["Checker", "bounds", "row_text"]
 
 _LEAST_BETWEEN = 1.0  # seconds between two readings of the policy for digests that are not known
 
@@ -48,6 +48,16 @@ class Checker:
             if self._clock() - self._held.at >= self.setup.refresh:
                 self._held = self._read()
             return self._held.policy
+
+    def most(self, row: SoupRow) -> tuple[int, ...] | None:
+        """What weights may be at most [K] in millionths by the policy of a row, for kernels to clamp by once more.
+
+        None if its policy is not at hand: whoever let the row in has read it, and bounds stay as they were.
+        """
+        try:
+            return bounds(self._policy_of(row), self.adapters)
+        except PolicyRefusal:
+            return None
 
     def opened(self, text: object, prompt: Sequence[int] | None) -> SoupRow:
         """The row of a request whose tag and adapters are right; what the policy says of it is not asked.
@@ -116,6 +126,12 @@ class Checker:
             raise PolicyRefusal(
                 f"the policy cannot be read, so no soups are served: {error}", reason="no-policy"
             ) from error
+
+
+def bounds(policy: Policy, adapters: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+    """What a policy lets weights be at most [K] in millionths, in every scope."""
+    found = policy.bounds()
+    return tuple(max(found.get(name, (0, 0))[1], 0) for name, _ in adapters)
 
 
 def row_text(extra: Mapping[str, Any] | None) -> object | None:

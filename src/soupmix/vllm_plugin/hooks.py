@@ -14,7 +14,8 @@ from typing import Any
 from soupmix.base import resolve
 from soupmix.errors import BaseModelError, RecipeError, SoupmixError
 from soupmix.vllm_plugin.canary import check_soups_act
-from soupmix.vllm_plugin.checking import Checker, row_text
+from soupmix.vllm_plugin.checking import Checker, bounds, row_text
+from soupmix.vllm_plugin.row import SoupRow
 from soupmix.vllm_plugin.setup import read_setup
 from soupmix.vllm_plugin.supported import check_features, check_version
 
@@ -75,7 +76,9 @@ def _in_the_core(checker: Checker) -> None:
 
     def checked(before: Callable[..., Any]) -> Callable[..., Any]:
         def preprocess_add_request(core: Any, request: Any) -> Any:
-            _check(checker, request)
+            row = _check(checker, request)
+            if row is not None:
+                request.cache_salt = row.kept_under(checker.setup.key)
             return before(core, request)
 
         return preprocess_add_request
@@ -118,17 +121,17 @@ def _in_the_workers(checker: Checker) -> None:
     _replace(WorkerWrapperBase, "init_device", make)
 
 
-def _check(checker: Checker, request: Any) -> None:
-    """Check the row of an `EngineCoreRequest`, if it has one."""
+def _check(checker: Checker, request: Any) -> SoupRow | None:
+    """The row of an `EngineCoreRequest`, checked, if it has one."""
     params = request.sampling_params
     text = None if params is None else row_text(params.extra_args)
     if text is None:
-        return
+        return None
     if request.resumable:
         raise RecipeError(
             "a session whose prompt grows cannot have a soup: its row is for one prompt", reason="resumable"
         )
-    checker.check(text, request.prompt_token_ids, request.cache_salt)
+    return checker.check(text, request.prompt_token_ids, request.cache_salt)
 
 
 def attach(runner: Any, config: Any, checker: Checker) -> None:
@@ -140,11 +143,9 @@ def attach(runner: Any, config: Any, checker: Checker) -> None:
     from soupmix.vllm_plugin.placing import place
     from soupmix.vllm_plugin.step import StepRows, serve
 
-    bounds = checker.policy.bounds()
-    most = [max(bounds.get(name, (0, 0))[1], 0) for name, _ in checker.adapters]
     scheduled = config.scheduler_config
     tokens = max(scheduled.max_num_batched_tokens, config.compilation_config.max_cudagraph_capture_size or 0)
-    rows = StepRows(most, scheduled.max_num_seqs, tokens, runner.device)
+    rows = StepRows(bounds(checker.policy, checker.adapters), scheduled.max_num_seqs, tokens, runner.device)
 
     def loaded(before: Callable[..., Any]) -> Callable[..., Any]:
         def load_model(*given: Any, **named: Any) -> None:
@@ -225,5 +226,10 @@ def _learn(rows: Any, scheduled: Any, checker: Checker) -> None:
     for each in scheduled.scheduled_new_reqs:
         params = each.sampling_params
         text = None if params is None else row_text(params.extra_args)
-        weights = () if text is None else checker.opened(text, each.prompt_token_ids).weights
-        rows.learn(each.req_id, weights)
+        if text is None:
+            rows.learn(each.req_id, ())
+            continue
+        row = checker.opened(text, each.prompt_token_ids)
+        if (most := checker.most(row)) is not None:
+            rows.bound(most)
+        rows.learn(each.req_id, row.weights)

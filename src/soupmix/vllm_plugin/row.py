@@ -41,7 +41,7 @@ class SoupRow(Edge):
         adapters: digest of the adapters, in the order of the weights, see `adapters_digest`.
         weights: one per adapter [K] in millionths.
         attributes, sources: of the grant, so that the weights can be granted once more.
-        salt: the request's cache salt: what is computed for a row is found again under this salt only.
+        salt: the request's cache salt: what is computed for a row is found again only by the same row, with the same salt.
     """
 
     version: Literal[1] = Field(alias="v")
@@ -94,6 +94,15 @@ class SoupRow(Edge):
         """The row as text for one prompt, with its tag."""
         body = canonical_json(self.model_dump(mode="json", by_alias=True))
         return f"{_encoded(body)}.{_encoded(_tag(key, body, prompt))}"
+
+    def kept_under(self, key: bytes) -> str:
+        """The salt under which a server keeps what it computes for this row, whatever prompt comes with it.
+
+        No request can name it, as it takes the key: by giving the same cache salt neither one without a row nor one with other
+        weights finds anything there, or leaves it.
+        """
+        said = self.model_dump(mode="json", by_alias=True)
+        return hmac.digest(key, b"soupmix.kept.v1\0" + canonical_json(said), "sha256").hex()
 
     @classmethod
     def unseal(cls, text: object, key: bytes, prompt: Sequence[int]) -> Self:

@@ -40,7 +40,7 @@ class StepRows:
     """
 
     def __init__(self, most: Sequence[int], people: int, tokens: int, device: torch.device) -> None:
-        self._most = (torch.tensor(most, dtype=torch.float64) / MILLION).float().to(device)
+        self._most = _shares(most).to(device)
         self._weights = torch.zeros(people, len(most))  # on the CPU
         self.tokens = torch.full((tokens,), -1, dtype=torch.int32, device=device)
         self._known: dict[str, Tensor] = {}
@@ -50,6 +50,12 @@ class StepRows:
         self._layers: list[tuple[Pool, int]] = []
         self._last, self._has_soup, self._stale = torch.empty(0, dtype=torch.int32), False, False
         self._is_cpu = device.type == "cpu"
+
+    def bound(self, most: Sequence[int]) -> None:
+        """The upper bound of every weight [K] in millionths from the next step on, as a policy has them that was read anew."""
+        found = _shares(most).to(self._most.device)
+        if not torch.equal(found, self._most):
+            self._most, self._stale = found, True
 
     def layer(self, pool: Pool) -> int:
         """The number of one more layer, for `add_soup`."""
@@ -65,7 +71,7 @@ class StepRows:
         """The weights [K] in millionths of a request from now on; a request that was known before is another now."""
         self.forget([request])
         if any(weights):
-            self._known[request] = (torch.tensor(weights, dtype=torch.float64) / MILLION).float()
+            self._known[request] = _shares(weights)
 
     def forget(self, requests: Iterable[str]) -> None:
         """Requests that have ended."""
@@ -149,6 +155,10 @@ def add_soup(y: Tensor, x: Tensor, layer: int) -> None:
 
 def _add(y: Tensor, x: Tensor, layer: int) -> None:
     _ROWS[0].add(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), layer)
+
+
+def _shares(millionths: Sequence[int]) -> Tensor:
+    return (torch.tensor(millionths, dtype=torch.float64) / MILLION).float()
 
 
 def _fake(y: Tensor, x: Tensor, layer: int) -> None:
