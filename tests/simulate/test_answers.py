@@ -10,9 +10,11 @@ from soupmix.engine import Engine
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.measures.here import TextMeasuring
 from soupmix.evaluate.promptset import Prompt
+from soupmix.evaluate.samples import ArmSample
+from soupmix.evaluate.soups import Arm
 from soupmix.policy import Policy
 from soupmix.preference import Trait, Traits
-from soupmix.simulate import GeneratedAnswers, PosedPrompt
+from soupmix.simulate import GeneratedAnswers, PosedPrompt, RecordedAnswers
 from soupmix.store import Store
 from soupmix.weights import Weights
 
@@ -86,3 +88,31 @@ def test_an_answer_does_not_depend_on_its_batch(tmp_path: Path, engine: Engine, 
     together = generated(engine, pico_store, tmp_path / "a.jsonl")(asked)
     alone = generated(engine, pico_store, tmp_path / "b.jsonl", rows=1)(asked)
     assert texts(together) == texts(alone)
+
+
+def sampled(arm: Arm, prompt: str, temperature: float, text: str) -> ArmSample:
+    return ArmSample(arm, prompt, "question", temperature, 0, text, 3, True, "k")
+
+
+def test_answers_of_an_evaluation_are_those_of_its_soups_at_its_highest_temperature() -> None:
+    soft, loud = Weights({"calm": "0.5"}), Weights({"loud": 1})
+    samples = [
+        sampled(Arm("base", Weights()), "Why?", 0.0, "Greedy words."),
+        sampled(Arm("greedy alone", loud), "Why?", 0.0, "Loud words."),
+        sampled(Arm("base", Weights()), "Why?", 0.7, "It is so."),
+        sampled(Arm("soft", soft), "Why?", 0.7, "It may well be so."),
+        sampled(Arm("soft by factor", soft, "factor"), "Why?", 0.7, "No."),
+        sampled(Arm("prompt", Weights(), system="Be brief."), "Why?", 0.7, "Yes."),
+    ]
+    recorded, why = RecordedAnswers(samples, MEASURE), Prompt("Why?", "question", ("so",))
+    assert recorded.soups == (Weights(), soft)
+    assert not recorded.with_shots
+    made = recorded([PosedPrompt(why, soft), PosedPrompt(why), PosedPrompt(why, system="Be brief.")])
+    assert texts(made) == ["It may well be so.", "It is so.", "Yes."]
+    assert [each.on_topic for each in made] == [True, True, False]
+    with pytest.raises(EvaluationError) as caught:
+        recorded([PosedPrompt(why, loud)])
+    assert caught.value.reason == "not-measured"
+    behind = RecordedAnswers(samples, MEASURE, lambda asks: [made[0] for _ in asks])  # type: ignore[arg-type, return-value]
+    assert behind.with_shots
+    assert texts(behind([PosedPrompt(why, loud), PosedPrompt(why)])) == ["It may well be so.", "It is so."]

@@ -22,6 +22,7 @@ _COMMANDS = (
     "clamp",
     "doctor",
     "evaluate",
+    "learn",
     "merge",
     "policy",
     "serve",

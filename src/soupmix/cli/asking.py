@@ -13,6 +13,7 @@ from soupmix.audit import Record
 from soupmix.cli.auditing import Recorder, audit_option
 from soupmix.cli.documents import load_policy, trust_files
 from soupmix.cli.options import (
+    PATH,
     attribute_option,
     find_store,
     parse_attributes,
@@ -24,6 +25,7 @@ from soupmix.cli.options import (
     trust_option,
     weight_option,
 )
+from soupmix.cli.profiles import LearntProfile, read_profile
 from soupmix.errors import SoupmixError
 from soupmix.methods import DEFAULT, check_linear
 from soupmix.modes import FULL, Mode
@@ -113,10 +115,13 @@ class Asking:
             return grant
 
 
-def asking_options(*, weights_required: bool = False, finds_store: bool = True) -> Callable[[_Command], _Command]:
+def asking_options(
+    *, weights_required: bool = False, finds_store: bool = True, profile: bool = False
+) -> Callable[[_Command], _Command]:
     """The options of `Asking`; the command gets `asking: Asking`.
 
     Args:
+        profile: whether weights may come from a profile of `soupmix learn`.
         finds_store: whether `Asking.store` is the one that is found where none is named; by the command's base, if it has one.
     """
 
@@ -140,12 +145,19 @@ def asking_options(*, weights_required: bool = False, finds_store: bool = True) 
             recorder: Recorder,
             **options: Any,
         ) -> Any:
+            learnt = read_profile(path) if profile and (path := options.pop("learnt")) else None
             if finds_store:
-                store = find_store(store, options.get("base"), _names(weights))
+                names = _names(weights) | set(learnt.weights if learnt else ())
+                store = find_store(store, options.get("base"), names)
+            given, shares = _weights(weights, store)
+            where = parse_sources(sources)
+            if learnt is not None:
+                given, where = _beside(given, where, learnt)
             asking = Asking(
-                *_weights(weights, store),
+                given,
+                shares,
                 parse_attributes(attributes),
-                parse_sources(sources),
+                where,
                 policies,
                 trust,
                 store,
@@ -153,9 +165,29 @@ def asking_options(*, weights_required: bool = False, finds_store: bool = True) 
             )
             return command(*arguments, asking=asking, **options)
 
-        return cast("_Command", with_asking)
+        made = cast("_Command", with_asking)
+        return _profile_option(made) if profile else made
 
     return decorate
+
+
+def _profile_option(command: _Command) -> _Command:
+    return click.option(
+        "--profile",
+        "learnt",
+        metavar="FILE",
+        type=PATH,
+        help="Profile of `soupmix learn`: its weights are asked for, where -w does not say otherwise.",
+    )(command)
+
+
+def _beside(given: Weights, where: str | dict[str, str], learnt: LearntProfile) -> tuple[Weights, str | dict[str, str]]:
+    """Weights of a profile beside those that are given, and whence they are."""
+    weights = Weights.from_micro({**learnt.weights, **given})
+    if isinstance(where, str):
+        return weights, where
+    own = {name: source for name, source in learnt.sources.items() if name in weights and name not in given}
+    return weights, {**own, **where}
 
 
 def _names(texts: Sequence[str]) -> set[str]:

@@ -31,7 +31,7 @@ _LENGTH = 4096  # tokens of a conversation
 
 @click.command("chat")
 @click.argument("prompt", required=False)
-@asking_options()
+@asking_options(profile=True)
 @lora_option
 @base_option()
 @chat_template_option

@@ -56,7 +56,7 @@ def _click_type(option: Option) -> Any:
 
 @click.command("merge")
 @click.argument("paths", nargs=-1, metavar="[RECIPE.yaml] OUT", type=PATH)
-@asking_options(finds_store=False)  # a recipe may say more
+@asking_options(finds_store=False, profile=True)  # a recipe may say more
 @click.option(
     "--base", metavar="NAME", envvar="SOUPMIX_BASE", help="Base model: a known name, a folder, a GGUF file or a hub id."
 )

@@ -1,7 +1,8 @@
 """`soupmix simulate`: people with hidden wants talk with soups that learn them, and with what soups are compared with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from soupmix.errors import EvaluationError
 from soupmix.files import canonical_json, write_file
 
 if TYPE_CHECKING:
+    from soupmix.evaluate.samples import ArmSample
     from soupmix.policy import Grant, Policy
     from soupmix.preference.reach import Reach
     from soupmix.simulate import Curves, SimulatedAnswers, SimulationPlan
@@ -45,36 +47,56 @@ _Advance = Callable[[str, int, int], None]
 @click.option(
     "--rows", default=48, show_default=True, type=click.IntRange(1, 4096), help="SimulatedAnswers made at once."
 )
+@click.option(
+    "--samples",
+    metavar="DIR",
+    type=PATH,
+    help="Answer with what `soupmix evaluate` kept there; its soups and prompts only.",
+)
+@click.option("--few-shot/--no-few-shot", default=True, help="With --samples: make the answers behind examples.")
 @click.option("--expected", is_flag=True, help="Without the model: answers are as the map of the store expects them.")
 @json_option
-def command(out: Path, asking: Asking, expected: bool, as_json: bool, **options: Any) -> None:
+def command(
+    out: Path, asking: Asking, expected: bool, as_json: bool, samples: Path | None, few_shot: bool, **options: Any
+) -> None:
     """Simulate people, and write into OUT how good answers get turn by turn, for every arm.
 
     OUT gets simulation.json with AL(k), slopes and intervals, curves.svg, and without --expected answers.jsonl: the same
     command goes on where it was stopped.
     """
-    from soupmix.simulate import curves, simulate
+    from soupmix.simulate import ExpectedAnswers, RecordedAnswers, curves, simulate
 
     _check(out)
     reach, policy = reach_of(asking)
-    plan = _plan(reach, open_store(asking.store), options)
+    if samples and expected:
+        raise click.UsageError("--samples and --expected exclude each other")
+    kept = () if samples is None else _kept(samples, reach)
+    plan = _plan(reach, open_store(asking.store), options, kept)
     with stages() as advance:
-        answers = _expected(plan) if expected else _generated(out, asking, policy, plan, options, advance)
+        answers: SimulatedAnswers
+        if expected:
+            answers = ExpectedAnswers(plan.reach, plan.seed)
+        elif samples is None:
+            answers = _generated(out, asking, policy, plan, options, advance)
+        else:
+            made = _generated(out, asking, policy, plan, options, advance) if few_shot else None
+            answers = RecordedAnswers(kept, plan.measure, made)
+            plan = replace(plan, soups=answers.soups)
         found = simulate(plan, answers, advance=advance)
-    made = curves(found)
+    result = curves(found)
     told = {name: value for name, value in options.items() if name not in ("base", "rows")}
     said = {
         "settings": {**told, "expected": expected},
         "traits": [each.key for each in reach.traits.axes],
         "surface": reach.surface.document.digest,
-        **made.to_dict(),
+        **result.to_dict(),
     }
     write_file(out / _RESULT, canonical_json(said))
     with suppress(EvaluationError):  # no matplotlib
         from soupmix.simulate.plots import curves_svg
 
-        write_file(out / _PLOT, curves_svg(made).encode())
-    print_json(said) if as_json else _print(made)
+        write_file(out / _PLOT, curves_svg(result).encode())
+    print_json(said) if as_json else _print(result)
 
 
 def _check(out: Path) -> None:
@@ -87,31 +109,49 @@ def _check(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any]) -> "SimulationPlan":
+def _kept(folder: Path, reach: "Reach") -> "tuple[ArmSample, ...]":
+    """Samples of an evaluation of these adapters. Raises `EvaluationError` if it is none, or of others ("other-adapters")."""
+    from soupmix.evaluate.record import held_record
+    from soupmix.evaluate.samples import read_samples
+
+    record = held_record(folder)
+    if record is None or not {each.digest for each in record.adapters.values()} <= set(reach.surface.document.adapters):
+        raise EvaluationError(
+            f"{folder} is no evaluation of the adapters of this store; run `soupmix evaluate` on them",
+            reason="other-adapters",
+        )
+    return read_samples(folder, record)
+
+
+def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any], kept: "Sequence[ArmSample]") -> "SimulationPlan":
     from soupmix.evaluate import held_out_prompts
     from soupmix.evaluate.measures.here import TextMeasuring
     from soupmix.simulate import SimulationPlan, people
 
-    prompts, turns = held_out_prompts(), options["turns"]
+    asked = {each.prompt for each in kept}
+    prompts = [each for each in held_out_prompts() if each.text in asked or not kept]
+    turns, count = options["turns"], options["prompts"]
+    first, then = (0, count) if kept else (10, 40)
     who = people(reach, options["people"], seed=options["seed"], sharpness=options["sharpness"], flips=options["flips"])
     return SimulationPlan(
         reach,
         TextMeasuring(reach.traits),
         tuple(who),
-        tuple(prompts[10 : 10 + min(turns, options["prompts"])]),
+        tuple(prompts[first : first + count]),
         _preferences(reach, store),
-        tuple(prompts[40 : 40 + options["exam"]]),
+        tuple(prompts[then : then + options["exam"]]),
         turns,
         options["seed"],
     )
 
 
-def _preferences(reach: "Reach", store: "Store") -> dict[tuple[str, int], str]:
+def _preferences(reach: "Reach", store: "Store") -> dict[tuple[str, int], tuple[str, str]]:
     """What asks for more (1) or less (-1) of a trait: the preference prompt of the pole whose adapter does that the most."""
     from soupmix.evaluate.preferences import shipped_preferences
     from soupmix.weights import Weights
 
-    said, found = shipped_preferences(), {}
+    said = shipped_preferences()
+    found: dict[tuple[str, int], tuple[str, str]] = {}
     for axis, trait in enumerate(reach.traits.axes):
         own = [each for each in store if reach.surface.dimensions.get(each.name) == trait.name]
         effects = {
@@ -120,14 +160,8 @@ def _preferences(reach: "Reach", store: "Store") -> dict[tuple[str, int], str]:
         }
         for sign in (1, -1):
             pole = max(effects, key=lambda each: sign * effects[each])
-            found[trait.name, sign] = said.get(pole, "")
+            found[trait.name, sign] = pole, said.get(pole, "")
     return found
-
-
-def _expected(plan: "SimulationPlan") -> "SimulatedAnswers":
-    from soupmix.simulate import ExpectedAnswers
-
-    return ExpectedAnswers(plan.reach, plan.seed)
 
 
 def _generated(

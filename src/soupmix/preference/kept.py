@@ -13,7 +13,7 @@ from soupmix.preference.prior import Prior
 from soupmix.preference.signal import MOST_SIGNALS, Signal
 from soupmix.preference.traits import Trait, Traits
 
-__all__ = ["MadeBy", "exported", "imported", "translated"]
+__all__ = ["MadeBy", "exported", "imported", "traits_kept", "translated"]
 
 _LARGEST: Final = 32 << 20
 Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -104,15 +104,8 @@ def imported(raw: bytes, traits: Traits, *, made_by: MadeBy | None = None, trans
     Raises:
         PreferenceError: it is no such file (reason "bad-wants"), of other traits ("other-traits"), or a signal is refused.
     """
-    if len(raw) > _LARGEST:
-        raise PreferenceError(f"what is known of a person is at most {_LARGEST >> 20} MiB", reason="bad-wants")
-    try:
-        document = read_model(WantsDocument, raw)
-        theirs = document.traits.traits_of()
-    except ValueError as error:
-        if isinstance(error, PreferenceError):
-            raise
-        raise PreferenceError(f"this is not what is known of a person: {error}", reason="bad-wants") from None
+    document = _read(raw)
+    theirs = document.traits.traits_of()
     same = theirs.digest == traits.digest
     alike = made_by is not None and made_by == MadeBy(document.base or "", frozenset(document.adapters))
     prior = Prior.read(document.prior) if same else Prior()  # a population is of its traits
@@ -128,6 +121,20 @@ def imported(raw: bytes, traits: Traits, *, made_by: MadeBy | None = None, trans
             reason="other-traits",
         )
     return posterior
+
+
+def traits_kept(raw: bytes) -> Traits:
+    """The traits by which the answers of a file were measured. Raises `PreferenceError` as `imported`."""
+    return _read(raw).traits.traits_of()
+
+
+def _read(raw: bytes) -> WantsDocument:
+    if len(raw) > _LARGEST:
+        raise PreferenceError(f"what is known of a person is at most {_LARGEST >> 20} MiB", reason="bad-wants")
+    try:
+        return read_model(WantsDocument, raw)
+    except ValueError as error:
+        raise PreferenceError(f"this is not what is known of a person: {error}", reason="bad-wants") from None
 
 
 def translated(signal: Signal, theirs: Traits, ours: Traits) -> Signal:

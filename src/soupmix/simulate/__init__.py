@@ -4,7 +4,14 @@ Real people differ from these more than these do from each other (PRISM-X, arXiv
 machinery works, not how much anybody will like it.
 """
 
-from soupmix.simulate.answers import ExpectedAnswers, GeneratedAnswers, PosedPrompt, SimulatedAnswer, SimulatedAnswers
+from soupmix.simulate.answers import (
+    ExpectedAnswers,
+    GeneratedAnswers,
+    PosedPrompt,
+    RecordedAnswers,
+    SimulatedAnswer,
+    SimulatedAnswers,
+)
 from soupmix.simulate.conversations import ARMS, ArmName, Conversations, Scored, SimulationPlan, simulate
 from soupmix.simulate.curves import ArmCurve, Curves, curves
 from soupmix.simulate.people import Person, people
@@ -19,6 +26,7 @@ __all__ = [
     "GeneratedAnswers",
     "Person",
     "PosedPrompt",
+    "RecordedAnswers",
     "Scored",
     "SimulatedAnswer",
     "SimulatedAnswers",

@@ -15,13 +15,22 @@ from soupmix.engine import Engine
 from soupmix.errors import EvaluationError
 from soupmix.evaluate.measures import measure_text
 from soupmix.evaluate.promptset import Prompt
+from soupmix.evaluate.samples import ArmSample
 from soupmix.files import strict_json, writing
+from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
 from soupmix.preference.learner import Measuring, Values
 from soupmix.preference.reach import Reach
 from soupmix.weights import Weights
 
-__all__ = ["ExpectedAnswers", "GeneratedAnswers", "PosedPrompt", "SimulatedAnswer", "SimulatedAnswers"]
+__all__ = [
+    "ExpectedAnswers",
+    "GeneratedAnswers",
+    "PosedPrompt",
+    "RecordedAnswers",
+    "SimulatedAnswer",
+    "SimulatedAnswers",
+]
 
 _TEMPERATURE = 0.7
 _LONGEST_LINE = 1 << 20
@@ -43,8 +52,7 @@ class PosedPrompt:
 
     def key(self, *beside: object) -> str:
         """Of all that it says, and of what else the answer depends on."""
-        said = [self.prompt.text, self.weights.nonzero().decimals(), self.system, self.shots, beside]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return _key(self.prompt.text, self.weights, self.system, self.shots, *beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,11 @@ class SimulatedAnswers(Protocol):
 
     @property
     def with_prompts(self) -> bool:
-        """Whether system prompts and examples mean anything to it."""
+        """Whether system prompts mean anything to it."""
+
+    @property
+    def with_shots(self) -> bool:
+        """Whether examples do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,11 @@ class ExpectedAnswers:
     @property
     def with_prompts(self) -> bool:
         """A map of weights knows nothing of prompts."""
+        return False
+
+    @property
+    def with_shots(self) -> bool:
+        """Nor of examples."""
         return False
 
     def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
@@ -146,6 +163,11 @@ class GeneratedAnswers:
         """The model reads prompts."""
         return True
 
+    @property
+    def with_shots(self) -> bool:
+        """And examples."""
+        return True
+
     def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
         """Answers that are kept, and the others made in batches. Raises as `Engine.complete`, and `OutputError`."""
         left = {key: ask for ask in asks if (key := self._key(ask)) not in self._texts}
@@ -186,9 +208,72 @@ class GeneratedAnswers:
         self._advance(len(self._texts))
 
     def _answer(self, ask: PosedPrompt) -> SimulatedAnswer:
-        text = self._texts[self._key(ask)]
-        (values,) = self._measure(ask.prompt.text, [text])
-        return SimulatedAnswer(text, values, bool(measure_text(ask.prompt, text, True, only={"on_topic"})["on_topic"]))
+        return _measured(ask, self._texts[self._key(ask)], self._measure)
+
+
+class RecordedAnswers:
+    """Answers that an evaluation kept: of its soups and its system prompts, at its highest temperature."""
+
+    def __init__(
+        self, samples: Sequence[ArmSample], measure: Measuring, otherwise: SimulatedAnswers | None = None
+    ) -> None:
+        """Take what was sampled.
+
+        Args:
+            samples: of an evaluation of the same adapters.
+            measure: tells the traits of texts.
+            otherwise: makes what was not sampled, such as answers behind examples; None: nobody does.
+        """
+        highest = max(each.temperature for each in samples)
+        plain = [
+            each
+            for each in samples
+            if each.arm.way == "soup" and each.arm.method == DEFAULT and each.temperature == highest
+        ]
+        self._texts = {
+            _key(each.prompt, each.arm.weights, each.arm.system, each.arm.shots): each.text for each in plain
+        }
+        soups = (each.arm.weights.nonzero() for each in plain if not each.arm.system and not each.arm.shots)
+        self.soups = tuple(dict.fromkeys(soups))
+        self._measure, self._otherwise = measure, otherwise
+
+    @property
+    def with_prompts(self) -> bool:
+        """As far as they were sampled."""
+        return True
+
+    @property
+    def with_shots(self) -> bool:
+        """Only if somebody makes the answers."""
+        return self._otherwise is not None
+
+    def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
+        """Raises `EvaluationError` (reason "not-measured") for what was not sampled, where nobody makes it."""
+        left = [ask for ask in asks if _of(ask) not in self._texts]
+        if left and self._otherwise is None:
+            raise EvaluationError(
+                f"the evaluation has no answer of {str(left[0].weights) or 'the base'} to {left[0].prompt.text[:60]!a}; "
+                "sample more, or leave --samples out",
+                reason="not-measured",
+            )
+        made = dict(zip(map(_of, left), self._otherwise(left), strict=True)) if left and self._otherwise else {}
+        return [
+            made[_of(ask)] if _of(ask) in made else _measured(ask, self._texts[_of(ask)], self._measure) for ask in asks
+        ]
+
+
+def _of(ask: PosedPrompt) -> str:
+    return _key(ask.prompt.text, ask.weights, ask.system, ask.shots)
+
+
+def _key(prompt: str, weights: Weights, system: str, shots: Sequence[Sequence[str]], *beside: object) -> str:
+    said = [prompt, weights.nonzero().decimals(), system, [list(each) for each in shots], beside]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _measured(ask: PosedPrompt, text: str, measure: Measuring) -> SimulatedAnswer:
+    (values,) = measure(ask.prompt.text, [text])
+    return SimulatedAnswer(text, values, bool(measure_text(ask.prompt, text, True, only={"on_topic"})["on_topic"]))
 
 
 def _conversation(ask: PosedPrompt) -> list[Mapping[str, str]]:

@@ -5,7 +5,7 @@ arms that learn get evidence: of a question with two answers to choose from, or 
 are outermost and answers are those of one soup to one prompt, so that people and arms share them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final, Literal
@@ -48,7 +48,8 @@ class SimulationPlan:
     Attributes:
         reach: soups inside the policy and what is expected of them. measure: of texts.
         people, prompts: who asks what; everybody goes round the prompts, from a place of their own on.
-        preferences: (trait, 1 or -1) -> system prompt.
+        preferences: (trait, 1 or -1) -> pole, and the system prompt that asks for it.
+        soups: those that alone are answered with, such as those of an evaluation; None: whatever is inside the policy.
         exam: prompts that everybody asks after the last turn, by which what was learnt is told apart from the luck of a turn.
         turns: of a conversation. seed: of the luck of people.
     """
@@ -57,10 +58,11 @@ class SimulationPlan:
     measure: Measuring
     people: tuple[Person, ...]
     prompts: tuple[Prompt, ...]
-    preferences: Mapping[tuple[str, int], str]
+    preferences: Mapping[tuple[str, int], tuple[str, str]]
     exam: tuple[Prompt, ...] = ()
     turns: int = 10
     seed: int = 0
+    soups: tuple[Weights, ...] | None = None
 
     def prompt(self, person: Person, turn: int) -> Prompt:
         """What somebody asks in a turn, from 0 on."""
@@ -139,13 +141,14 @@ class _Simulation:
         self.plan, self.answers = plan, answers
         self.scored: list[Scored] = []
         self.regrets: dict[tuple[ArmName, int, int], float] = {}
-        soups, reach = _pool(plan.reach), plan.reach
+        reach = plan.reach
+        soups = _pool(reach) if plan.soups is None else _inside(reach, filter(reach.feasible.contains, plan.soups))
         self.offering = replace(reach, soups=soups, points=reach.expected(soups))
         self.learners = {
             (arm, p.number): Learner(self.offering, plan.measure) for arm in _LEARNING for p in plan.people
         }
         self.chosen: dict[int, list[tuple[str, str]]] = {p.number: [] for p in plan.people}
-        grid = _grid(reach)
+        grid = _grid(reach) if plan.soups is None else soups
         totals = np.array([sum(each.values()) for each in grid]) / MILLION
         expected = reach.expected(grid)
         self.oracles = {p.number: grid[_best(p, expected, totals)] for p in plan.people}
@@ -221,7 +224,8 @@ class _Simulation:
         return Scored(arm, number, turn, ask.weights, score, answer.on_topic)
 
     def _arms(self) -> list[ArmName]:
-        return [arm for arm in ARMS if self.answers.with_prompts or arm not in ("prompt", "few-shot")]
+        left = {"prompt": self.answers.with_prompts, "few-shot": self.answers.with_shots}
+        return [arm for arm in ARMS if left.get(arm, True)]
 
     def _ask(self, arm: ArmName, person: Person, turn: int) -> PosedPrompt:
         prompt, reach = self.plan.prompt(person, turn), self.plan.reach
@@ -234,9 +238,8 @@ class _Simulation:
                 return PosedPrompt(prompt, reach.feasible.nearest(even))
             case "prompt":
                 wanted = [(reach.traits.axes[place].name, sign) for place, sign in person.poles()]
-                return PosedPrompt(
-                    prompt, system=" ".join(self.plan.preferences.get(each, "") for each in wanted).strip()
-                )
+                said = sorted(self.plan.preferences[each] for each in wanted if each in self.plan.preferences)
+                return PosedPrompt(prompt, system=" ".join(text for _, text in said if text))
             case "few-shot":
                 return PosedPrompt(prompt, shots=tuple(self.chosen[person.number][-_SHOTS:]))
             case "oracle":
@@ -244,7 +247,14 @@ class _Simulation:
             case _:
                 learner = self.learners[arm, person.number]
                 self.regrets[arm, person.number, turn] = learner.regret()
-                return PosedPrompt(prompt, _on_grid(reach, learner.weights()))
+                return PosedPrompt(prompt, self._allowed(learner.weights()))
+
+    def _allowed(self, weights: Weights) -> Weights:
+        """The nearest weights that are answered with."""
+        if self.plan.soups is None:
+            return _on_grid(self.plan.reach, weights)
+        place = self.plan.reach.surface.point
+        return min(self.offering.soups, key=lambda each: float(np.linalg.norm(place(each) - place(weights))))
 
     def _question(self, arm: ArmName, person: Person, turn: int) -> None:
         """Two answers of the pool to this prompt: of soups that were chosen, or at random."""
@@ -288,7 +298,7 @@ def _choices(reach: Reach, strengths: Sequence[str]) -> list[list[tuple[str, str
     ]
 
 
-def _inside(reach: Reach, soups: Sequence[Weights]) -> tuple[Weights, ...]:
+def _inside(reach: Reach, soups: Iterable[Weights]) -> tuple[Weights, ...]:
     near = dict.fromkeys(reach.feasible.nearest(each) for each in soups)
     measured = reach.surface.measured(np.array([reach.surface.point(each) for each in near]))
     return tuple(each for each, here in zip(near, measured, strict=True) if here)
