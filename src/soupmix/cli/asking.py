@@ -149,20 +149,9 @@ def asking_options(
             if finds_store:
                 names = _names(weights) | set(learnt.weights if learnt else ())
                 store = find_store(store, options.get("base"), names)
-            given, shares = _weights(weights, store)
-            where = parse_sources(sources)
-            if learnt is not None:
-                given, where = _beside(given, where, learnt)
-            asking = Asking(
-                given,
-                shares,
-                parse_attributes(attributes),
-                where,
-                policies,
-                trust,
-                store,
-                recorder,
-            )
+            said, shares = _weights(weights, store)
+            given, where = _beside(said, parse_sources(sources), learnt)
+            asking = Asking(given, shares, parse_attributes(attributes), where, policies, trust, store, recorder)
             return command(*arguments, asking=asking, **options)
 
         made = cast("_Command", with_asking)
@@ -182,7 +171,9 @@ def _profile_option(command: _Command) -> _Command:
 
 
 def _beside(given: Weights, where: str | dict[str, str], learnt: LearntProfile) -> tuple[Weights, str | dict[str, str]]:
-    """Weights of a profile beside those that are given, and whence they are."""
+    """Weights of a profile, if there is one, beside those that are given, and whence they are."""
+    if learnt is None:
+        return given, where
     weights = Weights.from_micro({**learnt.weights, **given})
     if isinstance(where, str):
         return weights, where
