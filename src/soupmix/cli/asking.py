@@ -170,7 +170,9 @@ def _profile_option(command: _Command) -> _Command:
     )(command)
 
 
-def _beside(given: Weights, where: str | dict[str, str], learnt: LearntProfile) -> tuple[Weights, str | dict[str, str]]:
+def _beside(
+    given: Weights, where: str | dict[str, str], learnt: LearntProfile | None
+) -> tuple[Weights, str | dict[str, str]]:
     """Weights of a profile, if there is one, beside those that are given, and whence they are."""
     if learnt is None:
         return given, where
