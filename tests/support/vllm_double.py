@@ -4,7 +4,7 @@ It answers greedily, and knows of vLLM's API what `soupmix.backends.vllm` asks.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,10 +23,10 @@ __all__ = ["VllmDouble", "double", "open_setup"]
 KEY = bytes(range(32))
 
 
-def open_setup(folder: Path, store: Store) -> Path:
-    """A setup file without a policy."""
+def open_setup(folder: Path, store: Store, *, documents: Sequence[Path] = ()) -> Path:
+    """A setup file, with these policy documents or without a policy."""
     (folder / "key").write_bytes(KEY)
-    said = {"store": str(store.folder), "key": "key", "open": True}
+    said = {"store": str(store.folder), "key": "key", "open": not documents, "policy": list(map(str, documents))}
     (folder / "setup.json").write_text(json.dumps(said))
     return folder / "setup.json"
 

@@ -16,7 +16,7 @@ from soupmix.store import Store
 from soupmix.vllm_plugin import soups
 from soupmix.vllm_plugin.canary import loudest
 from soupmix.vllm_plugin.checking import Checker
-from soupmix.vllm_plugin.hooks import _in_the_core, attach
+from soupmix.vllm_plugin.hooks import _in_the_core, _ShownFirst, attach
 from soupmix.vllm_plugin.placing import SoupMethod, place
 from soupmix.vllm_plugin.row import FIELD, SoupRow
 from soupmix.vllm_plugin.setup import read_setup
@@ -348,3 +348,28 @@ def _policy(folder: Path, store: Store, *rules: dict[str, object]) -> Any:
     path = folder / "org.yaml"
     path.write_text(json.dumps({"tier": "organisation", "issuer": "A", "version": "1", "rules": list(rules)}))
     return Policy.load(path, adapters=store)
+
+
+def test_an_engine_core_takes_nothing_in_before_soups_are_shown_to_act(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr("soupmix.vllm_plugin.hooks.check_soups_act", lambda core, _: shown.append(core))
+
+    class Core:
+        def take_in(self, *given: int) -> tuple[object, ...]:
+            return self, *given
+
+    Core.take_in = _ShownFirst(Core.take_in, checker)  # type: ignore[method-assign, assignment]
+    core = Core()
+    assert shown == []
+    assert core.take_in(1, 2) == (core, 1, 2)
+    assert core.take_in(3) == (core, 3)
+    assert shown == [core], "once"
+
+    def fail(core: object, _: object) -> None:
+        raise SoupmixError("no", reason="soups-do-not-act")
+
+    monkeypatch.setattr("soupmix.vllm_plugin.hooks.check_soups_act", fail)
+    with pytest.raises(SoupmixError):
+        Core().take_in  # noqa: B018

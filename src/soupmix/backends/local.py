@@ -8,7 +8,7 @@ from soupmix.base import Base
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
 from soupmix.engine.grammar import library
-from soupmix.errors import BaseModelError, RecipeError
+from soupmix.errors import RecipeError
 from soupmix.methods import DEFAULT
 from soupmix.modes import FULL, Mode
 from soupmix.policy import Grant, Policy
@@ -69,14 +69,7 @@ class LocalBackend(Batcher):
 
     def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """See `Backend.tokens`."""
-        if isinstance(said, str):
-            return self.engine.plain_tokens(said)
-        try:
-            return self.engine.chat_tokens(said, tools)
-        except BaseModelError as error:
-            if error.reason != "no-template":
-                raise
-            raise RecipeError(str(error), reason=error.reason) from error  # it is for the request to ask otherwise
+        return self.engine.plain_tokens(said) if isinstance(said, str) else self.engine.prompts.chat(said, tools)
 
     def marker(self, text: str) -> str | None:
         """See `Backend.marker`."""

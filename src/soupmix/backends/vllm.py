@@ -28,7 +28,7 @@ from soupmix.engine.detokenizer import Continuation, Detokenizer
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompts, known_tokens
 from soupmix.engine.rows import LoadedAdapters
-from soupmix.errors import BaseModelError, Overloaded, RecipeError, SoupmixError
+from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.files import digest_parts
 from soupmix.merge.identity import base_identity, merge_identity
 from soupmix.methods import DEFAULT
@@ -126,14 +126,7 @@ class VllmBackend:
 
     def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """See `Backend.tokens`."""
-        if isinstance(said, str):
-            return self._prompts.plain(said)
-        try:
-            return self._prompts.tokens(self._prompts.rendered(said, tools))
-        except BaseModelError as error:
-            if error.reason != "no-template":
-                raise
-            raise RecipeError(str(error), reason=error.reason) from error
+        return self._prompts.plain(said) if isinstance(said, str) else self._prompts.chat(said, tools)
 
     def marker(self, text: str) -> str | None:
         """See `Backend.marker`."""

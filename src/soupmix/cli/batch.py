@@ -3,8 +3,8 @@
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -15,6 +15,8 @@ import click
 
 from soupmix.backends import TALKING
 from soupmix.cli.asking import Asking, asking_options
+from soupmix.cli.backends import AskedBackend, batch_backend_options, opener
+from soupmix.cli.documents import parse_trust, policy_files
 from soupmix.cli.options import (
     PATH,
     base_option,
@@ -33,6 +35,7 @@ from soupmix.methods import check_linear
 from soupmix.modes import Mode
 
 if TYPE_CHECKING:
+    from soupmix.backends import Backend, Limits
     from soupmix.base import Base
     from soupmix.batch import Defaults, InputFile, Journal
     from soupmix.policy import Policy
@@ -57,6 +60,7 @@ __all__ = ["command"]
 @chat_template_option
 @click.option("--model", help="What lines call the base model.  [default: its own name]")
 @click.option("--system", help="System prompt of chats that have none.")
+@batch_backend_options
 @method_option
 @mode_option
 @dtype_option
@@ -83,6 +87,7 @@ def command(
     out: Path,
     columns: tuple[str, ...],
     asking: Asking,
+    asked: AskedBackend,
     base: str | None,
     chat_template: Path | None,
     model: str | None,
@@ -126,13 +131,14 @@ def command(
     template = () if chat_template is None else (chat_template,)
     check_new(out, force=force, reads=(source, found.folder, held.folder, *asking.files, *template))
     file = open_input(source, out, Columns.parse(columns, limit=line_bytes, model=name))
-    work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking)
+    work = _Work(file, file.count(), found, held, policy, defaults, dtype, rows, length, asking, asked)
     settings = settings_of(
         file,
         work.lines,
         defaults,
         {"base": found.digest, "policy": policy.digest, "signed": asking.signed, "dtype": dtype, "length": length}
         | {f"adapter {each.name}": each.digest for each in held}
+        | ({} if asked.name == "local" else {"backend": asked.name})
         | ({} if chat_template is None else {"chat template": found.chat_template_digest}),
     )
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
@@ -158,23 +164,20 @@ class _Work:
     rows: int
     length: int
     asking: Asking
+    asked: AskedBackend
 
     def answer(self, journal: "Journal") -> None:
         """Answer what the journal does not hold; KeyboardInterrupt if somebody stops it."""
         from soupmix.backends import Limits
-        from soupmix.backends.local import LocalBackend
         from soupmix.batch import MOST_ANSWERS, Desk, answer_lines, waiting_room
         from soupmix.cli.progress import rates
         from soupmix.openai.requests import shared_prefix
 
         limits = Limits(rows=self.rows, length=self.length, waiting=waiting_room(self.rows, MOST_ANSWERS))
-        opened = LocalBackend.open(
-            self.base, self.store, policy=self.policy, dtype=self.dtype, limits=limits, method=self.defaults.method
-        )
         with (
             _stopping() as stop,
             self.asking.recorder.opened() as append,
-            opened as backend,
+            self._opener(limits)() as backend,
             rates(self.lines, journal.done) as advance,
         ):
             if self.defaults.system:
@@ -197,6 +200,21 @@ class _Work:
             )
         if journal.done < self.lines:
             raise KeyboardInterrupt
+
+    def _opener(self, limits: "Limits") -> "Callable[[], AbstractContextManager[Backend]]":
+        from soupmix.backends.vllm_server import ServedPolicy
+
+        asked = self.asking
+        return opener(
+            self.asked,
+            self.base,
+            self.store,
+            limits,
+            dtype=self.dtype,
+            method=self.defaults.method,
+            served=lambda: ServedPolicy(policy_files(asked.policies), parse_trust(asked.trust)),
+            policy=self.policy,
+        )
 
 
 @contextmanager

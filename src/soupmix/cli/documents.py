@@ -114,6 +114,8 @@ def parse_trust(texts: Sequence[str]) -> "dict[str, SignedSource]":
     Raises:
         RecipeError: a text is something else, or a tier comes twice (reason "bad-trust").
     """
+    if not texts:
+        return {}
     from soupmix.trust import SignedSource
 
     found: dict[str, SignedSource] = {}

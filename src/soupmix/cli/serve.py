@@ -3,7 +3,7 @@
 import ipaddress
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import platformdirs
 
+from soupmix.cli.backends import backend_options, opener
 from soupmix.cli.documents import parse_trust, policy_files
 from soupmix.cli.options import (
     PATH,
@@ -35,6 +36,8 @@ from soupmix.errors import EvaluationError, SoupmixError
 from soupmix.policy.rules import check_attributes
 
 if TYPE_CHECKING:
+    from soupmix.backends import Backend, Limits
+    from soupmix.base import Base
     from soupmix.serve.keys import ApiKeys
     from soupmix.serve.state import ServerConfig
     from soupmix.store import Store
@@ -58,6 +61,7 @@ def _database_option(command: _Command) -> _Command:
 
 
 @click.group("serve", invoke_without_command=True)
+@backend_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is any that is free.")
 @base_option()
@@ -221,7 +225,6 @@ def _nothing(port: int) -> None:
 
 def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.backends import Limits
-    from soupmix.backends.local import LocalBackend
     from soupmix.cli.auditing import signer_of
     from soupmix.evaluate.measures.here import TextMeasuring, measures_here
     from soupmix.serve.learners import Measurer
@@ -242,7 +245,7 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
             **shared,
         ),
         # under today's policy the engine would refuse the grants of the next one: a grant is the only bound there
-        backend=lambda: LocalBackend.open(base, store, dtype=options["dtype"], limits=limits, method=options["method"]),
+        backend=_opener(options, base, store, limits),
         adapters=store,
         database=options["database"],
         policies=lambda: policy_files(options["policies"]),
@@ -253,6 +256,23 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
         shared=options["shared"],
         surface=_surface(store),
         measurer=Measurer(measures_here(), TextMeasuring),
+    )
+
+
+def _opener(
+    options: dict[str, Any], base: "Base", store: "Store", limits: "Limits"
+) -> "Callable[[], AbstractContextManager[Backend]]":
+    from soupmix.backends.vllm_server import ServedPolicy
+
+    trust = parse_trust(options["trust"])
+    return opener(
+        options["asked"],
+        base,
+        store,
+        limits,
+        dtype=options["dtype"],
+        method=options["method"],
+        served=lambda: ServedPolicy(policy_files(options["policies"]), trust, options["metric"]),
     )
 
 

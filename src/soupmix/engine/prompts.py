@@ -9,7 +9,7 @@ from soupmix.backends.protocol import Message, Tool, ToolUse, Vocabulary
 from soupmix.base import chat_text
 from soupmix.base.roles import end_of_answer, opening_texts, role_markers
 from soupmix.engine.tools import tool_use
-from soupmix.errors import RecipeError
+from soupmix.errors import BaseModelError, RecipeError
 
 __all__ = ["Prompt", "Prompts", "check_given", "known_tokens"]
 
@@ -39,6 +39,20 @@ class Prompts:
         ids = self.tokens(text)
         has_begun = not ids or ids[: len(self._beginning)] == self._beginning
         return ids if has_begun else (*self._beginning, *ids)
+
+    def chat(self, said: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """Token ids of a conversation, as `Backend.tokens` has them.
+
+        Raises:
+            RecipeError: as `tokens` and `rendered`; and there is no chat template ("no-template"), as it is for the request to
+                ask otherwise. BaseModelError: the template cannot be used.
+        """
+        try:
+            return self.tokens(self.rendered(said, tools))
+        except BaseModelError as error:
+            if error.reason != "no-template":
+                raise
+            raise RecipeError(str(error), reason=error.reason) from error
 
     def rendered(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> str:
         """A prompt or a conversation by the chat template; a last message of the assistant is an answer that has begun, unless it

@@ -12,11 +12,13 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from soupmix.fields import ShortLine
 from soupmix.modes import FULL, Mode
+from soupmix.openai.loras import read_loras
 from soupmix.openai.sent import FunctionTool, ResponseFormat, Sent, Text, ToolCall
 from soupmix.policy import ATTRIBUTES, SOURCES
 
@@ -211,6 +213,7 @@ class Ask(Sent):
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
     soup: SoupAsk | None = None
+    _lora = model_validator(mode="before")(read_loras)
     max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -2,8 +2,12 @@
 
 API server      InputProcessor.process_inputs          a row that may not be is refused, with status 400
 engine core     EngineCore.preprocess_add_request      again, whoever speaks to it; a refused request ends in an error
-                EngineCore.__init__                    features, then the canary
-worker          WorkerWrapperBase.init_device          the model runner, V1 or V2: adapters into its layers, rows before steps
+                EngineCoreProc.process_input_sockets   the canary, before anything is taken in; EngineCore.__init__ where
+                                                       the engine is in the caller's process
+worker          WorkerWrapperBase.init_device          features and base; then the model runner, V1 or V2: adapters into its
+                                                       layers, rows before steps
+
+An engine core in a process of its own loads plug-ins inside its `__init__`; what is put in place of that comes too late there.
 """
 
 import functools
@@ -72,7 +76,7 @@ def _at_the_door(checker: Checker) -> None:
 
 
 def _in_the_core(checker: Checker) -> None:
-    from vllm.v1.engine.core import EngineCore
+    from vllm.v1.engine.core import EngineCore, EngineCoreProc
 
     def checked(before: Callable[..., Any]) -> Callable[..., Any]:
         def preprocess_add_request(core: Any, request: Any) -> Any:
@@ -84,16 +88,35 @@ def _in_the_core(checker: Checker) -> None:
         return preprocess_add_request
 
     def started(before: Callable[..., Any]) -> Callable[..., Any]:
-        def __init__(core: Any, vllm_config: Any, *given: Any, **named: Any) -> None:  # noqa: N807
-            check_features(vllm_config)
-            check_base(vllm_config, checker)
-            before(core, vllm_config, *given, **named)
-            check_soups_act(core, checker)
+        def __init__(core: Any, *given: Any, **named: Any) -> None:  # noqa: N807
+            before(core, *given, **named)
+            if not isinstance(core, EngineCoreProc):  # which still has to open its queues
+                _show(core, checker)
 
         return __init__
 
     _replace(EngineCore, "preprocess_add_request", checked)
     _replace(EngineCore, "__init__", started)
+    EngineCoreProc.process_input_sockets = _ShownFirst(EngineCoreProc.process_input_sockets, checker)
+
+
+class _ShownFirst:
+    """Stands for the method by which an engine core takes requests in: looked up, it first shows that soups act."""
+
+    def __init__(self, method: Callable[..., Any], checker: Checker) -> None:
+        self._method, self._checker = method, checker
+
+    def __get__(self, core: Any, kind: Any = None) -> Any:
+        if core is None:
+            return self._method
+        _show(core, self._checker)
+        return functools.partial(self._method, core)
+
+
+def _show(core: Any, checker: Checker) -> None:
+    if not getattr(core, "_soups_act", False):
+        check_soups_act(core, checker)
+        core._soups_act = True
 
 
 def check_base(config: Any, checker: Checker) -> None:
@@ -113,6 +136,8 @@ def _in_the_workers(checker: Checker) -> None:
 
     def make(before: Callable[..., Any]) -> Callable[..., Any]:
         def init_device(wrapper: Any) -> None:
+            check_features(wrapper.vllm_config)
+            check_base(wrapper.vllm_config, checker)
             before(wrapper)
             attach(wrapper.worker.model_runner, wrapper.vllm_config, checker)
 

@@ -1,0 +1,213 @@
+"""Who answers: the engine of this process, vLLM, or a Ray cluster. Options of `soupmix serve` and `soupmix batch`."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from soupmix.cli.options import PATH
+from soupmix.dtypes import WORDS, dtype_code
+from soupmix.errors import SoupmixError
+from soupmix.methods import DEFAULT
+
+if TYPE_CHECKING:
+    from soupmix.backends import Backend, Limits
+    from soupmix.backends.vllm_server import ServedPolicy
+    from soupmix.base import Base
+    from soupmix.policy import Policy
+    from soupmix.store import Store
+
+__all__ = ["AskedBackend", "backend_options", "batch_backend_options", "opener"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class AskedBackend:
+    """Which backend a command line asks for.
+
+    Attributes:
+        name: "local", "vllm" or "ray". url, key: of a vLLM server that runs already. python, arguments: of one that is started.
+        workers: of a Ray cluster.
+    """
+
+    name: str = "local"
+    url: str | None = None
+    key: Path | None = None
+    python: str = sys.executable
+    arguments: tuple[str, ...] = ()
+    workers: int = 2
+
+
+def backend_options(command: _Command) -> _Command:
+    """`--backend NAME` and what belongs to it; the command gets `asked: AskedBackend`."""
+
+    @click.option(
+        "--backend",
+        "name",
+        type=click.Choice(("local", "vllm")),
+        default="local",
+        show_default=True,
+        help="Who computes answers: this process, or vLLM.",
+    )
+    @_vllm_options
+    @functools.wraps(command)
+    def with_backend(*given: Any, name: str, vllm: AskedBackend, **options: Any) -> Any:
+        asked = replace(vllm, name=name)
+        _check(asked)
+        return command(*given, asked=asked, **options)
+
+    return cast("_Command", with_backend)
+
+
+def batch_backend_options(command: _Command) -> _Command:
+    """`backend_options` with Ray among the backends."""
+
+    @click.option(
+        "--backend",
+        "name",
+        type=click.Choice(("local", "vllm", "ray")),
+        default="local",
+        show_default=True,
+        help="Who computes answers: this process, vLLM, or the Ray cluster of RAY_ADDRESS, one on this machine if unset.",
+    )
+    @click.option(
+        "--ray-workers", "workers", default=2, show_default=True, type=click.IntRange(1), help="Of a Ray cluster."
+    )
+    @_vllm_options
+    @functools.wraps(command)
+    def with_backend(*given: Any, name: str, workers: int, vllm: AskedBackend, **options: Any) -> Any:
+        asked = replace(vllm, name=name, workers=workers)
+        _check(asked)
+        return command(*given, asked=asked, **options)
+
+    return cast("_Command", with_backend)
+
+
+def _vllm_options(command: _Command) -> _Command:
+    """The command gets `vllm: AskedBackend`."""
+
+    @click.option("--vllm", "url", metavar="URL", help="vLLM server that runs already, with soupmix's plug-in.")
+    @click.option("--vllm-key", "key", metavar="FILE", type=PATH, help="Key that this server and soupmix share.")
+    @click.option(
+        "--vllm-python",
+        "python",
+        metavar="FILE",
+        default=sys.executable,
+        show_default="this one",
+        help="Python with vLLM and soupmix, by which a server is started if none is named.",
+    )
+    @click.option(
+        "--vllm-argument",
+        "arguments",
+        metavar="TEXT",
+        multiple=True,
+        help="Further argument of a vLLM server that is started; repeatable.",
+    )
+    @functools.wraps(command)
+    def with_vllm(
+        *given: Any, url: str | None, key: Path | None, python: str, arguments: tuple[str, ...], **options: Any
+    ) -> Any:
+        return command(*given, vllm=AskedBackend("vllm", url, key, python, arguments), **options)
+
+    return cast("_Command", with_vllm)
+
+
+def _check(asked: AskedBackend) -> None:
+    if asked.name != "vllm" and (asked.url or asked.key or asked.arguments):
+        raise click.UsageError("--vllm, --vllm-key and --vllm-argument go with --backend vllm")
+    if (asked.url is None) != (asked.key is None):
+        raise click.UsageError("--vllm URL and --vllm-key FILE go together: a server that runs already has a key")
+    if asked.url is not None and asked.arguments:
+        raise click.UsageError("--vllm-argument is for a server that is started here; leave out --vllm")
+
+
+def opener(
+    asked: AskedBackend,
+    base: "Base",
+    store: "Store",
+    limits: "Limits",
+    *,
+    dtype: str | None,
+    method: str,
+    served: Callable[[], "ServedPolicy"],
+    policy: "Policy | None" = None,
+) -> "Callable[[], AbstractContextManager[Backend]]":
+    """What opens the backend that is asked for.
+
+    Args:
+        served: what a vLLM server that is started holds to. policy: the one whose grants are taken; None: those of any.
+
+    Raises:
+        click.UsageError: vLLM is asked for another method than the exact sum.
+    """
+    if asked.name != "local" and method != DEFAULT:
+        raise click.UsageError(f"--backend {asked.name} merges by {DEFAULT}; leave --method out")
+    if asked.name == "ray":
+        return lambda: _ray(asked, base, store, limits, dtype, served, policy)
+    if asked.name == "vllm":
+        return lambda: _vllm(asked, base, store, limits, dtype, served, policy)
+    from soupmix.backends.local import LocalBackend
+
+    return lambda: LocalBackend.open(base, store, policy=policy, dtype=dtype, limits=limits, method=method)
+
+
+@contextmanager
+def _vllm(
+    asked: AskedBackend,
+    base: "Base",
+    store: "Store",
+    limits: "Limits",
+    dtype: str | None,
+    served: Callable[[], "ServedPolicy"],
+    policy: "Policy | None",
+) -> "Iterator[Backend]":
+    from soupmix.base.loading import empty_model
+    from soupmix.engine.positions import positions
+    from soupmix.vllm_plugin.row import read_key
+
+    try:
+        from soupmix.backends.vllm import VllmBackend
+        from soupmix.backends.vllm_server import vllm_server
+    except ModuleNotFoundError as error:
+        raise SoupmixError("asking vLLM needs httpx: pip install 'soupmix[vllm]'", reason="no-vllm-extra") from error
+    config = empty_model(base.folder).config
+    code = dtype_code(dtype or str(config.dtype).removeprefix("torch."))
+    limits = replace(limits, length=min(limits.length, positions(config) or limits.length))
+    more: Mapping[str, Any] = {"dtype": WORDS[code], "policy": policy, "limits": limits}
+    if asked.url is not None and asked.key is not None:
+        with VllmBackend(asked.url, read_key(asked.key), base, tuple(store), **more) as backend:
+            yield backend
+        return
+    how: Sequence[str] = asked.arguments
+    server = vllm_server(base, store.folder, served(), dtype=code, limits=limits, python=asked.python, arguments=how)
+    with server as (url, key), VllmBackend(url, key, base, tuple(store), **more) as backend:
+        yield backend
+
+
+def _ray(
+    asked: AskedBackend,
+    base: "Base",
+    store: "Store",
+    limits: "Limits",
+    dtype: str | None,
+    served: Callable[[], "ServedPolicy"],
+    policy: "Policy | None",
+) -> "AbstractContextManager[Backend]":
+    try:
+        from soupmix.backends.ray import RayBackend
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise SoupmixError(
+            "a Ray cluster needs ray, which is not installed: pip install 'soupmix[ray]'", reason="no-ray-extra"
+        ) from error
+    held = served()
+    if held.trust or policy is None:
+        raise click.UsageError("--backend ray ships policy documents to its workers; give --policy instead of --trust")
+    return RayBackend(base, store, policy, held.documents, workers=asked.workers, dtype=dtype, limits=limits)

@@ -1,0 +1,87 @@
+"""Batches over a Ray cluster of two workers, from an environment of its own (`make test-ray`); one of them is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from soupmix.base import Base
+from soupmix.store import Store
+from tests.support.batch_shop import chat, plain, policy_text
+
+PYTHON = Path(os.environ.get("SOUPMIX_RAY_PYTHON", Path(__file__).parents[2] / ".venv-ray/bin/python"))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="make test-ray makes .venv-ray")]
+LINES = 60
+
+
+@pytest.fixture
+def words(tiny_base: Base, pico_store: Store, tmp_path: Path) -> list[str]:
+    """The command line but for the output."""
+    (tmp_path / "org.yaml").write_text(policy_text(pico_store))
+    lines = [
+        plain(n, ["once", "twice"]) if n % 5 == 0 else chat(n, f"say {n}", soup={"weights": {"calm": n / LINES}})
+        for n in range(LINES)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    shown = {
+        "--base": tiny_base.folder,
+        "--store": pico_store.folder,
+        "--policy": tmp_path / "org.yaml",
+        "--model": "tiny",
+    }
+    limits = {"--rows": 4, "--length": 128, "--max-new-tokens": 40, "--temperature": 0, "--dtype": "fp32"}
+    pairs = [str(word) for pair in {**shown, **limits}.items() for word in pair]
+    return [str(PYTHON.parent / "soupmix"), "batch", str(tmp_path / "in.jsonl"), *pairs]
+
+
+def test_a_worker_that_is_killed_loses_nothing(words: list[str], tmp_path: Path) -> None:
+    alone, over = tmp_path / "local.jsonl", tmp_path / "ray.jsonl"
+    subprocess.run([*words, str(alone)], check=True, timeout=1200)
+    job = subprocess.Popen([*words, str(over), "--backend", "ray", "--ray-workers", "2"])
+    killed = _kill_a_worker(job, tmp_path / "ray.jsonl.part")
+    assert job.wait(1800) == 0
+    assert killed, "in the middle of the batch"
+    results = [[json.loads(line) for line in path.read_text().splitlines()] for path in (alone, over)]
+    assert [each["custom_id"] for each in results[1]] == [each["custom_id"] for each in results[0]]
+    assert len(results[1]) == LINES
+    for here, there in zip(*results, strict=True):
+        one, other = here["response"], there["response"]
+        assert (one["status_code"], one["body"]["choices"]) == (other["status_code"], other["body"]["choices"])
+        assert one["body"]["soup"] == other["body"]["soup"]
+
+
+def _kill_a_worker(job: "subprocess.Popen[bytes]", journal: Path) -> bool:
+    """Kill one of the workers once the first results are there; whether the batch was still running then."""
+    until = time.monotonic() + 1500
+    while time.monotonic() < until and job.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") > 5:
+            for number in _workers(job.pid):
+                os.kill(number, signal.SIGKILL)
+                return job.poll() is None
+        time.sleep(0.05)
+    return False
+
+
+def _workers(parent: int) -> list[int]:
+    """Processes of Ray's that hold a worker of ours and descend from this one."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if re.search(rb"ray::_Worker", (folder / "cmdline").read_bytes()) and _descends(int(folder.name), parent):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def _descends(child: int, parent: int) -> bool:
+    while child > 1:
+        if child == parent:
+            return True
+        child = int((Path("/proc") / str(child) / "stat").read_text().rpartition(")")[2].split()[1])
+    return False
