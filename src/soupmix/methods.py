@@ -55,7 +55,8 @@ class RequestOp:
 class Method:
     """One way to merge adapters by weights.
 
-    Twice the weights are twice the update, whatever the method (but for `factor`, four times), so that none undoes a clamp.
+    Twice the weights are twice the update, whatever the method (but for `factor`, four times), so that none gives back what was
+    taken from all weights alike. What one adapter has of it is its weight in `delta` alone.
 
     Attributes:
         name: as commands, recipes and identities have it. title: what it is, in a few words.

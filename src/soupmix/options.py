@@ -108,10 +108,10 @@ def share_at(options: Options, adapter: str, path: str, depth: int) -> float:
     """The part of its weight, 0 to 1, that an adapter has in a layer.
 
     The first rule of the adapter whose filter is in the path of the module counts, else the first of "*"; without one it is 1. A
-    rule with several values has them spread evenly over the layers of the model, straight lines between them.
+    rule with several values has them spread evenly over the layers, straight lines between them.
 
     Args:
-        options: as `checked` gave them. path: of the module. depth: number of layers of the model.
+        options: as `checked` gave them. path: of the module. depth: number of layers, up to the last one that an adapter changes.
     """
     rules = options.get(LAYERS, {})
     for rule in (*rules.get(adapter, ()), *rules.get(_EVERY, ())):

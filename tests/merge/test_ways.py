@@ -154,8 +154,8 @@ def sce(deltas: Deltas, weights: Weights, *, select: float, **_: object) -> Tens
     x = torch.stack([w * d for w, d in zip(weights, deltas, strict=True)])
     x = x * (top(x.var(0), select) > 0)
     q = x.square().sum((1, 2))
-    agree = (q / q.sum())[:, None, None] * ((x >= 0) == (x.sum(0) >= 0))
-    return (agree * x).sum(0) / agree.sum(0)
+    agree = (q / q.sum())[:, None, None] * (x.sign() == torch.where(x.sum(0) >= 0, 1.0, -1.0))
+    return (agree * x).sum(0) / agree.sum(0).clamp(min=1e-12)
 
 
 def knots(deltas: Deltas, weights: Weights, *, inner: str, draws: Deltas, **said: object) -> Tensor:
@@ -243,6 +243,21 @@ def test_the_order_of_adapters_and_another_adapter_of_no_weight_change_nothing(m
         for path, merged in merge_modules([(sick, 0.0), *order], method).items():
             assert torch.equal(matrix(merged), expected[path])
             assert torch.equal(matrix(merged), matrix(merged)), "what is made twice is the same"
+
+
+@pytest.mark.parametrize("method", [name for name in LATER if not name.startswith(("d", "knots"))])
+def test_opposite_deltas_give_the_opposite_where_an_adapter_changes_nothing_too(method: str) -> None:
+    """An entry that is 0 has no sign: it agrees with neither."""
+    weighted = soup(method)
+    for factors in weighted[-1][0].modules.values():
+        factors.B[::2] = 0.0
+    opposite = [
+        (replace(one, modules={p: replace(f, scaling=-f.scaling) for p, f in one.modules.items()}), weight)
+        for one, weight in weighted
+    ]
+    for path, merged in merge_modules(opposite, method).items():
+        expected = -matrix(merge_modules(weighted, method)[path])
+        torch.testing.assert_close(matrix(merged), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", LATER)

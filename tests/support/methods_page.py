@@ -18,8 +18,11 @@ the exact weighted sum of deltas, is the one that everything else of soupmix is 
 What holds for all of them:
 
 - **The policy clamps first.** A method sees granted weights. Twice the weights are twice the update (but for `factor`,
-  four times), so that none gives back what a clamp took. A rule on the norm binds what comes out: where that is longer
-  than the weighted sum of deltas, which the clamp holds to the rule, it is shortened to it, and said so.
+  four times), so that none gives back what was taken from all weights alike. What was taken from one adapter alone is
+  exact in `{DEFAULT}` only: by `normalize`, `slerp` and `karcher` an adapter can have more of the update than its own
+  weight says, as directions and agreement count there; where a limit on one adapter matters, use `{DEFAULT}`. A rule on
+  the norm binds what comes out: where that is longer than the weighted sum of deltas, which the clamp holds to the
+  rule, it is shortened to it, and said so.
 - **Only what is linear in stacked columns is served per row.** The other methods make an adapter or a model at load
   time; the engine refuses them by a sentence.
 - **Factors or entries.** Where a method gives factors, an adapter of it is exact. Where it gives the entries of whole
@@ -40,8 +43,9 @@ LAYERS = f"""\
 
 Every method has the option `layers`, in recipes: which part of its weight an adapter has in a module. The first rule of
 the adapter whose `filter` is in the module's path counts, else the first of `"*"`; a list of values is spread evenly
-over the layers of the model, with straight lines between them, as mergekit's gradients are. Values are from 0 to 1: a
-layer takes from a granted weight and never adds to it.
+over the layers, with straight lines between them, as mergekit's gradients are. The last layer is the last one that any
+adapter with a weight changes: where none of them changes the end of the model, the list ends before it. Values are from
+0 to 1: a layer takes from a granted weight and never adds to it.
 
 ```yaml
 weights: {{friendly: 0.5, concise: 0.4}}

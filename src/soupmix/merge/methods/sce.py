@@ -40,7 +40,7 @@ def _merged(parts: Parts, select: float) -> Tensor:
     above, weights = torch.zeros_like(total), torch.zeros_like(total)
     for delta, square in zip(_deltas(parts, kept), squares, strict=True):
         share = square / sum(squares) if any(squares) else 0.0
-        agrees = (delta >= 0) == is_above
+        agrees = torch.where(is_above, delta > 0, delta < 0)
         above.add_(delta * agrees, alpha=share)
         weights.add_(agrees, alpha=share)
     return above.div_(weights.clamp_(min=torch.finfo(torch.float32).tiny))
