@@ -9,7 +9,7 @@ import click
 
 from soupmix.cli.defaults import default_base
 from soupmix.dtypes import WORDS
-from soupmix.errors import BaseModelError, RecipeError, SoupmixError
+from soupmix.errors import BaseModelError, FileError, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT, served
 from soupmix.modes import FULL, MODES
 from soupmix.policy import ATTRIBUTES, SOURCES
@@ -24,6 +24,7 @@ __all__ = [
     "attribute_option",
     "base_option",
     "chat_template_option",
+    "check_there",
     "dtype_option",
     "find_store",
     "json_option",
@@ -307,6 +308,12 @@ def read_adapters(store: Path | None) -> "Manifest":
         return read_manifest(shipped_root())
     is_new = store.parent == data_root() / "adapters" and not (store / MANIFEST).exists()
     return Manifest() if is_new else read_store(store)
+
+
+def check_there(path: Path, what: str) -> None:
+    """Raise `FileError` (reason "missing") if there is nothing at a path; `what` says what to name instead."""
+    if not path.exists():
+        raise FileError(f"{path} is not there; name {what}", reason="missing")
 
 
 def parse_attributes(texts: Sequence[str]) -> dict[str, str]:

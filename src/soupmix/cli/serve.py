@@ -18,6 +18,7 @@ from soupmix.cli.options import (
     attribute_option,
     base_option,
     chat_template_option,
+    check_there,
     dtype_option,
     find_store,
     json_option,
@@ -189,6 +190,8 @@ def _check(options: dict[str, Any]) -> None:
         raise click.UsageError(f"--no-auth answers everybody, and {options['host']} is not this machine alone")
     if options["audit_key"] and not options["audit"]:
         raise click.UsageError("--audit-key goes with --audit DIR")
+    for path in options["shared"]:
+        check_there(path, "a file with the shared system prompt")
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from soupmix.cli.options import PATH, json_option, print_json, store_option
+from soupmix.cli.options import PATH, check_there, json_option, print_json, store_option
 
 __all__ = ["command"]
 
@@ -26,6 +26,7 @@ def command(
     """
     from soupmix.merge.verification import verify
 
+    check_there(folder, "the folder that `soupmix merge` wrote")
     verdict = verify(folder, rebuild=not no_rebuild, store=store, base=base, key=key)
     if as_json:
         print_json(verdict.to_dict())

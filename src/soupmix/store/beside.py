@@ -33,8 +33,11 @@ def named_base(folder: Path) -> str:
     """The name, for `soupmix.base.resolve`, of the base that an adapter's own adapter_config.json names.
 
     Raises:
-        AdapterError: it names none, or a folder that is not here ("no-base"); it cannot be read, or is no JSON object.
+        AdapterError: there is no such folder, or it names none, or one that is not here ("no-base"); it cannot be read, or is no
+            JSON object.
     """
+    if not _exists(str(folder)):
+        raise AdapterError(f"{folder} is not there; name the folder of an adapter", reason="no-base")
     said = _said_base(folder)
     if said is None:
         raise AdapterError(f"{folder} does not say which base it was trained on: give it with --base", reason="no-base")

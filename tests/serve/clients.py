@@ -1,0 +1,175 @@
+"""What four clients do with a server, each in its usual way; run in an environment that has them, and none of ours.
+
+    python tests/serve/clients.py URL KEY MODEL
+
+prints a JSON object: client and version -> what was tried -> "" or what went wrong.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+URL, KEY, MODEL = sys.argv[1:4]
+SAID = [{"role": "user", "content": "Why is the sky blue?"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"why": {"enum": ["air", "sea"]}},
+    "required": ["why"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "reason", "schema": SCHEMA}}
+SOUP = {"soup": {"weights": {"calm": 0.5}}}
+
+
+def held(text: str) -> None:
+    assert json.loads(text)["why"] in ("air", "sea")
+
+
+def openai_client() -> dict[str, Callable[[], object]]:
+    from openai import OpenAI
+    from openai.types import Completion
+    from openai.types.chat import ChatCompletion, ChatCompletionChunk
+    from openai.types.responses import Response
+
+    client = OpenAI(base_url=URL, api_key=KEY, max_retries=0)
+    asked: Any = {"model": MODEL, "messages": SAID, "max_tokens": 12}
+
+    def whole() -> None:
+        answer = client.chat.completions.with_raw_response.create(**asked, extra_body=SOUP)
+        ChatCompletion.model_validate_json(answer.text, strict=True)
+
+    def stream() -> None:
+        chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+        for each in chunks:
+            ChatCompletionChunk.model_validate_json(each.model_dump_json(), strict=True)
+        assert chunks[-1].usage is not None
+
+    def several_turns() -> None:
+        first = client.chat.completions.create(**asked)
+        talk = [*SAID, first.choices[0].message.model_dump(), {"role": "user", "content": "And at night?"}]
+        assert client.chat.completions.create(**{**asked, "messages": talk}).choices
+
+    def logprobs() -> None:
+        answer = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+        assert answer.choices[0].logprobs is not None
+
+    def plain() -> None:
+        answer = client.completions.with_raw_response.create(model=MODEL, prompt="The sky is", max_tokens=4)
+        Completion.model_validate_json(answer.text, strict=True)
+
+    def responses() -> None:
+        answer = client.responses.with_raw_response.create(model=MODEL, input="Why?", max_output_tokens=8)
+        Response.model_validate_json(answer.text, strict=True)
+        assert [
+            each.type for each in client.responses.create(model=MODEL, input="Why?", stream=True, max_output_tokens=4)
+        ]
+
+    def structured() -> None:
+        held(
+            client.chat.completions.create(**{**asked, "max_tokens": 60}, response_format=FORMAT)
+            .choices[0]
+            .message.content
+        )
+
+    def models() -> None:
+        assert client.models.list().data[0].id == MODEL
+
+    return {
+        "chat": whole, "stream": stream, "several turns": several_turns, "log-probabilities": logprobs,
+        "plain completion": plain, "responses": responses, "JSON schema": structured, "models": models,
+    }  # fmt: skip
+
+
+def llm_client() -> dict[str, Callable[[], object]]:
+    home = Path(tempfile.mkdtemp())
+    (home / "extra-openai-models.yaml").write_text(
+        f"- {{model_id: soup, model_name: {MODEL}, api_base: {URL!r}, api_key_name: soup, supports_schema: true}}\n"
+    )
+    (home / "keys.json").write_text(json.dumps({"soup": KEY}))
+    environment = {**os.environ, "LLM_USER_PATH": str(home)}
+
+    def command(*words: str) -> str:
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("llm")), *words],
+            env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-300:]
+        return done.stdout
+
+    return {
+        "chat": lambda: command("-m", "soup", "-o", "max_tokens", "12", "--no-stream", "Why?"),
+        "stream": lambda: command("-m", "soup", "-o", "max_tokens", "12", "Why?"),
+        "several turns": lambda: command("-c", "-m", "soup", "-o", "max_tokens", "12", "And then?"),
+        "JSON schema": lambda: held(
+            command("-m", "soup", "-o", "max_tokens", "60", "--schema", json.dumps(SCHEMA), "Why?")
+        ),
+    }
+
+
+def langchain_client() -> dict[str, Callable[[], object]]:
+    from langchain_core.messages import AIMessage
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(base_url=URL, api_key=KEY, model=MODEL, max_tokens=60, max_retries=0)
+
+    def several_turns() -> None:
+        first = model.invoke([("user", "Why?")])
+        assert isinstance(first, AIMessage)
+        assert model.invoke([("user", "Why?"), first, ("user", "And then?")]).response_metadata["finish_reason"]
+
+    def structured() -> None:
+        found = model.with_structured_output({"title": "reason", **SCHEMA}, method="json_schema").invoke("Why?")
+        assert found["why"] in ("air", "sea")
+
+    return {
+        "chat": lambda: model.invoke([("system", "Be brief."), ("user", "Why?")]),
+        "stream": lambda: list(model.stream("Why?")),
+        "several turns": several_turns,
+        "JSON schema": structured,
+    }
+
+
+def litellm_client() -> dict[str, Callable[[], object]]:
+    import litellm
+
+    asked: Any = {"model": f"openai/{MODEL}", "api_base": URL, "api_key": KEY, "messages": SAID, "max_tokens": 60}
+
+    def several_turns() -> None:
+        first = litellm.completion(**asked).choices[0].message
+        talk = [*SAID, first.model_dump(), {"role": "user", "content": "And then?"}]
+        assert litellm.completion(**{**asked, "messages": talk}).choices
+
+    return {
+        "chat": lambda: litellm.completion(**asked, extra_body=SOUP),
+        "stream": lambda: list(litellm.completion(**asked, stream=True)),
+        "several turns": several_turns,
+        "JSON schema": lambda: held(litellm.completion(**asked, response_format=FORMAT).choices[0].message.content),
+    }
+
+
+CLIENTS = {"openai": openai_client, "llm": llm_client, "langchain-openai": langchain_client, "litellm": litellm_client}
+
+
+def outcome(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001  # whatever a client raises
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""
+
+
+if __name__ == "__main__":
+    print(
+        json.dumps(
+            {
+                f"{name} {version(name)}": {what: outcome(work) for what, work in make().items()}
+                for name, make in CLIENTS.items()
+            }
+        )
+    )
