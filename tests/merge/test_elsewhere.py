@@ -30,7 +30,8 @@ def read(folder: Path, text: str) -> Recipe:
 
 def of(kind: str, friendly: str, concise: str = "{weight: 0.2}", rest: str = "") -> str:
     models = f"[{{model: b+friendly, parameters: {friendly}}}, {{model: b+concise, parameters: {concise}}}]"
-    return f"merge_method: {kind}\nbase_model: b\nmodels: {models}\n{rest}\n"
+    base = "" if kind == "linear" else "base_model: b\n"
+    return f"merge_method: {kind}\n{base}models: {models}\n{rest}\n"
 
 
 def test_a_recipe_of_mergekit_is_read(tmp_path: Path) -> None:
@@ -102,6 +103,8 @@ def test_methods_and_defaults_are_those_of_mergekit(
         (TIES.replace("{model: org/base}", "{model: org/base, parameters: {weight: 1}}"), "models.0.parameters.weight: of the"),
         (TIES.replace("{model: org/base}", "{model: {model: org/base}}"), "models.0.model: is text such as base+adapter"),
         (TIES.replace("{model: org/base}", "{mdl: 1}"), "models.0: is a mapping of model and parameters"),
+        (of("linear", "{weight: 1}", rest="base_model: b"), "base_model: of linear is weighed as a source"),
+        (of("linear", "{weight: 1}").replace("models: [", "models: [{model: b}, "), "models.0.parameters.weight: is missing"),
         ("merge_method: ties\nmodels: {}", "models: is a list of base+lora sources"),
         ("merge_method: ties\nbase_model: 3\nmodels: [{model: b}]", "models.0.model: is of the base 'b'"),
     ],
@@ -142,3 +145,12 @@ def test_what_is_no_such_list_is_one_sentence(tmp_path: Path, text: str, told: s
         read(tmp_path, text)
     assert caught.value.reason == "bad-recipe"
     assert told in str(caught.value)
+
+
+def test_linear_weighs_the_bare_base_too(tmp_path: Path) -> None:
+    text = of("linear", "{weight: 1}", "{weight: 1}").replace(
+        "models: [", "models: [{model: b, parameters: {weight: 2}}, "
+    )
+    assert read(tmp_path, text).weights == Weights("friendly=0.25,concise=0.25")
+    text = of("linear", "null", "null", "parameters: {weight: 1}").replace("models: [", "models: [{model: b}, ")
+    assert read(tmp_path, text).weights == Weights("friendly=0.333333,concise=0.333333")

@@ -91,7 +91,8 @@ def test_the_same_model(
         f"  - {{model: {base.folder}+{folder}, parameters: {text}}}"
         for folder, text in zip(folders.values(), said, strict=True)
     )
-    text = f"merge_method: {method}\nbase_model: {base.folder}\nmodels:\n{models}\nparameters: {{{rest}}}\ndtype: float32\n"
+    over = "" if method == "linear" else f"base_model: {base.folder}\n"
+    text = f"merge_method: {method}\n{over}models:\n{models}\nparameters: {{{rest}}}\ndtype: float32\n"
     theirs, ours = made(text)
     before = load_file(base.folder / "model.safetensors")
     assert theirs.keys() >= ours.keys() - {"lm_head.weight"}

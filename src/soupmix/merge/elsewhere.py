@@ -18,6 +18,7 @@ __all__ = ["Unmet", "is_mergekit", "plain_weights", "translated"]
 _KIND: Final = "merge_method"
 _TOP: Final = (_KIND, "base_model", "models", "parameters", "dtype", "out_dtype", "tokenizer_source")
 _OF_ALL: Final = ("normalize", "lambda", "rescale", "int8_mask")
+_LINEAR: Final = "linear"
 _DEFAULTS: Final[Mapping[str, Any]] = {"density": 1.0, "epsilon": 0.15, "gamma": 0.01}
 
 Rules = Sequence[Mapping[str, Any]]
@@ -120,18 +121,26 @@ def _sources(content: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[str
                 f"is of the base {mine!r:.80}, and the others are of {base!r:.80}: a soup has one base",
             )
         said = _mapping(f"{place}.parameters", model.get("parameters"))
-        found.append(_Source(place, adapter, {**_own(shared), **said} if adapter is not None else said))
+        found.append(_Source(place, adapter, {**_own(shared, content[_KIND], adapter), **said}))
     if not isinstance(base, str):
         raise Unmet("base_model", "is the name of a model")
     names = [each.adapter for each in found]
+    if content[_KIND] == _LINEAR and content.get("base_model") is not None and None not in names:
+        raise Unmet(
+            "base_model", "of linear is weighed as a source: list it among the models with a weight, or leave it out"
+        )
     for each in found:
         if names.count(each.adapter) > 1:
             raise Unmet(f"{each.place}.model", "names an adapter, or the bare base, that another source names too")
     return base, found
 
 
-def _own(shared: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in shared.items() if name not in _OF_ALL}
+def _own(shared: Mapping[str, Any], kind: str, adapter: str | None) -> dict[str, Any]:
+    """What is said of all sources, of one; of the bare base `linear` alone wants a weight."""
+    found = {name: value for name, value in shared.items() if name not in _OF_ALL}
+    if adapter is not None:
+        return found
+    return {"weight": found["weight"]} if kind == _LINEAR and "weight" in found else {}
 
 
 def _parsed(place: str, text: Any) -> tuple[str, str | None]:
@@ -221,14 +230,17 @@ def _check_base(
     kind: str, sources: Sequence[_Source], weighed: Mapping[str, tuple[float, Rules]], factor: float
 ) -> None:
     """`linear` weighs the base as well: whole models of weights that do not sum to 1 scale it, which no soup does."""
+    without = [each.place for each in sources if each.adapter is None and "weight" not in each.parameters]
+    if kind == _LINEAR and without:
+        raise Unmet(f"{without[0]}.parameters.weight", "is missing")
     total = math.fsum(weighed[each.place][0] for each in sources) * factor
     varied = any(weighed[each.place][1] for each in sources)
-    if kind == "linear" and (varied or not math.isclose(total, 1.0, abs_tol=1e-6)):
+    if kind == _LINEAR and (varied or not math.isclose(total, 1.0, abs_tol=1e-6)):
         raise Unmet(
             "parameters.normalize", "weights of linear that do not sum to 1 scale the base; leave normalize true"
         )
     bare = [each for each in sources if each.adapter is None and "weight" in each.parameters]
-    if bare and kind != "linear":
+    if bare and kind != _LINEAR:
         raise Unmet(f"{bare[0].place}.parameters.weight", "of the bare base is not honoured; its delta is nothing")
 
 
