@@ -88,6 +88,13 @@ def test_keys_become_evidence_that_is_kept_at_once(session: LearningSession) -> 
     assert all(each.source == "terminal" for each in session.learner.signals)
 
 
+def test_every_prompt_has_its_turn(session: LearningSession) -> None:
+    prompts = ["Why?", "How?", "When?", "Who?"]
+    ask_questions(session, prompts, iter("1s2n"), 4)
+    backend: Any = session.backend
+    assert [said[-1]["content"] for said in backend.asked] == prompts
+
+
 def test_it_ends_when_nothing_is_worth_a_question(session: LearningSession) -> None:
     session.enough = 0.9
     ask_questions(session, ["Why?"], iter(()), 5)

@@ -40,13 +40,13 @@ TRAITS = Traits(
         ("shorter and simpler, and not so cold please", {"length": -1, "expertise": -1, "style": 1}),
         ("more humour", {"humour": 1}),
         ("less humour please", {"humour": -1}),
-        ("shorter, no, longer", {}),
+        ("No, shorter please", {"length": -1}),
+        ("no, be brief", {"length": -1}),
+        ("no more detail", {"length": -1}),
+        ("don't make it shorter", {"length": 1}),
     ],
 )
 def test_what_is_asked_for(said: str, toward: dict[str, float]) -> None:
-    if said == "shorter, no, longer":
-        assert cued(said, TRAITS) in ({}, {"length": -1.0})
-        return
     assert cued(said, TRAITS) == toward
     assert is_cue(said, TRAITS)
 
@@ -57,6 +57,7 @@ def test_what_is_asked_for(said: str, toward: dict[str, float]) -> None:
         "",
         "   ",
         "How long is the Nile?",
+        "shorter, no, longer",
         "What is a short story?",
         "Why is ice cold?",
         "Thanks!",

@@ -113,17 +113,18 @@ def ask_questions(session: LearningSession, prompts: Sequence[str], keys: Iterat
     """Ask which of two answers is better, until nothing is worth a question, or somebody ends it.
 
     Args:
-        prompts: what the answers are to, in order; from the first again when they are used up.
+        prompts: what the answers are to, in order, from where earlier questions ended; from the first again when they are used
+            up.
         keys: what is pressed.
         most: at most so many questions.
     """
-    learner, console = session.learner, session.console
+    learner, console, known = session.learner, session.console, len(session.learner.signals)
     for number in range(most):
         regret = learner.regret(session.topic)
         if regret < session.enough:
             console.print(f"nothing is worth a question any more: expected loss {regret:.1%}")
             return
-        prompt = prompts[(len(learner.signals) + number) % len(prompts)]
+        prompt = prompts[(known + number) % len(prompts)]
         with console.status("two answers are made"):
             made = session.answers(
                 [{"role": "user", "content": prompt}], learner.offers(_OFFERED, session.topic), number

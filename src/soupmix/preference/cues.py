@@ -34,7 +34,7 @@ _KINDS: Final[Mapping[str, tuple[tuple[str, str], tuple[str, str]]]] = {
 
 _PHRASES: Final = (
     (r"tl;?\s?dr|in one sentence|in a nutshell|get to the point|cut it short|in short$", "long", -1),
-    (r"tell me more|go on$|more (?:detail|depth|info)|in (?:more )?depth|say more", "long", 1),
+    (r"tell me more|go on$|(?<!no )(?<!not )more (?:detail|depth|info)|in (?:more )?depth|say more", "long", 1),
     (r"like i'?m (?:five|5|a child)|in plain (?:english|words)|i (?:don'?t|do not) (?:understand|get it)", "hard", -1),
     (r"i (?:already )?know (?:all )?(?:that|this)|dumbed down|treat me like an expert", "hard", 1),
 )
@@ -48,6 +48,7 @@ _MEASURES: Final[Mapping[str, tuple[str, int]]] = {
     "cold_at_all": ("warm", -1),
 }
 
+_NO = re.compile(r"\bno\b(?!\s+(?:more|longer)\b)")  # "no, shorter" is no "not shorter"
 _WORD = re.compile(r"[a-z0-9'-]+")
 _MORE, _LESS = frozenset({"more", "be", "very", "make", "keep"}), frozenset({"too", "less", "so", "overly", "stop"})
 _NOT = frozenset({"not", "isn't", "wasn't", "don't", "doesn't", "no", "never", "hardly"})
@@ -60,7 +61,7 @@ def cued(text: str, traits: Traits) -> dict[str, float]:
     A trait that is asked for both ways, or whose measure the map does not know, is left out. "More" and "less" of the name of a
     trait are understood as well.
     """
-    said = text.lower().replace("’", "'")
+    said = _NO.sub(" ", text.lower().replace("’", "'"))
     words = _WORD.findall(said)
     if not words or len(words) > MOST_WORDS:
         return {}
@@ -108,4 +109,4 @@ def _asked(words: list[str], word: str, name: str) -> set[int]:
 
 
 def _reversed(words: list[str], place: int) -> int:
-    return -1 if _NOT & set(words[max(place - 2, 0) : place]) else 1
+    return -1 if _NOT & set(words[max(place - _NEAR, 0) : place]) else 1
