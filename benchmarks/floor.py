@@ -5,7 +5,8 @@
 SmolLM2-135M-Instruct and the shipped adapters. In one run, interleaved, medians:
 
     floor_ms   reading once what a step cannot do without: the weights of every linear layer, the output layer and the norms,
-               and the factors of the two adapters of the soup, in the dtype of the model; as fast as all threads can
+               and the factors of the two adapters of the soup, in the dtype of the model; as fast as all threads can, which
+               is the faster of torch's sum and of four streams a thread, as a compiled step reads
     step_ms    a step of the engine's running batch from plan to token: one answer with a soup of two, from its third token on
     base_ms    the same without a soup
     torch_ms   `step_ms` of an engine whose steps torch computes
@@ -16,12 +17,17 @@ figures are in docs/kernels.md.
 """
 
 import argparse
+import ctypes
 import json
 import os
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from decode import spinning
@@ -59,12 +65,42 @@ def needed(engine: Any, store: Any) -> int:
     return size * (weights + sum(f.A.numel() + f.B.numel() for f in factors))
 
 
-def reading(size: int) -> Callable[[], Any]:
-    """Reads so many bytes that lie in no cache, on all threads."""
+STREAMS = """
+#include <omp.h>
+#include "vectors.h"
+extern "C" float soupmix_read(const float *all, size_t count, int threads) {
+  float total = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+  {
+    const size_t part = count / threads / 4 / LANES * LANES;
+    const float *mine = all + 4 * part * omp_get_thread_num();
+    V s[4] = {};
+    for (size_t i = 0; i < part; i += LANES) for (int k = 0; k < 4; k++) s[k] = s[k] + load(mine + k * part + i);
+    total += sum(s[0] + s[1] + s[2] + s[3]);
+  }
+  return total;
+}
+"""
+
+
+def readings(size: int, folder: Path) -> dict[str, Callable[[], Any]]:
+    """Ways to read so many bytes that lie in no cache, on all threads; the first needs no compiler."""
     import torch
 
+    from soupmix_kernels.compiled import build, instructions
+
     memory = torch.ones(size // 4, dtype=torch.float32)
-    return memory.sum
+    ways: dict[str, Callable[[], Any]] = {"sum": memory.sum}
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler and (threads := build._threads()):
+        (folder / "read.cpp").write_text(STREAMS)
+        flags = [*build._FLAGS, *build.INSTRUCTIONS[instructions()[0]], f"-I{build._SOURCE.parent}"]
+        made = folder / "read.so"
+        subprocess.run([compiler, *flags, str(folder / "read.cpp"), *threads, "-o", str(made)], check=True)
+        read = ctypes.CDLL(str(made)).soupmix_read
+        read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        ways["streams"] = lambda: read(memory.data_ptr(), len(memory), torch.get_num_threads())
+    return ways
 
 
 def timed(work: Callable[[], Any], clock: Callable[[], float]) -> float:
@@ -92,9 +128,12 @@ def measure(dtype: str, count: int, *, busy: bool) -> dict[str, Any]:
     arms = {"step": (compiled, SOUP), "base": (compiled, {}), "torch": (plain, SOUP)}
     running = {name: steps(engine, policy.clamp(soup), count + 8) for name, (engine, soup) in arms.items()}
     size = needed(compiled, store)
-    work = {"floor": reading(size), **{name: (lambda each=each: next(each)) for name, each in running.items()}}
+    with TemporaryDirectory() as folder:
+        ways = readings(size, Path(folder))
+    work = {**ways, **{name: (lambda each=each: next(each)) for name, each in running.items()}}
     rounds = [{name: timed(each, clock) for name, each in work.items()} for _ in range(count + 3)][3:]
-    found = {name: [each[name] for each in rounds] for name in work}
+    rounds = [each | {"floor": min(each[way] for way in ways)} for each in rounds]
+    found = {name: [each[name] for each in rounds] for name in ("floor", *arms)}
     return {
         **{f"{name}_ms": quartiles(values)[1] for name, values in found.items()},
         "ratio": {name: quartiles([each[name] / each["floor"] for each in rounds]) for name in arms},
