@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from soupmix.errors import RecipeError
 
-__all__ = ["LAYERS", "Option", "Options", "checked", "layer_of", "number", "share_at", "spelled"]
+__all__ = ["EVERY", "LAYERS", "Option", "Options", "checked", "layer_of", "number", "share_at", "spelled"]
 
 Options = Mapping[str, Any]
 """Name of an option -> its value."""
@@ -21,7 +21,9 @@ Options = Mapping[str, Any]
 LAYERS: Final = "layers"
 """The option that every method has: the part of an adapter's weight that a layer takes, by its place and its name."""
 
-_EVERY: Final = "*"
+EVERY: Final = "*"
+"""What stands for every adapter in `LAYERS`."""
+
 _MOST_RULES, _MOST_POINTS, _LONGEST = 64, 1024, 200
 
 
@@ -114,7 +116,7 @@ def share_at(options: Options, adapter: str, path: str, depth: int) -> float:
         options: as `checked` gave them. path: of the module. depth: number of layers, up to the last one that an adapter changes.
     """
     rules = options.get(LAYERS, {})
-    for rule in (*rules.get(adapter, ()), *rules.get(_EVERY, ())):
+    for rule in (*rules.get(adapter, ()), *rules.get(EVERY, ())):
         if rule.get("filter", "") in path:
             value = rule["value"]
             return _between(value, layer_of(path), depth) if isinstance(value, list) else float(value)

@@ -130,6 +130,14 @@ def test_layers_under_a_rule_on_the_norm_are_bounded_too(
     assert soup.warnings
 
 
+def test_layers_of_an_adapter_that_is_none_are_a_mistake(pair: Callable[..., Soup]) -> None:
+    rules = [{"value": 0.25}]
+    with pytest.raises(RecipeError, match=r"'freindly'.*did you mean friendly") as caught:
+        pair(DEFAULT, layers={"freindly": rules, "concise": rules})
+    assert caught.value.reason == "bad-option"
+    assert norm(pair(DEFAULT, layers={"*": rules, "expert": rules})) > 0  # one of the store that is not asked for
+
+
 def test_no_row_can_have_a_method_of_load_time(tiny_base: Base, three: Store) -> None:
     grant = Policy.open(three).clamp(PAIR)
     engine = Engine.load(tiny_base, three)

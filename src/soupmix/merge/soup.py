@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast, final
@@ -22,7 +23,7 @@ from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
 from soupmix.merge.stack import one_thread
 from soupmix.methods import DEFAULT, check_linear, find_method, options_of
-from soupmix.options import LAYERS, Options, spelled
+from soupmix.options import EVERY, LAYERS, Options, spelled
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.recorded import RecordedGrant
@@ -213,9 +214,21 @@ def mix(store: Store, said: RecordedGrant, method: str, options: Options | None 
         RecipeError, PolicyRefusal, AdapterError: as `merge` does.
     """
     check_linear(method, said.norm_rule)
+    _check_layers({*(each.name for each in store), *said.requested, *said.granted}, options or {})
     threads = torch.get_num_threads()
     with one_thread():  # each step is small: torch's threads would take longer to wait for one another
         return _mix(store, said, method, options_of(method, options or {}), threads)
+
+
+def _check_layers(names: Collection[str], options: Options) -> None:
+    """Raise RecipeError (reason "bad-option") if `layers` says something of an adapter that is none of these."""
+    unknown = [name for name in options.get(LAYERS, {}) if name not in {*names, EVERY}]
+    if unknown:
+        near = get_close_matches(unknown[0], names, n=1)
+        guess = f", did you mean {near[0]}?" if near else f"; name one of them, or '{EVERY}' for all"
+        raise RecipeError(
+            f"layers says something of {unknown[0]!a}, and there is no such adapter{guess}", reason="bad-option"
+        )
 
 
 def _mix(store: Store, said: RecordedGrant, method: str, options: Options, threads: int) -> Mix:
