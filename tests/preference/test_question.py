@@ -106,3 +106,12 @@ def test_what_cannot_be_asked_is_refused(points: Numbers, rule: RuleName) -> Non
     with pytest.raises(PreferenceError) as caught:
         next_question(Posterior(OF), points, rule=rule)
     assert caught.value.reason == "no-question"
+
+
+def test_what_is_expected_to_be_lost_is_never_less_than_nothing() -> None:
+    """Whoever is sure of everything loses nothing, and is still asked if nothing is enough."""
+    of = traits(3)
+    posterior = answered(Posterior(of), np.array([0.7, 0.2, 0.1]), 80, (4,), sharpness=30.0)
+    points = np.random.default_rng(1).standard_normal((40, 3))
+    assert posterior.expected_regret(points).min() >= 0
+    assert next_question(posterior, points, enough=0.0) is not None

@@ -22,6 +22,7 @@ from soupmix.simulate import (
     people,
     simulate,
 )
+from soupmix.simulate.plots import curves_svg, posterior_svg
 from soupmix.surface import Surface
 from soupmix.weights import Weights
 from tests.support.planted_soups import ENTRIES, document
@@ -41,6 +42,7 @@ class Exact:
 
     reach: Reach
     with_prompts: bool = False
+    with_shots: bool = False
 
     def __call__(self, asks: Sequence[PosedPrompt]) -> list[SimulatedAnswer]:
         points = self.reach.expected([ask.weights for ask in asks])
@@ -104,6 +106,17 @@ def test_expected_answers_are_those_of_the_map_and_differ_by_luck(reach: Reach) 
     with pytest.raises(EvaluationError) as caught:
         ExpectedAnswers(reach)([PosedPrompt(PROMPTS[0], system="Be brief.")])
     assert caught.value.reason == "not-measured"
+
+
+def test_pictures_show_every_arm_and_every_answer(talked: Conversations) -> None:
+    shown = curves_svg(curves(talked))
+    assert all(arm in shown for arm in ("base", "oracle", "questions", "cues"))
+    assert talked.first is not None
+    before = talked.first.mean().tobytes()
+    person = posterior_svg(talked.first)
+    assert all(name in person for name in talked.first.traits.names)
+    assert talked.first.mean().tobytes() == before
+    assert shown == curves_svg(curves(talked))
 
 
 # --- people -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_ANSWERS, _RESULT, _PLOT = "answers.jsonl", "simulation.json", "curves.svg"
+_ANSWERS, _RESULT, _PLOT, _PERSON = "answers.jsonl", "simulation.json", "curves.svg", "person.svg"
 _Advance = Callable[[str, int, int], None]
 
 
@@ -61,8 +61,8 @@ def command(
 ) -> None:
     """Simulate people, and write into OUT how good answers get turn by turn, for every arm.
 
-    OUT gets simulation.json with AL(k), slopes and intervals, curves.svg, and without --expected answers.jsonl: the same
-    command goes on where it was stopped.
+    OUT gets simulation.json with AL(k), slopes and intervals, curves.svg, person.svg (the first of them), and the answers that
+    were made, answers.jsonl: the same command goes on where it was stopped.
     """
     from soupmix.simulate import ExpectedAnswers, RecordedAnswers, curves, simulate
 
@@ -93,15 +93,17 @@ def command(
     }
     write_file(out / _RESULT, canonical_json(said))
     with suppress(EvaluationError):  # no matplotlib
-        from soupmix.simulate.plots import curves_svg
+        from soupmix.simulate.plots import curves_svg, posterior_svg
 
         write_file(out / _PLOT, curves_svg(result).encode())
+        if found.first is not None:
+            write_file(out / _PERSON, posterior_svg(found.first).encode())
     print_json(said) if as_json else _print(result)
 
 
 def _check(out: Path) -> None:
     """Nothing else is in the folder. Raises `EvaluationError` (reason "not-a-simulation")."""
-    known = {_ANSWERS, _RESULT, _PLOT}
+    known = {_ANSWERS, _RESULT, _PLOT, _PERSON}
     if out.exists() and (not out.is_dir() or any(each.name not in known for each in out.iterdir())):
         raise EvaluationError(
             f"{out} holds something else than a simulation; choose another folder", reason="not-a-simulation"

@@ -48,6 +48,18 @@ class Draws:
         worst = found.min(1, keepdims=True)
         return np.asarray((found - worst) / np.maximum(found.max(1, keepdims=True) - worst, _LEAST_REACH))
 
+    def mean_utility(self, points: Numbers) -> Numbers:
+        """[points] mean over draws of utilities, each person's from 0, the worst of [points, traits], to 1, the best of them."""
+        total, count = np.zeros(len(points)), 0
+        for block in self.blocks():
+            ((of, _, _),) = block.parts
+            found = of.utilities(points)
+            worst = found.min(1)
+            share = 1 / np.maximum(found.max(1) - worst, _LEAST_REACH)
+            total += share @ found - share @ worst
+            count += len(found)
+        return np.asarray(total / count)
+
     def reaches(self, points: Numbers) -> dict[ModelName, tuple[float, float]]:
         """Of every model, in means over draws, the utility of the worst of [points, traits], and how far the best is from it."""
         sums: dict[ModelName, Numbers] = {}

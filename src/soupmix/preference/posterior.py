@@ -326,9 +326,9 @@ class Posterior:
             count: over how many draws.
 
         Returns:
-            Shares of what lies between the best and the worst of them, as of `utility`.
+            Shares of what lies between the best and the worst of them for every possible person.
         """
-        return 1 - self.utility(points, count)(points)
+        return 1 - self.draws(count).mean_utility(points)
 
     def predict(self, first: Mapping[str, float], second: Mapping[str, float]) -> float:
         """The chance that the first of two answers is preferred.

@@ -14,6 +14,7 @@ import numpy as np
 
 from soupmix.evaluate.promptset import Prompt
 from soupmix.preference.learner import Learner, Measuring
+from soupmix.preference.posterior import Posterior
 from soupmix.preference.reach import DAMAGE, Reach
 from soupmix.preference.traits import Numbers
 from soupmix.simulate.answers import PosedPrompt, SimulatedAnswer, SimulatedAnswers
@@ -98,11 +99,13 @@ class Conversations:
     Attributes:
         scored: of all turns. exam: after them.
         regrets: what arms that learn expected to lose, by (arm, person, turn).
+        first: what the arm that asks questions knows of the first person at the end; None if nobody asked.
     """
 
     scored: tuple[Scored, ...]
     exam: tuple[Scored, ...]
     regrets: Mapping[tuple[ArmName, int, int], float]
+    first: Posterior | None = None
 
     def table(self, arm: ArmName, *, exam: bool = False) -> Numbers:
         """[people, turns or prompts of the exam] scores of an arm."""
@@ -133,7 +136,8 @@ def simulate(
         advance("turns", turn, plan.turns)
         state.turn(turn)
     advance("turns", plan.turns, plan.turns)
-    return Conversations(tuple(state.scored), tuple(state.examined()), state.regrets)
+    first = state.learners["questions", plan.people[0].number].whole
+    return Conversations(tuple(state.scored), tuple(state.examined()), state.regrets, first)
 
 
 class _Simulation:
