@@ -304,6 +304,14 @@ def test_a_clamp_is_shown_where_it_is_with_its_reason(seen: Visit) -> None:
     assert shaded(expertise) == pytest.approx(1, abs=0.01)
 
 
+def test_cards_fill_their_row(seen: Visit) -> None:
+    """Nothing is left free beside them, and so no bound of a slider breaks in two."""
+    boxes = [each.bounding_box() for each in seen.page.get_by_role("article").all()]
+    whole = seen.page.locator("#columns").bounding_box()
+    assert len({each["y"] for each in boxes}) == 1
+    assert boxes[-1]["x"] + boxes[-1]["width"] == pytest.approx(whole["x"] + whole["width"], abs=1)
+
+
 def test_everybody_is_answered_as_the_api_answers(site: Running, seen: Visit) -> None:
     seen.sampled(tokens=24, temperature=0)
     seen.page.get_by_label("One prompt").fill("Why is the sky blue?")
