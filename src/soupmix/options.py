@@ -24,7 +24,8 @@ LAYERS: Final = "layers"
 EVERY: Final = "*"
 """What stands for every adapter in `LAYERS`."""
 
-_MOST_RULES, _MOST_POINTS, _LONGEST = 64, 1024, 200
+_MOST_RULES, _MOST_POINTS = 64, 1024
+_FILTER: Final = re.compile(r"[A-Za-z0-9_.-]{0,200}")  # of which paths are made, and nothing that a card would render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +167,7 @@ def _rule(rule: Any) -> dict[str, Any]:
             "a rule of layers has a value and, unless it is for all modules, a filter: {filter: mlp, value: 0.5}"
         )
     text, value = rule.get("filter", ""), rule["value"]
-    if not isinstance(text, str) or not text.isprintable() or len(text) > _LONGEST:
+    if not isinstance(text, str) or not _FILTER.fullmatch(text):
         raise ValueError("the filter of a rule of layers is a part of a module's path, such as mlp or self_attn.q_proj")
     if isinstance(value, list | tuple):
         if not 1 <= len(value) <= _MOST_POINTS:

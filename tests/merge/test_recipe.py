@@ -79,6 +79,11 @@ def test_a_base_is_a_path_if_something_is_there_or_it_looks_like_one(tmp_path: P
         ("weights: {a: 1}\noptions: {layers: {a: [{value: []}]}}", "bad-recipe", "from 1 to 1024 values"),
         ("weights: {a: 1}\noptions: {layers: {a: [{filter: mlp}]}}", "bad-recipe", "has a value and"),
         ("weights: {a: 1}\noptions: {layers: {a: [{filter: 3, value: 1}]}}", "bad-recipe", "part of a module's path"),
+        (
+            "weights: {a: 1}\noptions: {layers: {a: [{filter: '![x](https://x.example)', value: 1}]}}",
+            "bad-recipe",
+            "part of a module's path",
+        ),
         ("weights: {a: 1}\noptions: 3", "bad-recipe", "options: "),
         (
             "weights: {a: 1}\nmode: answer",
