@@ -1,6 +1,7 @@
 """A profile learns: what a person chooses moves its weights inside the policy, and the next chat uses them."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -461,6 +462,31 @@ def test_of_two_changes_of_one_version_one_is_made(learning: Running) -> None:
         sent = [http.post(person.url("feedback"), json=body, headers=tag) for _ in range(2)]
         assert [each.status_code for each in sent] == [201, 412]
         assert person.known()["evidence"] == 2
+
+
+def test_a_cue_in_a_conversation_is_answered_by_the_new_soup(learning: Running) -> None:
+    with learning.http() as http:
+        person = Person(http)
+        said = [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": LONG},
+            {"role": "user", "content": "Shorter please"},
+        ]
+        ask = {"model": person.model, "messages": said, "max_tokens": 1}
+        assert http.post("/v1/chat/completions", json=ask).json()["soup"]["granted"] == {}, "it does not listen"
+        http.put(person.url("learning"), json={"listens": True})
+        soups = [http.post("/v1/chat/completions", json=ask).json()["soup"] for _ in range(2)]
+        assert float(soups[0]["inferred"]["calm"]) > 0
+        assert soups[1] == soups[0], "the same conversation is heard once"
+        assert re.search(r"cue c-\w+ moved calm -", soups[0]["explanation"])
+        (entry,) = person.known()["data"]
+        assert (entry["kind"], entry["toward"]) == ("cue", {"calm": -1.0})
+        said[-1]["content"] = "How long is the Nile?"
+        http.post("/v1/chat/completions", json=ask)
+        http.put(person.url("learning"), json={"frozen": True})
+        said[-1]["content"] = "That is too long"
+        http.post("/v1/chat/completions", json=ask)
+        assert person.known()["evidence"] == 1
 
 
 def test_a_server_that_measures_nothing_learns_nothing(server: Running) -> None:

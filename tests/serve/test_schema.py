@@ -27,7 +27,12 @@ CHECKS = (
 
 SETTINGS = """\
 [checks.negative_data_rejection]
-expected-statuses = [400, 401, 403, 404, 405, 412, 413]
+expected-statuses = [400, 401, 403, 404, 405, 409, 412, 413, 422]
+
+# of evidence that was forgotten an empty list is left
+[[operations]]
+include-path-regex = "/evidence"
+checks.use_after_free.enabled = false
 """
 
 

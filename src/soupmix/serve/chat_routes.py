@@ -25,8 +25,9 @@ from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion
 from soupmix.openai.responding import Responding, ResponsesAsk
 from soupmix.openai.wire import Ask, ChatAsk, CompletionAsk
 from soupmix.serve.answering import unless_gone
-from soupmix.serve.auth import authenticate, state_of
+from soupmix.serve.auth import REQUEST, authenticate, state_of
 from soupmix.serve.grants import grant_for, sharer
+from soupmix.serve.hearing import hear
 from soupmix.serve.keys import Caller
 from soupmix.serve.pending import PendingAnswers, failed
 from soupmix.serve.responses import ANSWERING, streamed
@@ -46,6 +47,7 @@ async def chat(ask: ChatAsk, http: HttpRequest, caller: _Caller) -> Response:
     state = state_of(http)
     state.backend.check_room()
     prompted = await run_in_threadpool(chat_prompted, state.backend, ask)
+    await run_in_threadpool(hear, state, caller, ask, http.scope[REQUEST])
     form = ChatForm.of(ask, state.backend, secrets.token_hex(12))
     return await _answer(state, http, caller, ask, prompted, form)
 
@@ -56,6 +58,7 @@ async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Resp
     state, asked = state_of(http), ask.chat()
     state.backend.check_room()
     prompted = await run_in_threadpool(chat_prompted, state.backend, asked)
+    await run_in_threadpool(hear, state, caller, asked, http.scope[REQUEST])
     fitted = fitting(
         asked,
         prompted,

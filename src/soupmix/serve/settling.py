@@ -5,7 +5,7 @@ They are settled when evidence changes, and before they are used where something
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from soupmix.audit import Record
 from soupmix.errors import Overloaded, PolicyRefusal, PreferenceError
@@ -19,9 +19,9 @@ from soupmix.serve.profiles import Draft, Profile
 from soupmix.serve.state import ServerState
 from soupmix.weights import Weights
 
-__all__ = ["Settled", "Whose", "learned", "settled", "with_learned"]
+__all__ = ["NOTHING", "Settled", "Whose", "learned", "settled", "with_learned"]
 
-_NOTHING = ("not-inferred", "nothing-to-choose", "no-surface", "no-measures")
+NOTHING: Final = ("not-inferred", "nothing-to-choose", "no-surface", "no-measures")
 """Reasons for which nothing is inferred, and a profile is what the person chose."""
 
 _LATER = (
@@ -76,7 +76,7 @@ def learned(state: ServerState, whose: Whose) -> tuple[Draft, Learning]:
         if setting.basis != learning.basis:
             learning = _anew(state, whose, setting, learning)
     except (HttpError, PolicyRefusal, PreferenceError) as error:
-        if error.reason not in _NOTHING:
+        if error.reason not in NOTHING:
             raise
         return draft, replace(learning, weights=Weights(), because=())
     return together(draft, learning.weights), learning
@@ -100,7 +100,7 @@ def settled(state: ServerState, whose: Whose, *, anew: bool = False) -> Settled:
         setting = state.learners.setting(whose.held.policy, whose.profile.draft, whose.attributes, learning.most)
         return settle(state, whose, setting, learning, anew=anew)
     except (HttpError, PolicyRefusal, PreferenceError) as error:
-        if error.reason not in _NOTHING:
+        if error.reason not in NOTHING:
             raise
         return _unsettled(state, whose, learning, str(error))
     except Overloaded:
