@@ -1,5 +1,7 @@
 """Real servers on loopback with a picoscopic model, ended by the test."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,6 +15,7 @@ from soupmix.base import Base
 from soupmix.serve.state import ServerConfig, Settings
 from soupmix.store import Store
 from tests.support.serving import MODEL, POLICY, Running, running
+from tests.support.visits import Visit
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +54,31 @@ def server(start: Callable[..., AbstractContextManager[Running]]) -> Iterator[Ru
     """One server for all tests that leave it as it was."""
     with start() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, where there is one."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium on the path")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=found, args=sandbox)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Open the page in a tab of its own."""
+    made: list[Visit] = []
+
+    def open_(url: str, **options: Any) -> Visit:
+        made.append(Visit(browser, url, **options))
+        return made[-1]
+
+    yield open_
+    for each in made:
+        each.tab.close()

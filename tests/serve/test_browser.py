@@ -1,8 +1,6 @@
 """The page in headless Chromium, against a real server: what it shows is what the API says, for hands, eyes and ears."""
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,9 +16,10 @@ from soupmix.store import Store
 from soupmix.surface import Surface
 from tests.support.planted_soups import document_over, late
 from tests.support.serving import Running
+from tests.support.visits import CONTRAST, LOOKS, Visit
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
+expect = sync_api.expect
 
 POLES = {"elementary": "expertise", "expert": "expertise", "friendly": "style"}
 POLICY = """\
@@ -35,19 +34,6 @@ obligations:
 - {oblige: disclose, what: ai}
 - {oblige: log, level: grants}
 """
-CONTRAST = Path(__file__).parent / "contrast.js"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("there is no Chromium on the path")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=found, args=sandbox)
-        yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -88,52 +74,6 @@ def mapped(start: Callable[..., AbstractContextManager[Running]], poles: dict[st
     surface = Surface.of(document_over(list(poles["store"]), names, late), poles["store"])
     with start(no_auth=True, surface=surface, **poles) as made:
         yield made
-
-
-class Visit:
-    """A page in a tab of its own, and everything that it said and asked for."""
-
-    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
-        self.tab = browser.new_context(viewport={"width": 1400, "height": 900}, **options)
-        self.page: Page = self.tab.new_page()
-        self.page.set_default_timeout(10_000)
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(url)
-
-    def ready(self) -> Page:
-        """The page, once all grants and ranges are there."""
-        expect(self.page.locator("#kitchen")).to_be_visible()
-        self.page.wait_for_load_state("networkidle")
-        return self.page
-
-    def card(self, name: str) -> Any:
-        return self.page.get_by_role("article", name=name, exact=True)
-
-    def sampled(self, **values: float) -> None:
-        self.page.get_by_text("Sampling").click()
-        for name, value in values.items():
-            self.page.locator(f"#{name}").fill(str(value))
-
-    def answered(self) -> None:
-        """Wait for the end of all answers."""
-        expect(self.page.locator("#stop")).to_have_attribute("aria-disabled", "true", timeout=60_000)
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    made: list[Visit] = []
-
-    def open_(url: str, **options: Any) -> Visit:
-        made.append(Visit(browser, url, **options))
-        return made[-1]
-
-    yield open_
-    for each in made:
-        each.tab.close()
 
 
 @pytest.fixture
@@ -508,13 +448,6 @@ def test_a_new_policy_is_on_the_page_with_the_next_grant(
         expect(slider).to_have_attribute("aria-valuetext", "friendly 0.95, granted 0.40: warmth is not all")
         expect(page.locator("#policy-name")).to_have_text("Example")
         expect(page.locator("#policy-digest")).to_have_text(now)
-
-
-LOOKS = [
-    {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
-    for scheme in ("light", "dark")
-    for width in (1400, 320)
-]
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look['color_scheme']}-{look['viewport']['width']}")

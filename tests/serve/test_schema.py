@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.serving import Running
 
+# without "use_after_free": of evidence that was forgotten an empty list is left, and test_profiles.py holds the rest
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -20,7 +21,6 @@ CHECKS = (
     "negative_data_rejection",
     "ignored_auth",
     "unsupported_method",
-    "use_after_free",
     "ensure_resource_availability",
 )
 
@@ -28,11 +28,6 @@ CHECKS = (
 SETTINGS = """\
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 409, 412, 413, 422]
-
-# of evidence that was forgotten an empty list is left
-[[operations]]
-include-path-regex = "/evidence"
-checks.use_after_free.enabled = false
 """
 
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from soupmix.errors import OutputError, RecipeError
+from soupmix.openai.errors import HttpError
+from soupmix.serve.evidence import Entry, EvidenceStore, OpenQuestion, Provenance
 from soupmix.serve.keys import ApiKeys
 from soupmix.serve.profiles import Draft, Profiles
 from soupmix.serve.tables import METADATA, open_database, own_files
 from soupmix.weights import Weights
 from tests.support.serving import MODEL, Running
+from tests.support.wanting import choice, traits
 
+TRAITS = traits(2)
 CALM = Draft("Ann", Weights("calm=0.5"), {"audience": "adult"}, {"calm": "explicit"})
 
 
@@ -81,6 +86,41 @@ def test_what_is_stored_comes_back(address: str) -> None:
     assert ApiKeys(database).caller(key).attributes == {"audience": "minor", "tenant": "acme"}
     profiles.delete("acme", made.id, 2)
     assert profiles.page("acme", 10) == []
+    database.dispose()
+
+
+def test_what_is_learned_is_counted_whoever_comes_at_once_and_goes_with_its_profile(address: str) -> None:
+    database = open_database(address)
+    profiles, store = Profiles(database, 1000), EvidenceStore(database)
+    profile = profiles.create("acme", replace(CALM, name=None)).id
+
+    def add(name: str, source: str) -> str:
+        signal = choice(TRAITS, name, (0.0, 0.0), (1.0, 0.0), source=source)
+        try:
+            with store.change("acme", profile, None) as change:
+                change.add(Entry(signal, TRAITS, Provenance("a", "b", "r", 1)), 4)
+        except HttpError as error:
+            return error.reason
+        return "kept"
+
+    with ThreadPoolExecutor(8) as pool:
+        same = list(pool.map(lambda _: add("same", "s0"), range(8)))
+        others = list(pool.map(lambda number: add(f"e{number}", f"s{number}"), range(1, 9)))
+    assert sorted(same) == ["kept"] + ["replayed"] * 7
+    assert sorted(others) == ["kept"] * 3 + ["too-much-evidence"] * 5
+    assert store.learning("acme", profile).version == 4, "what is refused is no version"
+    assert len(store.entries("acme", profile)) == 4
+    assert store.entries("beta", profile) == []
+    for number in range(20):
+        store.ask("acme", profile, OpenQuestion(f"q{number}", ({"t0": 0.0, "t1": 0.0},) * 2, TRAITS, None))
+    waiting = store.waiting("acme", profile)
+    assert (len(waiting), waiting[0]) == (16, "q19")
+    assert store.settle("acme", profile, 4, weights={"calm": 1}, because=[], basis="x")
+    assert not store.settle("acme", profile, 3, weights={}, because=[], basis="y")
+    assert store.learning("acme", profile).weights == Weights("calm=0.000001")
+    profiles.delete("acme", profile, None)
+    assert (store.entries("acme", profile), store.waiting("acme", profile)) == ([], [])
+    assert store.learning("acme", profile).version == 0
     database.dispose()
 
 

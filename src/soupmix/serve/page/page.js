@@ -15,7 +15,7 @@ const STARTERS = [
 
 const at = (id) => document.getElementById(id);
 
-const app = { world: null, announce, granted, fail, remove, ask: () => at("ask").requestSubmit() };
+const app = { world: null, announce, granted, fail, remove, ask: () => at("ask").requestSubmit(), tokens: () => at("tokens").valueAsNumber };
 let columns = [];
 let running = null;
 

@@ -3,6 +3,7 @@
 import { Answer } from "./answer.js";
 import { call } from "./api.js";
 import { Attributes } from "./attributes.js";
+import { Learning } from "./learning.js";
 import { Slider } from "./slider.js";
 import { Wanted } from "./wanted.js";
 import { rangesFor } from "./world.js";
@@ -34,7 +35,7 @@ export class Base {
 }
 
 export class Person {
-  /** `wish` is {amounts, attributes}; `app` is {world, announce, ask, remove, fail, changed}. */
+  /** `wish` is {amounts, attributes}; `app` is {world, announce, ask, remove, fail, granted, tokens}. */
   constructor(app, wish) {
     this.app = app;
     this.element = cardOf("#person-column");
@@ -44,6 +45,7 @@ export class Person {
     this.find(".sliders").append(...this.sliders.map((each) => each.element));
     for (const slider of this.sliders) slider.wish(wish.amounts);
     this.wanted = new Wanted(this.find(".wanted"), app.world.measures, (asked) => this.beside(asked), (found, asked) => this.take(found, asked));
+    this.learning = new Learning(this.find(".learning"), app, () => this.keep(), () => this.look());
     this.listen();
     this.rename();
     this.look();
@@ -89,6 +91,7 @@ export class Person {
   /** Be the person of a stored profile, which saving changes. */
   load(profile) {
     this.saved = profile.id;
+    this.stored = profile.name;
     this.find(".name").value = profile.name;
     this.find(".save").textContent = "Save again";
     this.rename(true);
@@ -106,6 +109,10 @@ export class Person {
     this.find(".find").ariaLabel = `Find weights: ${this.name}`;
     this.find(".sliders").ariaLabel = `Wishes of ${this.name}`;
     this.find(".answer").ariaLabel = `Answer for ${this.name}`;
+    for (const name of ["next", "freeze", "forget", "export"]) {
+      const button = this.find(`.learning .${name}`);
+      button.ariaLabel = `${button.textContent}: ${this.name}`;
+    }
   }
 
   change() {
@@ -122,7 +129,10 @@ export class Person {
     try {
       const most = await rangesFor(this.app.world, this.attributes.chosen);
       for (const slider of this.sliders) slider.setRange(most);
-      this.show(await call("/v1/clamp", { method: "POST", body: this.soup, signal }));
+      const granted = this.learning.isOn
+        ? call(`/v1/soups/${await this.keep()}/grant`, { signal })
+        : call("/v1/clamp", { method: "POST", body: this.soup, signal });
+      this.show(await granted);
     } catch (error) {
       if (error.name !== "AbortError") this.refuse(error);
     }
@@ -140,9 +150,23 @@ export class Person {
     else this.find(".refusal").textContent = problem.message;
   }
 
-  ask(body, signal) {
-    const wanted = { ...body, model: this.app.world.model, soup: this.soup };
-    return this.answer.ask(wanted, signal, (grant) => this.show(grant));
+  async ask(body, signal) {
+    const whose = this.learning.isOn ? { model: `soup:${await this.keep()}` } : { model: this.app.world.model, soup: this.soup };
+    return this.answer.ask({ ...body, ...whose }, signal, (grant) => this.show(grant));
+  }
+
+  /** The id of the profile, which says what the sliders say: what is learned is learned beside that. */
+  async keep() {
+    const said = JSON.stringify(this.soup);
+    if (!this.saved) {
+      this.saved = (await call("/v1/soups", { method: "POST", body: this.soup })).id;
+      this.find(".save").textContent = "Save again";
+      this.rename(this.named);
+    } else if (said !== this.said) {
+      await call(`/v1/soups/${this.saved}`, { method: "PUT", body: { name: this.stored ?? null, ...this.soup } });
+    }
+    this.said = said;
+    return this.saved;
   }
 
   async save() {
@@ -150,6 +174,8 @@ export class Person {
     try {
       const profile = await call(path, { method, body: { name: this.name, ...this.soup } });
       this.saved = profile.id;
+      this.stored = profile.name;
+      this.said = JSON.stringify(this.soup);
       this.tell("Saved. Call it as ", `model="${profile.model}"`);
       this.find(".save").textContent = "Save again";
       this.rename();

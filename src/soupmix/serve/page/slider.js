@@ -100,7 +100,7 @@ export class Slider {
     this.place(".withheld", granted, withheld.length ? value : granted);
     this.place(".granted", granted, granted);
     this.element.classList.toggle("clamped", withheld.length > 0);
-    const told = amount ? `${pole} ${this.scale(pole).told(amount)}` : "";
+    const told = amount ? `${pole} ${this.scale(pole).told(amount)}` : this.inferred();
     this.find(".value").textContent = (told || "0") + this.arrow(pole, withheld.length);
     this.find(".why").textContent = withheld.map(({ text }) => text).join(". ");
     this.input.ariaValueText = [told || "none", ...spokenOf(withheld)].join(", ");
@@ -113,6 +113,12 @@ export class Slider {
     const name = granted < 0 ? this.axis.low : this.axis.high;
     const other = granted && name !== pole ? `${name} ` : "";
     return ` \u2192 ${other}${this.scale(name).told(Math.abs(granted))}`;
+  }
+
+  /** What is granted because it was inferred, where nothing is asked for. */
+  inferred() {
+    const names = this.grant ? this.poles().filter((name) => Number(this.grant.inferred?.[name] ?? 0)) : [];
+    return names.map((name) => `inferred: ${name} ${this.scale(name).told(this.scale(name).amountOf(Number(this.grant.granted[name] ?? 0)))}`).join(", ");
   }
 
   grantedValue() {
