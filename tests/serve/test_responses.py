@@ -58,14 +58,15 @@ def test_a_stream_is_the_whole_response_in_parts(echo: Running) -> None:
     [
         ({"previous_response_id": "resp_1"}, "nothing is kept between requests"),
         ({"store": True}, "answers are not kept here"),
-        ({"tools": [{"type": "web_search"}]}, "no tools are called here"),
+        ({"tools": [{"type": "web_search"}]}, "tools are called in /v1/chat/completions only"),
         ({"reasoning": {"effort": "high"}}, "does not think"),
         ({"input": []}, "must have at least 1 entry"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             "images are not looked at",
         ),
-        ({"text": {"format": {"type": "json_object"}}}, "must be 'text'"),
+        ({"text": {"format": {"type": "xml"}}}, "must be 'text'"),
+        ({"text": {"format": {"type": "json_object"}}}, "held to no schema"),
         ({"max_output_tokens": 0}, "must be 1 or more"),
     ],
 )
