@@ -244,13 +244,17 @@ def test_the_core_keeps_what_a_row_computes_where_no_other_request_finds_it(
     _in_the_core(checker)
     row = SoupRow.of(checker.policy.clamp({"plain": 0.5}), checker.adapters, "s")
 
-    def kept(text: str | None) -> str:
-        given = {"prompt_token_ids": list(PROMPT), "cache_salt": "s", "resumable": False}
+    def kept(text: str | None, **more: object) -> str:
+        given = {"prompt_token_ids": list(PROMPT), "cache_salt": "s", "resumable": False, **more}
         found: str = Core.preprocess_add_request(make(Core), SimpleNamespace(**vars(_new("a", text)) | given))
         return found
 
     assert kept(row.seal(KEY, PROMPT)) == row.kept_under(KEY)
     assert kept(None) == "s", "that of the base is its own"
+    for beside in ({"prompt_embeds": torch.zeros(3, 4)}, {"mm_features": ["an image"]}):
+        with pytest.raises(RecipeError) as caught:
+            kept(row.seal(KEY, PROMPT), **beside)
+        assert caught.value.reason == "no-tokens", "what the tag says nothing of"
 
 
 def test_bounds_that_a_new_policy_widens_hold_for_its_rows(

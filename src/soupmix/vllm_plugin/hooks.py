@@ -156,6 +156,11 @@ def _check(checker: Checker, request: Any) -> SoupRow | None:
         raise RecipeError(
             "a session whose prompt grows cannot have a soup: its row is for one prompt", reason="resumable"
         )
+    if getattr(request, "prompt_embeds", None) is not None or getattr(request, "mm_features", None):
+        raise RecipeError(
+            "a soup needs a prompt of tokens alone, as its row is sealed for one, and this has images or embeddings beside them",
+            reason="no-tokens",
+        )
     return checker.check(text, request.prompt_token_ids, request.cache_salt)
 
 
