@@ -12,7 +12,7 @@ import pytest
 
 from soupmix.base import Base
 from soupmix.store import Store
-from tests.support.batch_shop import chat, plain, policy_text
+from tests.support.batch_shop import plain, policy_text
 
 PYTHON = Path(os.environ.get("SOUPMIX_RAY_PYTHON", Path(__file__).parents[2] / ".venv-ray/bin/python"))
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="make test-ray makes .venv-ray")]
@@ -24,7 +24,7 @@ def words(tiny_base: Base, pico_store: Store, tmp_path: Path) -> list[str]:
     """The command line but for the output."""
     (tmp_path / "org.yaml").write_text(policy_text(pico_store))
     lines = [
-        plain(n, ["once", "twice"]) if n % 5 == 0 else chat(n, f"say {n}", soup={"weights": {"calm": n / LINES}})
+        plain(n, ["once", "twice"] if n % 5 == 0 else f"say {n}", soup={"weights": {"calm": n / LINES}})
         for n in range(LINES)
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
