@@ -464,6 +464,20 @@ def test_of_two_changes_of_one_version_one_is_made(learning: Running) -> None:
         assert person.known()["evidence"] == 2
 
 
+def test_a_conversation_is_answered_though_nobody_has_time_for_its_cue(
+    learning: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning.http() as http:
+        person = Person(http)
+        person.likes(SHORT, LONG)
+        http.put(person.url("learning"), json={"listens": True})
+        said = [("user", "Why?"), ("assistant", LONG), ("user", "Shorter please")]
+        messages = [{"role": role, "content": text} for role, text in said]
+        monkeypatch.setattr(Learners, "turn", lambda _: busy())
+        ask = {"model": person.model, "messages": messages, "max_tokens": 1}
+        assert http.post("/v1/chat/completions", json=ask).status_code == 200
+
+
 def test_a_cue_in_a_conversation_is_answered_by_the_new_soup(learning: Running) -> None:
     with learning.http() as http:
         person = Person(http)

@@ -5,11 +5,11 @@ It is heard before the answer to it is made, so that this one is the new soup's 
 
 import time
 
-from soupmix.errors import PolicyRefusal, PreferenceError, SoupmixError
+from soupmix.errors import Overloaded, PolicyRefusal, PreferenceError, SoupmixError
 from soupmix.files import digest_parts
 from soupmix.openai.errors import HttpError
 from soupmix.openai.wire import ChatAsk, ChatMessage
-from soupmix.preference.cues import cued
+from soupmix.preference.cues import MOST_WORDS, cued
 from soupmix.serve.evidence import Entry, Provenance
 from soupmix.serve.feedback import source_of
 from soupmix.serve.grants import whose
@@ -21,7 +21,7 @@ from soupmix.serve.state import ServerState
 __all__ = ["hear"]
 
 _MOST = 20_000  # characters of an answer that is measured
-_PASSED_BY = ("replayed", "too-much-evidence", "source-full", "no-such-profile", *NOTHING)
+_PASSED_BY = ("queue-full", "replayed", "too-much-evidence", "source-full", "no-such-profile", *NOTHING)
 """Reasons for which a cue is none: a conversation is answered all the same."""
 
 
@@ -47,7 +47,7 @@ def hear(state: ServerState, caller: Caller, ask: ChatAsk, request: str) -> None
             with state.evidence.change(caller.tenant, profile.id, None) as change:
                 change.add(entry, state.settings.evidence)
             settled(state, own, anew=True)
-    except (HttpError, PolicyRefusal, PreferenceError) as error:
+    except (HttpError, Overloaded, PolicyRefusal, PreferenceError) as error:
         if not _is_passed_by(error):
             raise
 
@@ -61,7 +61,8 @@ def _turn(messages: list[ChatMessage]) -> tuple[str, str, str] | None:
     if [each.role for each in messages[-3:]] != ["user", "assistant", "user"]:
         return None
     asked, answered, said = (each.text() for each in messages[-3:])
-    return (asked, answered, said) if len(answered) <= _MOST else None
+    is_short = len(said.split()) <= 2 * MOST_WORDS  # what is surely no cue waits for nobody's turn
+    return (asked, answered, said) if is_short and len(answered) <= _MOST else None
 
 
 def _entry(
