@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 from transformers import DynamicCache
 
 from soupmix.base import Base, load_model, load_tokenizer, resolve
@@ -23,7 +23,7 @@ from soupmix.train.checkpoint import KeptSteps
 from soupmix.train.examples import Example
 from soupmix.train.mixtures import SoupExample
 from soupmix.train.souplayers import TrainedSoup
-from soupmix.train.together import SoupRecipe, TrainingRow, fit_soup, soup_gradients
+from soupmix.train.together import SoupRecipe, TrainingRow, fit_soup, prose_gradients, soup_gradients
 from tests.support.random_adapter import save_random_adapter
 from tests.support.tiny_model import CHAT_TEMPLATE, save_tiny_model
 
@@ -148,12 +148,13 @@ def examples(count: int) -> list[SoupExample]:
 
 
 RECIPE = SoupRecipe(batch=2, learning_rate=1e-2)
+PROSE = [f"{n} " + "the sea lies still and nobody is here to see how still it lies; " * 6 for n in range(5)]
 
 
 def trained(
     base: Base, adapters: dict[str, Adapter], folder: Path, **more: Any
 ) -> tuple[dict[str, Tensor], list[float]]:
-    return fit_soup(base, adapters, ["brief", "kind"], examples(12), RECIPE, KeptSteps(folder, "w" * 64), **more)
+    return fit_soup(base, adapters, ["brief", "kind"], examples(12), PROSE, RECIPE, KeptSteps(folder, "w" * 64), **more)
 
 
 def test_a_training_that_is_stopped_goes_on_with_the_same_bytes(
@@ -255,4 +256,58 @@ def test_a_loss_that_is_no_number_ends_it(
 
 def test_too_few_mixtures_are_one_sentence(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="1 examples of mixtures are too few for a batch of 2"):
-        fit_soup(tiny_base, adapters, ["kind"], examples(1), RECIPE, KeptSteps(tmp_path, "w" * 64))
+        fit_soup(tiny_base, adapters, ["kind"], examples(1), PROSE, RECIPE, KeptSteps(tmp_path, "w" * 64))
+
+
+@pytest.mark.parametrize("hold", [1.0, 0.25])
+def test_the_gradient_on_prose_is_that_of_the_divergence_from_the_base(
+    tiny_base: Base, adapters: dict[str, Adapter], hold: float
+) -> None:
+    model, factors = load_model(tiny_base.folder, torch.float64), factors_of(adapters)
+    passages = torch.tensor([[5, 9, 11, 30, 7], [40, 41, 42, 43, 44]])
+    made = [*rows(), TrainingRow([5], [6], 0, 0, [0.1, 0.1, 0.1])]
+    total = torch.zeros(())
+    for passage, row in zip(passages, (made[0], made[1]), strict=True):  # both are fuller than the third
+        merged_weights = merged(model, adapters, factors, row.weights)
+        found = functional_call(model, merged_weights, (passage[None],)).logits[0].log_softmax(-1)
+        base = model(passage[None]).logits[0].log_softmax(-1).detach()
+        total = total + kl_div(found, base, log_target=True, reduction="sum") / passages.numel()
+    (hold * total).backward()  # type: ignore[no-untyped-call]
+
+    soup = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
+    told = prose_gradients(soup, passages, [made[2], made[0], made[1]], hold)
+    assert told == pytest.approx(float(total.detach()), abs=1e-12)
+    assert told > 1e-3
+    for name, parameter in soup.parameters().items():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, factors[name].grad, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_held_stays_nearer_to_the_base(tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_base.folder, tiny_base.chat_template)
+    others = ["and then the hills were green and the rain came down all night " * 8]
+    passage = torch.tensor([tokenizer(others[0], add_special_tokens=False)["input_ids"][:64]])
+    found = {}
+    for hold in (0.0, 8.0):
+        recipe = replace(RECIPE, hold=hold)
+        kept = KeptSteps(tmp_path / str(hold), "w" * 64)
+        tensors, _ = fit_soup(tiny_base, adapters, ["brief", "kind"], examples(12), PROSE, recipe, kept)
+        soup = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, ["brief", "kind"])
+        for name, parameter in soup.parameters().items():
+            parameter.data.copy_(tensors[name])
+        found[hold] = prose_gradients(soup, passage, [TrainingRow([5], [6], 0, 0, [0.7, 0.7, 0.0])], 1.0)
+    assert found[8.0] < 0.8 * found[0.0]
+
+
+def test_prose_is_asked_for_only_where_soups_are_held_to_it(
+    tiny_base: Base, adapters: dict[str, Adapter], tmp_path: Path
+) -> None:
+    def fit(prose: list[str], hold: float) -> dict[str, Tensor]:
+        recipe, kept = replace(RECIPE, hold=hold), KeptSteps(tmp_path / str(len(prose)), "w" * 64)
+        return fit_soup(tiny_base, adapters, ["kind"], examples(2), prose, recipe, kept)[0]
+
+    with pytest.raises(TrainingError, match="none of 1 plain answers has 64 tokens") as refusal:
+        fit(["too short"], 1.0)
+    assert refusal.value.reason == "few-pairs"
+    bare, beside = fit([], 0.0), fit(PROSE, 0.0)
+    assert all(torch.equal(bare[name], beside[name]) for name in bare)

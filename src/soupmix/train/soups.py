@@ -19,7 +19,8 @@ from soupmix.train.examples import examples_digest
 from soupmix.train.finished import CONFIG, RECORD, TENSORS, file_digests, is_finished, is_trained
 from soupmix.train.mixtures import SoupExample, apart
 from soupmix.train.plan import WORK, TrainingPlan
-from soupmix.train.targets import MixtureTargets, soup_examples
+from soupmix.train.sample import NEUTRAL
+from soupmix.train.targets import MixtureTargets, Samples, soup_examples
 from soupmix.train.texts import write_texts
 from soupmix.train.together import SoupRecipe, fit_soup
 
@@ -46,10 +47,12 @@ def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[i
     """
     recipe = _recipe(plan)
     starts = _starts(plan)
-    examples = _examples(plan, recipe, trained)
-    identity = _identity(plan, recipe, trained, starts, examples)
+    samples = plan.sampled(plan.mixture_chunks())
+    examples = _examples(plan, recipe, trained, samples)
+    prose = [each.text for each in samples[NEUTRAL.name]]
+    identity = _identity(plan, recipe, trained, starts, examples, prose)
     if not all(is_finished(plan.folder / pole, identity) for pole in trained):
-        _fit_anew(plan, recipe, trained, starts, examples, identity, tell)
+        _fit_anew(plan, recipe, trained, starts, examples, prose, identity, tell)
     for pole in trained:
         alone = [] if recipe.arm == "apart" else [each.example for each in examples if each.weights == {pole: 1.0}]
         write_texts(plan, pole, alone, plan.folder / pole, before=starts[pole])
@@ -61,12 +64,13 @@ def _fit_anew(
     trained: tuple[str, ...],
     starts: Mapping[str, Path],
     examples: Sequence[SoupExample],
+    prose: Sequence[str],
     identity: str,
     tell: Callable[[int, int], None],
 ) -> None:
     adapters = {name: _adapter(plan, name) for name in starts}
     checkpoint = KeptSteps(plan.folder / WORK / "steps", identity)
-    tensors, losses = fit_soup(plan.base, adapters, trained, examples, recipe, checkpoint, tell)
+    tensors, losses = fit_soup(plan.base, adapters, trained, examples, prose, recipe, checkpoint, tell)
     for pole in trained:
         mine = {name.split("|", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{pole}|")}
         facts = {"examples": len(examples), "identity": identity, "loss": [losses[0], losses[-1]], "steps": len(losses)}
@@ -100,10 +104,10 @@ def _starts(plan: TrainingPlan) -> dict[str, Path]:
     return {name: store.path(name) if store else alone_folder(plan, name) for name, store in stores.items()}
 
 
-def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str]) -> list[SoupExample]:
+def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str], samples: Samples) -> list[SoupExample]:
     """The same for all arms, but for what each of them does with them."""
     poles = {name: plan.known[name] for name in plan.mixed}
-    targets = MixtureTargets.of(poles, plan.prompts, plan.sampled(plan.mixture_chunks()))
+    targets = MixtureTargets.of(poles, plan.prompts, samples)
     found = soup_examples(
         targets, recipe.examples, recipe.seed, must=plan.poles, skip=recipe.skip, skip_poles=recipe.skip_poles
     )
@@ -118,12 +122,14 @@ def _identity(
     trained: Sequence[str],
     starts: Mapping[str, Path],
     examples: Sequence[SoupExample],
+    prose: Sequence[str],
 ) -> str:
     parts = {
         "base": plan.base.digest,
         "examples": examples_digest(each.example for each in examples),
         "files": plan.base.files_digest(),
         "mixtures": json.dumps([[dict(each.weights), each.skip] for each in examples]),
+        "prose": json.dumps(prose),
         "recipe": json.dumps(asdict(recipe)),
         "starts": json.dumps({name: file_digests(folder) for name, folder in starts.items()}),
         "trained": json.dumps(sorted(trained)),

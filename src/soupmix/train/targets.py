@@ -21,7 +21,7 @@ from soupmix.train.pairs import SIDES, choose_pairs, cut, is_sound, plain_refere
 from soupmix.train.poles import Pole, joint_pool
 from soupmix.train.sample import NEUTRAL, Sample
 
-__all__ = ["MixtureTargets", "soup_examples"]
+__all__ = ["MixtureTargets", "Samples", "soup_examples"]
 
 _OTHERS = 0.5  # what a move of something that no pole is about costs, beside one that a pole is about
 _TOO_FAR = 3.5

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax
 from transformers.utils import logging
 
 from soupmix.base import Base, load_model, load_tokenizer
@@ -25,11 +25,12 @@ from soupmix.train.examples import longest_of, prompts_of, token_ids
 from soupmix.train.mixtures import SoupArm, SoupExample
 from soupmix.train.souplayers import TrainedSoup
 
-__all__ = ["SoupRecipe", "TrainingRow", "fit_soup", "soup_gradients"]
+__all__ = ["SoupRecipe", "TrainingRow", "fit_soup", "prose_gradients", "soup_gradients"]
 
 _SORTED = 8  # batches of which rows are put together by length
 _WARM = 5  # steps
 _KEEP_EVERY = 16  # steps; what a kill can cost
+_PASSAGES, _PASSAGE = 2, 64  # of prose a step; tokens of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class SoupRecipe:
         skip: first tokens of an answer that are not learned where one of `skip_poles` is at work and no tone is.
         threads: of torch; the bytes depend on it.
         response_tokens: answers are cut here; a cut answer teaches no end.
+        hold: what a nat costs by which the soup foretells prose that nobody asked for otherwise than the base does, beside a
+            nat of an answer; 0: nothing. A distillation from the base, as Li and Hoiem 2016 keep what a model could before.
     """
 
     arm: SoupArm = "together"
@@ -55,6 +58,7 @@ class SoupRecipe:
     skip_poles: tuple[str, ...] = ("concise", "elementary")
     threads: int = 1
     response_tokens: int = 224
+    hold: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ def fit_soup(
     adapters: Mapping[str, Adapter],
     trained: Collection[str],
     examples: Sequence[SoupExample],
+    prose: Sequence[str],
     recipe: SoupRecipe,
     checkpoint: KeptSteps,
     tell: Callable[[int, int], None] = lambda step, steps: None,
@@ -91,13 +96,14 @@ def fit_soup(
 
     Args:
         adapters: by name, all that mixtures name. trained: which of them learn; the others are frozen, and active.
+        prose: texts of which `recipe.hold` speaks; those of fewer than 64 tokens are left out.
         tell: called after every step.
 
     Returns:
         "<adapter>|<path>|A" and "...|B" -> factor in float32; and the loss of every step.
 
     Raises:
-        TrainingError: too few examples for one batch ("few-pairs"), a loss that is no number ("not-finite"), or as
+        TrainingError: too few examples for one batch, or no prose ("few-pairs"), a loss that is no number ("not-finite"), or as
             `TrainedSoup`.
     """
     if len(examples) < recipe.batch:
@@ -110,6 +116,7 @@ def fit_soup(
     soup = TrainedSoup(load_model(base.folder, torch.bfloat16), adapters, trained)
     rows = [_row(tokenizer, each, recipe, soup) for each in examples]
     batches = list(_batches(rows, recipe))
+    passages = _passages(tokenizer, prose, recipe, len(batches))
     parameters = soup.parameters()
     optimiser = torch.optim.AdamW(parameters.values(), betas=(0.9, 0.99), weight_decay=0.0)
     losses = _restored(parameters, optimiser, checkpoint, len(batches))
@@ -117,6 +124,8 @@ def fit_soup(
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe.learning_rate, step, len(batches))
         losses.append(_finite(soup_gradients(soup, batches[step]), step))
+        if recipe.hold:
+            _finite(prose_gradients(soup, passages[step], batches[step], recipe.hold), step)
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=False)
@@ -136,6 +145,43 @@ def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow]) -> float:
     loss = cross_entropy(_wide(logits[learned]), labels[learned])
     loss.backward()
     return float(loss.detach())
+
+
+def prose_gradients(soup: TrainedSoup, passages: Tensor, batch: Sequence[TrainingRow], hold: float) -> float:
+    """Add the gradients of `hold` times the KL divergence of soups from the base on prose.
+
+    Args:
+        passages: [few, tokens] token ids; each is read by one of the fullest soups of the batch.
+
+    Returns:
+        The divergence, nats a token, before it is held.
+    """
+    fullest = sorted((row.weights for row in batch), key=sum, reverse=True)[: len(passages)]
+    weights, mask = torch.tensor(fullest)[:, None, :], torch.ones_like(passages)
+    everywhere = torch.arange(passages.shape[1])
+    with torch.no_grad():
+        base = log_softmax(_wide(soup.logits(passages, mask, torch.zeros_like(weights), everywhere)), -1)
+    found = log_softmax(_wide(soup.logits(passages, mask, weights, everywhere)), -1)
+    divergence = (base.exp() * (base - found)).sum(-1).mean()
+    (hold * divergence).backward()
+    return float(divergence.detach())
+
+
+def _passages(tokenizer: Any, prose: Sequence[str], recipe: SoupRecipe, steps: int) -> list[Tensor]:
+    """For each step [_PASSAGES, _PASSAGE] tokens of prose, in an order that the seed decides; none where nothing is held."""
+    if not recipe.hold:
+        return []
+    read = [tokenizer(text, add_special_tokens=False)["input_ids"][:_PASSAGE] for text in prose]
+    long = [each for each in read if len(each) == _PASSAGE]
+    if not long:
+        raise TrainingError(
+            f"none of {len(prose)} plain answers has {_PASSAGE} tokens, so there is no prose to hold soups to; give more prompts",
+            reason="few-pairs",
+        )
+    order = random.Random(recipe.seed).sample(long, len(long))
+    return [
+        torch.tensor([order[(step * _PASSAGES + n) % len(order)] for n in range(_PASSAGES)]) for step in range(steps)
+    ]
 
 
 def _finite(loss: float, step: int) -> float:
