@@ -102,6 +102,37 @@ def test_the_gradient_of_a_mixture_is_that_of_the_merged_delta(
     assert any(float(each.grad.abs().max()) > 1e-4 for each in found.values() if each.grad is not None)
 
 
+REPEATING = [
+    TrainingRow([5, 9, 11], [40, 41, 40, 42, 41, 40], 0, 0, [0.5, 0.75, 0.0]),
+    TrainingRow([7], [50, 50, 51, 50], 1, 0, [1.0, 0.0, 0.25]),
+]
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_what_was_said_before_is_made_unlikely_where_it_is_not_said_again(
+    tiny_base: Base, adapters: dict[str, Adapter], share: float
+) -> None:
+    """Welleck et al. 2019, equation 5, word by word in float64."""
+    model, factors = load_model(tiny_base.folder, torch.float64), factors_of(adapters)
+    learned = sum(len(row.answer) - row.skip for row in REPEATING)
+    total = torch.zeros(())
+    for row in REPEATING:
+        weights = merged(model, adapters, factors, row.weights)
+        logits = functional_call(model, weights, (torch.tensor([row.prompt + row.answer]),)).logits[0]
+        for place, token in list(enumerate(row.answer))[row.skip :]:
+            chances = logits[len(row.prompt) + place - 1].softmax(-1)
+            total = total - chances[token].log()
+            for other in set(row.answer[:place]) - {token}:
+                total = total - share * (1 - chances[other]).log()
+    (total / learned).backward()  # type: ignore[no-untyped-call]
+
+    soup = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
+    assert soup_gradients(soup, REPEATING, share) == pytest.approx(float(total.detach()) / learned, abs=1e-12)
+    for name, parameter in soup.parameters().items():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, factors[name].grad, rtol=1e-9, atol=1e-12)
+
+
 def test_the_frozen_are_active_and_get_no_gradient(tiny_base: Base, adapters: dict[str, Adapter]) -> None:
     every = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, NAMES)
     one = TrainedSoup(load_model(tiny_base.folder, torch.float64), adapters, ["kind"])

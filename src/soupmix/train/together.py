@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax, nll_loss
 from transformers.utils import logging
 
 from soupmix.base import Base, load_model, load_tokenizer
@@ -46,6 +46,8 @@ class SoupRecipe:
         response_tokens: answers are cut here; a cut answer teaches no end.
         hold: what a nat costs by which the soup foretells prose that nobody asked for otherwise than the base does, beside a
             nat of an answer; 0: nothing. A distillation from the base, as Li and Hoiem 2016 keep what a model could before.
+        unlikelihood: of words that the answer said before, where it does not say them again; 0: none. Welleck et al. 2019,
+            equation 5, token by token: what is decoded greedily runs in circles less.
     """
 
     arm: SoupArm = "together"
@@ -58,7 +60,8 @@ class SoupRecipe:
     skip_poles: tuple[str, ...] = ("concise", "elementary")
     threads: int = 1
     response_tokens: int = 224
-    hold: float = 1.0
+    hold: float = 0.2
+    unlikelihood: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def fit_soup(
     for step in range(len(losses), len(batches)):
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe.learning_rate, step, len(batches))
-        losses.append(_finite(soup_gradients(soup, batches[step]), step))
+        losses.append(_finite(soup_gradients(soup, batches[step], recipe.unlikelihood), step))
         if recipe.hold:
             _finite(prose_gradients(soup, passages[step], batches[step], recipe.hold), step)
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -135,16 +138,34 @@ def fit_soup(
     return {name: each.detach() for name, each in parameters.items()}, losses
 
 
-def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow]) -> float:
+def soup_gradients(soup: TrainedSoup, batch: Sequence[TrainingRow], unlikelihood: float = 0.0) -> float:
     """Add the gradients of one batch to those of the factors; return its loss, nats per learned token."""
     made = _padded(batch)
     keep = (made.labels != -100).any(0).nonzero()[:, 0]
     logits = soup.logits(made.ids, made.mask, made.weights, keep - 1)
     labels = made.labels[:, keep]
     learned = labels != -100
-    loss = cross_entropy(_wide(logits[learned]), labels[learned])
+    found = log_softmax(_wide(logits[learned]), -1)
+    loss = nll_loss(found, labels[learned])
+    if unlikelihood:
+        before = _said_before(batch)[:, keep][learned]
+        said = found.gather(1, before.clamp(min=0)).exp().clamp(max=1 - 1e-6)
+        loss = loss - unlikelihood * (torch.log1p(-said) * (before >= 0)).sum() / len(labels[learned])
     loss.backward()
     return float(loss.detach())
+
+
+def _said_before(batch: Sequence[TrainingRow]) -> Tensor:
+    """[rows, tokens, most]: at each place of an answer the tokens that it said before and does not say here; -1 for none."""
+    longest = max(len(row.prompt) + len(row.answer) for row in batch)
+    found = torch.full((len(batch), longest, max(len(set(row.answer)) for row in batch)), -1)
+    for number, row in enumerate(batch):
+        said: dict[int, None] = {}
+        for place, token in enumerate(row.answer, len(row.prompt)):
+            others = [each for each in said if each != token]
+            found[number, place, : len(others)] = torch.tensor(others, dtype=torch.int64)
+            said[token] = None
+    return found
 
 
 def prose_gradients(soup: TrainedSoup, passages: Tensor, batch: Sequence[TrainingRow], hold: float) -> float:
