@@ -4,8 +4,10 @@
 
 Arms: `before`, the store as it is; `together`, all adapters in active mixtures; `apart`, the same examples without the mixture;
 `frozen`, one adapter at a time beside the others; `skip`, together without the first tokens of concise and elementary answers;
-`answer`, together with the prompt on the bare base. All begin with the adapters of one store and share their samples. Every arm
-goes on where it was stopped; measures that chose no training data say what came of it. The figures are in OUT/figures.jsonl.
+`answer`, together with the prompt on the bare base; `unheld`, together without what holds soups to the base on prose;
+`unlikelihood`, together with words that were said made unlikely. All begin with the adapters of one store and share their
+samples. Every arm goes on where it was stopped; measures that chose no training data say what came of it. The figures are in
+OUT/figures.jsonl.
 """
 
 import json
@@ -30,6 +32,8 @@ RECIPES = {
     "frozen": SoupRecipe(arm="frozen"),
     "skip": SoupRecipe(skip=6),
     "answer": SoupRecipe(mode="answer"),
+    "unheld": SoupRecipe(hold=0.0),
+    "unlikelihood": SoupRecipe(unlikelihood=0.5),
 }
 SOUPMIX = (sys.executable, "-c", "from soupmix.cli import main; main()")
 
