@@ -11,7 +11,7 @@ from soupmix.base.safetensors import TensorInfo
 from soupmix.errors import BaseModelError
 from soupmix.files import strict_json
 
-__all__ = ["CONFIG", "MOST_TEMPLATE", "check_config", "companions", "quantisation"]
+__all__ = ["CONFIG", "MOST_TEMPLATE", "check_config", "companions", "config_of", "quantisation"]
 
 CONFIG: Final = "config.json"
 _SETTINGS: Final = 16 << 20
@@ -58,6 +58,11 @@ def quantisation(folder: Path) -> Quantisation | None:
         BaseModelError: it is no strict JSON object ("bad-config"), or as `quantisation_of` does.
     """
     return quantisation_of(_config(folder / CONFIG)[0], folder / CONFIG)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder. Raises `BaseModelError` if it is no strict JSON object ("bad-config")."""
+    return _config(folder / CONFIG)[0]
 
 
 def check_config(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:

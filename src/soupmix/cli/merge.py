@@ -1,4 +1,4 @@
-"""`soupmix merge`: adapters and a person's weights, through the policy, into a PEFT adapter or a full model."""
+"""`soupmix merge`: adapters and a person's weights, through the policy, into a PEFT adapter, a full model or a GGUF LoRA."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -60,7 +60,12 @@ def _click_type(option: Option) -> Any:
 @click.option(
     "--base", metavar="NAME", envvar="SOUPMIX_BASE", help="Base model: a known name, a folder, a GGUF file or a hub id."
 )
-@click.option("--as", "kind", type=click.Choice(["adapter", "model"]), help="What to write; an adapter if not given.")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["adapter", "model", "gguf-lora"]),
+    help="What to write; a PEFT adapter if not given. gguf-lora is an adapter for llama.cpp and Ollama.",
+)
 @click.option("--method", type=click.Choice(list(METHODS)), help=f"How to merge; {DEFAULT} (exact) if not given.")
 @method_options
 @click.option("--mode", hidden=True)  # for the sentence that says why not
@@ -101,7 +106,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Merge adapters by weights into OUT, and print where it is: a PEFT adapter, or with --as model a full model.
+    """Merge adapters by weights into OUT, and print where it is: a PEFT adapter, or what --as says.
 
     What to merge comes from a recipe, from options, or from both: --policy and --attribute add to the recipe, every
     other option replaces what it says.
@@ -214,12 +219,12 @@ def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
 
 
 def _base(recipe: "Recipe", adapters: "Manifest") -> "Base | None":
-    """The base that a full model is made of; None for an adapter, whose base is only held to the one that is named."""
+    """The base that is read; None for a PEFT adapter, whose base is only held to the one that is named."""
     labels = {None, *(entry.base for entry in adapters)}  # a recipe inside of a result has the label, which is no path
     if recipe.kind == "adapter" and recipe.base in labels:
         return None
     found = open_base(recipe.base, None, adapters)
-    return found if recipe.kind == "model" else None
+    return None if recipe.kind == "adapter" else found
 
 
 def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Base | None") -> str | None:
@@ -228,7 +233,7 @@ def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Bas
 
     said = options_of(recipe.method, recipe.options)
     result = Result(grant, recipe.method, ingredients_of(adapters, grant), recipe.export(), base, options=said)
-    return result.identity if base is not None or result.ingredients else None
+    return result.identity if recipe.kind == "model" or result.ingredients else None
 
 
 def _carry_out(
@@ -239,6 +244,8 @@ def _carry_out(
     soup = merge(store, grant, method=recipe.method, options=recipe.options)
     if base is None:
         return soup, soup.save_adapter(out, rank=recipe.rank, dtype=recipe.dtype, **options)
+    if recipe.kind == "gguf-lora":
+        return soup, soup.save_gguf_lora(out, base=base, rank=recipe.rank, dtype=recipe.dtype, **options)
     export = recipe.export()
     options |= {"shard_size": export.shard_size, "dequantise": export.dequantise}
     return soup, soup.save_model(out, base=base, dtype=recipe.dtype, **options)

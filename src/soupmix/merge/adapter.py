@@ -24,7 +24,7 @@ from soupmix.merge.tensors import DTYPES, Spec, header, raw
 from soupmix.store.config import MAX_RANK
 from soupmix.store.reader import MAX_BYTES
 
-__all__ = ["WEIGHTS", "AdapterLosses", "readers_refuse", "write_adapter"]
+__all__ = ["WEIGHTS", "AdapterLosses", "Made", "filled", "made_factors", "readers_refuse", "write_adapter"]
 
 WEIGHTS = "adapter_model.safetensors"
 _VLLM_RANK = 512  # the most that --max-lora-rank may be (vllm/config/lora.py: MaxLoRARanks)
@@ -37,6 +37,24 @@ class AdapterLosses:
 
     truncation: Errors
     total: Errors
+
+    def to_dict(self) -> Mapping[str, Errors]:
+        """As `Result.errors` has them."""
+        return {"truncation": self.truncation, "total": self.total}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The factors of an adapter.
+
+    Attributes:
+        rank: of the module that has most. factors: module path -> A [r, in], B [out, r] in the stored dtype, r at most
+            `rank`, sorted by path. losses: what they lost.
+    """
+
+    rank: int
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+    losses: AdapterLosses
 
 
 def write_adapter(
@@ -54,20 +72,31 @@ def write_adapter(
             changes experts that lie in one weight ("experts"), or more than factors of linear layers say ("whole").
         OutputError: a value does not fit the dtype ("overflow").
     """
-    common = _common_rank(modules, rank)
-    truncated: dict[str, list[float]] = {}
-    errors: dict[str, tuple[float, float]] = {}
+    made = made_factors(modules, rank=rank, dtype=dtype)
     stored: dict[str, Tensor] = {}
+    for path, (A, B) in made.factors.items():
+        stored[f"base_model.model.{path}.lora_A.weight"], stored[f"base_model.model.{path}.lora_B.weight"] = A, B
+    _write_tensors(sink, stored, made.rank, dtype)
+    sink.write("adapter_config.json", _config(made.factors, made.rank, base_name))
+    return made.losses
+
+
+def made_factors(modules: Mapping[str, Merged], *, rank: int | None, dtype: str) -> Made:
+    """The factors of every module, as they are stored. Arguments and errors as of `write_adapter`."""
+    common = _common_rank(modules, rank)
+    truncated: dict[str, tuple[float, float]] = {}
+    errors: dict[str, tuple[float, float]] = {}
+    stored: dict[str, tuple[Tensor, Tensor]] = {}
     for path, stack in sorted(modules.items()):
-        name_A, name_B = f"base_model.model.{path}.lora_A.weight", f"base_model.model.{path}.lora_B.weight"
         with one_thread():
             exact = stack.matrix() if isinstance(stack, Entries) else stack
-            B, A, *truncated[path] = _factors(exact, stack.rank if rank is None else rank)
-            stored[name_A], stored[name_B] = _rounded(name_A, A, dtype), _rounded(name_B, B, dtype)
-            errors[path] = _distance(exact, stored[name_B], stored[name_A])
-    _write_tensors(sink, stored, common, dtype)
-    sink.write("adapter_config.json", _config(sorted(modules), common, base_name))
-    return AdapterLosses(Errors.of({path: (lost, norm) for path, (lost, norm) in truncated.items()}), Errors.of(errors))
+            B, A, lost, norm = _factors(exact, stack.rank if rank is None else rank)
+            stored[path] = A, B = (
+                _rounded(f"base_model.model.{path}.lora_A.weight", A, dtype),
+                _rounded(f"base_model.model.{path}.lora_B.weight", B, dtype),
+            )
+            truncated[path], errors[path] = (lost, norm), _distance(exact, B, A)
+    return Made(common, stored, AdapterLosses(Errors.of(truncated), Errors.of(errors)))
 
 
 def readers_refuse(modules: Mapping[str, Merged], *, rank: int | None, dtype: str) -> tuple[str, ...]:
@@ -157,7 +186,7 @@ def _write_tensors(sink: Sink, stored: Mapping[str, Tensor], rank: int, dtype: s
     with sink.stream(WEIGHTS) as stream:
         stream.write(header(specs))
         for name, tensor in stored.items():
-            stream.write(raw(_filled(tensor, shapes[name])))
+            stream.write(raw(filled(tensor, shapes[name])))
 
 
 def _shape(name: str, factor: Tensor, rank: int) -> tuple[int, int]:
@@ -165,7 +194,8 @@ def _shape(name: str, factor: Tensor, rank: int) -> tuple[int, int]:
     return (rank, columns) if name.endswith(".lora_A.weight") else (rows, rank)
 
 
-def _filled(factor: Tensor, shape: tuple[int, int]) -> Tensor:
+def filled(factor: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A factor with zeros behind its rows and columns."""
     return pad(factor, (0, shape[1] - factor.shape[1], 0, shape[0] - factor.shape[0]))
 
 

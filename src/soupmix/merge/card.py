@@ -14,6 +14,15 @@ _LOSSES = {
     "total": "rank and stored dtype together lost",
     "rounding_loss": "rounding to the dtype of the weights lost",
 }
+_LIBRARIES = {"adapter": "peft", "model": "transformers", "gguf-lora": "gguf"}
+_USE = {
+    "gguf-lora": [
+        "## How it is used",
+        "llama.cpp: `llama-server -m BASE.gguf --lora adapter.gguf`. Ollama: put BASE.gguf beside it as `base.gguf`, then "
+        "`ollama create NAME -f Modelfile`. BASE.gguf is the base named above, converted by llama.cpp. The factors are what the "
+        "weights below give, of scale 1.",
+    ]
+}
 
 
 def card(result: Result) -> bytes:
@@ -24,16 +33,17 @@ def card(result: Result) -> bytes:
     licences = sorted({item.licence for item in result.ingredients})
     data = ModelCardData(
         base_model=result.base_on_hub or name,
-        base_model_relation="adapter" if export.kind == "adapter" else "merge",
-        library_name="peft" if export.kind == "adapter" else "transformers",
+        base_model_relation="merge" if export.kind == "model" else "adapter",
+        library_name=_LIBRARIES[export.kind],
         license=licences[0] if len(licences) == 1 else "other" if licences else None,
         tags=["lora", "merge", "soupmix"],
     )
-    what = "A LoRA adapter for" if export.kind == "adapter" else "A full model:"
+    what = "A full model:" if export.kind == "model" else "A LoRA adapter for"
     body = [
         f"# Soup of {name}",
-        f"{what} {name}{'' if export.kind == 'adapter' else ' with adapters folded into its weights'}, "
+        f"{what} {name}{' with adapters folded into its weights' if export.kind == 'model' else ''}, "
         f"merged by soupmix {__version__} for one person's weights, within a policy.",
+        *_USE.get(export.kind, []),
         "## Weights",
         _weights(result),
         *_reasons(result),
@@ -83,7 +93,7 @@ def _making(result: Result) -> str:
     lines = [f"- method {METHODS[result.method].card}{_options(result)}", f"- dtype {export.dtype or 'of the base'}"]
     if export.dequantise and (found := result.base and result.base.quantisation):
         lines.append(f"- quantised weights of the base ({found.name}) made plain first, as transformers does")
-    if export.kind == "adapter":
+    if export.kind != "model":
         lines.append(
             f"- rank {export.rank if export.rank is not None else 'exact: the sum of the ranks of the adapters'}"
         )

@@ -10,6 +10,7 @@ from soupmix.files import canonical_json, new_folder
 from soupmix.merge.adapter import readers_refuse, write_adapter
 from soupmix.merge.card import card
 from soupmix.merge.entries import Merged
+from soupmix.merge.gguf_lora import write_gguf_lora
 from soupmix.merge.model import write_model
 from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
@@ -172,13 +173,15 @@ def _rounded_away(result: Result) -> tuple[str, ...]:
 
 
 def _refusals(export: Export, modules: Mapping[str, Merged]) -> tuple[str, ...]:
-    if export.kind == "model":
+    if export.kind != "adapter":
         return ()
     return readers_refuse(modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE)
 
 
 def _tensors(result: Result, modules: Mapping[str, Merged], sink: Sink) -> Mapping[str, Errors]:
     export = result.export
+    if result.base is not None and export.kind == "gguf-lora":
+        return write_gguf_lora(sink, result, result.base, modules).to_dict()
     if result.base is not None:
         lost = write_model(
             sink, result.base, modules, dtype=export.dtype, shard_size=export.shard_size, plain=result.plain
@@ -187,4 +190,4 @@ def _tensors(result: Result, modules: Mapping[str, Merged], sink: Sink) -> Mappi
     errors = write_adapter(
         sink, modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE, base_name=result.base_on_hub
     )
-    return {"truncation": errors.truncation, "total": errors.total}
+    return errors.to_dict()

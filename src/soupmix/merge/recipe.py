@@ -7,7 +7,7 @@
     attributes: {audience: minor}
     method: delta                    # or another of soupmix.methods
     options: {}                      # of the method, such as density: 0.5
-    as: adapter                      # or model
+    as: adapter                      # or model, gguf-lora
     rank: 16                         # of an adapter; left out: exact
     dtype: fp32                      # fp32, fp16, bf16
     dequantise: true                 # of a model, where its base is quantised
@@ -90,7 +90,7 @@ class Recipe(BaseModel):
     sources: str | dict[str, str] = {}
     method: Annotated[str, BeforeValidator(_method)] = DEFAULT
     options: dict[str, Any] = {}
-    kind: Literal["adapter", "model"] = Field(default="adapter", alias="as")
+    kind: Literal["adapter", "model", "gguf-lora"] = Field(default="adapter", alias="as")
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None
     dtype: Word | None = None
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -135,15 +135,15 @@ class Recipe(BaseModel):
     def _fits_kind(self) -> "Recipe":
         if self.kind == "model" and self.rank is not None:
             raise ValueError("rank is for an adapter; a model has none")
-        if self.kind == "adapter" and self.shard_size is not None:
+        if self.kind != "model" and self.shard_size is not None:
             raise ValueError("shard_size is for a model; an adapter is one file")
-        if self.kind == "adapter" and self.dequantise:
+        if self.kind != "model" and self.dequantise:
             raise ValueError("dequantise is for a model; an adapter does not hold the base's weights")
         return self
 
     def export(self) -> Export:
         """How the result is written: what the recipe leaves out is as `Soup.save_adapter` and `Soup.save_model` have it."""
-        unsaid = ADAPTER_DTYPE if self.kind == "adapter" else None
+        unsaid = None if self.kind == "model" else ADAPTER_DTYPE
         dtype = unsaid if self.dtype is None else dtype_code(self.dtype)
         size = self.shard_size or SHARD_SIZE
         return Export(
@@ -203,7 +203,7 @@ def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
     given["attributes"] = {**fields.get("attributes", {}), **given.get("attributes", {})}
     if given.get("kind") == "model":
         fields.pop("rank", None)
-    elif given.get("kind") == "adapter":
+    elif given.get("kind") in ("adapter", "gguf-lora"):
         fields.pop("shard_size", None)
         fields.pop("dequantise", None)
     return _validated(fields | given, "command line" if recipe is None else "recipe with the options given", None)

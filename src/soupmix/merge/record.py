@@ -66,7 +66,7 @@ def recipe_yaml(result: Result) -> bytes:
         "as": export.kind,
         "dtype": WORDS.get(export.dtype or ""),
     }
-    if export.kind == "adapter":
+    if export.kind != "model":
         recipe["rank"] = export.rank
     else:
         recipe["shard_size"] = export.shard_size

@@ -63,13 +63,13 @@ class Export:
     """How a soup is written.
 
     Attributes:
-        kind: "adapter" or "model". store, base: how the recipe refers to them.
+        kind: "adapter", "model" or "gguf-lora". store, base: how the recipe refers to them.
         rank: of an adapter, None for exact. dtype: "F32", "F16", "BF16", or None for the base's own.
         shard_size: of a model, most bytes of tensors in one file. dequantise: of a model, whether the base's quantised
             weights are made plain first.
     """
 
-    kind: Literal["adapter", "model"]
+    kind: Literal["adapter", "model", "gguf-lora"]
     store: str
     base: str | None
     rank: int | None = None
@@ -80,8 +80,9 @@ class Export:
     @property
     def form(self) -> str:
         """The dtype as the merge identity takes it; a cut rank makes another result of the same soup, and so do plain weights
-        where the base has quantised ones."""
+        where the base has quantised ones. Who reads it makes another one, too."""
         dtype = (self.dtype or "base") + (" dequantised" if self.dequantise else "")
+        dtype = f"gguf-lora {dtype}" if self.kind == "gguf-lora" else dtype
         return dtype if self.rank is None else f"{dtype} rank {self.rank}"
 
 
@@ -180,7 +181,7 @@ class Result:
         Raises:
             RecipeError: an adapter of nothing ("empty-soup"). BaseModelError: of another base ("wrong-base").
         """
-        if self.base is None and not self.ingredients:
+        if self.export.kind != "model" and not self.ingredients:
             raise RecipeError(
                 "no adapter was granted a weight above zero, so there is no adapter to write: use the base model as it is, "
                 "or write it with --as model",

@@ -149,6 +149,39 @@ class Soup:
         export = Export("model", self.store, name, dtype=code, shard_size=shard_size, dequantise=dequantise)
         return self._save(Path(folder), export, found, keys, force)
 
+    def save_gguf_lora(
+        self,
+        folder: str | Path,
+        *,
+        base: str | Path | Base,
+        rank: int | None = None,
+        dtype: str | None = None,
+        sign: str | Path | None = None,
+        sign_model: str | Path | None = None,
+        force: bool = False,
+    ) -> Saved:
+        """Write the soup as `adapter.gguf`, which llama.cpp and Ollama apply to the base, with a Modelfile and all records.
+
+        Args:
+            folder: made in one step; must not exist unless `force`.
+            base: the base model, or its name, folder, GGUF file or hub id; it must be the one of the adapters. Of it only
+                the names and the layout of its layers are needed.
+            rank: as for `save_adapter`.
+            dtype: as for `save_adapter`.
+            sign: as for `save_adapter`.
+            sign_model: as for `save_adapter`.
+            force: as for `save_adapter`.
+
+        Raises:
+            BaseModelError: the base is not found, not the adapters' base ("wrong-base"), or how llama.cpp lays it out is not
+                known here ("no-gguf-layout").
+            RecipeError, OutputError: as `save_adapter` does.
+        """
+        code, keys = ADAPTER_DTYPE if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
+        found = base if isinstance(base, Base) else resolve(base)
+        export = Export("gguf-lora", self.store, os.fspath(found.name), rank=rank, dtype=code)
+        return self._save(Path(folder), export, found, keys, force)
+
     def _save(self, folder: Path, export: Export, base: Base | None, keys: SigningKeys, force: bool) -> Saved:
         files = None if base is None else base.files_digest()
         result = Result(

@@ -86,7 +86,7 @@ def verify(
     base: str | Path | None = None,
     key: str | Path | None = None,
 ) -> ResultVerdict:
-    """Check a folder that `save_adapter` or `save_model` wrote.
+    """Check a folder that `save_adapter`, `save_model` or `save_gguf_lora` wrote.
 
     Args:
         folder: the result.
