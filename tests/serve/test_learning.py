@@ -506,6 +506,6 @@ def test_a_cue_in_a_conversation_is_answered_by_the_new_soup(learning: Running) 
 def test_a_server_that_measures_nothing_learns_nothing(server: Running) -> None:
     with server.http() as http:
         person = Person(http)
-        assert refused(person.likes(SHORT, LONG)) == (404, "no-measures")
+        assert refused(person.likes(SHORT, LONG)) == (409, "no-measures")
         assert person.known()["refused"]
         assert person.soup()["granted"] == {}

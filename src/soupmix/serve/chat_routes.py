@@ -52,7 +52,7 @@ async def chat(ask: ChatAsk, http: HttpRequest, caller: _Caller) -> Response:
     return await _answer(state, http, caller, ask, prompted, form)
 
 
-@router.post("/v1/responses", response_model=None, responses=ANSWERING)
+@router.post("/v1/responses", response_model=None, responses={**ANSWERING, **streamed(None)})
 async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Response:
     """Answer a conversation with a person's soup in OpenAI's newer form, as plain text; nothing is kept between requests."""
     state, asked = state_of(http), ask.chat()

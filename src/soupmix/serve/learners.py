@@ -140,7 +140,7 @@ class Learners:
 
         Raises:
             PolicyRefusal: nothing may be inferred for this audience ("not-inferred"), or as `Policy.feasible`.
-            HttpError: 404, nobody has measured what these adapters do ("no-surface"), or texts are not measured ("no-measures").
+            HttpError: 409, nobody has measured what these adapters do ("no-surface"), or texts are not measured ("no-measures").
             PreferenceError: the policy leaves nothing to choose between ("nothing-to-choose").
         """
         may = inferring(policy, attributes)
@@ -197,7 +197,7 @@ class Learners:
             raise HttpError(
                 "nobody has measured these adapters: their store holds no surface.json; `soupmix evaluate OUT --surface` "
                 "makes one",
-                status=404,
+                status=409,
                 reason="no-surface",
             )
         return self.surface
@@ -241,5 +241,5 @@ def _learnt(learner: Learner, entry: Entry) -> Counted:
 
 def _unmeasured() -> HttpError:
     return HttpError(
-        "this server measures no answers, so nothing can be learned of them", status=404, reason="no-measures"
+        "this server measures no answers, so nothing can be learned of them", status=409, reason="no-measures"
     )

@@ -88,7 +88,9 @@ ANSWERING: Final = {**PROFILE, **_errors(429)}
 LEARNING: Final = {**CHANGED, **_errors(422, 429)}
 
 
-def streamed(model: type[BaseModel]) -> _Documents:
-    """200 as one JSON answer, or as a stream of events if the request says so."""
-    stream = {"schema": {"description": "Events whose data is a chunk as JSON; the last one is [DONE]"}}
-    return {200: {"model": model, "description": "The answer", "content": {"text/event-stream": stream}}}
+def streamed(model: type[BaseModel] | None) -> _Documents:
+    """200 as one JSON answer, of any form if no model is given, or as a stream of events if the request says so."""
+    stream = {"schema": {"description": "Events whose data is JSON: chunks and [DONE], or the events of a response"}}
+    whole = {"application/json": {"schema": {"type": "object"}}} if model is None else {}
+    said = {} if model is None else {"model": model}
+    return {200: {**said, "description": "The answer", "content": {**whole, "text/event-stream": stream}}}
