@@ -93,6 +93,13 @@ def _click_type(option: Option) -> Any:
     type=PATH,
     help="ECDSA P-256 private key for model.sig, which OpenSSF's model_signing verifies.",
 )
+@click.option(
+    "--print-for",
+    "server",
+    type=click.Choice(["llama.cpp", "vllm"]),
+    help="Print how that server is told of the soup: for llama.cpp the granted scales of single adapters (writes nothing, no "
+    "OUT), for vllm the line that serves OUT.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be granted; OUT is not needed.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is empty or an earlier result.")
 @json_option
@@ -101,6 +108,7 @@ def command(
     asking: Asking,
     sign: Path | None,
     sign_model: Path | None,
+    server: str | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -113,7 +121,7 @@ def command(
     """
     from soupmix.merge.recipe import read_recipe, with_options
 
-    source, out = _paths(paths, dry_run)
+    source, out = _paths(paths, dry_run or server == "llama.cpp")
     given: dict[str, Any] = {
         "weights": asking.weights or None,
         "policies": tuple(map(str, asking.policies)),
@@ -125,6 +133,7 @@ def command(
     if source is not None and asking.shares and asking.store is None:
         raise click.UsageError("a share of an effect, as in -w NAME=50%, is read from a store: name it with --store")
     recipe = with_options(read_recipe(source) if source else None, given)
+    _check_server(server, recipe, out, dry_run=dry_run)
     asking = _asked(recipe, asking)
     if out is not None and not dry_run:
         from soupmix.merge.record import is_result
@@ -141,14 +150,34 @@ def command(
     if dry_run or out is None:
         asking.granted(grant)
         click.echo(grant.explain(), err=True)
-        _print(grant.to_dict() if as_json else grant.granted)
+        _print(_scales(recipe, grant) if server else grant.to_dict() if as_json else grant.granted)
         return
     asking.granted(grant, merge=_identity(recipe, grant, adapters, base))
     click.echo(grant.explain(), err=True)
     keys = {"sign": sign, "sign_model": sign_model}
     soup, saved = _carry_out(recipe, open_store(asking.store), grant, base, out, force=force, **keys)
     _tell(saved, is_signed=sign is not None, as_text=not as_json)
-    _print(_summary(soup, saved) if as_json else saved.folder)
+    _print(_vllm(saved) if server else _summary(soup, saved) if as_json else saved.folder)
+
+
+def _check_server(server: str | None, recipe: "Recipe", out: Path | None, *, dry_run: bool) -> None:
+    """What is printed for a server goes with what is written."""
+    if server == "llama.cpp" and out is not None:
+        raise click.UsageError("--print-for llama.cpp writes nothing: leave OUT out")
+    if server == "vllm" and (out is None or dry_run or recipe.kind != "adapter"):
+        raise click.UsageError("--print-for vllm serves the PEFT adapter in OUT: give OUT, without --dry-run and --as")
+
+
+def _scales(recipe: "Recipe", grant: "Grant") -> Mapping[str, Any]:
+    from soupmix.merge.servers import llama_cpp_scales
+
+    return llama_cpp_scales(grant.granted, recipe.method, recipe.options)
+
+
+def _vllm(saved: "Saved") -> str:
+    from soupmix.merge.servers import vllm_line
+
+    return vllm_line(saved.folder)
 
 
 def _apart(given: Mapping[str, Any]) -> dict[str, Any]:
