@@ -159,6 +159,15 @@ def test_options_replace_but_policies_are_only_added(tmp_path: Path) -> None:
     assert with_options(recipe, {"kind": "adapter"}).shard_size is None
 
 
+def test_parts_of_layers_are_kept_when_another_method_is_asked_for(tmp_path: Path) -> None:
+    text = "weights: {expert: 1}\nmethod: ties\noptions: {density: 0.25, layers: {'*': [{filter: mlp, value: 0.5}]}}\n"
+    recipe = read_recipe(written(tmp_path, text))
+    other = with_options(recipe, {"method": "svd"})
+    assert other.options["layers"] == recipe.options["layers"]
+    assert "density" not in other.options
+    assert with_options(recipe, {"method": "ties"}).options["density"] == 0.25
+
+
 def test_options_alone_are_a_recipe() -> None:
     assert with_options(None, {"weights": Weights("a=1"), "policies": ()}) == Recipe(weights=Weights("a=1"))
     with pytest.raises(RecipeError, match="command line, weights: is missing"):

@@ -165,6 +165,7 @@ class RayBackend:
         self.unserved: Mapping[str, RecipeError] = {}
         share = replace(self.limits, rows=max(1, self.limits.rows // workers))
         shipment = Shipment.pack(base, store, documents, self._key, dtype=dtype, limits=share)
+        self._is_ours = not ray.is_initialized()
         ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
         kind = ray.remote(num_cpus=cpus, max_restarts=-1, max_task_retries=-1, max_concurrency=2 * share.rows)(_Worker)
         self._shipped = ray.put(shipment)  # held: a worker that is started anew reads it again
@@ -282,7 +283,8 @@ class RayBackend:
         self._closed = True
         for worker in self._workers:
             ray.kill(worker)
-        ray.shutdown()
+        if self._is_ours:
+            ray.shutdown()
 
 
 class _Ticket:

@@ -133,7 +133,8 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
             if httpx.get(f"{url}/health", timeout=5.0, trust_env=False).status_code == 200:
                 return
         except httpx.HTTPError:
-            time.sleep(0.5)
+            pass
+        time.sleep(0.5)
     raise SoupmixError(f"vLLM did not start within {_SECONDS:g} seconds: {_last(log)}", reason="vllm-failed")
 
 

@@ -30,6 +30,7 @@ from soupmix.merge.elsewhere import Unmet, is_mergekit, plain_weights, translate
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export
 from soupmix.methods import DEFAULT, METHODS, one_of, options_of
 from soupmix.modes import FULL
+from soupmix.options import LAYERS
 from soupmix.strict_yaml import PlainLoader
 from soupmix.weights import Weights
 
@@ -189,14 +190,14 @@ def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
     """A recipe with what the command line adds; without a recipe, what the command line says.
 
     Policies are added behind those of the recipe, as they can only take away; attributes are united; anything else
-    that is given replaces what the recipe says.
+    that is given replaces what the recipe says. Of another method the recipe's options count as far as every method has them.
 
     Raises:
         RecipeError: the outcome is no valid recipe ("bad-recipe").
     """
     fields = {} if recipe is None else {name: getattr(recipe, name) for name in recipe.model_fields_set}
     if options.get("method") not in (None, fields.get("method")):
-        fields.pop("options", None)
+        fields["options"] = {name: value for name, value in fields.get("options", {}).items() if name == LAYERS}
     given = {key: value for key, value in options.items() if value is not None and value != () and value != {}}
     given["options"] = {**fields.get("options", {}), **given.get("options", {})}
     given["policies"] = (*fields.get("policies", ()), *given.get("policies", ()))
