@@ -1,6 +1,7 @@
 """Norms, distances and the thin route, against dense float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,3 +89,14 @@ def test_one_thread_gives_the_setting_back_even_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert torch.get_num_threads() == before
+
+
+def test_what_is_shortened_is_shortened_with_its_gains() -> None:
+    stack = replace(stack_of(4, 3, 2), gain=torch.tensor([[1.0], [-2.0], [0.5], [3.0]]))
+    weight = torch.arange(12, dtype=torch.float64).reshape(4, 3)
+
+    def update(of: Stack) -> torch.Tensor:
+        assert of.gain is not None
+        return dense(of) + of.gain.double() * weight
+
+    torch.testing.assert_close(update(stack.scaled_by(0.25)), 0.25 * update(stack))

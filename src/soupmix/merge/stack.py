@@ -73,7 +73,7 @@ class Stack:
 
     def scaled_by(self, factor: float) -> "Stack":
         """The update times a factor."""
-        return replace(self, scale=self.scale * factor)
+        return replace(self, scale=self.scale * factor, gain=None if self.gain is None else self.gain * factor)
 
     def __repr__(self) -> str:
         return f"<Stack of rank {self.rank}, {self.shape[1]} -> {self.shape[0]}>"
