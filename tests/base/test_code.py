@@ -19,7 +19,7 @@ EVIL = """import pathlib; pathlib.Path({mark!r}).touch()
 from transformers import LlamaConfig as Config, LlamaForCausalLM as Model
 """
 HUB = {"from_pretrained", "from_config"}
-CLASSES = {"PeftModel"}  # takes a model that is loaded already, and a folder of safetensors
+CLASSES = {"PeftModel", "GenerationConfig"}  # a model that is loaded already and safetensors; numbers in JSON, no code
 
 
 def _hostile(folder: Path, mark: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from soupmix.backends import Limits, Message
+from soupmix.backends import Limits, Message, Tool
 from soupmix.errors import BaseModelError, SoupmixError
 from tests.support.batch_shop import Shop, chat, mixed, plain
 from tests.support.echo_backend import EchoBackend
@@ -60,10 +60,10 @@ class TemplateShop(Shop):
         made = EchoBackend(limits)
         tokens = made.tokens
 
-        def read(said: str | Sequence[Message]) -> tuple[int, ...]:
+        def read(said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
             if "loop" in str(said):
                 raise BaseModelError("the chat template took more than 5 seconds", reason="template-limit")
-            return tokens(said)
+            return tokens(said, tools)
 
         made.tokens = read  # type: ignore[method-assign]
         return made
@@ -92,10 +92,10 @@ class BrokenShop(Shop):
         made = EchoBackend(limits)
         tokens = made.tokens
 
-        def read(said: str | Sequence[Message]) -> tuple[int, ...]:
+        def read(said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
             if not isinstance(said, str):
                 raise BaseModelError("the chat template does not compile", reason="bad-template")
-            return tokens(said)
+            return tokens(said, tools)
 
         made.tokens = read  # type: ignore[method-assign]
         return made

@@ -279,9 +279,9 @@ def test_a_row_of_nobody_is_the_base(libraries: Callable[[str], Any]) -> None:
 
 def test_a_coefficient_of_zero_excludes(libraries: Callable[[str], Any]) -> None:
     """The second adapter overflows in the middle, for everybody; who has none of it does not notice."""
-    decoder = Draw(torch.float32).decoder()
     fed = [(slot, 0, text) for slot, text in enumerate(TEXTS)]
-    expected = Running(decoder, libraries(BEST)).feed(fed, PEOPLE).split(list(map(len, TEXTS)))
+    expected = Running(Draw(torch.float32).decoder(), libraries(BEST)).feed(fed, PEOPLE).split(list(map(len, TEXTS)))
+    decoder = Draw(torch.float32).decoder()  # the same once more: factors are copied at their first use
     for each in decoder.products:
         if each.pool is not None:
             each.pool.A[each.pool.columns == 1] = 3e38

@@ -16,8 +16,6 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import Any, Self
 
-import ray
-
 from soupmix.backends.local import LocalBackend
 from soupmix.backends.protocol import Delta, Limits, Message, Request, Sampling, State, Tool, ToolUse, Vocabulary
 from soupmix.base import Base, load_tokenizer, resolve
@@ -165,6 +163,8 @@ class RayBackend:
         self.unserved: Mapping[str, RecipeError] = {}
         share = replace(self.limits, rows=max(1, self.limits.rows // workers))
         shipment = Shipment.pack(base, store, documents, self._key, dtype=dtype, limits=share)
+        import ray
+
         self._is_ours = not ray.is_initialized()
         ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
         kind = ray.remote(num_cpus=cpus, max_restarts=-1, max_task_retries=-1, max_concurrency=2 * share.rows)(_Worker)
@@ -280,6 +280,8 @@ class RayBackend:
         """See `Backend.close`."""
         if self._closed:
             return
+        import ray
+
         self._closed = True
         for worker in self._workers:
             ray.kill(worker)
@@ -296,6 +298,8 @@ class _Ticket:
 
     def cancel(self) -> None:
         """See `Ticket.cancel`."""
+        import ray
+
         if self._ends():
             ray.cancel(self._sent, force=False)
             self._sink(Delta("", (), "cancelled", self._prompt, 0, 0))

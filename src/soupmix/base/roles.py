@@ -11,8 +11,8 @@ from soupmix.errors import BaseModelError, RecipeError
 __all__ = ["ARGUMENTS", "RESULT", "TOOL", "end_of_answer", "opening_texts", "role_markers", "tool_texts"]
 
 _RULES, _ASKS, _SAYS, _AGAIN = "kzqrules", "kzqasks", "kzqsays", "kzqagain"
-_SAID = re.compile("|".join((_RULES, _ASKS, _SAYS, _AGAIN)))
 TOOL, CALL_ID, ARGUMENTS, RESULT = "kzqtool", "kzqcallid", {"kzqname": "kzqvalue"}, "kzqresult"
+_SAID = re.compile("|".join((_RULES, _ASKS, _SAYS, _AGAIN, TOOL, CALL_ID, *ARGUMENTS, *ARGUMENTS.values(), RESULT)))
 
 
 def role_markers(tokenizer: Any) -> Mapping[str, int]:
