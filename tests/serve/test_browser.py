@@ -270,7 +270,7 @@ def test_everybody_is_answered_as_the_api_answers(site: Running, seen: Visit) ->
         ask = {"model": "tiny", "messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 24}
         with site.http(None) as http:
             whole = http.post("/v1/chat/completions", json={**ask, "temperature": 0, "soup": soup}).json()
-        text = seen.card(name).locator(".text").text_content()
+        text = seen.card(name).locator(".answer .text").text_content()
         assert text == whole["choices"][0]["message"]["content"].lstrip()
         count = whole["usage"]["completion_tokens"]
         expect(seen.card(name).locator(".meta")).to_have_text(
@@ -293,7 +293,7 @@ def test_a_conversation_goes_on_until_it_is_begun_anew(site: Running, seen: Visi
         with site.http(None) as http:
             body = {"model": "tiny", "messages": said, "max_tokens": 16, "temperature": 1, "seed": 3}
             text = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"].lstrip()
-        assert seen.card("Base").locator(".text").text_content() == text != ""
+        assert seen.card("Base").locator(".answer .text").text_content() == text != ""
         said.append({"role": "assistant", "content": text})
     turns = [each.text_content() for each in seen.card("Base").locator(".turns li").all()]
     assert turns == [each["content"] for each in said[:2]]

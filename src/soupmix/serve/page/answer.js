@@ -5,7 +5,7 @@ import { chat } from "./api.js";
 export class Answer {
   constructor(card, name, announce) {
     this.region = card.querySelector(".answer");
-    this.text = card.querySelector(".text");
+    this.text = this.region.querySelector(".text");
     this.meta = card.querySelector(".meta");
     this.name = name;
     this.announce = announce;
