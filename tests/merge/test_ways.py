@@ -278,7 +278,8 @@ WHOLE = {"density": 1.0, "gamma": 0.0, "rescale": "none", "select": 1.0}
 def test_one_adapter_alone_is_its_delta_where_nothing_is_left_out(method: str) -> None:
     one = adapter("a", seed=4)
     known = {option.name for option in METHODS[method].options}
-    made = merge_modules([(one, 0.25)], method, {k: v for k, v in WHOLE.items() if k in known})
+    inside = {"inner": "dare_ties"} if method == "knots" else {}  # which has all of them
+    made = merge_modules([(one, 0.25)], method, inside | {k: v for k, v in WHOLE.items() if k in known})
     for path, factors in one.modules.items():
         exact = 0.25 * factors.scaling * factors.B.double() @ factors.A.double()
         torch.testing.assert_close(matrix(made[path]), exact, rtol=1e-4, atol=1e-5)
@@ -333,6 +334,8 @@ def test_what_is_more_than_factors_of_linear_layers_is_refused(method: str) -> N
         ("slerp", {}, "two-adapters"),
         ("della", {"density": 0.95}, "bad-option"),
         ("breadcrumbs", {"density": 0.95, "gamma": 0.1}, "bad-option"),
+        ("knots", {"inner": "dare_linear", "elect": "count"}, "unknown-option"),
+        ("knots", {"seed": 3}, "unknown-option"),
         ("ties", {"gamma": 0.1}, "unknown-option"),
         ("svd", {"svd_rank": 0}, "bad-option"),
         (DEFAULT, {"density": 0.5}, "unknown-option"),
