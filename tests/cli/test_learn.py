@@ -129,6 +129,25 @@ def test_what_is_said_of_an_answer_moves_the_next_one(session: LearningSession) 
     assert "how far wants would be without it" in said(session)
 
 
+@pytest.mark.parametrize("again", ["shorter please", "/again"])
+def test_a_conversation_is_what_was_answered_though_an_answer_fails(
+    session: LearningSession, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    backend: Any = session.backend
+    tokens = backend.tokens
+
+    def fails_twice(messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        found: tuple[int, ...] = tokens(messages)
+        if len(backend.asked) in (3, 4):
+            raise RecipeError("the prompt is too long", reason="too-long")
+        return found
+
+    monkeypatch.setattr(backend, "tokens", fails_twice)
+    listen(session, iter(["Why?", "And how?", again, again, "When?", "/quit"]))
+    asked = [[each["content"] for each in messages if each["role"] == "user"] for messages in backend.asked]
+    assert asked == [["Why?"], *[["Why?", "And how?"]] * 3, ["Why?", "And how?", "When?"]]
+
+
 def test_commands_are_signals_of_their_kinds(session: LearningSession) -> None:
     better = json.dumps(session.learner.traits.values(session.learner.reach.points[3]))
     lines = [

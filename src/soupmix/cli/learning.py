@@ -197,14 +197,14 @@ def _said(session: LearningSession, said: str, number: int) -> None:
             _moved(session, "cue", last[2], toward=toward)
         else:
             session.learn("silence", last[2])
+    before = session._messages
     if last is not None and is_cue(said, session.learner.traits):
-        del session._messages[-2:]
-        said = last[0]  # the same again, by the new soup
-    _answer(session, said, number)
+        before, said = before[:-2], last[0]  # the same again, by the new soup
+    _answer(session, before, said, number)
 
 
-def _answer(session: LearningSession, said: str, number: int) -> None:
-    messages = [*session._messages, {"role": "user", "content": said}]
+def _answer(session: LearningSession, before: Sequence[dict[str, str]], said: str, number: int) -> None:
+    messages = [*before, {"role": "user", "content": said}]
     weights = session.learner.weights(session.topic)
     with session.console.status("an answer is made"):
         (text,) = session.answers(messages, [weights], number)
@@ -243,8 +243,7 @@ def _command(session: LearningSession, word: str, rest: str, number: int) -> boo
             _moved(session, "copy", last[2])
         case "again" if last is not None:
             _moved(session, "regenerate", last[2])
-            del session._messages[-2:]
-            _answer(session, last[0], number)
+            _answer(session, session._messages[:-2], last[0], number)
         case "edit" if last is not None:
             (became,) = session.learner.measured(last[0], [rest])
             _moved(session, "edit", last[2], became)
