@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Final, Literal
 
 from soupmix.errors import PolicyRefusal, RecipeError
-from soupmix.options import LAYERS, Option, Options, checked
+from soupmix.options import Option, Options, check_inside, checked
 
 __all__ = [
     "DEFAULT",
@@ -345,21 +345,10 @@ def find_method(name: str) -> Method:
 
 
 def options_of(name: str, given: Options) -> dict[str, Any]:
-    """All options of a method with their values, see `soupmix.options.checked`, which also says what is raised.
-
-    An option that the method has and its `inner` one has not is refused like an unknown one, unless it says its default.
-    """
-    method = find_method(name)
-    found = checked(name, method.options, given)
+    """All options of a method with their values, see `soupmix.options.checked`, which also says what is raised."""
+    found = checked(name, find_method(name).options, given)
     if "inner" in found:
-        ours = {option.name for option in find_method(found["inner"]).options} | {"inner", LAYERS}
-        idle = [o.name for o in method.options if o.name not in ours and found[o.name] != o.default]
-        if idle:
-            raise RecipeError(
-                f"method {name} merges by {found['inner']} inside, which has no option {one_of(idle)}; leave it out, or ask for "
-                "another `inner`",
-                reason="unknown-option",
-            )
+        check_inside(name, find_method(name).options, found, find_method(found["inner"]).options)
     return found
 
 

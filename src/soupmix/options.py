@@ -13,7 +13,18 @@ from typing import Any, Final, Literal
 
 from soupmix.errors import RecipeError
 
-__all__ = ["EVERY", "LAYERS", "Option", "Options", "checked", "layer_of", "number", "share_at", "spelled"]
+__all__ = [
+    "EVERY",
+    "LAYERS",
+    "Option",
+    "Options",
+    "check_inside",
+    "checked",
+    "layer_of",
+    "number",
+    "share_at",
+    "spelled",
+]
 
 Options = Mapping[str, Any]
 """Name of an option -> its value."""
@@ -100,6 +111,22 @@ def checked(method: str, options: Iterable[Option], given: Options) -> dict[str,
             raise RecipeError(f"method {method}: {error}", reason="bad-option") from None
     found = {name: option.default for name, option in known.items()} | found
     return {name: found[name] for name in sorted(found) if name != LAYERS or found[name]}
+
+
+def check_inside(method: str, options: Iterable[Option], found: Options, inside: Iterable[Option]) -> None:
+    """Refuse what a method has options for and the one that it merges by, its `inner`, has not; a default asks for nothing.
+
+    Raises:
+        RecipeError: such an option has another value than its default ("unknown-option").
+    """
+    known = {option.name for option in inside} | {"inner"}
+    idle = [each.name for each in options if each.name not in known and found[each.name] != each.default]
+    if idle:
+        raise RecipeError(
+            f"method {method} merges by {found['inner']} inside, which has no option {', '.join(idle)}; leave it out, or ask for "
+            "another `inner`",
+            reason="unknown-option",
+        )
 
 
 def spelled(method: str, options: Options) -> str:
