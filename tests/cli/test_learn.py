@@ -258,6 +258,17 @@ def test_a_file_of_something_else_is_refused(run: Run, profile: Path, changed: d
         read_profile(profile)
 
 
+def test_nothing_that_was_learnt_is_not_said_to_be_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soupmix.cli.learn._backend", lambda *_: StringIO())
+    monkeypatch.setattr("soupmix.cli.learn._session", lambda *_: None)
+    monkeypatch.setattr("soupmix.cli.learning.ask_questions", lambda *_: None)
+    code, _, said = run("learn", "--profile", str(tmp_path / "me.json"))
+    assert (code, said) == (0, "soupmix: nothing was learnt, so nothing is kept\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_is_no_profile(run: Run, profile: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to(profile)

@@ -99,7 +99,10 @@ def command(context: click.Context, asking: Asking, profile: Path | None, transl
         else:
             ask_questions(session, options["prompts"] or _shipped(), _keys(), options["questions"])
     console.print(drawn(learner, options["topic"]))
-    click.echo(f"soupmix: kept in {path}; use it with --profile {path}", err=True)
+    kept = (
+        f"kept in {path}; use it with --profile {path}" if path.exists() else "nothing was learnt, so nothing is kept"
+    )
+    click.echo(f"soupmix: {kept}", err=True)
 
 
 @command.command("show")
