@@ -17,7 +17,8 @@ from secrets import token_bytes
 from typing import Any, Self
 
 from soupmix.backends.local import LocalBackend
-from soupmix.backends.protocol import Delta, Limits, Message, Request, Sampling, State, Tool, ToolUse, Vocabulary
+from soupmix.backends.protocol import Delta, Limits, Request, Sampling, State
+from soupmix.backends.reading import ReadsHere
 from soupmix.base import Base, load_tokenizer, resolve
 from soupmix.base.loading import empty_model
 from soupmix.dtypes import dtype_code
@@ -25,10 +26,9 @@ from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompts, known_tokens
 from soupmix.engine.rows import LoadedAdapters
 from soupmix.errors import BaseModelError, Overloaded, RecipeError, SoupmixError
-from soupmix.merge.identity import merge_identity
 from soupmix.methods import DEFAULT
 from soupmix.modes import FULL, Mode, check_mode
-from soupmix.policy import Grant, Policy
+from soupmix.policy import Policy
 from soupmix.policy.grant import check_grant
 from soupmix.store import Store
 from soupmix.store.manifest import MANIFEST
@@ -126,7 +126,7 @@ def worker_answers(
     return found
 
 
-class RayBackend:
+class RayBackend(ReadsHere):
     """A `soupmix.backends.Backend` over workers of a Ray cluster; answers come whole. A context manager.
 
     Joins the cluster that RAY_ADDRESS names, else starts one on this machine.
@@ -137,6 +137,7 @@ class RayBackend:
         workers: how many actors; each has `limits.rows` / `workers` rows. cpus: processors that Ray reserves for each.
     """
 
+    _maker = "Ray"
     methods = (DEFAULT,)
     modes: tuple[Mode, ...] = (FULL,)
 
@@ -179,41 +180,10 @@ class RayBackend:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See `Backend.vocabulary`."""
-        return self._prompts.vocabulary
-
     def check_schema(self) -> None:
         """See `Backend.check_schema`."""
         raise RecipeError(
             "answers over Ray are not held to JSON schemas; ask without `response_format`", reason="schema"
-        )
-
-    @property
-    def tool_use(self) -> ToolUse:
-        """See `Backend.tool_use`."""
-        return self._prompts.tool_use
-
-    def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
-        """See `Backend.tokens`."""
-        return self._prompts.plain(said) if isinstance(said, str) else self._prompts.chat(said, tools)
-
-    def marker(self, text: str) -> str | None:
-        """See `Backend.marker`."""
-        return self._prompts.marker(text)
-
-    def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:
-        """See `Backend.identity`."""
-        check_grant(grant, "Ray")
-        return merge_identity(
-            base_digest=self._base.digest,
-            weights=grant.weighted,
-            method=method,
-            dtype=self._dtype,
-            policy_digest=grant.policy_digest,
-            tenant_salt=tenant,
-            mode=mode,
         )
 
     def share(self, prefix: tuple[int, ...]) -> None:

@@ -19,7 +19,8 @@ import httpx
 import torch
 
 from soupmix.backends.knocking import look, refusal
-from soupmix.backends.protocol import Delta, Limits, Message, Request, State, Token, Tool, ToolUse, Vocabulary
+from soupmix.backends.protocol import Delta, Limits, Request, State, Token
+from soupmix.backends.reading import ReadsHere
 from soupmix.base import Base, load_tokenizer
 from soupmix.base.loading import empty_model
 from soupmix.batching.answer import Answer, Chosen, Writer
@@ -30,10 +31,10 @@ from soupmix.engine.prompts import Prompts, known_tokens
 from soupmix.engine.rows import LoadedAdapters
 from soupmix.errors import Overloaded, RecipeError, SoupmixError
 from soupmix.files import digest_parts
-from soupmix.merge.identity import base_identity, merge_identity
+from soupmix.merge.identity import base_identity
 from soupmix.methods import DEFAULT
 from soupmix.modes import FULL, Mode, check_mode
-from soupmix.policy import Grant, Policy
+from soupmix.policy import Policy
 from soupmix.policy.grant import check_grant
 from soupmix.store.manifest import ManifestEntry
 from soupmix.vllm_plugin.row import FIELD, SoupRow
@@ -46,7 +47,7 @@ _BETWEEN_LOOKS = 2.0
 _MOST_LIKELIEST = 20
 
 
-class VllmBackend:
+class VllmBackend(ReadsHere):
     """A `soupmix.backends.Backend` over a vLLM server, or over several of them behind a router. A context manager.
 
     Args:
@@ -60,6 +61,7 @@ class VllmBackend:
             ("other-key"), or holds other adapters ("other-adapters"); or the base cannot be read.
     """
 
+    _maker = "vLLM"
     methods = (DEFAULT,)
     modes: tuple[Mode, ...] = (FULL,)
 
@@ -108,41 +110,10 @@ class VllmBackend:
         now = self.state()
         return f"<VllmBackend at {self._url}: {now.running} running, {now.waiting} waiting>"
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See `Backend.vocabulary`."""
-        return self._prompts.vocabulary
-
     def check_schema(self) -> None:
         """See `Backend.check_schema`."""
         raise RecipeError(
             "answers of vLLM are not held to JSON schemas yet; ask without `response_format`", reason="schema"
-        )
-
-    @property
-    def tool_use(self) -> ToolUse:
-        """See `Backend.tool_use`."""
-        return self._prompts.tool_use
-
-    def tokens(self, said: str | Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
-        """See `Backend.tokens`."""
-        return self._prompts.plain(said) if isinstance(said, str) else self._prompts.chat(said, tools)
-
-    def marker(self, text: str) -> str | None:
-        """See `Backend.marker`."""
-        return self._prompts.marker(text)
-
-    def identity(self, grant: Grant, method: str, tenant: str = "", mode: Mode = FULL) -> str:
-        """See `Backend.identity`."""
-        check_grant(grant, "vLLM")
-        return merge_identity(
-            base_digest=self._base.digest,
-            weights=grant.weighted,
-            method=method,
-            dtype=self._dtype,
-            policy_digest=grant.policy_digest,
-            tenant_salt=tenant,
-            mode=mode,
         )
 
     def share(self, prefix: tuple[int, ...]) -> None:
