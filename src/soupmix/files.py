@@ -117,24 +117,32 @@ def new_file(target: Path, *, force: bool = False, mode: int = 0o644) -> Iterato
 
 @contextmanager
 def new_folder(
-    target: Path, *, force: bool = False, own: Callable[[Path], bool] = lambda folder: False, reads: Iterable[Path] = ()
+    target: Path,
+    *,
+    force: bool = False,
+    own: Callable[[Path], bool] = lambda folder: False,
+    reads: Iterable[Path] = (),
+    key: str | None = None,
 ) -> Iterator[Path]:
     """Fill a temporary folder, then move it to `target` in one step; on any failure nothing of it remains.
+
+    A process that is killed leaves it to the next one, which sweeps it or goes on with it.
 
     Args:
         target: where the folder will stand. Its parents are made.
         force: replace an empty folder that is there, or one that is `own` (it stays until the new one is complete).
         reads: files and folders that the new one is made from; see `soupmix.replacing`.
+        key: of work that can be gone on with: what a killed process left of the same work is in the folder.
 
     Raises:
         OutputError: `target` exists ("exists", "not-ours"), or the disk refuses.
     """
     target, reads = Path(target), tuple(reads)
     with writing(target):
-        sweep(target.parent, target.name)
+        sweep(target.parent, target.name, key)
         check_folder(target, force=force, own=own, reads=reads)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with scratch(target, folder=True) as temporary:
+        with scratch(target, folder=True, key=key) as temporary:
             yield temporary.path
             _seal_folder(temporary.path)
             check_folder(target, force=force, own=own, reads=reads)  # it may have come since

@@ -41,9 +41,16 @@ class Scratch:
 
 
 @contextmanager
-def scratch(target: Path, *, folder: bool) -> Iterator[Scratch]:
-    """A temporary beside `target`; whatever stands under its name at the end is removed. Raises `OSError`."""
-    made = _make(target, folder=folder)
+def scratch(target: Path, *, folder: bool, key: str | None = None) -> Iterator[Scratch]:
+    """A temporary beside `target`; whatever stands under its name at the end is removed.
+
+    Args:
+        key: of work that can be gone on with; the folder that a killed writer of the same work left is given, as it is.
+
+    Raises:
+        OSError: as the disk does.
+    """
+    made = (None if key is None else _taken_up(target, key)) or _make(target, folder=folder)
     try:
         yield made
     finally:
@@ -77,13 +84,14 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove what killed writers left in a folder: of the target `name`, or of every target."""
+def sweep(folder: Path, name: str | None = None, key: str | None = None) -> None:
+    """Remove what killed writers left in a folder: of the target `name`, or of every target; but not the work `key` of it."""
     if not folder.is_dir():
         return
     starts = tuple(start if name is None else _prefix(start, name) for start in (_TEMPORARY, _ASIDE))
+    kept = None if name is None or key is None else _keyed(name, key)
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(starts):
+        if path.name.startswith(starts) and path.name != kept:
             _sweep_one(path)
 
 
@@ -126,6 +134,28 @@ def _make(target: Path, *, folder: bool, start: str = _TEMPORARY) -> Scratch:
             raise
         if locked is not None:
             return Scratch(path, locked)
+
+
+def _keyed(name: str, key: str) -> str:
+    return f"{_prefix(_TEMPORARY, name)}{sha256(key.encode()).hexdigest()[:32]}"
+
+
+def _taken_up(target: Path, key: str) -> Scratch | None:
+    """The folder of this work, made or found, and locked; None where another works on it, or it may be somebody else's."""
+    path = target.parent / _keyed(target.name, key)
+    with suppress(FileExistsError):
+        path.mkdir(0o700)
+    try:
+        handle = os.open(path, _FOLDER | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    found = os.fstat(handle)
+    if found.st_uid == os.geteuid() and not found.st_mode & 0o022 and _lock_if_possible(handle, wait=False):
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), found):
+                return Scratch(path, handle)
+    os.close(handle)
+    return None
 
 
 def _lock(path: Path, handle: int | None) -> int | None:

@@ -65,12 +65,19 @@ def _whole(weight: Tensor, stack: Stack, dtype: torch.dtype) -> tuple[Tensor, tu
     return rounded, (torch.linalg.vector_norm(rows[0]).item(), torch.linalg.vector_norm(rows[1]).item())
 
 
+def _near(made: tuple[float, float], expected: tuple[float, float]) -> None:
+    """What rounding lost is the same number; how large the delta is comes from its factors, and here from fp32 differences."""
+    assert made[0] == expected[0]
+    assert made[1] == pytest.approx(expected[1], rel=1e-5)
+
+
 SHAPES = {"narrow": (1000, 7), "square": (300, 300), "wide": (70, 4000), "one": (1, 900), "tall": (129, 33)}
 
 
-@pytest.fixture(params=[2 << 20, 3000])
+@pytest.fixture(params=[(2 << 20, 512 << 10), (3000, 2000)])
 def _at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "_AT_ONCE", request.param)
+    monkeypatch.setattr(fold, "_AT_ONCE", request.param[0])
+    monkeypatch.setattr(fold, "_IN_CACHE", request.param[1])
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -90,7 +97,7 @@ def test_blocks_give_the_bytes_and_the_norms_of_whole_matrices(held: str, writte
     for name, tensor in found.items():
         expected, norms = _whole(tensors[name], stacks[name], dtype)
         assert torch.equal(tensor, expected)
-        assert made[0][1][f"layer.{name}"] == norms
+        _near(made[0][1][f"layer.{name}"], norms)
 
 
 def test_several_deltas_lie_in_one_tensor_with_rows_between_them(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_several_deltas_lie_in_one_tensor_with_rows_between_them(tmp_path: Path)
     expected = weight.bfloat16()
     for (first, rows), stack, name in zip(((10, 40), (60, 100)), stacks, "qv", strict=True):
         expected[first : first + rows], found = _whole(weight[first : first + rows], stack, torch.bfloat16)
-        assert norms[name] == found
+        _near(norms[name], found)
     assert torch.equal(load(data)["fused"], expected)
 
 

@@ -1,7 +1,6 @@
 """mergekit's own command, in an environment of its own, on the recipe that we read: the same model comes out.
 
-python -m venv mergekit-env && mergekit-env/bin/pip install -c constraints.txt mergekit==0.1.5
-SOUPMIX_MERGEKIT=mergekit-env/bin/mergekit-yaml pytest -m slow tests/merge/test_methods_mergekit.py
+`make test-mergekit`, or SOUPMIX_MERGEKIT=PATH/bin/mergekit-yaml pytest -m slow tests/merge/test_methods_mergekit.py
 """
 
 import os
@@ -19,8 +18,8 @@ from soupmix.merge import merge, read_recipe
 from soupmix.policy import Policy
 from soupmix.store.store import Store
 
-COMMAND = os.environ.get("SOUPMIX_MERGEKIT", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not COMMAND, reason="SOUPMIX_MERGEKIT names no mergekit-yaml")]
+COMMAND = os.environ.get("SOUPMIX_MERGEKIT", str(Path(__file__).parents[2] / ".venv-mergekit/bin/mergekit-yaml"))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path(COMMAND).exists(), reason="no .venv-mergekit")]
 
 Made = Callable[[str], tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]]
 BOTH = "{weight: 0.6}", "{weight: 0.3}"

@@ -1,13 +1,12 @@
-"""llama.cpp itself, as llama-cpp-python from an environment of its own: a base as GGUF, and the logits it has with a LoRA.
-
-python3 -m venv .venv-llama && .venv-llama/bin/pip install llama-cpp-python==0.3.36
-"""
+"""llama.cpp itself, as llama-cpp-python from an environment of its own (`make test-llama`): a base as GGUF, its logits with a
+LoRA, and its tokens."""
 
 import json
 import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from gguf import GGUFWriter
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["llama_logits", "needs_llama_cpp", "write_base"]
+__all__ = ["llama_logits", "llama_tokens", "needs_llama_cpp", "write_base"]
 
 _PYTHON = Path(os.environ.get("SOUPMIX_LLAMA_PYTHON", Path(__file__).parents[2] / ".venv-llama/bin/python"))
 needs_llama_cpp = pytest.mark.skipif(not _PYTHON.exists(), reason="no .venv-llama with llama-cpp-python")
@@ -28,6 +27,13 @@ asked = json.load(sys.stdin)
 model = Llama(asked["base"], lora_path=asked["lora"], n_ctx=64, logits_all=True, verbose=False, n_threads=1)
 model.eval(asked["ids"])
 json.dump(model.scores[: len(asked["ids"])].tolist(), sys.stdout)
+"""
+_TOKENS = """
+import json, sys
+from llama_cpp import Llama
+asked = json.load(sys.stdin)
+model = Llama(asked["base"], vocab_only=True, verbose=False)
+json.dump([model.tokenize(text.encode()) for text in asked["texts"]], sys.stdout)
 """
 _PARTS = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
@@ -77,7 +83,18 @@ def _tensor(name: str, weight: "np.ndarray", heads: tuple[int, int]) -> tuple[st
 
 def llama_logits(base: Path, lora: Path | None, ids: Sequence[int]) -> Tensor:
     """Logits [tokens, vocabulary] of every place, fp32."""
-    asked = json.dumps({"base": str(base), "lora": None if lora is None else str(lora), "ids": list(ids)})
-    done = subprocess.run([_PYTHON, "-c", _READER], input=asked, capture_output=True, text=True, check=False)
+    return torch.tensor(_ask(_READER, base=str(base), lora=None if lora is None else str(lora), ids=list(ids)))
+
+
+def llama_tokens(model: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of every text, with those that every text begins or ends with; what looks like a special token is text."""
+    found: list[list[int]] = _ask(_TOKENS, base=str(model), texts=list(texts))
+    return found
+
+
+def _ask(program: str, **asked: Any) -> Any:
+    done = subprocess.run(
+        [_PYTHON, "-c", program], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
-    return torch.tensor(json.loads(done.stdout))
+    return json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""`soupmix merge`: adapters and a person's weights, through the policy, into a PEFT adapter, a full model or a GGUF LoRA."""
+"""`soupmix merge`: adapters and a person's weights, through the policy, into an adapter or a model, for PEFT or llama.cpp."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -63,8 +63,8 @@ def _click_type(option: Option) -> Any:
 @click.option(
     "--as",
     "kind",
-    type=click.Choice(["adapter", "model", "gguf-lora"]),
-    help="What to write; a PEFT adapter if not given. gguf-lora is an adapter for llama.cpp and Ollama.",
+    type=click.Choice(["adapter", "model", "gguf-lora", "gguf"]),
+    help="What to write; a PEFT adapter if not given. gguf-lora is an adapter for llama.cpp and Ollama, gguf a model for them.",
 )
 @click.option("--method", type=click.Choice(list(METHODS)), help=f"How to merge; {DEFAULT} (exact) if not given.")
 @method_options
@@ -80,6 +80,11 @@ def _click_type(option: Option) -> Any:
     is_flag=True,
     default=None,
     help="With --as model: write plain weights where the base has quantised ones.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Blocks of a model that are made at a time; as many as there are processors if not given, 8 at most.",
 )
 @click.option(
     "--sign",
@@ -109,6 +114,7 @@ def command(
     sign: Path | None,
     sign_model: Path | None,
     server: str | None,
+    workers: int | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -155,7 +161,7 @@ def command(
     asking.granted(grant, merge=_identity(recipe, grant, adapters, base))
     click.echo(grant.explain(), err=True)
     keys = {"sign": sign, "sign_model": sign_model}
-    soup, saved = _carry_out(recipe, open_store(asking.store), grant, base, out, force=force, **keys)
+    soup, saved = _carry_out(recipe, open_store(asking.store), grant, base, out, force=force, workers=workers, **keys)
     _tell(saved, is_signed=sign is not None, as_text=not as_json)
     _print(_vllm(saved) if server else _summary(soup, saved) if as_json else saved.folder)
 
@@ -193,6 +199,8 @@ def _tell(saved: "Saved", *, is_signed: bool, as_text: bool) -> None:
         click.echo("soupmix: note: the provenance is not signed (see --sign)", err=True)
     for warning in saved.warnings:
         click.echo(f"soupmix: warning: {warning}", err=True)
+    if saved.kept:
+        click.echo(f"soupmix: note: an earlier run, which was killed, had finished {', '.join(saved.kept)}", err=True)
     if as_text:
         click.echo(_text(saved), err=True)
 
@@ -262,12 +270,20 @@ def _identity(recipe: "Recipe", grant: "Grant", adapters: "Manifest", base: "Bas
 
     said = options_of(recipe.method, recipe.options)
     result = Result(grant, recipe.method, ingredients_of(adapters, grant), recipe.export(), base, options=said)
-    return result.identity if recipe.kind == "model" or result.ingredients else None
+    return result.identity if result.export.is_model or result.ingredients else None
 
 
 def _carry_out(
-    recipe: "Recipe", store: "Store", grant: "Grant", base: "Base | None", out: Path, **options: Any
+    recipe: "Recipe",
+    store: "Store",
+    grant: "Grant",
+    base: "Base | None",
+    out: Path,
+    *,
+    workers: int | None,
+    **options: Any,
 ) -> "tuple[Soup, Saved]":
+    from soupmix.cli.progress import volume
     from soupmix.merge.soup import merge
 
     soup = merge(store, grant, method=recipe.method, options=recipe.options)
@@ -276,8 +292,11 @@ def _carry_out(
     if recipe.kind == "gguf-lora":
         return soup, soup.save_gguf_lora(out, base=base, rank=recipe.rank, dtype=recipe.dtype, **options)
     export = recipe.export()
-    options |= {"shard_size": export.shard_size, "dequantise": export.dequantise}
-    return soup, soup.save_model(out, base=base, dtype=recipe.dtype, **options)
+    options |= {"dtype": recipe.dtype, "dequantise": export.dequantise, "workers": workers}
+    with volume() as tell:
+        if recipe.kind == "gguf":
+            return soup, soup.save_gguf(out, base=base, tell=tell, **options)
+        return soup, soup.save_model(out, base=base, tell=tell, shard_size=export.shard_size, **options)
 
 
 def _summary(soup: "Soup", saved: "Saved") -> Mapping[str, Any]:

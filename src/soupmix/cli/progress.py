@@ -9,15 +9,17 @@ import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
-__all__ = ["paced", "rates", "stages"]
+__all__ = ["paced", "rates", "stages", "volume"]
 
 _LINE_EVERY = 30.0  # seconds, where there is no terminal
 
@@ -81,5 +83,36 @@ def paced(what: str, total: int, done: int) -> Iterator[Callable[[int, int], Non
         left = timedelta(seconds=round((total - done) / speed))
         rate = f"{speed:.3g} {what}/s, {tokens / max(now - begin, 1e-3):.3g} tokens/s"
         click.echo(f"{done} of {total} {what}, {rate}, {left} left", err=True)
+
+    yield say
+
+
+@contextmanager
+def volume() -> Iterator[Callable[[int, int], None]]:
+    """Give a function (bytes done, of how many) that shows how far a file is, how fast, and how long it will take.
+
+    Where there is no terminal it says so in a line every half minute, and nothing of what is done in less.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn(), TextColumn("ETA")
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bars:
+            task = bars.add_task("", total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+        return
+    first: list[tuple[float, int]] = []
+    told = [time.monotonic()]
+
+    def say(done: int, total: int) -> None:
+        now = time.monotonic()
+        if not first:
+            first.append((now, done))
+        begin, before = first[0]
+        if now - told[0] < _LINE_EVERY or now == begin:
+            return
+        told[0] = now
+        speed = max(done - before, 1) / (now - begin)
+        left = timedelta(seconds=round((total - done) / speed))
+        click.echo(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB, {speed / 1e9:.2f} GB/s, {left} left", err=True)
 
     yield say

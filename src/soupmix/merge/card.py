@@ -14,14 +14,18 @@ _LOSSES = {
     "total": "rank and stored dtype together lost",
     "rounding_loss": "rounding to the dtype of the weights lost",
 }
-_LIBRARIES = {"adapter": "peft", "model": "transformers", "gguf-lora": "gguf"}
+_LIBRARIES = {"adapter": "peft", "model": "transformers", "gguf-lora": "gguf", "gguf": "gguf"}
 _USE = {
     "gguf-lora": [
         "## How it is used",
         "llama.cpp: `llama-server -m BASE.gguf --lora adapter.gguf`. Ollama: put BASE.gguf beside it as `base.gguf`, then "
         "`ollama create NAME -f Modelfile`. BASE.gguf is the base named above, converted by llama.cpp. The factors are what the "
         "weights below give, of scale 1.",
-    ]
+    ],
+    "gguf": [
+        "## How it is used",
+        "llama.cpp: `llama-server -m model.gguf`. Ollama: `ollama create NAME -f Modelfile`. The tokenizer is inside.",
+    ],
 }
 
 
@@ -33,15 +37,15 @@ def card(result: Result) -> bytes:
     licences = sorted({item.licence for item in result.ingredients})
     data = ModelCardData(
         base_model=result.base_on_hub or name,
-        base_model_relation="merge" if export.kind == "model" else "adapter",
+        base_model_relation="merge" if export.is_model else "adapter",
         library_name=_LIBRARIES[export.kind],
         license=licences[0] if len(licences) == 1 else "other" if licences else None,
         tags=["lora", "merge", "soupmix"],
     )
-    what = "A full model:" if export.kind == "model" else "A LoRA adapter for"
+    what = "A full model:" if export.is_model else "A LoRA adapter for"
     body = [
         f"# Soup of {name}",
-        f"{what} {name}{' with adapters folded into its weights' if export.kind == 'model' else ''}, "
+        f"{what} {name}{' with adapters folded into its weights' if export.is_model else ''}, "
         f"merged by soupmix {__version__} for one person's weights, within a policy.",
         *_USE.get(export.kind, []),
         "## Weights",
@@ -93,7 +97,7 @@ def _making(result: Result) -> str:
     lines = [f"- method {METHODS[result.method].card}{_options(result)}", f"- dtype {export.dtype or 'of the base'}"]
     if export.dequantise and (found := result.base and result.base.quantisation):
         lines.append(f"- quantised weights of the base ({found.name}) made plain first, as transformers does")
-    if export.kind != "model":
+    if not export.is_model:
         lines.append(
             f"- rank {export.rank if export.rank is not None else 'exact: the sum of the ranks of the adapters'}"
         )

@@ -1,17 +1,23 @@
 """From a result to a finished folder: weights, card, recipe, grant, report and digests, all or nothing."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from soupmix.dtypes import WORDS
-from soupmix.files import canonical_json, new_folder
+from soupmix.files import canonical_json, digest_parts, new_folder
 from soupmix.merge.adapter import readers_refuse, write_adapter
 from soupmix.merge.card import card
 from soupmix.merge.entries import Merged
+from soupmix.merge.fold import Work
 from soupmix.merge.gguf_lora import write_gguf_lora
+from soupmix.merge.gguf_model import write_gguf_model
 from soupmix.merge.model import write_model
+from soupmix.merge.parts import Parts
 from soupmix.merge.provenance import PROVENANCE, provenance
 from soupmix.merge.record import DIGESTS, GRANT, RECIPE, REPORT, is_result, portable, recipe_yaml
 from soupmix.merge.result import ADAPTER_DTYPE, Errors, Export, Result
@@ -19,6 +25,7 @@ from soupmix.merge.sink import Sink
 from soupmix.policy.grant import check_grant
 from soupmix.public import public
 from soupmix.trust.dsse import MODEL_SIGNATURE, Envelope
+from soupmix.version import __version__
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -69,6 +76,7 @@ class Saved:
         errors: what was lost, relative to the exact deltas: "truncation" and "total" of an adapter,
             "rounding_loss" of a model.
         warnings: why the result may mean little, or not be read, one sentence each.
+        kept: names of files of a model that an earlier run, which was killed, had finished.
     """
 
     folder: Path
@@ -76,16 +84,26 @@ class Saved:
     digests: Mapping[str, str]
     errors: Mapping[str, Errors]
     warnings: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Saved {len(self.digests)} files in {self.folder}, identity {self.identity[:19]}...>"
 
 
-def save(result: Result, modules: Mapping[str, Merged], folder: Path, keys: SigningKeys, *, force: bool) -> Saved:
+def save(
+    result: Result,
+    modules: Mapping[str, Merged],
+    folder: Path,
+    keys: SigningKeys,
+    *,
+    force: bool,
+    work: Work | None = None,
+) -> Saved:
     """Write everything into a new folder in one step.
 
     Args:
         modules: module path -> merged update. folder: its recipe will name the store and the base relative to it.
+        work: how many blocks of a model are made at a time, and who is told how far it is.
 
     Raises:
         OutputError: the folder exists and `force` is not given, or the disk refuses.
@@ -94,15 +112,30 @@ def save(result: Result, modules: Mapping[str, Merged], folder: Path, keys: Sign
     store, base = result.export.store, result.base
     reads = [*([] if store == "shipped" else [Path(store)]), *([] if base is None else [base.folder])]
     result = replace(result, export=portable(result.export, folder))
-    with new_folder(folder, force=force, own=is_result, reads=reads) as temporary:
-        sink = Sink(temporary)
-        result = produce(result, modules, sink, keys)
+    key = _work_key(result) if result.export.kind == "model" else None
+    with new_folder(folder, force=force, own=is_result, reads=reads, key=key) as temporary, Parts(temporary) as parts:
+        sink = Sink(temporary, parts)
+        result = produce(result, modules, sink, keys, work or Work())
         if keys.model is not None:
             from soupmix.trust import sign_model
 
             digests = {name: digest.removeprefix("sha256:") for name, digest in sink.digests.items()}
             sink.write(MODEL_SIGNATURE, sign_model(folder.resolve().name, digests, keys.model))
-    return Saved(folder, result.identity, dict(sorted(sink.digests.items())), result.errors, result.warnings)
+    digests = dict(sorted(sink.digests.items()))
+    return Saved(folder, result.identity, digests, result.errors, result.warnings, tuple(sink.kept))
+
+
+def _work_key(result: Result) -> str:
+    """What names all that the bytes of a model's files depend on. They repeat on one build of torch and one kind of processor."""
+    export, plain = result.export, result.plain
+    here = {"torch": torch.__version__, "processor": torch.backends.cpu.get_cpu_capability(), "amx": _tiles()}
+    parts = {"identity": result.identity, "shards": str(export.shard_size), "soupmix": __version__, **here}
+    return digest_parts("soupmix.work.v1", parts | ({} if plain is None else {"plain": plain.digest}))
+
+
+def _tiles() -> str:
+    """Which instructions oneDNN may use, of which the last bits of sums depend."""
+    return f"{torch.cpu._is_amx_tile_supported()} {os.environ.get('ONEDNN_MAX_CPU_ISA', '')}"
 
 
 def with_plain_base(result: Result, *, fresh: bool = False) -> Result:
@@ -120,8 +153,8 @@ def with_plain_base(result: Result, *, fresh: bool = False) -> Result:
     return replace(result, plain=result.base.dequantised(fresh=fresh))
 
 
-def produce(result: Result, modules: Mapping[str, Merged], sink: Sink, keys: SigningKeys) -> Result:
-    """Write all files of a result to a sink; the same inputs and keys give the same bytes.
+def produce(result: Result, modules: Mapping[str, Merged], sink: Sink, keys: SigningKeys, work: Work) -> Result:
+    """Write all files of a result to a sink; the same inputs and keys give the same bytes, however it is worked.
 
     Returns:
         The result, with what writing it lost, and which readers will refuse it.
@@ -136,7 +169,7 @@ def produce(result: Result, modules: Mapping[str, Merged], sink: Sink, keys: Sig
         check_grant(result.grant, "saving a soup")
     result.check()
     result = replace(result, warnings=(*result.warnings, *_refusals(result.export, modules)))
-    result = replace(result, errors=_tensors(result, modules, sink))
+    result = replace(result, errors=_tensors(result, modules, sink, work))
     result = replace(result, warnings=(*result.warnings, *_approximated(result), *_rounded_away(result)))
     sink.write(GRANT, canonical_json(result.grant.to_dict()))
     sink.write(RECIPE, recipe_yaml(result))
@@ -178,13 +211,15 @@ def _refusals(export: Export, modules: Mapping[str, Merged]) -> tuple[str, ...]:
     return readers_refuse(modules, rank=export.rank, dtype=export.dtype or ADAPTER_DTYPE)
 
 
-def _tensors(result: Result, modules: Mapping[str, Merged], sink: Sink) -> Mapping[str, Errors]:
-    export = result.export
-    if result.base is not None and export.kind == "gguf-lora":
-        return write_gguf_lora(sink, result, result.base, modules).to_dict()
-    if result.base is not None:
+def _tensors(result: Result, modules: Mapping[str, Merged], sink: Sink, work: Work) -> Mapping[str, Errors]:
+    export, base = result.export, result.base
+    if base is not None and export.kind == "gguf-lora":
+        return write_gguf_lora(sink, result, base, modules).to_dict()
+    if base is not None and export.kind == "gguf":
+        return {"rounding_loss": write_gguf_model(sink, result, result.plain or base, modules, work)}
+    if base is not None:
         lost = write_model(
-            sink, result.base, modules, dtype=export.dtype, shard_size=export.shard_size, plain=result.plain
+            sink, base, modules, dtype=export.dtype, shard_size=export.shard_size, plain=result.plain, work=work
         )
         return {"rounding_loss": lost}
     errors = write_adapter(

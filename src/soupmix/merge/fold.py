@@ -10,7 +10,7 @@ import math
 import mmap
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,15 +22,39 @@ import soupmix_kernels
 from soupmix.base import TensorInfo
 from soupmix.errors import OutputError
 from soupmix.merge.entries import Entries, Merged
+from soupmix.merge.gguf_layout import reordered
+from soupmix.merge.parts import Norms
 from soupmix.merge.sink import PENDING, Stream
+from soupmix.merge.stack import Stack
 from soupmix.merge.tensors import DTYPES, Spec, TensorReader, raw
 
-__all__ = ["Folding", "Patch"]
+__all__ = ["Folding", "Patch", "Work"]
 
 _AT_ONCE = 2 << 20  # bytes of a block
 _PAGE = 2 << 20
+_IN_CACHE = (
+    512 << 10
+)  # bytes of a base that are folded at a time: with their sum in fp32 they stay in a core's own cache
 _FEWEST_ROWS = 32
 _MOST_THREADS = 8  # with more, hashing takes longest
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a model is worked, of which none of its bytes depends.
+
+    Attributes:
+        workers: how many blocks are made at a time, in threads; None: as many as torch has. Eight at most.
+        tell: is told how many bytes of tensors are made, and of how many.
+    """
+
+    workers: int | None = None
+    tell: Callable[[int, int], None] = lambda done, total: None
+
+    @property
+    def threads(self) -> int:
+        """See `workers`."""
+        return min(self.workers or torch.get_num_threads(), _MOST_THREADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +74,25 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of its update."""
+    """Bytes [start, end) of a tensor's file; with a patch, whole rows, of which the first is row `first` of its update; with
+    `per_head` whole heads of so many rows, which change places."""
 
     spec: Spec
     info: TensorInfo
     start: int
     end: int
     patch: Patch | None = None
-    update: soupmix_kernels.Update | Tensor | None = None
+    delta: "_Delta | None" = None
     first: int = 0
+    per_head: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    """What a patch adds: its update, and the norm of every row [rows] fp32; None where only the sum tells (gains of a DoRA)."""
+
+    update: soupmix_kernels.Update | Tensor
+    sizes: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +128,10 @@ class Folding:
     """Makes the tensors of a model and hands them to streams in order. A context manager, in which torch must have one thread.
 
     Args:
-        reader: of the base. threads: how many blocks are made at a time, `_MOST_THREADS` at most.
+        reader: of the base. threads: how many blocks are made at a time.
     """
 
     def __init__(self, reader: TensorReader, threads: int) -> None:
-        threads = min(threads, _MOST_THREADS)
         self._reader, self._ahead = reader, threads + 1
         self._threads = ThreadPoolExecutor(threads)
         self._scratch = _Scratch()
@@ -114,18 +147,26 @@ class Folding:
     ) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def write(self, stream: Stream, spec: Spec, info: TensorInfo, patches: Sequence[Patch] = ()) -> None:
+    def write(
+        self,
+        stream: Stream,
+        spec: Spec,
+        info: TensorInfo,
+        patches: Sequence[Patch] = (),
+        per_head: int | None = None,
+    ) -> None:
         """Have a tensor made and appended; `finish` waits for it.
 
         Args:
             spec: how it is written. info: where it is. patches: what is added to it, by first row, no two to one row.
+            per_head: rows of a head, if their order is llama.cpp's; see `soupmix.merge.gguf_layout.reordered`.
 
         Raises:
             BaseModelError: its file cannot be read. OutputError: a value does not fit the written dtype ("overflow").
             OSError: the disk refused an earlier piece.
         """
         self._reader.open(info)
-        for block in _blocks(spec, info, patches):
+        for block in _blocks(spec, info, patches, per_head):
             if len(self._making) == self._ahead:
                 self._hand_over(stream)
             buffer = self._free.pop()
@@ -136,12 +177,13 @@ class Folding:
         while self._making:
             self._hand_over(stream)
 
-    def norms(self) -> Mapping[str, tuple[float, float]]:
-        """Module -> Frobenius norms of what rounding lost and of its delta. Rows in fp32, their sum in float64."""
+    def norms(self) -> Norms:
+        """What was folded since this was last asked. Rows in fp32, their sum in float64."""
         found: dict[str, tuple[float, float]] = {}
         for module, parts in self._norms.items():
             lost, delta = torch.cat(parts, dim=1).double()
             found[module] = torch.linalg.vector_norm(lost).item(), torch.linalg.vector_norm(delta).item()
+        self._norms.clear()
         return found
 
     def _hand_over(self, stream: Stream) -> None:
@@ -152,17 +194,17 @@ class Folding:
         stream.write(made.piece, lambda: self._free.append(buffer))
 
     def _make(self, block: _Block, buffer: _Buffer) -> _Made:
-        if block.patch is not None and block.update is not None:
-            return self._folded(block, block.patch, block.update, buffer)
+        if block.patch is not None and block.delta is not None:
+            return self._folded(block, block.patch, block.delta, buffer)
         size = block.end - block.start
         if block.spec.dtype == block.info.dtype:
             copied = buffer.take(size)
             self._reader.read_into(copied, block.info, block.start)
-            return _Made(raw(copied), None)
+            return _Made(raw(_in_order(copied, block)), None)
         values = self._read(block)
         rounded = buffer.take(len(values), DTYPES[block.spec.dtype]).copy_(values)
         _check_finite(rounded, block.spec)
-        return _Made(raw(rounded), None)
+        return _Made(raw(_in_order(rounded, block)), None)
 
     def _read(self, block: _Block) -> Tensor:
         """The numbers of a block as they are stored."""
@@ -170,26 +212,45 @@ class Folding:
         self._reader.read_into(held, block.info, block.start)
         return held.view(DTYPES[block.info.dtype])
 
-    def _folded(self, block: _Block, patch: Patch, update: soupmix_kernels.Update | Tensor, buffer: _Buffer) -> _Made:
+    def _folded(self, block: _Block, patch: Patch, delta: _Delta, buffer: _Buffer) -> _Made:
         """W + delta with fp32 accumulation, rounded once; and how much of the delta the rounding lost."""
         stored = self._read(block).view(-1, patch.stack.shape[1])
-        shape, count = stored.shape, stored.numel()
-        merged = self._scratch.merged.take(count, torch.float32).view(shape).copy_(stored)
-        if isinstance(update, Tensor):
-            merged.add_(update[block.first : block.first + len(stored)])
-        else:
-            soupmix_kernels.merge_rows_(merged, update, block.first)
-        if (gain := patch.stack.gain) is not None:
-            weight = self._scratch.apart.take(count, torch.float32).view(shape).copy_(stored)
-            merged.addcmul_(weight, gain if len(gain) == 1 else gain[block.first : block.first + len(weight)])
-        rounded = buffer.take(count, DTYPES[block.spec.dtype]).view(shape).copy_(merged)
+        rounded = buffer.take(stored.numel(), DTYPES[block.spec.dtype]).view(stored.shape)
         norms = torch.zeros(2, len(stored))
-        self._distances(merged, stored, norms[1])
-        if rounded.dtype is not merged.dtype:
-            self._distances(merged, rounded, norms[0])
+        row = stored.shape[1] * stored.element_size()
+        for first, end in _row_blocks(len(stored), row, at_once=_IN_CACHE):
+            part = slice(first, end)
+            self._fold(stored[part], rounded[part], norms[:, part], patch, delta, block.first + first)
         if not math.isfinite(norms.sum().item()):
             _check_finite(rounded, block.spec)
-        return _Made(raw(rounded), norms)
+        return _Made(raw(_in_order(rounded, block)), norms)
+
+    def _fold(
+        self,
+        stored: Tensor,
+        rounded: Tensor,
+        norms: Tensor,
+        patch: Patch,
+        delta: _Delta,
+        first: int,
+    ) -> None:
+        """Some rows of a block, the first of which is row `first` of the update."""
+        shape, count, update = stored.shape, stored.numel(), delta.update
+        merged = self._scratch.merged.take(count, torch.float32).view(shape).copy_(stored)
+        if isinstance(update, Tensor):
+            merged.add_(update[first : first + len(stored)])
+        else:
+            soupmix_kernels.merge_rows_(merged, update, first)
+        if (gain := patch.stack.gain) is not None:
+            weight = self._scratch.apart.take(count, torch.float32).view(shape).copy_(stored)
+            merged.addcmul_(weight, gain if len(gain) == 1 else gain[first : first + len(weight)])
+        rounded.copy_(merged)
+        if delta.sizes is None:
+            self._distances(merged, stored, norms[1])
+        else:
+            norms[1] = delta.sizes[first : first + len(stored)]
+        if rounded.dtype is not merged.dtype:
+            self._distances(merged, rounded, norms[0])
 
     def _distances(self, merged: Tensor, other: Tensor, found: Tensor) -> None:
         """Norm of the difference in every row, in fp32."""
@@ -208,28 +269,44 @@ def _memory(size: int) -> Tensor:
     return whole[start : start + size]
 
 
-def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch]) -> Iterator[_Block]:
-    """A tensor cut into blocks in order: at the ends of patches, and into whole rows of them."""
+def _blocks(spec: Spec, info: TensorInfo, patches: Sequence[Patch], per_head: int | None) -> Iterator[_Block]:
+    """A tensor cut into blocks in order: at the ends of patches, and into whole rows of them, or whole heads."""
     at = info.start
     for patch in patches:
         rows, columns = patch.stack.shape
-        update = _update(patch.stack)
+        delta = _delta(patch.stack)
         row = columns * DTYPES[info.dtype].itemsize
         start = info.start + patch.first * row
         yield from _plain(spec, info, at, start)
-        for first, end in _row_blocks(rows, row):
-            yield _Block(spec, info, start + first * row, start + end * row, patch, update, first)
+        for first, end in _row_blocks(rows, row, per_head or 1):
+            yield _Block(spec, info, start + first * row, start + end * row, patch, delta, first, per_head)
         at = start + rows * row
-    yield from _plain(spec, info, at, info.end)
+    if per_head is None or patches:
+        yield from _plain(spec, info, at, info.end)
+        return
+    row = (info.end - info.start) // info.shape[0]
+    for first, end in _row_blocks(info.shape[0], row, per_head):
+        yield _Block(spec, info, info.start + first * row, info.start + end * row, per_head=per_head)
 
 
-def _row_blocks(rows: int, row: int) -> Iterator[tuple[int, int]]:
-    """Rows of `row` bytes, [first, end) in turn. Blocks of a few rows would be summed in another order than a whole matrix is."""
-    step, first = max(_FEWEST_ROWS, _AT_ONCE // row // _FEWEST_ROWS * _FEWEST_ROWS), 0
+def _row_blocks(rows: int, row: int, unit: int = 1, at_once: int | None = None) -> Iterator[tuple[int, int]]:
+    """Rows of `row` bytes, [first, end) in turn, whole units of them. Blocks of a few rows would be summed in another order than
+    a whole matrix is."""
+    step, first = max(_FEWEST_ROWS, (at_once or _AT_ONCE) // row // _FEWEST_ROWS * _FEWEST_ROWS), 0
+    step = -(-step // unit) * unit
     while first < rows:
         end = rows if rows - first - step < _FEWEST_ROWS else first + step
         yield first, end
         first = end
+
+
+def _in_order(made: Tensor, block: _Block) -> Tensor:
+    """A block with its rows in the order in which they are written."""
+    if block.per_head is None:
+        return made
+    row = (block.info.end - block.info.start) // block.info.shape[0]
+    rows = made.view((block.end - block.start) // row, -1)
+    return made.copy_(reordered(rows, block.per_head).reshape(made.shape))
 
 
 def _plain(spec: Spec, info: TensorInfo, start: int, end: int) -> Iterator[_Block]:
@@ -237,11 +314,22 @@ def _plain(spec: Spec, info: TensorInfo, start: int, end: int) -> Iterator[_Bloc
         yield _Block(spec, info, first, min(first + _AT_ONCE, end))
 
 
-def _update(stack: Merged) -> soupmix_kernels.Update | Tensor:
-    """The update of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys. Entries are made
-    when the first block needs them, and forgotten with the last one."""
+def _delta(stack: Merged) -> _Delta:
+    """What is added; entries are made when the first block needs them, and forgotten with the last one."""
     if isinstance(stack, Entries):
-        return stack.matrix()
+        matrix = stack.matrix()
+        return _Delta(matrix, torch.linalg.vector_norm(matrix, dim=-1))
+    return _Delta(_update(stack), None if stack.gain is not None else _sizes(stack))
+
+
+def _sizes(stack: Stack) -> Tensor:
+    """Norms of the rows of (B * c) A, by products of factors alone: |b A|^2 = b (A A^T) b^T."""
+    A, B = stack.A.double(), stack.scaled()
+    return ((B @ (A @ A.T)) * B).sum(1).clamp_(min=0.0).sqrt_().float()
+
+
+def _update(stack: Stack) -> soupmix_kernels.Update:
+    """The update of one person; the kernel holds the weights to [0, 1] once more, which every grant obeys."""
     weights, scale = stack.weights.float(), stack.scale.float()
     columns = torch.arange(stack.rank, dtype=torch.int32)
     held = soupmix_kernels.coefficients(

@@ -1,26 +1,26 @@
 """A full model: the deltas folded into the base weights, streamed tensor by tensor into safetensors."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from soupmix.base import Base, Layer, LayerTable, TensorInfo
-from soupmix.base.companions import CONFIG
+from soupmix.base.companions import CONFIG, config_of
 from soupmix.base.layers import expert_path, weight_path
 from soupmix.base.pieces import Piece, pieces_of
 from soupmix.base.quantisation import quantisation_of
 from soupmix.errors import BaseModelError
 from soupmix.files import canonical_json, strict_json
 from soupmix.merge.entries import Merged
-from soupmix.merge.fold import Folding, Patch
+from soupmix.merge.fold import Folding, Patch, Work
+from soupmix.merge.parts import Norms
 from soupmix.merge.result import Errors
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import one_thread
 from soupmix.merge.tensors import DTYPES, Spec, TensorReader, header, shards, spec_of
 
-__all__ = ["write_model"]
+__all__ = ["check_plain", "patches_of", "write_model"]
 
 _CARRIED = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 _CARRIED_STEMS = ("LICENSE", "LICENCE", "NOTICE")
@@ -38,6 +38,7 @@ def write_model(
     dtype: str | None,
     shard_size: int,
     plain: Base | None = None,
+    work: Work,
 ) -> Errors:
     """Write base + deltas as a Hugging Face model folder.
 
@@ -48,6 +49,7 @@ def write_model(
     Args:
         modules: module path -> merged update. dtype: "F32", "F16", "BF16", or None for each tensor's own.
         shard_size: most bytes of tensors in one file. plain: the base after its weights were dequantised.
+        work: see there.
 
     Returns:
         What rounding to the written dtype lost of each delta: |rounded(W + delta) - (W + delta)| / |delta|.
@@ -59,32 +61,55 @@ def write_model(
     folded = base if plain is None else plain
     config = _config(folded, dtype)
     layers, tensors = folded.layers(), folded.tensors()
-    patches = _patches(folded, layers, tensors, modules)
+    patches = patches_of(folded, layers, tensors, modules)
     with TensorReader() as reader:
         tensors = _untied(layers, tensors, reader)
         order = sorted(
             tensors, key=lambda name: (-_itemsize(tensors[name]), tensors[name].file.name, tensors[name].start)
         )
         parts = shards((spec_of(name, tensors[name], dtype) for name in order), shard_size)
-        names, threads = _file_names(len(parts)), torch.get_num_threads()
+        names, threads, done = _file_names(len(parts)), work.threads, 0
+        lost: list[Norms] = []
+        size = sum(spec.size for specs in parts for spec in specs)
         with one_thread(), Folding(reader, threads) as folding:
             for name, specs in zip(names, parts, strict=True):
-                with sink.stream(name) as stream:
-                    stream.write(header(specs))
-                    for spec in specs:
-                        folding.write(stream, spec, tensors[spec.name], patches.get(spec.name, ()))
-                    folding.finish(stream)
+                norms = sink.taken_over(name)
+                done += sum(spec.size for spec in specs) if norms is not None else 0
+                if norms is None:
+                    with sink.stream(name) as stream:
+                        stream.write(header(specs))
+                        for spec in specs:
+                            folding.write(stream, spec, tensors[spec.name], patches.get(spec.name, ()))
+                            work.tell(done := done + spec.size, size)
+                        folding.finish(stream)
+                    sink.finished(name, norms := folding.norms())
+                lost.append(norms)
     if len(parts) > 1:
         sink.write("model.safetensors.index.json", _index(names, parts))
     sink.write("config.json", config)
     _carry_over(sink, base, frozenset() if plain is None else _OF_QUANTISERS)
-    return Errors.of(folding.norms())
+    return Errors.of(_together(lost))
 
 
-def _patches(
+def _together(parts: Iterable[Norms]) -> Norms:
+    """The norms of modules, some of which lie in several files."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for part in parts:
+        for module, pair in part.items():
+            found.setdefault(module, []).append(pair)
+    return {
+        module: (math.hypot(*(a for a, _ in each)), math.hypot(*(b for _, b in each))) for module, each in found.items()
+    }
+
+
+def patches_of(
     base: Base, layers: LayerTable, tensors: Mapping[str, TensorInfo], modules: Mapping[str, Merged]
 ) -> Mapping[str, Sequence[Patch]]:
-    """Name of a tensor on disk -> what is added to it, by first row, of every layer that changes."""
+    """Name of a tensor on disk -> what is added to it, by first row, of every layer that changes.
+
+    Raises:
+        BaseModelError: the base has no such layer ("no-layer"), another shape, or it is no one matrix on disk ("in-pieces").
+    """
     patches: dict[str, list[Patch]] = {}
     pieces: dict[str, Mapping[str, Sequence[Piece]]] = {}
     for path, stack in modules.items():
@@ -199,16 +224,25 @@ def _config(base: Base, dtype: str | None) -> bytes:
         raise BaseModelError(
             f"config.json of base model {base.name} cannot be read: {error}", reason="bad-config"
         ) from error
+    _check_plain(base, config)
+    if dtype is None:
+        return data
+    name = str(DTYPES[dtype]).removeprefix("torch.")
+    return (json.dumps(_with_dtype(config, name) | {"dtype": name}, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def check_plain(base: Base) -> None:
+    """Raise `BaseModelError` if the weights of a base are quantised ("quantised") or config.json is damaged ("bad-config")."""
+    _check_plain(base, config_of(base.folder))
+
+
+def _check_plain(base: Base, config: Mapping[str, Any]) -> None:
     if (found := quantisation_of(config, base.folder / CONFIG)) is not None:
         raise BaseModelError(
             f"base model {base.name} is quantised ({found.name}), and adapters are folded into plain weights only: write a "
             "plain model with --dequantise, merge into the model as it was before it was quantised, or export an adapter",
             reason="quantised",
         )
-    if dtype is None:
-        return data
-    name = str(DTYPES[dtype]).removeprefix("torch.")
-    return (json.dumps(_with_dtype(config, name) | {"dtype": name}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@
     attributes: {audience: minor}
     method: delta                    # or another of soupmix.methods
     options: {}                      # of the method, such as density: 0.5
-    as: adapter                      # or model, gguf-lora
+    as: adapter                      # or model, gguf-lora, gguf
     rank: 16                         # of an adapter; left out: exact
     dtype: fp32                      # fp32, fp16, bf16
     dequantise: true                 # of a model, where its base is quantised
@@ -19,7 +19,7 @@ says what came of it and is not an instruction. Recipes of mergekit are read too
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -27,7 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
 from soupmix.merge.elsewhere import Unmet, is_mergekit, plain_weights, translated
-from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export
+from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Kind
 from soupmix.methods import DEFAULT, METHODS, one_of, options_of
 from soupmix.modes import FULL
 from soupmix.options import LAYERS
@@ -91,7 +91,7 @@ class Recipe(BaseModel):
     sources: str | dict[str, str] = {}
     method: Annotated[str, BeforeValidator(_method)] = DEFAULT
     options: dict[str, Any] = {}
-    kind: Literal["adapter", "model", "gguf-lora"] = Field(default="adapter", alias="as")
+    kind: Kind = Field(default="adapter", alias="as")
     rank: Annotated[int, Field(ge=1, strict=True)] | None = None
     dtype: Word | None = None
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -134,17 +134,17 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "Recipe":
-        if self.kind == "model" and self.rank is not None:
+        if self.kind in ("model", "gguf") and self.rank is not None:
             raise ValueError("rank is for an adapter; a model has none")
         if self.kind != "model" and self.shard_size is not None:
-            raise ValueError("shard_size is for a model; an adapter is one file")
-        if self.kind != "model" and self.dequantise:
+            raise ValueError("shard_size is for a model (as: model); an adapter is one file, and so is GGUF")
+        if self.kind not in ("model", "gguf") and self.dequantise:
             raise ValueError("dequantise is for a model; an adapter does not hold the base's weights")
         return self
 
     def export(self) -> Export:
         """How the result is written: what the recipe leaves out is as `Soup.save_adapter` and `Soup.save_model` have it."""
-        unsaid = None if self.kind == "model" else ADAPTER_DTYPE
+        unsaid = None if self.kind in ("model", "gguf") else ADAPTER_DTYPE
         dtype = unsaid if self.dtype is None else dtype_code(self.dtype)
         size = self.shard_size or SHARD_SIZE
         return Export(
@@ -202,10 +202,11 @@ def with_options(recipe: Recipe | None, options: Mapping[str, Any]) -> Recipe:
     given["options"] = {**fields.get("options", {}), **given.get("options", {})}
     given["policies"] = (*fields.get("policies", ()), *given.get("policies", ()))
     given["attributes"] = {**fields.get("attributes", {}), **given.get("attributes", {})}
-    if given.get("kind") == "model":
+    if given.get("kind") in ("model", "gguf"):
         fields.pop("rank", None)
-    elif given.get("kind") in ("adapter", "gguf-lora"):
+    if given.get("kind") in ("adapter", "gguf-lora", "gguf"):
         fields.pop("shard_size", None)
+    if given.get("kind") in ("adapter", "gguf-lora"):
         fields.pop("dequantise", None)
     return _validated(fields | given, "command line" if recipe is None else "recipe with the options given", None)
 

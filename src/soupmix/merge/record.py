@@ -66,12 +66,12 @@ def recipe_yaml(result: Result) -> bytes:
         "as": export.kind,
         "dtype": WORDS.get(export.dtype or ""),
     }
-    if export.kind != "model":
+    if not export.is_model:
         recipe["rank"] = export.rank
-    else:
+    if export.kind == "model":
         recipe["shard_size"] = export.shard_size
-        if export.dequantise:
-            recipe["dequantise"] = True
+    if export.dequantise:
+        recipe["dequantise"] = True
     recipe["record"] = {
         "soupmix": __version__,
         "identity": result.identity,

@@ -25,6 +25,7 @@ __all__ = [
     "Errors",
     "Export",
     "Ingredient",
+    "Kind",
     "Result",
     "ingredients_of",
     "short",
@@ -58,18 +59,22 @@ class Ingredient:
         return f"<Ingredient {self.name} {decimal_text(self.micro)}, {self.digest[:19]}...>"
 
 
+Kind = Literal["adapter", "model", "gguf-lora", "gguf"]
+"""What is written: a PEFT adapter, a Hugging Face model, and both as llama.cpp has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """How a soup is written.
 
     Attributes:
-        kind: "adapter", "model" or "gguf-lora". store, base: how the recipe refers to them.
+        kind: "adapter", "model", "gguf-lora" or "gguf". store, base: how the recipe refers to them.
         rank: of an adapter, None for exact. dtype: "F32", "F16", "BF16", or None for the base's own.
         shard_size: of a model, most bytes of tensors in one file. dequantise: of a model, whether the base's quantised
             weights are made plain first.
     """
 
-    kind: Literal["adapter", "model", "gguf-lora"]
+    kind: Kind
     store: str
     base: str | None
     rank: int | None = None
@@ -78,11 +83,16 @@ class Export:
     dequantise: bool = False
 
     @property
+    def is_model(self) -> bool:
+        """Whether it is a whole model, which holds the base's weights."""
+        return self.kind in ("model", "gguf")
+
+    @property
     def form(self) -> str:
         """The dtype as the merge identity takes it; a cut rank makes another result of the same soup, and so do plain weights
         where the base has quantised ones. Who reads it makes another one, too."""
         dtype = (self.dtype or "base") + (" dequantised" if self.dequantise else "")
-        dtype = f"gguf-lora {dtype}" if self.kind == "gguf-lora" else dtype
+        dtype = f"{self.kind} {dtype}" if self.kind in ("gguf-lora", "gguf") else dtype
         return dtype if self.rank is None else f"{dtype} rank {self.rank}"
 
 
@@ -181,7 +191,7 @@ class Result:
         Raises:
             RecipeError: an adapter of nothing ("empty-soup"). BaseModelError: of another base ("wrong-base").
         """
-        if self.export.kind != "model" and not self.ingredients:
+        if not self.export.is_model and not self.ingredients:
             raise RecipeError(
                 "no adapter was granted a weight above zero, so there is no adapter to write: use the base model as it is, "
                 "or write it with --as model",

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from soupmix.merge.parts import Norms, Parts
+
 __all__ = ["PENDING", "Sink", "Stream"]
 
 PENDING = 3
@@ -25,11 +27,27 @@ class Sink:
     Attributes:
         digests: file name -> "sha256:<hex>" of what was written so far.
         keeps: whether there is a folder; without one only digests remain.
+        kept: names of files that an earlier run had finished.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder, self.keeps = folder, folder is not None
+    def __init__(self, folder: Path | None, parts: Parts | None = None) -> None:
+        self._folder, self.keeps, self._parts = folder, folder is not None, parts
         self.digests: dict[str, str] = {}
+        self.kept: list[str] = []
+
+    def taken_over(self, name: str) -> Norms | None:
+        """What is noted of a file that an earlier run had finished; None: write it."""
+        part = None if self._parts is None else self._parts.found.get(name)
+        if part is None:
+            return None
+        self.digests[name] = part.digest
+        self.kept.append(name)
+        return part.norms
+
+    def finished(self, name: str, norms: Norms) -> None:
+        """Note that a file that was streamed needs not be written again. Raises as `Parts.add`."""
+        if self._parts is not None:
+            self._parts.add(name, self.digests[name], norms)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file. Raises `OSError` as the disk does."""

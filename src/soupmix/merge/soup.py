@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -18,6 +18,7 @@ from soupmix.errors import AdapterError, RecipeError
 from soupmix.merge.bound import bounded
 from soupmix.merge.entries import Merged
 from soupmix.merge.export import Saved, SigningKeys, save, with_plain_base
+from soupmix.merge.fold import Work
 from soupmix.merge.identity import merge_identity
 from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
@@ -113,6 +114,8 @@ class Soup:
         dtype: str | None = None,
         shard_size: int = SHARD_SIZE,
         dequantise: bool = False,
+        workers: int | None = None,
+        tell: Callable[[int, int], None] | None = None,
         sign: str | Path | None = None,
         sign_model: str | Path | None = None,
         force: bool = False,
@@ -129,6 +132,9 @@ class Soup:
             shard_size: most bytes of tensors in one file.
             dequantise: of a quantised base make the weights plain first, as transformers does, and write a plain model. The
                 whole base is in memory meanwhile, and its plain copy stays in the cache.
+            workers: how many blocks of two megabytes are made at a time; as many as torch has threads if not given, eight at
+                most. No byte depends on it.
+            tell: is told how many bytes of tensors are made, and of how many.
             sign: as for `save_adapter`.
             sign_model: as for `save_adapter`.
             force: as for `save_adapter`.
@@ -136,7 +142,7 @@ class Soup:
         Raises:
             BaseModelError: the base is not found, not the adapters' base ("wrong-base"), or does not fit; it is quantised
                 ("quantised") or, with `dequantise`, is not ("not-quantised") or cannot be made plain ("conversion-failed").
-            RecipeError: a bad dtype, shard size or key.
+            RecipeError: a bad dtype, shard size, number of workers or key.
             OutputError: the folder exists, the disk refuses, or a value overflows the dtype.
         """
         if shard_size < 1:
@@ -147,7 +153,7 @@ class Soup:
         found = base if isinstance(base, Base) else resolve(base)
         name = os.fspath(found.name)
         export = Export("model", self.store, name, dtype=code, shard_size=shard_size, dequantise=dequantise)
-        return self._save(Path(folder), export, found, keys, force)
+        return self._save(Path(folder), export, found, keys, force, _work(workers, tell))
 
     def save_gguf_lora(
         self,
@@ -182,16 +188,66 @@ class Soup:
         export = Export("gguf-lora", self.store, os.fspath(found.name), rank=rank, dtype=code)
         return self._save(Path(folder), export, found, keys, force)
 
-    def _save(self, folder: Path, export: Export, base: Base | None, keys: SigningKeys, force: bool) -> Saved:
+    def save_gguf(
+        self,
+        folder: str | Path,
+        *,
+        base: str | Path | Base,
+        dtype: str | None = None,
+        dequantise: bool = False,
+        workers: int | None = None,
+        tell: Callable[[int, int], None] | None = None,
+        sign: str | Path | None = None,
+        sign_model: str | Path | None = None,
+        force: bool = False,
+    ) -> Saved:
+        """Write the full model W + delta as `model.gguf`, which llama.cpp and Ollama read, with tokenizer, Modelfile and records.
+
+        Args:
+            folder: made in one step; must not exist unless `force`.
+            base: as for `save_model`.
+            dtype: of matrices, "fp32", "fp16" or "bf16"; None keeps the dtype of every one. Vectors are fp32.
+            dequantise: as for `save_model`.
+            workers: as for `save_model`.
+            tell: as for `save_model`.
+            sign: as for `save_adapter`.
+            sign_model: as for `save_adapter`.
+            force: as for `save_adapter`.
+
+        Raises:
+            BaseModelError: as `save_model`, or how llama.cpp has such a model ("no-gguf-layout") or its tokenizer
+                ("no-gguf-tokenizer") is not known here.
+            RecipeError, OutputError: as `save_model` does.
+        """
+        code, keys = None if dtype is None else dtype_code(dtype), SigningKeys.read(sign, sign_model)
+        found, work = base if isinstance(base, Base) else resolve(base), _work(workers, tell)
+        export = Export("gguf", self.store, os.fspath(found.name), dtype=code, dequantise=dequantise)
+        return self._save(Path(folder), export, found, keys, force, work)
+
+    def _save(
+        self,
+        folder: Path,
+        export: Export,
+        base: Base | None,
+        keys: SigningKeys,
+        force: bool,
+        work: Work | None = None,
+    ) -> Saved:
         files = None if base is None else base.files_digest()
         result = Result(
             self.grant, self.method, self.ingredients, export, base, files, self.warnings, options=self.options
         )
-        return save(with_plain_base(result), self.modules, folder, keys, force=force)
+        return save(with_plain_base(result), self.modules, folder, keys, force=force, work=work)
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{each.name} {decimal_text(each.micro)}" for each in self.ingredients) or "nothing"
         return f"<Soup of {weights} by {self.method}, {len(self.modules)} modules>"
+
+
+def _work(workers: int | None, tell: Callable[[int, int], None] | None) -> Work:
+    if workers is not None and workers < 1:
+        raise RecipeError(f"{workers} workers were asked for; one at least makes a model", reason="bad-workers")
+    return Work(workers) if tell is None else Work(workers, tell)
 
 
 @dataclass(frozen=True, slots=True)

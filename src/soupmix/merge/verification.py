@@ -19,6 +19,7 @@ from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError,
 from soupmix.files import sha256_file, strict_json
 from soupmix.findings import Finding, Verdict
 from soupmix.merge.export import SigningKeys, produce, with_plain_base
+from soupmix.merge.fold import Work
 from soupmix.merge.provenance import (
     PROVENANCE,
     check_model_signature,
@@ -86,7 +87,7 @@ def verify(
     base: str | Path | None = None,
     key: str | Path | None = None,
 ) -> ResultVerdict:
-    """Check a folder that `save_adapter`, `save_model` or `save_gguf_lora` wrote.
+    """Check a folder that `save_adapter`, `save_model`, `save_gguf_lora` or `save_gguf` wrote.
 
     Args:
         folder: the result.
@@ -239,7 +240,7 @@ def _repeated(
     made = mix(store, grant, recipe.method, options)
     result = Result(grant, recipe.method, made.ingredients, export, base, files, made.warnings, options=options)
     try:
-        produce(with_plain_base(result, fresh=True), made.modules, sink, SigningKeys())
+        produce(with_plain_base(result, fresh=True), made.modules, sink, SigningKeys(), Work())
     except (BaseModelError, RecipeError, OutputError) as error:
         return str(error)
     return sink
