@@ -17,7 +17,7 @@ MERGEKIT := "mergekit==0.1.5"
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run run-vllm test test-vllm test-ray test-llama test-mergekit test-slow test-gpu test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
+.PHONY: run run-vllm test test-vllm test-ray test-llama test-mergekit test-slow test-gpu gpu-day gpu-day-files test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -55,6 +55,22 @@ test-llama: .venv/dev.done .venv-llama.done
 # mergekit's own command on the recipes that we read, in an environment of its own
 test-mergekit: .venv/dev.done .venv-mergekit.done
 	$(BIN)/pytest -m slow tests/merge/test_methods_mergekit.py
+
+# On a bare machine with an H100 or H200, torch and Triton, and no network: everything in ten minutes, then docs/gpu.md. What else it
+# needs is in out/gpu_day_files, which gpu-day-files fills beforehand, on a machine with a network, for Python 3.12.
+GPU_DAY := $(CURDIR)/out/gpu_day_files
+GPU_DAY_WHEELS := accelerate annotated-types click gguf jinja2 markupsafe platformdirs psutil pydantic pydantic-core pyyaml \
+  scipy typing-extensions typing-inspection
+gpu-day:
+	test ! -d $(GPU_DAY)/wheels || $(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade \
+	  --target $(GPU_DAY)/installed $(GPU_DAY)/wheels/*.whl
+	PYTHONPATH=$(GPU_DAY)/installed $(PYTHON) -m benchmarks.gpu_day $(if $(wildcard $(GPU_DAY)/base.gguf),--base $(GPU_DAY)/base.gguf)
+
+gpu-day-files: .venv/run.done
+	mkdir -p $(GPU_DAY)/wheels
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --python-version 3.12 --platform manylinux2014_x86_64 \
+	  --dest $(GPU_DAY)/wheels $$($(BIN)/pip freeze | grep -i -E "^($$(echo $(GPU_DAY_WHEELS) | tr ' -' '|.'))==")
+	$(BIN)/python -m benchmarks.gpu_day.base $(GPU_DAY)/base.gguf
 
 # every branch of the rooms that refuse, and of what they stand on; their own tests alone must reach it
 coverage: .venv/dev.done

@@ -22,7 +22,7 @@ from soupmix_kernels.jit.merge import merge_kernel
 from soupmix_kernels.jit.soup_linear import expand_factor_kernel, expand_kernel, shrink_kernel
 from soupmix_kernels.jit.tiles import Tile
 
-__all__ = ["coefficients", "merge_into", "soup_into"]
+__all__ = ["coefficients", "expand_into", "merge_into", "shrink", "soup_into"]
 
 _ALIGNMENT = 16  # bytes of an address, and whatever a stride or a size counts
 _CALLS = frozenset({"K", "P", "T", "UNITS", "s_wp"})  # numbers that change from call to call: no variant knows them
@@ -100,9 +100,13 @@ def soup_into(
         y.copy_(whole)
         return
     x, A, B, c = (_inner(tensor) for tensor in (x, A, B, c))
-    h = _shrink(x, A)
-    count, R = x.shape[0], B.shape[1]
-    given = (x.dtype, count, rank) if rank else (x.dtype, count)
+    expand_into(y, shrink(x, A), B, c, rows, widths, rank)
+
+
+def expand_into(y: Tensor, h: Tensor, B: Tensor, c: Tensor, rows: Tensor, widths: Sequence[int], rank: int = 0) -> None:
+    """Launch the second half of `soup_into`, with h as `shrink` made it. Inner strides are 1, and there is something to do."""
+    count, R = y.shape[0], B.shape[1]
+    given = (B.dtype, count, rank) if rank else (B.dtype, count)
     choose = partial(tiles.expand_factor_tile if rank else tiles.expand_tile, *given)
     extra = (rank // choose()["UNIT"],) if rank else ()
     _launch(
@@ -115,8 +119,8 @@ def soup_into(
     )
 
 
-def _shrink(x: Tensor, A: Tensor) -> Tensor:
-    """x [rows, in] -> shares of x A^T, [shares, rows, columns] fp32."""
+def shrink(x: Tensor, A: Tensor) -> Tensor:
+    """Launch the first half of `soup_into`: x [rows, in] -> shares of x A^T, [shares, rows, columns] fp32."""
     choose = partial(tiles.shrink_tile, x.dtype, x.shape[0])
     h = torch.empty(choose()["SPLIT"], x.shape[0], A.shape[0], dtype=torch.float32, device=x.device)
     _launch(

@@ -32,11 +32,13 @@ class LocalBackend(Batcher):
         *,
         policy: Policy | None = None,
         dtype: str | None = None,
+        device: str = "cpu",
         limits: Limits = Limits(),  # noqa: B008  # frozen
         method: str = DEFAULT,
     ) -> Self:
         """Load an engine with a compiled step, and begin to answer; see `Engine.load` and `Batcher` for arguments and errors."""
-        return cls(Engine.load(base, store, policy=policy, dtype=dtype, compiled=True), limits, method=method)
+        engine = Engine.load(base, store, policy=policy, dtype=dtype, device=device, compiled=True)
+        return cls(engine, limits, method=method)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from soupmix.cli.options import PATH
+from soupmix.cli.options import PATH, device_option
 from soupmix.dtypes import WORDS, dtype_code
 from soupmix.errors import SoupmixError
 from soupmix.methods import DEFAULT
@@ -33,7 +33,7 @@ class AskedBackend:
 
     Attributes:
         name: "local", "vllm" or "ray". url, key: of a vLLM server that runs already. python, arguments: of one that is started.
-        workers: of a Ray cluster.
+        workers: of a Ray cluster. device: where the engine of this process computes.
     """
 
     name: str = "local"
@@ -42,6 +42,7 @@ class AskedBackend:
     python: str = sys.executable
     arguments: tuple[str, ...] = ()
     workers: int = 2
+    device: str = "cpu"
 
 
 def backend_options(command: _Command) -> _Command:
@@ -55,10 +56,11 @@ def backend_options(command: _Command) -> _Command:
         show_default=True,
         help="Who computes answers: this process, or vLLM.",
     )
+    @device_option
     @_vllm_options
     @functools.wraps(command)
-    def with_backend(*given: Any, name: str, vllm: AskedBackend, **options: Any) -> Any:
-        asked = replace(vllm, name=name)
+    def with_backend(*given: Any, name: str, device: str, vllm: AskedBackend, **options: Any) -> Any:
+        asked = replace(vllm, name=name, device=device)
         _check(asked)
         return command(*given, asked=asked, **options)
 
@@ -79,10 +81,11 @@ def batch_backend_options(command: _Command) -> _Command:
     @click.option(
         "--ray-workers", "workers", default=2, show_default=True, type=click.IntRange(1), help="Of a Ray cluster."
     )
+    @device_option
     @_vllm_options
     @functools.wraps(command)
-    def with_backend(*given: Any, name: str, workers: int, vllm: AskedBackend, **options: Any) -> Any:
-        asked = replace(vllm, name=name, workers=workers)
+    def with_backend(*given: Any, name: str, workers: int, device: str, vllm: AskedBackend, **options: Any) -> Any:
+        asked = replace(vllm, name=name, workers=workers, device=device)
         _check(asked)
         return command(*given, asked=asked, **options)
 
@@ -119,6 +122,8 @@ def _vllm_options(command: _Command) -> _Command:
 
 
 def _check(asked: AskedBackend) -> None:
+    if asked.name != "local" and asked.device != "cpu":
+        raise click.UsageError(f"--device is of this process; --backend {asked.name} computes where its workers are")
     if asked.name != "vllm" and (asked.url or asked.key or asked.arguments):
         raise click.UsageError("--vllm, --vllm-key and --vllm-argument go with --backend vllm")
     if (asked.url is None) != (asked.key is None):
@@ -154,7 +159,8 @@ def opener(
         return lambda: _vllm(asked, base, store, limits, dtype, served, policy)
     from soupmix.backends.local import LocalBackend
 
-    return lambda: LocalBackend.open(base, store, policy=policy, dtype=dtype, limits=limits, method=method)
+    how: Mapping[str, Any] = {"dtype": dtype, "device": asked.device, "limits": limits, "method": method}
+    return lambda: LocalBackend.open(base, store, policy=policy, **how)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from soupmix.cli.loras import beside_the_store, lora_option
 from soupmix.cli.options import (
     base_option,
     chat_template_option,
+    device_option,
     dtype_option,
     method_option,
     mode_option,
@@ -39,6 +40,7 @@ _LENGTH = 4096  # tokens of a conversation
 @method_option
 @mode_option
 @dtype_option
+@device_option
 @click.option("--max-new-tokens", default=TALKING.max_new_tokens, show_default=True, type=click.IntRange(1))
 @click.option("--temperature", default=TALKING.temperature, show_default=True, help="0 is greedy.")
 @click.option("--seed", default=TALKING.seed, show_default=True)
@@ -53,6 +55,7 @@ def command(
     method: str,
     mode: Mode,
     dtype: str | None,
+    device: str,
     max_new_tokens: int,
     temperature: float,
     seed: int,
@@ -78,7 +81,9 @@ def command(
             asked.granted(grant, mode=mode)
             click.echo(explained(grant.explain(), mode), err=True)
             named, limits = open_base(found, chat_template, store), Limits(rows=1, length=_LENGTH)
-            backend = LocalBackend.open(named, store, policy=policy, dtype=dtype, limits=limits, method=method)
+            backend = LocalBackend.open(
+                named, store, policy=policy, dtype=dtype, device=device, limits=limits, method=method
+            )
             stack.callback(backend.close)
         if added := "" if system else unasked(backend.engine.tokenizer):
             click.echo(f"soupmix: note: the model's chat template says to it, unasked: {added[:300]!r}", err=True)

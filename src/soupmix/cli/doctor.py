@@ -49,7 +49,11 @@ def _packages() -> dict[str, str]:
 def _torch() -> dict[str, str]:
     import torch
 
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    found = [f"cuda:{number} ({torch.cuda.get_device_name(number)})" for number in range(count)]
+    asked = os.environ.get("SOUPMIX_DEVICE", "")
+    there = f"; there are {', '.join(found)}" if found else "; torch finds no GPU"
+    device = (f"{asked}, by SOUPMIX_DEVICE" if asked else "cpu, if --device says nothing") + there
     interpreter = "interpreter" if os.environ.get("TRITON_INTERPRET") == "1" else "compiler"
     triton = interpreter if importlib.util.find_spec("triton") else "absent (the torch reference runs)"
     threads = f"{torch.get_num_threads()} of torch, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"

@@ -25,6 +25,7 @@ __all__ = [
     "base_option",
     "chat_template_option",
     "check_there",
+    "device_option",
     "dtype_option",
     "find_store",
     "json_option",
@@ -187,6 +188,18 @@ def dtype_option(command: _Command) -> _Command:
     return click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")(
         command
     )
+
+
+def device_option(command: _Command) -> _Command:
+    """`--device NAME`; the command gets `device: str`, where it computes."""
+    return click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        metavar="NAME",
+        envvar="SOUPMIX_DEVICE",
+        help="Where to compute: cpu, cuda, or cuda:N. `soupmix doctor` says what there is.",
+    )(command)
 
 
 def length_option(command: _Command) -> _Command:

@@ -109,7 +109,7 @@ class Engine:
                 in every scope. None: grants of any policy are taken, each weight in [0, 1]; for a server that reads a new
                 policy while the model stays loaded, and grants by it.
             dtype: "fp32", "bf16" or "fp16"; None: the dtype of the base.
-            device: a torch device.
+            device: "cpu", "cuda" or "cuda:N".
             fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout: faster, and equal
                 to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
             compiled: compute answers by `soupmix_kernels.compiled` where that can be done; `step` says whether. Rows then
@@ -119,7 +119,7 @@ class Engine:
             BaseModelError: the base cannot be found or has no such layers, or it is quantised and cannot be computed here or
                 in this dtype.
             AdapterError: an adapter is damaged or was trained on another base.
-            RecipeError: unknown dtype.
+            RecipeError: unknown dtype, or a device that is not there ("device").
         """
         found = resolve(base) if isinstance(base, str) else base
         with ThreadPoolExecutor(1) as alone:
