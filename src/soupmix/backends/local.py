@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from soupmix.backends.protocol import Limits, Message, Tool, ToolUse, Vocabulary
-from soupmix.base import Base
+from soupmix.base import Base, resolve
 from soupmix.batching import Batcher
 from soupmix.engine import Engine
 from soupmix.engine.grammar import library
+from soupmix.engine.trials import Trials
 from soupmix.errors import RecipeError
 from soupmix.methods import DEFAULT
 from soupmix.modes import FULL, Mode
@@ -36,8 +37,14 @@ class LocalBackend(Batcher):
         limits: Limits = Limits(),  # noqa: B008  # frozen
         method: str = DEFAULT,
     ) -> Self:
-        """Load an engine with a compiled step, and begin to answer; see `Engine.load` and `Batcher` for arguments and errors."""
-        engine = Engine.load(base, store, policy=policy, dtype=dtype, device=device, compiled=True)
+        """Load an engine with a compiled step, and begin to answer; see `Engine.load` and `Batcher` for arguments and errors.
+
+        What trials of the model find right is kept (`soupmix.engine.trials`), and not tried again at the next start.
+        """
+        found = resolve(base) if isinstance(base, str) else base
+        engine = Engine.load(found, store, policy=policy, dtype=dtype, device=device, compiled=True)
+        held = dict(zip(engine.adapters.names, engine.adapters.digests, strict=True))
+        engine.trials = Trials.of(found, held, engine.model, f"fused, {engine.step.why}")
         return cls(engine, limits, method=method)
 
     @property

@@ -25,6 +25,7 @@ from soupmix.engine.prompts import Prompt, Prompts, check_given, known_tokens
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.slot_rows import objection
 from soupmix.engine.together import Company, Together, batches, company
+from soupmix.engine.trials import Trials
 from soupmix.engine.unserved import unserved
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
 from soupmix.merge.identity import base_identity, merge_identity
@@ -54,6 +55,7 @@ class Engine:
         detokenizer: what it makes of the tokens of answers.
         grammars: what answers are held to by a JSON schema.
         step: how the steps of answers are computed, and why so.
+        trials: what trials of this model found before, on this machine; nothing is kept unless it is set.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Engine:
         self.prompts = Prompts(tokenizer, known_tokens(model, tokenizer))
         self.grammars = Grammars(self.prompts, self.detokenizer, lambda: self.ends)
         self.step = EngineStep(model, groups, batch, step)
+        self.trials = Trials()
         self._groups = groups
 
     def __repr__(self) -> str:
@@ -281,7 +284,11 @@ class Engine:
 
     @cached_property
     def _tried(self) -> Company:
-        return company(self.model, self.batch, self.prompts.size)
+        if (kept := Company.recalled(self.trials.recall("company"))) is not None:
+            return kept
+        found = company(self.model, self.batch, self.prompts.size)
+        self.trials.keep("company", found.record())
+        return found
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
         """What grants say of the loaded adapters: the one way from grants to what this engine computes.

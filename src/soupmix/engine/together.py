@@ -4,10 +4,11 @@ Rows are tried as they will be served, with other soups beside each other, one o
 part of one person's soup to another is found, and so is one whose layers see tokens in shapes that do not say whose they are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -41,6 +42,19 @@ class Company:
 
     together: Together
     noise: float
+
+    def record(self) -> dict[str, str]:
+        """For `recalled`."""
+        return {"together": self.together, "noise": self.noise.hex()}
+
+    @classmethod
+    def recalled(cls, record: Mapping[str, Any] | None) -> "Company | None":
+        """What `record` gave; None for what it cannot have given."""
+        try:
+            found = cls(record["together"], float.fromhex(record["noise"]))  # type: ignore[index]
+        except (KeyError, TypeError, ValueError):
+            return None
+        return found if found.together in get_args(Together) and 0 <= found.noise < math.inf else None
 
 
 @torch.inference_mode()
