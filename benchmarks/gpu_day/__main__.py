@@ -28,6 +28,7 @@ class Run:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given, self.out = given, given.out.absolute()
         self.rows, self.end = self.out / "rows.jsonl", time.monotonic() + given.budget
+        self.patience = 20 if given.tiny else 1  # an interpreter is slow, and a rehearsal times nothing
         self.out.mkdir(parents=True, exist_ok=True)
         self.rows.unlink(missing_ok=True)
         interpreted = {"TRITON_INTERPRET": "1"} if given.device == "cpu" else {}
@@ -79,7 +80,7 @@ class Run:
             for name in ("base", "store"):
                 options += [f"--{name}", str(asked)] if (asked := getattr(self.given, name)) else []
             command = [sys.executable, "-m", "benchmarks.gpu_day.sections", *todo, *options]
-            code = self.call("sections", command, sum(SECTIONS[name] + 15 for name in todo))
+            code = self.call("sections", command, self.patience * sum(SECTIONS[name] + 15 for name in todo))
             ended = {row["of"] for row in self.read() if row["section"] == "time"}
             if not set(todo) - ended:
                 return
@@ -106,7 +107,7 @@ class Run:
         ]
         wanted = ["-k", "merge-0 and cpu"] if self.given.tiny else ["-m", "gpu"]
         command = [sys.executable, "-m", "pytest", *options, *wanted, str(ROOT / "tests/kernels/test_gpu.py")]
-        code = self.call("tests", command, SECTIONS["tests"])
+        code = self.call("tests", command, self.patience * SECTIONS["tests"])
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
         bad = [case.get("name") for case in cases if case.find("failure") is not None or case.find("error") is not None]
         skipped = sum(case.find("skipped") is not None for case in cases)
@@ -127,7 +128,7 @@ class Run:
             self.note(name, missing=program)
             return
         wrapped = [found, *options] if found and not self.given.tiny else []
-        code = self.call(name, [*wrapped, *command], SECTIONS[name], **more)
+        code = self.call(name, [*wrapped, *command], self.patience * SECTIONS[name], **more)
         self.note(name, code=code, tool=bool(wrapped))
         if code != 0 and name != "ncu":  # what ncu finds is told; that it may not run, too
             self.note(name, failed=f"ended with {code}; see {name}.log")

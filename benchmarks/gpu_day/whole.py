@@ -1,5 +1,6 @@
 """The section of the whole engine: the same logits and texts as on the CPU, and tokens a second."""
 
+import os
 import threading
 import time
 
@@ -15,6 +16,7 @@ def engine(day: Day) -> None:
     """Four people in fp32 here and on the CPU; then one, 16 and 64 people in bf16, in one padded batch and in a running one."""
     from soupmix import Engine, Policy, Store
 
+    os.environ["SOUPMIX_KERNELS"] = "auto"  # Triton where there is a GPU; beside it the CPU computes by torch
     store = Store(day.store) if day.store else Store.shipped()
     policy, base = Policy.open(store), day.base or "smollm2-135m-instruct"
     first, second, *_ = store.names

@@ -133,7 +133,7 @@ def test_the_whole_day_in_the_interpreter(
         "--store",
         str(pico_store.folder),
     ]
-    command = [sys.executable, "-m", "benchmarks.gpu_day", *asked, "--budget", "1500"]
+    command = [sys.executable, "-m", "benchmarks.gpu_day", *asked, "--budget", "3000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     logs = "\n".join(log.read_text()[-3000:] for log in out.glob("*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{logs}"

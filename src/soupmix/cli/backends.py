@@ -44,6 +44,12 @@ class AskedBackend:
     workers: int = 2
     device: str = "cpu"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What results depend on, where it is not what it is if nobody says."""
+        kind = self.device.partition(":")[0]
+        return ({} if self.name == "local" else {"backend": self.name}) | ({} if kind == "cpu" else {"device": kind})
+
 
 def backend_options(command: _Command) -> _Command:
     """`--backend NAME` and what belongs to it; the command gets `asked: AskedBackend`."""

@@ -138,8 +138,7 @@ def command(
         defaults,
         {"base": found.digest, "policy": policy.digest, "signed": asking.signed, "dtype": dtype, "length": length}
         | {f"adapter {each.name}": each.digest for each in held}
-        | ({} if asked.name == "local" else {"backend": asked.name})
-        | ({} if asked.device == "cpu" else {"device": asked.device.partition(":")[0]})
+        | asked.settings
         | ({} if chat_template is None else {"chat template": found.chat_template_digest}),
     )
     with open_journal(out, settings, force=force) as journal, _interrupted(journal, work.lines):
