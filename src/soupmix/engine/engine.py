@@ -24,7 +24,7 @@ from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts, check_given, known_tokens
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.slot_rows import objection
-from soupmix.engine.together import Company, Together, batches, company
+from soupmix.engine.together import Company, Together, batches, company, kept_company
 from soupmix.engine.trials import Trials
 from soupmix.engine.unserved import unserved
 from soupmix.errors import AdapterError, BaseModelError, RecipeError
@@ -284,11 +284,7 @@ class Engine:
 
     @cached_property
     def _tried(self) -> Company:
-        if (kept := Company.recalled(self.trials.recall("company"))) is not None:
-            return kept
-        found = company(self.model, self.batch, self.prompts.size)
-        self.trials.keep("company", found.record())
-        return found
+        return kept_company(self.trials, lambda: company(self.model, self.batch, self.prompts.size))
 
     def weights(self, grants: Sequence[Grant], method: str) -> Tensor:
         """What grants say of the loaded adapters: the one way from grants to what this engine computes.
@@ -315,11 +311,8 @@ class Engine:
     def check_method(self, method: str) -> None:
         """Raise RecipeError if the method is unknown ("method"), or not defined for these adapters ("ranks-differ")."""
         if method not in served():
-            why = (
-                "makes adapters and models at load time, and no row can have it"
-                if method in METHODS
-                else "is not known"
-            )
+            known = method in METHODS
+            why = "makes adapters and models at load time, and no row can have it" if known else "is not known"
             raise RecipeError(f"method '{method}' {why}; choose one of {', '.join(served())}", reason="method")
         check_ranks(self._groups, method)
 

@@ -5,7 +5,7 @@ part of one person's soup to another is found, and so is one whose layers see to
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, get_args
@@ -18,9 +18,10 @@ from soupmix.engine.decode import PaddedBatch, left_padded
 from soupmix.engine.likeness import allowed, apart, is_rounding
 from soupmix.engine.positions import positions
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, TrialWeights, strangers
+from soupmix.engine.trials import Trials
 from soupmix.errors import BaseModelError
 
-__all__ = ["STEPS", "Company", "Together", "batches", "company", "prompts", "unlike_whole"]
+__all__ = ["STEPS", "Company", "Together", "batches", "company", "kept_company", "prompts", "unlike_whole"]
 
 Together = Literal["padded", "equal", "alone"]
 """Which rows may be computed in one batch: any, with padding before the shorter ones; those of one length; each alone."""
@@ -55,6 +56,15 @@ class Company:
         except (KeyError, TypeError, ValueError):
             return None
         return found if found.together in get_args(Together) and 0 <= found.noise < math.inf else None
+
+
+def kept_company(trials: Trials, find: Callable[[], Company]) -> Company:
+    """What was found out before, else what `find` finds now, which is kept."""
+    if (kept := Company.recalled(trials.recall("company"))) is not None:
+        return kept
+    found = find()
+    trials.keep("company", found.record())
+    return found
 
 
 @torch.inference_mode()
