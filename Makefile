@@ -61,6 +61,7 @@ test-mergekit: .venv/dev.done .venv-mergekit.done
 GPU_DAY := $(CURDIR)/out/gpu_day_files
 GPU_DAY_WHEELS := accelerate annotated-types click gguf jinja2 markupsafe platformdirs psutil pydantic pydantic-core pyyaml \
   scipy typing-extensions typing-inspection
+GPU_DAY_PLATFORMS := _2_28 _2_27 _2_17 2014
 gpu-day:
 	test ! -d $(GPU_DAY)/wheels || $(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade \
 	  --target $(GPU_DAY)/installed $(GPU_DAY)/wheels/*.whl
@@ -68,7 +69,7 @@ gpu-day:
 
 gpu-day-files: .venv/run.done
 	mkdir -p $(GPU_DAY)/wheels
-	$(BIN)/pip download --quiet --no-deps --only-binary :all: --python-version 3.12 --platform manylinux2014_x86_64 \
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --python-version 3.12 $(GPU_DAY_PLATFORMS:%=--platform manylinux%_x86_64) \
 	  --dest $(GPU_DAY)/wheels $$($(BIN)/pip freeze | grep -i -E "^($$(echo $(GPU_DAY_WHEELS) | tr ' -' '|.'))==")
 	$(BIN)/python -m benchmarks.gpu_day.base $(GPU_DAY)/base.gguf
 

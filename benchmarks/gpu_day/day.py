@@ -38,6 +38,7 @@ class Day:
     Attributes:
         device: "cuda", or "cpu" to rehearse. tiny: toy shapes, each thing once. rows: a file of JSON lines, appended to.
         until: when the section in hand must end, on the monotonic clock.
+        section: the one in hand.
         base, store: for the section `engine`, by name or folder; None: the shipped ones.
     """
 
@@ -45,6 +46,7 @@ class Day:
     tiny: bool
     rows: Path
     until: float = float("inf")
+    section: str = ""
     base: str | None = None
     store: str | None = None
     copy_bytes_per_s: float = 1.0
@@ -123,7 +125,7 @@ class Day:
                 try:
                     ready[name] = self.clocked(work, graph)
                 except Exception as error:  # noqa: BLE001  # whatever it is, the others are timed
-                    self.fail("timing", f"{name}: {type(error).__name__}: {str(error)[:200]}")
+                    self.fail(self.section or "timing", f"{name}: {type(error).__name__}: {str(error)[:200]}")
             found: dict[str, list[float]] = {name: [] for name in ready}
             end, least = time.monotonic() + min(seconds, max(self.left(), 0)), 2 if self.tiny else 5
             while ready and (len(next(iter(found.values()))) < least or (time.monotonic() < end and not self.tiny)):

@@ -50,6 +50,7 @@ def main(given: Sequence[str] | None = None) -> int:
         work = next(getattr(module, name) for module in (right, speed, whole) if hasattr(module, name))
         start = time.monotonic()
         held.until = asked.until if asked.tiny else min(start + SECTIONS[name], asked.until)
+        held.section = name
         held.note("began", of=name)
         try:
             work(held)

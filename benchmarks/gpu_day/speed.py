@@ -35,6 +35,8 @@ def decode(day: Day) -> None:
 
 
 def _step(day: Day, model: str, net: steps.Net, rows: int) -> None:
+    if day.gpu:
+        torch.cuda.empty_cache()  # what is free decides which variants fit
     batch = steps.Batch(day, net, rows)
     if off := batch.off():
         day.fail("decode", f"{model}, {rows} rows: {off}")
