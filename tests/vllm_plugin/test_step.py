@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from soupmix.errors import RecipeError
-from soupmix.vllm_plugin.step import StepRows, add_soup, serve
+from soupmix.vllm_plugin.step import StepRows, add_soup, compiled_here, serve
 from soupmix.vllm_plugin.supported import VERSIONS, check_version
 from soupmix.weights import MILLION
 from soupmix_kernels import Part, Pool
+from soupmix_kernels.compiled import CompiledSoup
 
 K, INPUTS, OUT, MOST = 3, 8, 6, (MILLION, MILLION, 500_000)
 CPU = torch.device("cpu")
@@ -152,3 +153,42 @@ def test_an_unknown_vllm_is_refused_in_one_sentence() -> None:
         with pytest.raises(RecipeError, match="install one of those") as caught:
             check_version(version)
         assert caught.value.reason == "vllm-version"
+
+
+def test_layers_in_bf16_are_computed_alike_by_the_compiled_kernel_and_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = compiled_here(torch.bfloat16, CPU)
+    if made is None:
+        pytest.skip("no compiled soup here")
+    draw, inputs, widths = torch.Generator().manual_seed(3), 64, ((40, 24), (64,), (24,), (12, 12))
+    pools = [_half(draw, inputs, each, 16 * (1 + (len(each) == 1))) for each in widths]
+    both = [StepRows(MOST, 4, 64, CPU, each) for each in (made, None)]
+    layers = [[rows.layer(pool) for pool in pools] for rows in both]
+    assert isinstance(both[0]._layers[0][0], CompiledSoup)
+    for step, said in enumerate(({"a": 2, "base": 30, "b": 9}, {"b": 1, "a": 1, "base": 1}, {"c": 5}, {"base": 4})):
+        x = torch.randn(sum(said.values()), inputs, generator=draw).bfloat16()
+        found = []
+        for rows, numbers in zip(both, layers, strict=True):
+            if step in (0, 2):  # somebody comes whom nobody has seen
+                rows.learn("a", (MILLION, step, 0))
+                rows.learn("b", (300_000, 200_000, 900_000))
+                rows.learn("c", (700_000, 0, 2_000_000))
+            rows.write(list(said), list(said.values()))
+            ys = [torch.full((len(x), sum(each)), -0.0, dtype=torch.bfloat16) for each in widths]
+            for y, number in zip(ys, numbers, strict=True):
+                rows.add(y, x, number)
+            found.append(torch.cat(ys, 1))
+        torch.testing.assert_close(*found, rtol=0.05, atol=0.05)
+        bare = torch.tensor([name == "base" for name, count in said.items() for _ in range(count)])
+        assert torch.signbit(found[0][bare]).all()
+        assert bare.all() or found[0][~bare].any()
+    assert compiled_here(torch.float32, CPU) is None
+    monkeypatch.setenv("SOUPMIX_KERNELS", "reference")
+    assert compiled_here(torch.bfloat16, CPU) is None
+
+
+def _half(draw: torch.Generator, inputs: int, widths: Sequence[int], rank: int) -> Pool:
+    parts = [
+        [Part(0, torch.randn(rank, inputs, generator=draw) / 8, torch.randn(out, rank, generator=draw) / 4, 1.0)]
+        for out in widths
+    ]
+    return Pool.stack(parts, widths, inputs=inputs, dtype=torch.bfloat16, device=CPU)

@@ -1,8 +1,8 @@
-"""The compiled step as a library: made from its source by the compiler of this machine when it is first used, then kept.
+"""Compiled kernels as libraries: made from their sources by the compiler of this machine when they are first used, then kept.
 
 A library is code, so it is loaded from a folder in which nobody but this user, and root, can put one, and no other way. Its name
 is the digest of all that it depends on: source, compiler, flags, and the OpenMP runtime of torch, whose threads it shares (two
-runtimes would wait for each other's). There is one source for all processors: which instructions it may use is chosen when it is
+runtimes would wait for each other's). A source is for many processors: which instructions it may use is chosen when it is
 loaded, from those that this processor has.
 """
 
@@ -16,11 +16,14 @@ import stat
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["INSTRUCTIONS", "CannotCompile", "instructions", "library"]
+__all__ = ["INSTRUCTIONS", "SOUP", "STEP", "CannotCompile", "LibrarySource", "instructions", "library"]
 
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "avx512-bf16": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mavx512bf16"),
@@ -31,11 +34,49 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
 """What a library may use beyond what every processor of the platform has (SSE2, NEON) -> flags; the best first."""
 
 _SOURCE = Path(__file__).with_name("step.cpp")
-_SOURCES = (_SOURCE, *(_SOURCE.with_name(name) for name in ("products.h", "vectors.h")))
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-w")
 _SECONDS = 300
 _lock = threading.Lock()
-_loaded: dict[str, ctypes.CDLL] = {}
+_loaded: dict[tuple[str, str], ctypes.CDLL] = {}
+_POINTERS = (ctypes.c_void_p, ctypes.c_void_p)
+
+
+@dataclass(frozen=True, eq=False)
+class LibrarySource:
+    """What a library is made of.
+
+    Attributes:
+        name: of the library. files: the source and what it includes. variants: what it may use -> flags; the best first.
+        functions: name -> result and arguments, in ctypes.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    variants: Mapping[str, tuple[str, ...]]
+    functions: Mapping[str, tuple[Any, tuple[Any, ...]]]
+
+
+STEP = LibrarySource(
+    "step",
+    (_SOURCE, *(_SOURCE.with_name(name) for name in ("products.h", "vectors.h"))),
+    INSTRUCTIONS,
+    {
+        "soupmix_scratch": (ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)),
+        "soupmix_step": (None, _POINTERS),
+    },
+)
+"""A step of a decoder, see `step.cpp`."""
+
+SOUP = LibrarySource(
+    "soup",
+    (_SOURCE.with_name("soup.cpp"),),
+    {
+        "amx-bf16": (*INSTRUCTIONS["avx512-bf16"], "-mamx-tile", "-mamx-bf16"),
+        "avx512-bf16": INSTRUCTIONS["avx512-bf16"],
+    },
+    {"soupmix_soup": (None, _POINTERS)},
+)
+"""The soups of one layer, see `soup.cpp`."""
 
 
 class CannotCompile(RuntimeError):
@@ -43,53 +84,55 @@ class CannotCompile(RuntimeError):
 
 
 @functools.cache
-def instructions() -> tuple[str, ...]:
-    """Which of `INSTRUCTIONS` this processor has, the best first."""
+def instructions(source: LibrarySource = STEP) -> tuple[str, ...]:
+    """Which variants of a source this processor can run, the best first."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return ("plain",)
+        return tuple(name for name in source.variants if name == "plain")
     cpu = torch.cpu
     has = {
+        "amx-bf16": cpu._is_avx512_bf16_supported() and cpu._is_amx_tile_supported() and cpu._init_amx(),
         "avx512-bf16": cpu._is_avx512_supported() and cpu._is_avx512_bf16_supported(),
         "avx512": cpu._is_avx512_supported(),
         "avx2": cpu._is_avx2_supported(),
     }
-    return tuple(name for name in INSTRUCTIONS if has.get(name, True))
+    return tuple(name for name in source.variants if has.get(name, True))
 
 
-def library(folder: Path, name: str | None = None) -> ctypes.CDLL:
-    """The library, from this process, from the folder, or made now.
+def library(folder: Path, name: str | None = None, source: LibrarySource = STEP) -> ctypes.CDLL:
+    """A library, from this process, from the folder, or made now.
 
     Args:
-        folder: where libraries are kept. name: one of `instructions`; None: the best.
+        folder: where libraries are kept. name: one of `instructions(source)`; None: the best.
 
     Raises:
-        CannotCompile: no compiler, one that fails, or a folder that others can write to.
+        CannotCompile: no compiler, one that fails, a processor that cannot run it, or a folder that others can write to.
     """
     with _lock:
-        name = instructions()[0] if name is None else name
-        if name not in _loaded:
-            _loaded[name] = _opened(folder, name)
-        return _loaded[name]
+        name = next(iter(instructions(source)), next(iter(source.variants))) if name is None else name
+        if (source.name, name) not in _loaded:
+            _loaded[source.name, name] = _opened(folder, name, source)
+        return _loaded[source.name, name]
 
 
-def _opened(folder: Path, name: str) -> ctypes.CDLL:
-    if name not in instructions():
+def _opened(folder: Path, name: str, source: LibrarySource) -> ctypes.CDLL:
+    if name not in instructions(source):
         raise CannotCompile(f"this processor has no {name}")
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         raise CannotCompile("there is no C++ compiler (c++, g++ or clang++; CXX names another)")
-    command = [compiler, *_FLAGS, *INSTRUCTIONS[name], *_threads()]
+    flags, threads = [compiler, *_FLAGS, *source.variants[name]], _threads()
+    command = [*flags, str(source.files[0]), *threads]
     try:
-        path = folder / f"step-{_digest(compiler, command)}.so"
+        path = folder / f"{source.name}-{_digest(compiler, [*flags, *threads], source)}.so"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_ours(folder)
         if not path.is_file():
             _compile(command, path)
         try:
-            return _load(path)
+            return _load(path, source)
         except OSError:  # damaged, or of another machine with the same compiler
             _compile(command, path)
-            return _load(path)
+            return _load(path, source)
     except OSError as error:
         raise CannotCompile(f"{error.strerror or error}: {error.filename or folder}") from error
 
@@ -101,19 +144,19 @@ def _threads() -> list[str]:
     return ["-fopenmp", str(runtimes[0])] if runtimes else []
 
 
-def _digest(compiler: str, command: list[str]) -> str:
+def _digest(compiler: str, command: list[str], source: LibrarySource) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=_SECONDS).stdout
-    parts = (*(each.read_bytes() for each in _SOURCES), version, "\0".join(command).encode())
+    parts = (*(each.read_bytes() for each in source.files), version, "\0".join(command).encode())
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()[:32]
 
 
 def _compile(command: list[str], path: Path) -> None:
     """Into a file of another name, which takes its place whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".step-") as scratch:
-        made = Path(scratch) / "step.so"
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as scratch:
+        made = Path(scratch) / "made.so"
         try:
             done = subprocess.run(
-                [*command[:-1], str(_SOURCE), *command[-1:], "-o", str(made)],
+                [*command, "-o", str(made)],
                 capture_output=True, text=True, check=False, timeout=_SECONDS, cwd=scratch,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -136,7 +179,7 @@ def _check_ours(folder: Path) -> None:
             raise CannotCompile(f"{each} can be written by others, and code is not loaded from there")
 
 
-def _load(path: Path) -> ctypes.CDLL:
+def _load(path: Path, source: LibrarySource) -> ctypes.CDLL:
     """The library of this path, in a folder that was checked. By its own name: dlopen knows what it has loaded by names."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -146,8 +189,7 @@ def _load(path: Path) -> ctypes.CDLL:
     if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise CannotCompile(f"{path} can be written by others, so it is not loaded; remove it")
     found = ctypes.CDLL(str(path))
-    found.soupmix_scratch.restype = ctypes.c_size_t
-    found.soupmix_scratch.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
-    found.soupmix_step.restype = None
-    found.soupmix_step.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    for name, (result, arguments) in source.functions.items():
+        function = getattr(found, name)
+        function.restype, function.argtypes = result, arguments
     return found

@@ -171,11 +171,13 @@ def attach(runner: Any, config: Any, checker: Checker) -> None:
         RecipeError: it is neither (reason "vllm-version").
     """
     from soupmix.vllm_plugin.placing import place
-    from soupmix.vllm_plugin.step import StepRows, serve
+    from soupmix.vllm_plugin.step import StepRows, compiled_here, serve
 
     scheduled = config.scheduler_config
     tokens = max(scheduled.max_num_batched_tokens, config.compilation_config.max_cudagraph_capture_size or 0)
-    rows = StepRows(bounds(checker.policy, checker.adapters), scheduled.max_num_seqs, tokens, runner.device)
+    compiled = compiled_here(config.model_config.dtype, runner.device)
+    most = bounds(checker.policy, checker.adapters)
+    rows = StepRows(most, scheduled.max_num_seqs, tokens, runner.device, compiled)
 
     def loaded(before: Callable[..., Any]) -> Callable[..., Any]:
         def load_model(*given: Any, **named: Any) -> None:
