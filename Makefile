@@ -36,6 +36,10 @@ test-slow: .venv/dev.done .venv/older-triton.done .venv/oldest-triton.done mutan
 test-gpu: .venv/dev.done
 	$(BIN)/pytest -m gpu
 
+# half precision on an emulated processor with AMX; `make test` has these tests among its own
+test-amx: .venv/dev.done
+	$(BIN)/pytest tests/kernels/test_amx.py
+
 # soups inside a real vLLM, in an environment of its own; `make test` has a double of it
 run-vllm: .venv/run.done .venv-vllm.done
 	$(PIP) "httpx>=0.27"

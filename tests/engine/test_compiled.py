@@ -2,7 +2,10 @@
 
 import copy
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from soupmix.batching.answer import WeightedJob
 from soupmix.batching.schedule import Scheduler
 from soupmix.batching.slotted import SlottedLoop
 from soupmix.engine import Engine
-from soupmix.engine.compiled import step_for
+from soupmix.engine.compiled import EngineStep, StepChoice, step_for
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.families import FAMILIES, Family
@@ -180,6 +183,21 @@ def test_what_it_does_not_know_is_said(llama: Any, change: Callable[[Any], Any],
     step = step_for(changed, "cpu", fused=True)
     assert step.library is None
     assert why in step.why
+
+
+def test_whoever_asks_first_a_step_is_tried_once() -> None:
+    """cached_property has no lock in Python 3.12 and newer: two first calls would both try, and pack all weights twice."""
+    step, tried = EngineStep(None, {}, Any, StepChoice(Any, "compiled")), []
+
+    def trial() -> str:
+        tried.append(threading.get_ident())
+        time.sleep(0.05)
+        return "it is wrong"
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(lambda _: (step.settle(trial), step.library)[1], range(4)))
+    assert (len(tried), seen) == (1, [None] * 4)
+    assert "it is wrong" in step.why
 
 
 def test_it_is_switched_off(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:

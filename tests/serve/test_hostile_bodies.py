@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from soupmix.errors import SoupmixError
-from soupmix.openai.responding import ResponsesAsk
+from soupmix.openai.items import ResponsesAsk
 from soupmix.openai.wire import ChatAsk, CompletionAsk, RangesAsk, SoupAsk, TargetsAsk
 from soupmix.serve import about, asking, chat_routes, feedback, grants, learning, questions, soups
 from soupmix.serve.feedback import CorrectAsk, FeedbackAsk

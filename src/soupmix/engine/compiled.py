@@ -8,7 +8,8 @@ compute by torch, in words. That the whole computes what transformers computes i
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -78,6 +79,7 @@ class EngineStep:
     def __init__(self, model: Any, groups: Mapping[Paths, SoupGroup], batch: ActiveBatch, choice: StepChoice) -> None:
         self._model, self._groups, self._batch = model, groups, batch
         self._described: _Described | None = None
+        self._settling, self._is_settled = threading.RLock(), False
         self.library, self.why = choice
 
     def __repr__(self) -> str:
@@ -106,6 +108,13 @@ class EngineStep:
         shape = slots, config.num_key_value_heads, length, self._model.model.layers[0].self_attn.head_dim
         keys, values = ([torch.empty(shape, dtype=dtype) for _ in range(config.num_hidden_layers)] for _ in range(2))
         return self.over(keys, values)  # what was not computed is not read
+
+    def settle(self, trial: Callable[[], str | None]) -> None:
+        """Have a trial say whether steps stay compiled: once, whoever asks first; others wait for what comes of it."""
+        with self._settling:
+            if self.library is not None and not self._is_settled:
+                self.check(trial())
+            self._is_settled = True
 
     def check(self, objection: str | None) -> None:
         """Where a trial found an objection, compute by torch from now on, and hold weights as that reads them fastest."""

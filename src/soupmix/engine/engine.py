@@ -359,8 +359,7 @@ class Engine:
 
     @cached_property
     def _answering(self) -> Answering:
-        if self.step.library is not None:
-            self.step.check(objection(self.model, self.batch, self.step, self.prompts.size, self.noise))
+        self.step.settle(lambda: objection(self.model, self.batch, self.step, self.prompts.size, self.noise))
         return Answering(self.model, self.batch, self.detokenizer, self.ends, self.step)
 
     @property

@@ -123,7 +123,7 @@ class CallReader:
         """More of the text, and whether it is all: what is to be shown, and the calls that are whole."""
         self._held += text
         shown, calls = (self._tagged if self._form.opening else self._bare)(last)
-        found = [call for call in calls if self._several or not self.count]
+        found = calls if self._several else calls[: max(0, 1 - self.count)]
         self.count += len(found)
         return shown, found
 

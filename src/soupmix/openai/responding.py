@@ -1,174 +1,54 @@
-"""OpenAI's newer form, `/v1/responses`, in plain text: what is asked as a conversation, and answers as its objects and events."""
+"""Answers of `/v1/responses`, OpenAI's newer form, as its objects and events."""
 
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Discriminator, Field, Tag
-
-from soupmix.backends import Delta
-from soupmix.fields import ShortLine
+from soupmix.backends import Backend, Delta
+from soupmix.openai.calls import Call, CallReader, tools_of
 from soupmix.openai.forms import AnswerSoFar, usage
-from soupmix.openai.sent import (
-    NamedSchema,
-    ObjectFormat,
-    SchemaFormat,
-    Sent,
-    Text,
-    TextFormat,
-    kind_of_format,
-)
-from soupmix.openai.wire import (
-    ChatAsk,
-    ChatMessage,
-    Metadata,
-    Nothing,
-    SoupAsk,
-    StreamOptions,
-    User,
-)
+from soupmix.openai.items import ResponsesAsk
+from soupmix.openai.sent import ToolFunction
 
-__all__ = ["Responding", "ResponsesAsk"]
-
-_MOST_TOKENS, _MOST_ITEMS = 1 << 20, 1000
-
-
-class _Part(Sent):
-    """A part of a message: of the user, or of an answer that is sent back."""
-
-    type: Literal["input_text", "output_text", "text"]
-    text: Text
-    annotations: Nothing | None = None
-    logprobs: Nothing | None = None
-
-
-def _form(value: object) -> str:
-    return "text" if isinstance(value, str) else "more"
-
-
-Parts = Annotated[list[_Part], Field(min_length=1, max_length=_MOST_ITEMS, fail_fast=True)]
-
-
-class _Item(Sent):
-    """A message. An answer of this server may be sent back as a client holds it."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[Annotated[Text, Tag("text")] | Annotated[Parts, Tag("more")], Discriminator(_form)]
-    id: ShortLine | None = None
-    phase: None = None
-    status: Literal["completed", "incomplete", "in_progress"] | None = None
-
-    def message(self) -> ChatMessage:
-        """As chat has it."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return ChatMessage(role=self.role, content=text)
-
-
-Items = Annotated[list[_Item], Field(min_length=1, max_length=_MOST_ITEMS, fail_fast=True)]
-
-
-class _SchemaText(NamedSchema):
-    """A text that is valid against a JSON schema."""
-
-    type: Literal["json_schema"]
-
-
-class _TextAsk(Sent):
-    """The form of the text."""
-
-    format: (
-        Annotated[
-            Annotated[TextFormat, Tag("text")]
-            | Annotated[ObjectFormat, Tag("json_object")]
-            | Annotated[_SchemaText, Tag("json_schema")],
-            Discriminator(kind_of_format),
-        ]
-        | None
-    ) = None
-    verbosity: Literal["medium"] | None = None
-
-
-class ResponsesAsk(Sent):
-    """`POST /v1/responses`. Nothing is kept between requests: what was said before is sent again."""
-
-    model: Annotated[str, Field(min_length=1, max_length=300)]
-    input: Annotated[Annotated[Text, Tag("text")] | Annotated[Items, Tag("more")], Discriminator(_form)]
-    instructions: Text | None = None
-    soup: SoupAsk | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: User | None = None
-    background: Literal[False] | None = None
-    conversation: None = None
-    include: Nothing | None = None
-    max_tool_calls: None = None
-    metadata: Metadata | None = None
-    parallel_tool_calls: bool | None = None
-    previous_response_id: None = None
-    prompt: None = None
-    prompt_cache_key: ShortLine | None = None
-    reasoning: None = None
-    safety_identifier: ShortLine | None = None
-    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
-    store: Literal[False] | None = None
-    text: _TextAsk | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    tools: Nothing | None = None
-    top_logprobs: Literal[0] | None = None
-    truncation: Literal["disabled"] | None = None
-
-    def chat(self) -> ChatAsk:
-        """The same as a chat."""
-        said = [] if self.instructions is None else [ChatMessage(role="system", content=self.instructions)]
-        asked = self.input
-        said += (
-            [ChatMessage(role="user", content=asked)] if isinstance(asked, str) else [each.message() for each in asked]
-        )
-        return ChatAsk(
-            model=self.model,
-            messages=said,
-            soup=self.soup,
-            max_completion_tokens=self.max_output_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stream=self.stream,
-            user=self.user,
-            response_format=self._chat_format(),
-        )
-
-    def _chat_format(self) -> ObjectFormat | SchemaFormat | None:
-        asked = None if self.text is None else self.text.format
-        if isinstance(asked, _SchemaText):
-            named = NamedSchema(**asked.model_dump(exclude={"type"}, by_alias=True))
-            return SchemaFormat(type="json_schema", json_schema=named)
-        return asked if isinstance(asked, ObjectFormat) else None
+__all__ = ["Responding"]
 
 
 @dataclass(slots=True)
 class Responding:
-    """One answer while it is written down.
+    """One answer while it is written down: its text, then the calls in it, which are told when it has ended.
 
     Attributes:
         ask: what was asked. created: seconds since 1970. soup: what was granted, as JSON.
+        reader: takes the calls out of the text; None: there are none to look for.
     """
 
     ask: ResponsesAsk
     created: int
     soup: Mapping[str, Any]
+    reader: CallReader | None = None
     _id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(12)}")
     _item: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
     _count: int = 0
+    _text: str = ""
+    _calls: list[Call] = field(default_factory=list)
+    _is_open: bool = False
+    _is_read: bool = False
+
+    @classmethod
+    def of(cls, ask: ResponsesAsk, created: int, soup: Mapping[str, Any], backend: Backend) -> "Responding":
+        """As a request asks for it."""
+        names, form = [each["function"]["name"] for each in tools_of(ask.chat())], backend.tool_use.form
+        several = ask.parallel_tool_calls is not False
+        return cls(ask, created, soup, CallReader(form, names, several=several) if names and form else None)
 
     def whole(self, made: AnswerSoFar) -> dict[str, Any]:
         """The finished answer."""
+        if not self._is_read:
+            self._read(made.text, last=True)
         is_cut = made.last is not None and made.last.finish == "length"
         counted = usage([made])
-        return self._response("incomplete" if is_cut else "completed", [self._message(made.text, is_cut)]) | {
+        return self._response("incomplete" if is_cut else "completed", self._items(is_cut)) | {
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "usage": {
                 "input_tokens": counted.prompt_tokens,
@@ -187,22 +67,67 @@ class Responding:
         begun = self._response("in_progress", [])
         yield self._event("response.created", response=begun)
         yield self._event("response.in_progress", response=begun)
-        item = {**self._message("", False), "status": "in_progress", "content": []}
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        yield self._of_part("response.content_part.added", part=_part(""))
 
     def delta(self, delta: Delta) -> Iterator[dict[str, Any]]:
-        """The event of more text, if there is any."""
-        if delta.text:
-            yield self._of_part("response.output_text.delta", delta=delta.text, logprobs=[])
+        """The event of more text, if there is any, behind those that begin it."""
+        if text := self._read(delta.text, last=delta.finish is not None):
+            yield from self._begun()
+            yield self._of_part("response.output_text.delta", delta=text, logprobs=[])
 
     def closing(self, made: AnswerSoFar) -> Iterator[dict[str, Any]]:
         """The events behind the last text."""
         whole = self.whole(made)
-        yield self._of_part("response.output_text.done", text=made.text, logprobs=[])
-        yield self._of_part("response.content_part.done", part=_part(made.text))
-        yield self._event("response.output_item.done", output_index=0, item=whole["output"][0])
+        for place, item in enumerate(whole["output"]):
+            if item["type"] == "message":
+                yield from self._begun()
+                yield self._of_part("response.output_text.done", text=self._text, logprobs=[])
+                yield self._of_part("response.content_part.done", part=_part(self._text))
+            else:
+                yield from self._called(place, item)
+            yield self._event("response.output_item.done", output_index=place, item=item)
         yield self._event(f"response.{whole['status']}", response=whole)
+
+    def _read(self, text: str, *, last: bool) -> str:
+        """What is to be shown of more text."""
+        self._is_read = True
+        if self.reader is not None:
+            text, calls = self.reader.feed(text, last=last)
+            self._calls += calls
+        self._text += text
+        return text
+
+    def _begun(self) -> Iterator[dict[str, Any]]:
+        """The events before the first text."""
+        if not self._is_open:
+            self._is_open = True
+            item = {**self._message("", False), "status": "in_progress", "content": []}
+            yield self._event("response.output_item.added", output_index=0, item=item)
+            yield self._of_part("response.content_part.added", part=_part(""))
+
+    def _called(self, place: int, item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events of a call before it is done: its arguments come at once."""
+        begun = {**item, "status": "in_progress", "arguments": ""}
+        yield self._event("response.output_item.added", output_index=place, item=begun)
+        said = {"item_id": item["id"], "output_index": place}
+        yield self._event("response.function_call_arguments.delta", delta=item["arguments"], **said)
+        yield self._event(
+            "response.function_call_arguments.done", arguments=item["arguments"], name=item["name"], **said
+        )
+
+    def _items(self, is_cut: bool) -> list[dict[str, Any]]:
+        """The text, unless there are calls and none, and the calls."""
+        told = [call.told(self._id, 0, place) for place, call in enumerate(self._calls)]
+        calls = [
+            {
+                "id": each["id"].replace("call_", "fc_"),
+                "type": "function_call",
+                "call_id": each["id"],
+                **each["function"],
+                "status": "completed",
+            }
+            for each in told
+        ]
+        return [*([self._message(self._text, is_cut)] if self._text or not calls else []), *calls]
 
     def _response(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
         ask = self.ask
@@ -218,13 +143,13 @@ class Responding:
             "metadata": ask.metadata or {},
             "model": ask.model,
             "output": output,
-            "parallel_tool_calls": False,
+            "parallel_tool_calls": bool(ask.tools) and ask.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
             "temperature": ask.temperature,
             "text": {"format": self._format()},
-            "tool_choice": "none",
-            "tools": [],
+            "tool_choice": ask.tool_choice or ("auto" if ask.tools else "none"),
+            "tools": [each.model_dump(include={"type", *ToolFunction.model_fields}) for each in ask.tools or ()],
             "top_p": ask.top_p,
             "truncation": "disabled",
             "usage": None,

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from soupmix.fields import ShortLine
 
 __all__ = [
+    "CalledFunction",
     "FunctionTool",
     "JsonObject",
     "NamedSchema",
@@ -19,6 +20,8 @@ __all__ = [
     "Text",
     "TextFormat",
     "ToolCall",
+    "ToolFunction",
+    "ToolName",
     "kind_of_format",
 ]
 

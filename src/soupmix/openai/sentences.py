@@ -33,7 +33,9 @@ _NOT_DONE: Final[Mapping[str, str]] = {
     "tool_calls": 'must be [{"id": ID, "type": "function", "function": {"name": NAME, "arguments": TEXT}}], the text that of a '
     "JSON object",
     "tool_choice": 'no call can be forced; send "auto" or "none", or hold the answer to a schema by response_format',
-    "tools": 'must be [{"type": "function", "function": {"name": NAME, "description": TEXT, "parameters": SCHEMA}}], at most 128',
+    "tools": 'must be functions, at most 128: [{"type": "function", "function": {"name": NAME, "description": TEXT, '
+    '"parameters": SCHEMA}}], and in /v1/responses [{"type": "function", "name": NAME, "description": TEXT, '
+    '"parameters": SCHEMA}]',
     "verbosity": "how long answers are is a matter of the soup (concise, informative); leave verbosity out",
     "web_search_options": "nothing is looked up on the web; leave web_search_options out",
 }
@@ -60,8 +62,6 @@ def sentence(error: Mapping[str, Any], where: Sequence[str]) -> str:
     """
     place, kind, context = ".".join(where), str(error["type"]), error.get("ctx") or {}
     known = next((name for name in reversed(where) if name in _NOT_DONE), None)
-    if known == "tools" and kind == "too_long" and context.get("max_length") == 0:
-        return f"{place}: tools are called in /v1/chat/completions only; send them there, or leave tools out here"
     if known is not None:
         return f"{place}: {_NOT_DONE[known]}"
     if kind == "extra_forbidden":

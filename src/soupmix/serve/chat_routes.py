@@ -21,8 +21,9 @@ from soupmix.errors import SoupmixError
 from soupmix.openai.answers import ChatAnswer, CompletionAnswer, SoupAnswer
 from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import AnswerSoFar, ChatForm, CompletionForm, Form, usage
+from soupmix.openai.items import ResponsesAsk
 from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion_prompted, fitting, requests
-from soupmix.openai.responding import Responding, ResponsesAsk
+from soupmix.openai.responding import Responding
 from soupmix.openai.wire import Ask, ChatAsk, CompletionAsk
 from soupmix.serve.answering import unless_gone
 from soupmix.serve.auth import REQUEST, authenticate, state_of
@@ -54,7 +55,7 @@ async def chat(ask: ChatAsk, http: HttpRequest, caller: _Caller) -> Response:
 
 @router.post("/v1/responses", response_model=None, responses={**ANSWERING, **streamed(None)})
 async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Response:
-    """Answer a conversation with a person's soup in OpenAI's newer form, as plain text; nothing is kept between requests."""
+    """Answer a conversation with a person's soup in OpenAI's newer form; nothing is kept between requests."""
     state, asked = state_of(http), ask.chat()
     state.backend.check_room()
     prompted = await run_in_threadpool(chat_prompted, state.backend, asked)
@@ -72,7 +73,8 @@ async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Resp
         answers = PendingAnswers(state.backend, state.metrics, wanted, state.settings.deltas)
         stack.callback(answers.cancel)
         await run_in_threadpool(answers.submit)
-        responding = Responding(ask, int(time.time()), granted.model_dump(mode="json"))
+        soup = granted.model_dump(mode="json")
+        responding = Responding.of(ask, int(time.time()), soup, state.backend)
         if ask.stream:
             over = stack.pop_all().close
             return _EventStream(_responded(answers, responding, over), over)

@@ -1,15 +1,17 @@
 """The whole of `soupmix train`: sample, choose, fit. Every finished piece of work is a file: a stopped run goes on."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from soupmix.errors import TrainingError
+from soupmix.errors import OutputError, TrainingError
 from soupmix.evaluate.workers import Progress, as_finished, loaded_engine, workers
 from soupmix.files import canonical_json, new_folder, write_file
+from soupmix.locks import lock
 from soupmix.policy import Policy
 from soupmix.scratch import sweep
 from soupmix.train.examples import Example
@@ -36,11 +38,32 @@ def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
     Raises:
         TrainingError: a pole has too few usable pairs (reason "few-pairs"), or a worker process was ended from outside
             ("worker-lost"); there is a store beside, and no mixtures ("method").
-        OutputError: a folder cannot be written, or holds something else than an earlier adapter.
+        OutputError: a folder cannot be written, or holds something else than an earlier adapter; another process trains into
+            it ("in-use").
     """
     if plan.beside is not None and plan.soup is None:
         raise TrainingError("a store beside has a part in mixtures only: say how they are trained", reason="method")
+    with _held(plan):
+        return _run(plan, progress)
+
+
+@contextmanager
+def _held(plan: TrainingPlan) -> Iterator[None]:
+    """The folder of a run, for this process alone: two would write one another's samples and adapters."""
     plan.samples.mkdir(parents=True, exist_ok=True)
+    handle = os.open(plan.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not lock(handle, wait=False):
+            raise OutputError(
+                f"another `soupmix train` is at work in {plan.folder}; wait until it has ended, or give another folder",
+                reason="in-use",
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _run(plan: TrainingPlan, progress: Progress) -> dict[str, Path]:
     alone = [pole for pole in plan.poles if pole not in plan.started]
     todo = plan.chunks(alone) if plan.soup is None else plan.mixture_chunks()
     left = [chunk for chunk in todo if read_samples(plan.samples, chunk) is None]
