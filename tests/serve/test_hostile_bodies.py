@@ -20,7 +20,7 @@ from soupmix.serve.soups import ProfileAsk
 from soupmix.serve.strict import StrictRoute, understood
 
 SIZE = 1 << 20
-SECONDS, BYTES = 0.2, 50 << 20
+SECONDS, BYTES = 2.0, 50 << 20  # quadratic work on a megabyte takes minutes
 ASKING: tuple[type[BaseModel], ...] = (ChatAsk, CompletionAsk, ProfileAsk, RangesAsk, ResponsesAsk, SoupAsk)
 LEARNING: tuple[type[BaseModel], ...] = (CorrectAsk, FeedbackAsk, LearningAsk, NextAsk, TargetsAsk)
 KINDS = ASKING + LEARNING
