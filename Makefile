@@ -135,13 +135,17 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py
 
-# Train the six shipped adapters anew and put them into adapters/; the digests in examples/policies change with them.
-# What soups of them do is foretold anew by `soupmix evaluate OUT --surface`, which writes adapters/surface.json.
+# Train the six shipped adapters anew, alone, in mixtures and once more in others, and put them into adapters/; the digests
+# in examples/policies change with them. The first mixtures of the shipped ones knew no hold, the second had 176 prompts.
+# What soups of them do is foretold anew by `soupmix evaluate OUT --surface --maintain`, which writes adapters/surface.json.
+POLES := expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly
+ADD = for each in $(POLES); do $(BIN)/soupmix adapters add $(1)/$${each\#*:} --dimension $${each%:*} --pole $${each\#*:} \
+    --licence apache-2.0 --store $(2) --maintain --force || exit 1; done
 adapters: .venv/dev.done
-	$(BIN)/soupmix train out/train --together --threads 2
-	for each in expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly; do \
-	  $(BIN)/soupmix adapters add out/train/$${each#*:} --dimension $${each%:*} --pole $${each#*:} \
-	    --licence apache-2.0 --store adapters --force || exit 1; done
+	$(BIN)/soupmix train out/train --together --threads 2 --no-measure
+	$(call ADD,out/train,out/first)
+	$(BIN)/soupmix train out/more --with out/first --mixtures 768 --rate 0.0005 --seed 1 --threads 2
+	$(call ADD,out/more,adapters)
 	$(BIN)/soupmix adapters list --approve
 
 # What the training of soups owes to what: four ways, two seeds, trained and evaluated side by side; goes on where it was.

@@ -8,7 +8,7 @@ sharpness, and against that in a share of flips. Answers have independent traits
 that can be asked about, each once, the same for every rule. The error is the Euclidean distance of the posterior mean from the
 wants, the regret what the best of 8 answers by the posterior mean is worse than the best by the wants, in units of utility, and
 coverage the share of 90 % intervals that hold. Neither sharpness nor flips are known to the posterior. A population is people whose
-traits go together; the fitted prior is that of 60 others after 20 answers each. Times are medians of the default posterior (both
+traits go together; the fitted prior is that of 60 others after 20 answers each, "known" is the population itself. Times are medians of the default posterior (both
 models) with ten answers and more, among 1,000 pairs. `--page` writes docs/preference_bench.md and benchmarks/data/preference.json.
 """
 
@@ -25,6 +25,7 @@ from machine import processor
 
 from soupmix.preference import Posterior, Prior, Signal, Trait, Traits, next_question
 from soupmix.preference.population import fitted
+from soupmix.preference.prior import Gaussian
 from soupmix.preference.question import RULES
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -33,7 +34,7 @@ DATA, PAGE = (
     Path(__file__).parent / "data" / "preference.json",
     Path(__file__).parents[1] / "docs" / "preference_bench.md",
 )
-SHOWN = (0, 5, 10, 20)
+SHOWN = (0, 5, 7, 10, 13, 20)
 GRID = [(d, sharpness, flips) for d in (3, 6) for sharpness in (1.0, 3.0, 5.0, 10.0) for flips in (0.0, 0.1)]
 PAIRS, BEST_OF = 1000, 8
 QUICK = ("information-gain", "d-optimal", "volume", "random")
@@ -101,7 +102,7 @@ def answered(
             found.append((float(np.linalg.norm(mean - person.want)), person.regret(mean), covered))
         if number < answers:
             left = np.delete(person.pairs, asked_before, axis=0)
-            question = next_question(posterior, person.points, pairs=left, rule=rule, enough=0.0)
+            question = next_question(posterior, person.points, pairs=left, rule=rule, enough=-1.0)
             pair = question.first // 2  # type: ignore[union-attr]
             asked_before.append(pair)
             first, second = person.points[person.pairs[pair]]
@@ -111,18 +112,30 @@ def answered(
 
 def population(count: int, seed: int) -> list[Person]:
     """People whose wants go together: who wants much of the first trait wants little of the second."""
+    return [Person(want, 5.0, 0.0, [seed, 9, n]) for n, want in enumerate(alike(count, seed))]
+
+
+def alike(count: int, seed: int) -> Numbers:
+    """[people, 3] what they want."""
     draw = np.random.default_rng([seed, 9])
     roots = draw.multivariate_normal(
         [0.8, 0.45, 0.35], [[0.03, -0.02, 0.0], [-0.02, 0.03, 0.0], [0.0, 0.0, 0.01]], count
     )
-    wants = np.square(roots) / np.square(roots).sum(1, keepdims=True)
-    return [Person(want, 5.0, 0.0, [seed, 9, n]) for n, want in enumerate(wants)]
+    return np.asarray(np.square(roots) / np.square(roots).sum(1, keepdims=True))
+
+
+def known() -> Prior:
+    """What can be known at most of people of that population before they answer: how their wants are spread, and how they choose."""
+    roots = np.sqrt(alike(20_000, 3))
+    covariance = tuple(tuple(map(float, row)) for row in np.cov(roots.T))
+    wants = Gaussian(tuple(map(float, roots.mean(0))), covariance)
+    return Prior(sharpness=5.0, spread=0.01, populations={"linear": wants}, careless=0.0)
 
 
 def by_prior(count: int) -> dict[str, Any]:
-    """Of a flat prior and of one that is fitted to 60 others, [shown, 3] as of `table`."""
+    """Of a flat prior, of one that is fitted to 60 others, and of all that can be known, [shown, 3] as of `table`."""
     others = [answered(each, "information-gain", 20, Prior())[1] for each in population(60, 2)]
-    priors = {"flat": Prior(), "fitted": fitted(others)}
+    priors = {"flat": Prior(), "fitted": fitted(others), "known": known()}
     return {
         name: np.mean([asked(each, "information-gain", 20, prior) for each in population(count, 1)], axis=0)
         for name, prior in priors.items()
@@ -178,7 +191,7 @@ def quick(count: int) -> dict[str, Any]:
     found = table(count, 3, 5.0, 0.0, QUICK, 10, Prior())
     decision, update = times()
     return {
-        "l2_at_10": {rule: round(float(each[2, 0]), 4) for rule, each in found.items()},
+        "l2_at_10": {rule: round(float(each[SHOWN.index(10), 0]), 4) for rule, each in found.items()},
         "decision_ms": round(decision, 3),
         "update_ms": round(update, 3),
     }
@@ -224,7 +237,7 @@ def page(found: dict[str, Any]) -> str:
             for r in found["rows"]
         ),
         "",
-        "People of a population, sharpness 5, by information gain, under a flat prior and one that is fitted to 60 others:",
+        "People of a population, sharpness 5, by information gain, under a flat prior and one that is fitted to 60 others, and with all that can be known:",
         "",
         f"| prior | {head} |",
         "|---" * (1 + len(SHOWN)) + "|",

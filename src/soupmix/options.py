@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Literal
 
-from soupmix.errors import RecipeError
+from soupmix.errors import PolicyRefusal, RecipeError
 
 __all__ = [
     "EVERY",
@@ -19,6 +19,7 @@ __all__ = [
     "Option",
     "Options",
     "check_inside",
+    "check_shares",
     "checked",
     "layer_of",
     "number",
@@ -211,3 +212,21 @@ def _part(value: Any) -> float:
             "weight, which policies bound, and for parts of it here"
         )
     return found
+
+
+def check_shares(name: str, options: Options, *, is_open: bool) -> None:
+    """Refuse `normalize` where policy documents bound the weights: entries on which few agree are made larger, so that these act
+    above their weights there. Methods whose coefficients are known are shortened instead (see `soupmix.merge.bound`).
+
+    Args:
+        name: of the method. options: as asked for. is_open: whether there are no documents.
+
+    Raises:
+        PolicyRefusal: it is asked for, and there are documents ("above-weight").
+    """
+    if options.get("normalize") and not is_open:
+        raise PolicyRefusal(
+            f"method {name} was asked to normalize, by which an adapter acts above the weight that it was granted wherever "
+            f"others disagree with it, and policy documents bound these weights: leave normalize out",
+            reason="above-weight",
+        )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+import soupmix_kernels
 from soupmix.backends import Limits, Sampling
 from soupmix.base import Base
 from soupmix.batching import Batcher
@@ -22,6 +23,8 @@ from soupmix.batching.schedule import Scheduler
 from soupmix.batching.slotted import SlottedLoop
 from soupmix.engine import Engine
 from soupmix.engine.compiled import EngineStep, StepChoice, step_for
+from soupmix.engine.layers import BaseLinear
+from soupmix.errors import BaseModelError
 from soupmix.policy import Policy
 from soupmix.store import Store
 from tests.support.families import FAMILIES, Family
@@ -221,3 +224,71 @@ def test_a_step_that_computes_something_else_is_found_out(
             in batcher.state().why
         )
     assert engine.step.library is None
+
+
+def layers(engine: Engine) -> list[BaseLinear]:
+    return [each.base for each in engine._groups.values() if isinstance(each.base, BaseLinear)]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_steps_are_those_of_the_weights_it_stands_for(
+    dtype: str, family_base: Callable[[str], Base], tmp_path: Path
+) -> None:
+    """By compiled steps bit for bit, and by torch for a whole prompt."""
+    base = family_base("llama3.2-tied")
+    store = store_of(base, tmp_path)
+    few, plain = Engine.load(base, store, dtype=dtype), Engine.load(base, store, dtype="bf16", compiled=True)
+    for held, each in zip(layers(few), layers(plain), strict=True):
+        assert held.blocks is not None
+        assert each.weight is not None
+        assert not torch.equal(held.blocks.decoded(), each.weight[:, : each.inputs])
+        each.weight = soupmix_kernels.wide_weight(held.blocks.decoded())
+    for mine, theirs in zip(stepwise(few, store), stepwise(plain, store), strict=True):
+        assert torch.equal(mine, theirs)
+    grant, ids = Policy.open(store).clamp({"one": 0.6}), torch.arange(3, 23)[None]
+    assert torch.equal(few.logits(ids, [grant]), plain.logits(ids, [grant]))
+
+
+def test_it_says_what_it_is(tiny_base: Base, pico_store: Store) -> None:
+    few, plain = (Engine.load(tiny_base, pico_store, dtype=each, compiled=True) for each in ("int8", "bf16"))
+    nobody = Policy.open(pico_store).clamp({})
+    assert "in int8 on cpu" in repr(few)
+    assert few.step.why.endswith("from weights in int8")
+    assert few.identity(nobody, "delta") != plain.identity(nobody, "delta")
+    assert few.base_identity() != plain.base_identity()
+    with Batcher(few) as batcher:
+        assert "it computes what transformers computes; steps are compiled for" in batcher.state().why
+    assert few.complete(["one two"], [nobody], sampling=Sampling(max_new_tokens=5))[0].tokens == 5
+
+
+def test_weights_are_held_once(tiny_base: Base) -> None:
+    for each in layers(Engine.load(tiny_base, None, dtype="int8")):
+        assert each.weight is None
+        assert each.blocks is not None
+
+
+def test_without_compiled_steps_it_is_refused(
+    tiny_base: Base, family_base: Callable[[str], Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for base, how, why in (
+        (family_base("gpt2"), {}, "a compiled step knows"),
+        (tiny_base, {"fused": False}, "may be computed together"),
+    ):
+        with pytest.raises(BaseModelError, match=rf"asked for in int8.*{why}.*leave the dtype out") as refused:
+            Engine.load(base, None, dtype="int8", **how)
+        assert refused.value.reason == "not-compiled"
+    monkeypatch.setenv("SOUPMIX_KERNELS", "torch")
+    with pytest.raises(BaseModelError, match="SOUPMIX_KERNELS=torch says so"):
+        Engine.load(tiny_base, None, dtype="int4")
+
+
+def test_where_the_trial_fails_torch_computes_from_the_same_weights(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, ids = Engine.load(tiny_base, None, dtype="int8"), torch.tensor([[3, 4, 5, 6]])
+    nobody = Policy.open(()).clamp({})
+    expected = engine.logits(ids, [nobody])
+    engine.step.check("it differs")
+    assert engine.step.library is None
+    assert all(each.blocks is None for each in layers(engine))
+    torch.testing.assert_close(engine.logits(ids, [nobody]), expected, rtol=0.02, atol=0.02)

@@ -3,7 +3,7 @@
 import pytest
 
 from soupmix.preference import Trait, Traits
-from soupmix.preference.cues import MOST_WORDS, cued, is_cue
+from soupmix.preference.cues import MOST_WORDS, cued, either, is_cue
 
 TRAITS = Traits(
     (Trait("length", "words"), Trait("expertise", "grade"), Trait("style", "vader"), Trait("humour", "sha256:1")),
@@ -48,7 +48,7 @@ TRAITS = Traits(
 )
 def test_what_is_asked_for(said: str, toward: dict[str, float]) -> None:
     assert cued(said, TRAITS) == toward
-    assert is_cue(said, TRAITS)
+    assert is_cue(said, cued(said, TRAITS))
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,25 @@ def test_what_is_asked_for(said: str, toward: dict[str, float]) -> None:
 )
 def test_what_is_said_of_the_world_is_no_cue(said: str) -> None:
     assert cued(said, TRAITS) == {}
-    assert not is_cue(said, TRAITS)
+    assert not is_cue(said, cued(said, TRAITS))
 
 
 def test_a_question_may_hold_a_cue_and_is_answered() -> None:
     assert cued("Can you make it shorter?", TRAITS) == {"length": -1}
-    assert not is_cue("Can you make it shorter?", TRAITS)
+    assert not is_cue("Can you make it shorter?", {"length": -1.0})
 
 
 def test_a_measure_that_falls_as_texts_get_harder_turns_the_sign() -> None:
     assert cued("simpler", Traits((Trait("expertise", "zipf"),), TRAITS.of)) == {"expertise": 1}
+
+
+def test_of_what_adapters_measure_words_say_nothing() -> None:
+    """Which end of "formality" an adapter was trained to, its name does not say."""
+    assert cued("more formality", Traits((Trait("formality", "reward_formality_0123456789abcdef"),), TRAITS.of)) == {}
+
+
+def test_a_second_reader_reads_where_the_first_reads_nothing() -> None:
+    read = either(cued, lambda text, traits: {"length": 1.0} if "more of that" in text else {})
+    assert read("shorter please", TRAITS) == {"length": -1.0}
+    assert read("I want more of that", TRAITS) == {"length": 1.0}
+    assert read("Thanks!", TRAITS) == {}

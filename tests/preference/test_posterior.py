@@ -256,6 +256,22 @@ def test_a_prior_of_a_population_needs_fewer_answers() -> None:
     assert np.mean(errors["fitted"]) < 0.6 * np.mean(errors["flat"])
 
 
+def test_how_strictly_a_population_chooses_is_known_from_all_of_them() -> None:
+    """Nobody's own answers tell it well: by itself it is as unknown of each as it was before."""
+    draw = np.random.default_rng(4)
+    people = draw.dirichlet((16.0, 2.0, 2.0), 30)
+    for sharpness in (2.0, 9.0):
+        known = [
+            answered(Posterior(OF, models=("linear",), particles=512), w, 20, (5, n), sharpness)
+            for n, w in enumerate(people)
+        ]
+        found = fitted(known)
+        alone = np.mean([each.sharpnesses() @ np.log(np.maximum(each.how.sharpness, 1e-9)) for each in known])
+        assert found.spread < 0.6 * Prior().spread
+        assert abs(np.log(found.sharpness / sharpness)) < 0.4
+        assert abs(np.log(found.sharpness / sharpness)) <= abs(alone - np.log(sharpness)) + 0.05
+
+
 def test_a_fitted_gaussian_is_that_of_the_law_of_total_variance() -> None:
     draw = np.random.default_rng(0)
     means = draw.standard_normal((4000, 2)) @ np.array([[1.0, 0.5], [0.0, 0.3]])

@@ -176,7 +176,7 @@ def test_what_was_forgotten_moves_nothing_though_no_weights_could_be_inferred_th
             if problem == "refused":
                 patch.setattr("soupmix.serve.learners.inferring", lambda *_: Inferring((), ()))
             else:
-                patch.setattr(Learners, "turn", lambda _: busy())
+                patch.setattr(Learners, "turn", lambda *_: busy())
             gone = http.delete(person.url("evidence"))
             assert (gone.status_code, gone.json()["inferred"], gone.json()["evidence"]) == (200, {}, 0)
         assert person.soup()["granted"] == {}
@@ -190,7 +190,7 @@ def test_evidence_that_was_kept_is_taken_though_weights_have_to_wait(
         person.likes(SHORT, LONG)
         with monkeypatch.context() as patch:
             turns = iter([nullcontext(), busy()])  # it is measured, and nobody has time to infer
-            patch.setattr(Learners, "turn", lambda _: next(turns))
+            patch.setattr(Learners, "turn", lambda *_: next(turns))
             taken = person.likes(SHORT, LONG, id="again")
         assert taken.status_code == 201, "else whoever is refused sends it once more, and it counts twice"
         assert "follow" in taken.json()["refused"]
@@ -454,6 +454,71 @@ def test_evidence_of_other_adapters_is_translated_by_what_was_measured_or_set_as
         assert "cannot be translated" in told["other"]["why"]
 
 
+def test_a_turn_of_a_topic_is_answered_with_the_weights_of_that_topic(learning: Running) -> None:
+    with learning.http() as http:
+        person = Person(http, **ADULT)
+        for number in range(8):
+            assert person.likes(SHORT, LONG, id=f"law{number}", topic="law").status_code == 201
+            told = person.likes(LONG, SHORT, id=f"food{number}", topic="food").json()
+        assert 0 < told["topics"]["law"]["others"] < 1
+        assert float(told["topics"]["law"]["inferred"]["calm"]) > 0.3
+
+        def soup(**more: Any) -> Any:
+            ask = {"model": person.model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "soup": more}
+            return http.post("/v1/chat/completions", json=ask).json()["soup"]
+
+        law = soup(topic="law")
+        assert law["granted"] == law["inferred"] == told["topics"]["law"]["inferred"]
+        assert law["topic"] == "law"
+        assert "inferred for law, not chosen: calm" in law["explanation"]
+        assert re.search(r"choice \w+\d moved calm ", law["explanation"])
+        assert f"counts for {told['topics']['law']['others']:g} of what it says" in law["explanation"]
+        assert "calm" not in soup(topic="food")["granted"]
+        for other in (soup(), soup(topic="sport")):
+            assert other["granted"] == told["inferred"]
+            assert "topic" not in other
+        assert http.get(person.url("grant"), params={"topic": "law"}).json()["granted"] == law["granted"]
+        assert person.known()["topics"]["law"]["inferred"] == law["inferred"]
+        http.put(person.url("learning"), json={"frozen": True})
+        assert soup(topic="law")["granted"] == law["granted"]
+        http.delete(person.url("evidence"))
+        assert soup(topic="law")["granted"] == {}
+        ask = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "soup": {"topic": "law"}}
+        assert refused(http.post("/v1/chat/completions", json=ask)) == (400, "no-profile")
+        assert http.post("/v1/clamp", json={"topic": "law"}).status_code == 400
+        assert http.get(person.url("grant"), params={"topic": "Not a word"}).status_code == 400
+
+
+def test_of_what_a_newer_policy_forbids_nothing_is_stored_and_what_is_stored_is_told_to_be_unused(
+    start: Callable[..., AbstractContextManager[Running]], surface: Surface, tmp_path: Any
+) -> None:
+    policy = tmp_path / "house.yaml"
+    policy.write_text(POLICY.replace("rules:\n", "rules:\n- {id: some, rule: infer, dimensions: [calm, loud]}\n"))
+    with start(surface=surface, measurer=MEASURER, policies=lambda: (policy,)) as server, server.http() as http:
+        person = Person(http, **ADULT)
+        for number in range(3):
+            person.likes(WARM, LONG, id=f"w{number}")
+        assert "loud" in person.soup()["granted"]
+        asked = ask_until_two(http, person)
+        policy.write_text(policy.read_text().replace("[calm, loud]", "[calm]"))
+        assert http.post("/v1/policy/reload").status_code == 200
+        assert "loud" not in person.soup()["granted"]
+        taken = http.post(person.url("feedback"), json={"question": asked["id"], "kind": "choice", "value": 0})
+        assert taken.status_code == 201, taken.text
+        told = {each["id"]: each for each in person.known()["data"]}
+        assert all(set(each) == {"calm"} for each in told[asked["id"]]["answers"])
+        assert told[asked["id"]]["unused"] == []
+        assert [told[f"w{n}"]["unused"] for n in range(3)] == [["loud"]] * 3
+        assert all(set(each["moved"]) == {"calm"} for each in told.values())
+        kept = {each.signal.id: each for each in server.state.evidence.entries("acme", person.id)}
+        assert kept["w0"].traits.names == ("calm", "loud"), "evidence is kept as it came"
+        assert kept[asked["id"]].traits.names == ("calm",)
+        policy.write_text(policy.read_text().replace("[calm]", "[loud]"))
+        http.post("/v1/policy/reload")
+        again = {each["id"]: each for each in person.known()["data"]}
+        assert (again[asked["id"]]["counts"], again[asked["id"]]["unused"]) == (False, ["calm"])
+
+
 def test_of_two_changes_of_one_version_one_is_made(learning: Running) -> None:
     with learning.http() as http:
         person = Person(http)
@@ -473,7 +538,7 @@ def test_a_conversation_is_answered_though_nobody_has_time_for_its_cue(
         http.put(person.url("learning"), json={"listens": True})
         said = [("user", "Why?"), ("assistant", LONG), ("user", "Shorter please")]
         messages = [{"role": role, "content": text} for role, text in said]
-        monkeypatch.setattr(Learners, "turn", lambda _: busy())
+        monkeypatch.setattr(Learners, "turn", lambda *_: busy())
         ask = {"model": person.model, "messages": messages, "max_tokens": 1}
         assert http.post("/v1/chat/completions", json=ask).status_code == 200
 

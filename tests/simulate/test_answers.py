@@ -68,6 +68,13 @@ def test_what_was_made_otherwise_is_made_anew(
     assert path.read_bytes().count(b"\n") == 2
 
 
+def test_answers_of_another_dtype_are_others(tmp_path: Path, tiny_base: Base, pico_store: Store) -> None:
+    path, asked = tmp_path / "answers.jsonl", asks(pico_store)[:1]
+    for dtype in ("fp32", "bf16", "fp32"):
+        generated(Engine.load(tiny_base, pico_store, dtype=dtype), pico_store, path)(asked)
+    assert path.read_bytes().count(b"\n") == 2
+
+
 @pytest.mark.parametrize(
     "line", [b"[]", b"{}", b'{"key": 1, "text": "a"}', b'{"key": null, "text": null}', b"\xff", b"NaN"]
 )

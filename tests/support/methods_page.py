@@ -19,8 +19,9 @@ What holds for all of them:
 
 - **The policy clamps first.** A method sees granted weights. Twice the weights are twice the update (but for `factor`,
   four times), so that none gives back what was taken from all weights alike. What was taken from one adapter alone is
-  exact in `{DEFAULT}` only: by `normalize`, `slerp` and `karcher` an adapter can have more of the update than its own
-  weight says, as directions and agreement count there; where a limit on one adapter matters, use `{DEFAULT}`. A rule on
+  exact in `{DEFAULT}` only: by `normalize`, `slerp` and `karcher` an adapter can act by more than its own weight, as
+  agreement and directions count there. So where policy documents bound the weights, `normalize` is refused
+  (`above-weight`), and every layer in which `slerp` or `karcher` would do so is shortened until none does. A rule on
   the norm binds what comes out: where that is longer than the weighted sum of deltas, which the clamp holds to the
   rule, it is shortened to it, and said so.
 - **Only what is linear in stacked columns is served per row.** The other methods make an adapter or a model at load

@@ -25,8 +25,9 @@ def test_the_six_adapters_are_what_their_manifest_says(smollm2: Base) -> None:
         adapter = store.load(entry.name)
         assert adapter.base_digest == smollm2.digest
         assert entry.dimension == POLES[entry.name].dimension
-        assert entry.training["before"]["init_seed"] == entry.training["soup"]["seed"] == 0
-        assert entry.training["soup"]["beside"] == list(store.names)
+        last, first = entry.training["soup"], entry.training["before"]["soup"]
+        assert (last["seed"], first["seed"], entry.training["before"]["before"]["init_seed"]) == (1, 0, 0)
+        assert last["beside"] == first["beside"] == list(store.names)
         assert (store.path(entry.name) / "README.md").is_file()
         assert (store.path(entry.name) / "adapter_model.safetensors").stat().st_size < 5_200_000
 

@@ -5,13 +5,16 @@ when it is first used. `CompiledSoup` computes the soups of one layer,
 for models whose steps others compute. torch's own path stays beside it: reference, fallback and oracle.
 """
 
-from soupmix_kernels.compiled.build import INSTRUCTIONS, CannotCompile, instructions, library
+from soupmix_kernels.compiled.blocks import BITS, Blocks
+from soupmix_kernels.compiled.build import INSTRUCTIONS, CannotCompile, instructions, library, made_for
 from soupmix_kernels.compiled.soup import CompiledSoup, SoupLibrary
 from soupmix_kernels.compiled.step import ACTIVATIONS, CompiledStep, Decoder, DecoderLayer, Product
 
 __all__ = [
     "ACTIVATIONS",
+    "BITS",
     "INSTRUCTIONS",
+    "Blocks",
     "CannotCompile",
     "CompiledSoup",
     "CompiledStep",
@@ -21,4 +24,5 @@ __all__ = [
     "SoupLibrary",
     "instructions",
     "library",
+    "made_for",
 ]

@@ -23,11 +23,14 @@ from typing import Any
 
 import torch
 
-__all__ = ["INSTRUCTIONS", "SOUP", "STEP", "CannotCompile", "LibrarySource", "instructions", "library"]
+__all__ = ["INSTRUCTIONS", "SOUP", "STEP", "CannotCompile", "LibrarySource", "instructions", "library", "made_for"]
 
+_WIDE = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma")
+_HALF = (*_WIDE, "-mavx512bf16")
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
-    "avx512-bf16": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mavx512bf16"),
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
+    "amx-bf16": (*_HALF, "-mamx-tile", "-mamx-bf16"),
+    "avx512-bf16": _HALF,
+    "avx512": _WIDE,
     "avx2": ("-mavx2", "-mfma"),
     "plain": (),
 }
@@ -58,7 +61,7 @@ class LibrarySource:
 
 STEP = LibrarySource(
     "step",
-    (_SOURCE, *(_SOURCE.with_name(name) for name in ("products.h", "vectors.h"))),
+    (_SOURCE, *(_SOURCE.with_name(name) for name in ("blocks.h", "products.h", "tiles.h", "vectors.h"))),
     INSTRUCTIONS,
     {
         "soupmix_scratch": (ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)),
@@ -70,10 +73,7 @@ STEP = LibrarySource(
 SOUP = LibrarySource(
     "soup",
     (_SOURCE.with_name("soup.cpp"),),
-    {
-        "amx-bf16": (*INSTRUCTIONS["avx512-bf16"], "-mamx-tile", "-mamx-bf16"),
-        "avx512-bf16": INSTRUCTIONS["avx512-bf16"],
-    },
+    {name: INSTRUCTIONS[name] for name in ("amx-bf16", "avx512-bf16")},
     {"soupmix_soup": (None, _POINTERS)},
 )
 """The soups of one layer, see `soup.cpp`."""
@@ -83,15 +83,20 @@ class CannotCompile(RuntimeError):
     """There is no library, and none can be made here; says why."""
 
 
+class _CompilerFailed(CannotCompile):
+    pass
+
+
 @functools.cache
 def instructions(source: LibrarySource = STEP) -> tuple[str, ...]:
     """Which variants of a source this processor can run, the best first."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return tuple(name for name in source.variants if name == "plain")
     cpu = torch.cpu
-    has = {
-        "amx-bf16": cpu._is_avx512_bf16_supported() and cpu._is_amx_tile_supported() and cpu._init_amx(),
-        "avx512-bf16": cpu._is_avx512_supported() and cpu._is_avx512_bf16_supported(),
+    half = cpu._is_avx512_supported() and cpu._is_avx512_bf16_supported()
+    has = {  # the system lends the registers of tiles to who asks
+        "amx-bf16": half and cpu._is_amx_tile_supported() and cpu._init_amx(),
+        "avx512-bf16": half,
         "avx512": cpu._is_avx512_supported(),
         "avx2": cpu._is_avx2_supported(),
     }
@@ -102,16 +107,27 @@ def library(folder: Path, name: str | None = None, source: LibrarySource = STEP)
     """A library, from this process, from the folder, or made now.
 
     Args:
-        folder: where libraries are kept. name: one of `instructions(source)`; None: the best.
+        folder: where libraries are kept. name: one of `instructions(source)`; None: the best that the compiler knows.
 
     Raises:
         CannotCompile: no compiler, one that fails, a processor that cannot run it, or a folder that others can write to.
     """
     with _lock:
-        name = next(iter(instructions(source)), next(iter(source.variants))) if name is None else name
-        if (source.name, name) not in _loaded:
-            _loaded[source.name, name] = _opened(folder, name, source)
-        return _loaded[source.name, name]
+        names = (name,) if name is not None else instructions(source) or (next(iter(source.variants)),)
+        why = CannotCompile(f"there is no {source.name} for this processor")
+        for each in names:
+            try:
+                if (source.name, each) not in _loaded:
+                    _loaded[source.name, each] = _opened(folder, each, source)
+                return _loaded[source.name, each]
+            except _CompilerFailed as error:  # an older one, which does not know the newest instructions
+                why = error
+        raise why
+
+
+def made_for(found: ctypes.CDLL) -> str:
+    """Which variant of its source a library is."""
+    return next(name for (_, name), each in _loaded.items() if each is found)
 
 
 def _opened(folder: Path, name: str, source: LibrarySource) -> ctypes.CDLL:
@@ -162,7 +178,7 @@ def _compile(command: list[str], path: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise CannotCompile(f"{command[0]} took more than {_SECONDS} s") from error
         if done.returncode:
-            raise CannotCompile(f"{command[0]} failed: {done.stderr.strip()[:300]}")
+            raise _CompilerFailed(f"{command[0]} failed: {done.stderr.strip()[:300]}")
         with made.open("rb") as file:
             os.fsync(file.fileno())
         made.replace(path)

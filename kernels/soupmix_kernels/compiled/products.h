@@ -1,14 +1,7 @@
 // y = W x + bias + B (c * (A x)) for rows that do not see each other: base products and soups, shared out among threads.
 #pragma once
-#include "vectors.h"
+#include "tiles.h"
 #include <type_traits>
-
-extern "C" {
-// W [out, in]; bias [out] or null. A [slices R, in], and B of every slice [R / 8, width / 32, 8, 32], filled up with zeros, as
-// they lie in memory; null where no adapter is.
-// table: which of the step's coefficients. rank: that of every adapter, 0 where they differ.
-struct Linear { const void *W; const float *bias; const void *A, *B; int32_t in, out, R, slices, table, rank, widths[3], unused; };
-}
 
 namespace {
 // Products. `multiply` adds the products of as many pairs as lie in one vector of weights.
@@ -79,25 +72,37 @@ template <class F> void by_rows(int rows, F f) {  // f(first, how many) of up to
   if (rows - r == 2) f(r, std::integral_constant<int, 2>());
   if (rows - r == 1) f(r, std::integral_constant<int, 1>());
 }
+// y of outputs `o` to `o` + count and every `apart` after them, by weights [O, in], rows `ld` apart, the first that of output `from`.
 template <class T, int O>
-void base(const Linear &l, int o, int count, int apart, const T *x, int ldx, int rows, float *y, int ldy) {
+void base(const Linear &l, const T *W, size_t ld, int from, int o, int count, int apart, const T *x, int ldx, int rows, float *y, int ldy) {
   by_rows(rows, [&](int first, auto n) {
     constexpr int R = n;
     for (int at = o; at < o + count; at++) {
       float found[R * O];
-      dots<T, O, R>((const T *)l.W + size_t(at) * l.in, size_t(apart) * l.in, l.in, x + size_t(first) * ldx, ldx, found);
+      dots<T, O, R>(W + size_t(at - from) * ld, apart * ld, l.in, x + size_t(first) * ldx, ldx, found);
       for (int r = 0; r < R; r++)
         for (int j = 0; j < O; j++)
           y[size_t(first + r) * ldy + at + j * apart] = found[r * O + j] + (l.bias ? l.bias[at + j * apart] : 0.f);
     }
   });
 }
-template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, int rows, float *y, int ldy) {
+template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, int rows, T *decoded, float *y, int ldy) {
+  if constexpr (sizeof(T) == 2) if (l.kind) {  // 16 outputs at a time, which lie near once they are decoded
+    const size_t ld = (l.in + 31) / 32 * 32;
+    for (int o = mine.from; o < mine.end; o += UNIT) {
+      const int count = mine.end - o < UNIT ? mine.end - o : UNIT, fours = count / STREAMS * STREAMS;
+      decode(l, o, UNIT, decoded);
+      for (int j = 0; j < fours; j += STREAMS) base<T, STREAMS>(l, decoded, ld, o, o + j, 1, 1, x, ldx, rows, y, ldy);
+      base<T, 1>(l, decoded, ld, o, o + fours, count - fours, 0, x, ldx, rows, y, ldy);
+    }
+    return;
+  }
   constexpr int together = 8;  // outputs of a stream that all rows go through, while their weights are near
   const int apart = (mine.end - mine.from) / STREAMS, left = mine.from + STREAMS * apart;
+  const T *W = (const T *)l.W;
   for (int i = 0; i < apart; i += together)
-    base<T, STREAMS>(l, mine.from + i, apart - i < together ? apart - i : together, apart, x, ldx, rows, y, ldy);
-  base<T, 1>(l, left, mine.end - left, 0, x, ldx, rows, y, ldy);
+    base<T, STREAMS>(l, W, l.ld, 0, mine.from + i, apart - i < together ? apart - i : together, apart, x, ldx, rows, y, ldy);
+  base<T, 1>(l, W, l.ld, 0, left, mine.end - left, 0, x, ldx, rows, y, ldy);
 }
 
 constexpr int columns = 8, TILE = 32;

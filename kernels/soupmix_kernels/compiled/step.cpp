@@ -37,14 +37,42 @@ struct Step {
 namespace {
 using Live = std::vector<std::vector<uint8_t>>;  // of every table: which panels of a row have a coefficient [rows, panels]
 template <class T> struct Run {
-  const Decoder &d; const Step &s; const Live &live, &kept_live; float *X, *Y, *P, *hidden, *scores; T *N;
+  const Decoder &d; const Step &s; const Live &live, &kept_live; float *X, *Y, *P, *hidden, *scores; T *N, *packed, *decoded;
   int width, thread, threads;  // width: of a row of N and P
+#ifdef __AMX_BF16__
+  Shape tiles{0, 0, 0};
+#endif
+
+  // What tile units read of x, made by all threads for all; x itself, if it is one row.
+  const T *read_by_tiles(const T *x, int rows, int in) {
+#ifdef __AMX_BF16__
+    if constexpr (sizeof(T) == 2) {
+      if (rows == 1 && in % DEEP == 0) return x;
+      const int groups = (rows + SIDE - 1) / SIDE, parts = filled(in) / DEEP;
+#pragma omp for schedule(static)
+      for (int each = 0; each < groups * parts; each++) {
+        const int r = each / parts * SIDE, count = rows - r < SIDE ? rows - r : SIDE;
+        pack(x + size_t(r) * width, width, count, in, each % parts * DEEP, packed + size_t(r) * filled(in));
+      }
+      return packed;
+    }
+#endif
+    return nullptr;
+  }
+  void base_of(const Linear &l, const T *x, const T *seen, int rows, float *y, int ldy) {
+    const Share mine = share(l.out, thread, threads);
+#ifdef __AMX_BF16__
+    if constexpr (sizeof(T) == 2) { by_tiles(tiles, l, mine.from, mine.end, seen, rows, decoded, y, ldy); return; }
+#endif
+    base(l, mine, x, width, rows, decoded, y, ldy);
+  }
 
   // y [rows, ldy] = the products side by side, of x [rows, width]
   void products(const Linear *l, int count, const T *x, int rows, const Live &live, const float *const *c, float *y, int ldy) {
+    const T *seen = read_by_tiles(x, rows, l[0].in);
     float *h = hidden, *to = y;
     for (int j = 0; j < count; j++, to += l[j - 1].out) {
-      base(l[j], share(l[j].out, thread, threads), x, width, rows, to, ldy);
+      base_of(l[j], x, seen, rows, to, ldy);
       if (live.size() && l[j].A) shrink(l[j], s.factor, x, width, rows, live[l[j].table].data(), c[l[j].table], h, thread, threads);
       h += size_t(rows) * l[j].slices * l[j].R;
     }
@@ -227,6 +255,7 @@ template <class T> struct Run {
 };
 
 int most(int a, int b) { return a > b ? a : b; }
+constexpr int DECODED = SIDE;  // twice so many outputs are decoded at once, in half precision
 struct Sizes { int width, outputs, columns; };
 Sizes sizes(const Decoder &d) {  // of a row
   int columns = d.head.slices * d.head.R;
@@ -269,14 +298,20 @@ template <class T> void run(const Decoder &d, const Step &s) {
   float *at = s.scratch;
   auto taken = [&](size_t n) { float *p = at; at += (n + 15) / 16 * 16; return p; };
   Run<T> shared{d, s, live, kept_live, taken(rows * d.features), taken(rows * z.outputs), taken(rows * z.width), taken(rows * z.columns),
-                taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), z.width, 0, 1};
+                taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), (T *)taken(most(rows, 1) * z.width), nullptr,
+                z.width, 0, 1};
+  float *decoded = taken(size_t(s.threads) * DECODED * z.width);
 #pragma omp parallel num_threads(s.threads)
   {
     Run<T> mine = shared;
 #ifdef _OPENMP
     mine.thread = omp_get_thread_num(); mine.threads = omp_get_num_threads();
 #endif
+    mine.decoded = (T *)(decoded + size_t(mine.thread) * DECODED * z.width);
     mine.go();
+#ifdef __AMX_BF16__
+    if (mine.tiles.outs) release();
+#endif
   }
 }
 }  // namespace
@@ -285,7 +320,7 @@ extern "C" {
 // How many floats of scratch a step of so many rows needs.
 size_t soupmix_scratch(const Decoder *d, int32_t rows, int32_t threads) {
   Sizes z = sizes(*d);
-  return size_t(rows) * (d->features + z.outputs + 2 * z.width + z.columns) + 4 * size_t(threads) * (d->length + LANES) + 6 * 16;
+  return size_t(rows) * (d->features + z.outputs + 3 * z.width + z.columns) + size_t(threads) * DECODED * z.width + 4 * size_t(threads) * (d->length + LANES) + 8 * 16;
 }
 void soupmix_step(const Decoder *d, const Step *s) { d->is_bf16 ? run<bf16>(*d, *s) : run<float>(*d, *s); }
 }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from soupmix_kernels.compiled.blocks import BITS, Blocks
 from soupmix_kernels.pool import Pool
 from soupmix_kernels.soup import RowCoefficients
 
@@ -25,11 +26,11 @@ class Product:
     """`y = W x + bias` and, where adapters change it, their soup.
 
     Attributes:
-        weight: [out, in], fp32 or bf16. bias: [out], or None.
+        weight: [out, in], fp32 or bf16, or in blocks, of a decoder in bf16. bias: [out], or None.
         pool: the factors of all adapters, or None. table: which of a step's coefficients are those of this pool.
     """
 
-    weight: Tensor
+    weight: Tensor | Blocks
     bias: Tensor | None = None
     pool: Pool | None = None
     table: int = 0
@@ -140,11 +141,18 @@ def _lies(tensor: Tensor, dtype: torch.dtype) -> bool:
     return tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
+def _held(weight: Tensor | Blocks, dtype: torch.dtype) -> bool:
+    """Whether a weight lies as the library reads it: row by row, or in blocks."""
+    if isinstance(weight, Blocks):
+        return dtype == torch.bfloat16 and _lies(weight.data, torch.uint8)
+    return weight.dtype == dtype and weight.device.type == "cpu" and weight.stride(1) == 1
+
+
 def _check_products(products: Sequence[Product], inputs: int, outputs: int, dtype: torch.dtype) -> None:
     _fits(1 <= len(products) <= 3 and sum(len(each.weight) for each in products) == outputs, "weights [out, in]")
     for each in products:
         out = len(each.weight)
-        _fits(_lies(each.weight, dtype) and each.weight.shape == (out, inputs), "weights [out, in]")
+        _fits(_held(each.weight, dtype) and each.weight.shape == (out, inputs), "weights [out, in]")
         _fits(each.bias is None or each.bias.shape == (out,), "a bias [out]")
         pool = each.pool
         if pool is not None:
@@ -162,7 +170,7 @@ class _Linear(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("W", "bias", "A", "B")),
         *((name, ctypes.c_int32) for name in ("inputs", "out", "R", "slices", "table", "rank")),
         ("widths", ctypes.c_int32 * 3),
-        ("unused", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("apart", "kind", "unused")),
     )
 
 
@@ -286,7 +294,11 @@ class CompiledStep:
 
     def _linear(self, product: Product) -> _Linear:
         out, inputs = product.weight.shape
-        made = _Linear(product.weight.data_ptr(), inputs=inputs, out=out, table=product.table)
+        made = _Linear(inputs=inputs, out=out, table=product.table)
+        if isinstance(product.weight, Blocks):
+            made.W, made.kind = product.weight.data.data_ptr(), 1 + BITS.index(product.weight.bits)
+        else:
+            made.W, made.apart = product.weight.data_ptr(), product.weight.stride(0)
         made.bias = None if product.bias is None else self._numbers(product.bias)
         pool = product.pool
         if pool is not None:

@@ -30,6 +30,10 @@ inline V load(const float *p) { return *(const Near *)p; }
 inline V load(const bf16 *p) { return (V)(__builtin_convertvector(*(const NearH *)p, U) << 16); }
 inline void store(float *p, V x) { *(Near *)p = x; }
 inline void store(bf16 *p, V x) {  // to the nearest, ties to even; NaN stays NaN
+#ifdef __AVX512BF16__
+  _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+  return;
+#endif
   U u = (U)x, even = u + 0x7fff + ((u >> 16) & 1), number = (U)(x == x);
   *(NearH *)p = __builtin_convertvector(((even & number) | ((u | 0x400000) & ~number)) >> 16, H);
 }

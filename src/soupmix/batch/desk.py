@@ -22,7 +22,7 @@ from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import ChatForm, CompletionForm, Form, usage
 from soupmix.openai.requests import Prompted, chat_prompted, completion_prompted, fitting, requests
 from soupmix.openai.sentences import sentence
-from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, SoupAsk
+from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk, TurnSoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.weights import Weights
 
@@ -191,7 +191,11 @@ class Desk:
         return ask.soup.mode if ask.soup is not None and said else self._defaults.mode
 
     def _grant(self, ask: Ask, append: _Append | None) -> Grant:
-        soup = ask.soup or SoupAsk()
+        soup = ask.soup or TurnSoupAsk()
+        if soup.topic is not None:
+            raise RecipeError(
+                "weights of a topic are a profile's, and a batch has none; leave it out", reason="no-profile"
+            )
         weights = Weights(soup.weights) if "weights" in soup.model_fields_set else self._defaults.weights
         attributes = {**soup.attributes, **self._defaults.attributes}
         contradicted = [each for each, value in soup.attributes.items() if attributes[each] != value]

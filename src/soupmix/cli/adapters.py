@@ -1,6 +1,7 @@
 """`soupmix adapters`: what a store holds, and adding to it."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from soupmix.cli.options import (
     base_option,
     find_store,
     json_option,
+    maintain_option,
     open_store,
     print_json,
     read_adapters,
@@ -19,7 +21,7 @@ from soupmix.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from soupmix.base import Base
     from soupmix.findings import Finding
@@ -82,6 +84,7 @@ def show(name: str, store: Path | None, as_json: bool) -> None:
 @click.option("--tag", "tags", multiple=True, help="A label for policies; may be given more than once.")
 @click.option("--licence", default="unknown", show_default=True, help="SPDX identifier.")
 @store_option
+@maintain_option
 @click.option("--force", is_flag=True, help="Replace an adapter of that name.")
 @json_option
 def add(
@@ -93,6 +96,7 @@ def add(
     tags: tuple[str, ...],
     licence: str,
     store: Path | None,
+    maintain: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -104,7 +108,7 @@ def add(
     """
     notes: list[Finding] = []
     folder = _source(source, notes.append)
-    target, found = _target(store, base, folder)
+    target, found = _target(store, base, folder, maintain=maintain)
     entry = target.add(
         folder,
         dimension=dimension,
@@ -140,13 +144,13 @@ def _source(text: str, tell: "Callable[[Finding], object]") -> Path:
     return found
 
 
-def _target(store: Path | None, base: str | None, folder: Path) -> "tuple[Store, Base]":
+def _target(store: Path | None, base: str | None, folder: Path, *, maintain: bool) -> "tuple[Store, Base]":
     """The store to add to, and the base that its adapters are for."""
     from soupmix.base import base_of, resolve
     from soupmix.store import Store
     from soupmix.store.beside import named_base
 
-    target = None if store is None else Store(store, create=True)
+    target = None if store is None else Store(store, create=True, maintain=maintain)
     if base is None and target:
         first = next(iter(target))
         return target, base_of(first.base, first.base_digest)
@@ -160,9 +164,10 @@ def _target(store: Path | None, base: str | None, folder: Path) -> "tuple[Store,
 @command.command("remove")
 @click.argument("name")
 @store_option
-def remove(name: str, store: Path | None) -> None:
+@maintain_option
+def remove(name: str, store: Path | None, maintain: bool) -> None:
     """Take an adapter out of a store; what is shipped with soupmix stays."""
-    target = open_store(find_store(store, None, [name]))
+    target = open_store(find_store(store, None, [name]), maintain=maintain)
     target.remove(name)
     click.echo(f"removed {name} from {target.folder}", err=True)
 
@@ -173,10 +178,11 @@ def remove(name: str, store: Path | None) -> None:
 @store_option
 @click.option("--private", is_flag=True, help="Make the repository a private one, if it is not there yet.")
 def push(source: str, repo: str, store: Path | None, private: bool) -> None:
-    """Put an adapter of a store, or a FOLDER that `soupmix merge` wrote, on the hub, and print where.
+    """Put an adapter of a store, or a FOLDER that `soupmix merge` wrote of whatever kind, on the hub, and print where.
 
     All files of it are readable by everybody who may read the repository: of a merged folder its grant and recipe too.
     """
+    from soupmix.merge.record import DIGESTS
     from soupmix.store.hub import push as put
     from soupmix.store.importing import open_source
 
@@ -185,10 +191,25 @@ def push(source: str, repo: str, store: Path | None, private: bool) -> None:
         target = open_store(find_store(store, None, [source]))
         target.load(source)  # its bytes are those of the manifest
         folder = target.path(source)
-    with open_source(folder, {}):
+    checks = _as_recorded(folder) if (folder / DIGESTS).exists() else open_source(folder, {})
+    with checks:
         click.echo(
             put(folder, repo, private=private, message=f"soupmix: {folder.name if source == str(folder) else source}")
         )
+
+
+@contextmanager
+def _as_recorded(folder: Path) -> "Iterator[None]":
+    """A result, if its files are those that were written. Raises `OutputError` ("not-as-recorded")."""
+    from soupmix.errors import OutputError
+    from soupmix.merge.verification import verify
+
+    if found := verify(folder, rebuild=False).findings:
+        raise OutputError(
+            f"{folder} is not what `soupmix merge` wrote, so it is not put on the hub: {found[0].message}",
+            reason="not-as-recorded",
+        )
+    yield
 
 
 @command.command("convert")
@@ -208,7 +229,8 @@ def convert(pickled: Path, folder: Path) -> None:
 @command.command("budget")
 @click.argument("total")
 @store_option
-def budget(total: str, store: Path | None) -> None:
+@maintain_option
+def budget(total: str, store: Path | None, maintain: bool) -> None:
     """Record TOTAL as the most that all weights together may sum to, as measured for this set; "none" lifts it."""
     from soupmix.errors import WeightError
     from soupmix.weights import to_micro
@@ -216,7 +238,7 @@ def budget(total: str, store: Path | None) -> None:
     micro = None if total == "none" else to_micro(total, "total budget")
     if micro is not None and micro < 0:
         raise WeightError(f"total budget {total} is below 0; give 0 or more, or none", reason="bad-number")
-    target = open_store(find_store(store, None))
+    target = open_store(find_store(store, None), maintain=maintain)
     target.set_total_budget(micro)
     click.echo(f"total budget of {target.folder}: {total}", err=True)
 

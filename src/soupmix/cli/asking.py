@@ -146,11 +146,12 @@ def asking_options(
             **options: Any,
         ) -> Any:
             learnt = read_profile(path) if profile and (path := options.pop("learnt")) else None
+            topic = options.pop("topic") if profile else None
             if finds_store:
-                names = _names(weights) | set(learnt.weights if learnt else ())
+                names = _names(weights) | set(learnt.about(topic) if learnt else ())
                 store = find_store(store, options.get("base"), names)
             said, shares = _weights(weights, store)
-            given, where = _beside(said, parse_sources(sources), learnt)
+            given, where = _beside(said, parse_sources(sources), learnt, topic)
             asking = Asking(given, shares, parse_attributes(attributes), where, policies, trust, store, recorder)
             return command(*arguments, asking=asking, **options)
 
@@ -161,22 +162,27 @@ def asking_options(
 
 
 def _profile_option(command: _Command) -> _Command:
+    of_topic = click.option(
+        "--topic", metavar="NAME", help="With --profile: what is spoken about, if wants differ by that."
+    )
     return click.option(
         "--profile",
         "learnt",
         metavar="FILE",
         type=PATH,
         help="Profile of `soupmix learn`: its weights are asked for, where -w does not say otherwise.",
-    )(command)
+    )(of_topic(command))
 
 
 def _beside(
-    given: Weights, where: str | dict[str, str], learnt: LearntProfile | None
+    given: Weights, where: str | dict[str, str], learnt: LearntProfile | None, topic: str | None
 ) -> tuple[Weights, str | dict[str, str]]:
     """Weights of a profile, if there is one, beside those that are given, and whence they are."""
     if learnt is None:
+        if topic is not None:
+            raise click.UsageError("--topic is of what a profile knows; give --profile FILE")
         return given, where
-    weights = Weights.from_micro({**learnt.weights, **given})
+    weights = Weights.from_micro({**learnt.about(topic), **given})
     if isinstance(where, str):
         return weights, where
     own = {name: source for name, source in learnt.sources.items() if name in weights and name not in given}

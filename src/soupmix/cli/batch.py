@@ -21,7 +21,7 @@ from soupmix.cli.options import (
     PATH,
     base_option,
     chat_template_option,
-    dtype_option,
+    held_option,
     json_option,
     length_option,
     method_option,
@@ -63,7 +63,7 @@ __all__ = ["command"]
 @batch_backend_options
 @method_option
 @mode_option
-@dtype_option
+@held_option
 @click.option(
     "--max-new-tokens", default=256, show_default=True, type=click.IntRange(1), help="Where a line is silent."
 )

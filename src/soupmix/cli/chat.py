@@ -17,7 +17,7 @@ from soupmix.cli.options import (
     base_option,
     chat_template_option,
     device_option,
-    dtype_option,
+    held_option,
     method_option,
     mode_option,
     open_base,
@@ -39,7 +39,7 @@ _LENGTH = 4096  # tokens of a conversation
 @click.option("--system", help="System prompt.")
 @method_option
 @mode_option
-@dtype_option
+@held_option
 @device_option
 @click.option("--max-new-tokens", default=TALKING.max_new_tokens, show_default=True, type=click.IntRange(1))
 @click.option("--temperature", default=TALKING.temperature, show_default=True, help="0 is greedy.")

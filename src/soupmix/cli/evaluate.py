@@ -1,7 +1,7 @@
 """`soupmix evaluate`: what soups do to answers, sampled, measured and reported; a stopped run goes on where it was."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -19,6 +19,7 @@ from soupmix.cli.options import (
     chat_template_option,
     dtype_option,
     find_store,
+    maintain_option,
     open_base,
     open_store,
     parse_attributes,
@@ -33,11 +34,11 @@ from soupmix.errors import EvaluationError
 
 if TYPE_CHECKING:
     from soupmix.evaluate.judging import Judging
+    from soupmix.evaluate.measuring import MeasuredSamples
     from soupmix.evaluate.record import EvaluationRecord
     from soupmix.evaluate.safety import SafetyPlan
-    from soupmix.evaluate.samples import SampleFile
+    from soupmix.evaluate.samples import ArmSample, SampleFile
     from soupmix.evaluate.sampling import Evaluation
-    from soupmix.store import Store
     from soupmix.surface import SurfaceDocument
 
 __all__ = ["command"]
@@ -95,6 +96,7 @@ __all__ = ["command"]
     help="For --safety: in which turns of a conversation; repeatable.  [default: 1, 5, 20]",
 )
 @click.option("--surface", is_flag=True, help="Also put surface.json, which `soupmix ask` needs, into the store.")
+@maintain_option
 @click.option("--report-only", is_flag=True, help="Let nobody answer; measure and report what OUT holds.")
 @policy_option
 @trust_option
@@ -126,6 +128,8 @@ def command(
     options["policy"] = cache(lambda: load_policy(options["policies"], open_store(store), options["trust"]))
     if _stated(options):
         options["policy"]()  # a wrong file is refused now, not after hours of sampling
+    if options["surface"]:
+        open_store(store, maintain=options["maintain"]).check_writable()
     if report_only:
         _reported(out, jobs, options)
         return
@@ -254,7 +258,19 @@ def _reported(out: Path, jobs: int, options: Mapping[str, Any]) -> None:
         write_page(out, found)
         click.echo(out / PAGE)
     if options["surface"]:
-        _mapped(surface_of(record, measured, found["digest"]), open_store(options["store"]))
+        measured = _rewarded(judging or _judging(record, out, options), measured, samples, out, jobs)
+        _mapped(surface_of(record, measured, found["digest"]), options)
+
+
+def _rewarded(
+    judging: "Judging", measured: "MeasuredSamples", samples: "Sequence[ArmSample]", out: Path, jobs: int
+) -> "MeasuredSamples":
+    """With what adapters say of answers, of dimensions that no measure of a map tells."""
+    from soupmix.cli.progress import stages
+    from soupmix.evaluate.rewarding import rewarded
+
+    with stages() as progress, _kept_so_far(out):
+        return rewarded(judging, measured, samples, out, jobs=jobs, progress=progress)
 
 
 def _of_others(safety: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -272,11 +288,13 @@ def _stated(options: Mapping[str, Any]) -> bool:
     return any(options[each] for each in ("policies", "trust", "attributes", "sources"))
 
 
-def _mapped(document: "SurfaceDocument", store: "Store") -> None:
+def _mapped(document: "SurfaceDocument", options: Mapping[str, Any]) -> None:
     """Put a map into the store whose adapters it is of, and say how good it is."""
     from soupmix.surface import SURFACE, Surface, write_surface
 
+    store = open_store(options["store"], maintain=options["maintain"])
     Surface.of(document, store)
+    store.check_writable()
     write_surface(store.folder, document)
     click.echo(store.folder / SURFACE)
     for name, each in document.measures.items():

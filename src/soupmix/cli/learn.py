@@ -21,15 +21,17 @@ from soupmix.cli.options import (
     open_base,
     open_store,
     print_json,
+    read_adapters,
 )
 from soupmix.cli.profiles import LearntProfile, read_profile, write_profile
-from soupmix.cli.wanting import reach_of, sources_of
+from soupmix.cli.wanting import CUES, allowing, measurable, measuring_of, reach_of, reader_of, sources_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from soupmix.backends import Backend
+    from soupmix.backends.local import LocalBackend
     from soupmix.cli.learning import LearningSession
+    from soupmix.engine import Engine
     from soupmix.policy import Grant, Policy
     from soupmix.preference import Learner
     from soupmix.weights import Weights
@@ -75,6 +77,13 @@ def _profile_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Expected loss that ends it.",
 )
 @click.option("--topic", metavar="NAME", help="What all of it is about, if wants may differ by that.")
+@click.option(
+    "--cues",
+    default="rules",
+    show_default=True,
+    type=click.Choice(CUES),
+    help="With --say, what reads what you say of an answer: rules, the model where they read nothing, or it alone.",
+)
 @click.option("--translate", is_flag=True, help="Take evidence that was learnt with other adapters or another base.")
 @click.option("--max-new-tokens", default=160, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=TALKING.seed, show_default=True)
@@ -90,9 +99,10 @@ def command(context: click.Context, asking: Asking, profile: Path | None, transl
 
     from soupmix.cli.learning import ask_questions, drawn, listen
 
-    path, console = profile or _default(), Console()
-    learner, policy = _opened(path, asking, translate=translate)
+    path, console, backends = profile or _default(), Console(), list["LocalBackend"]()
+    learner, policy = _opened(path, asking, translate=translate, engine=lambda: backends[0].engine)
     with closing(_backend(asking, policy, options)) as backend:
+        backends.append(backend)
         session = _session(backend, learner, policy, asking, path, console, options)
         if options["say"]:
             listen(session, _lines())
@@ -157,29 +167,42 @@ def _default() -> Path:
     return data_root() / "profile.json"
 
 
-def _opened(path: Path, asking: Asking, *, must: bool = False, translate: bool = False) -> "tuple[Learner, Policy]":
+def _no_engine() -> "Engine":
+    raise AssertionError("nothing is measured here")
+
+
+def _opened(
+    path: Path,
+    asking: Asking,
+    *,
+    must: bool = False,
+    translate: bool = False,
+    engine: "Callable[[], Engine]" = _no_engine,
+) -> "tuple[Learner, Policy]":
     """The learner of a file, or a new one. Raises as `reach_of`, `read_profile` and `Learner.imported`."""
-    from soupmix.evaluate.measures.here import TextMeasuring, measures_here
     from soupmix.preference import Learner
     from soupmix.preference.kept import traits_kept
 
     kept = read_profile(path) if must or path.exists() else None
     reach, policy = reach_of(asking)
     if kept is None:
-        return Learner(reach, TextMeasuring(reach.traits)), policy
-    theirs = traits_kept(kept.wants)
-    if theirs.of == reach.traits.of and {each.key for each in theirs.axes} <= measures_here():
+        return Learner(reach, measuring_of(asking, policy, reach.traits, engine)), policy
+    theirs, here = traits_kept(kept.wants), measurable(asking, policy, read_adapters(asking.store))
+    if theirs.of == reach.traits.of and {each.key for each in theirs.axes} <= here:
         reach, policy = reach_of(asking, theirs)  # of several measures that do, the ones that were taken before
-    return Learner.imported(kept.wants, reach, TextMeasuring(reach.traits), translate=translate), policy
+    measure = measuring_of(asking, policy, reach.traits, engine)
+    return Learner.imported(kept.wants, reach, measure, translate=translate), policy
 
 
 def _keep(path: Path, learner: "Learner", policy: "Policy", asking: Asking) -> None:
     weights = learner.weights()
-    sources = {name: "explicit" if name in asking.weights else "inferred" for name in weights}
-    write_profile(path, LearntProfile(weights, sources, policy.digest, learner.export()))
+    topics = {topic: learner.weights(topic) for topic in learner.topics if learner.others(topic) < 1}
+    names = dict.fromkeys(name for each in (weights, *topics.values()) for name in each)
+    sources = {name: "explicit" if name in asking.weights else "inferred" for name in names}
+    write_profile(path, LearntProfile(weights, sources, policy.digest, learner.export(), topics))
 
 
-def _backend(asking: Asking, policy: "Policy", options: Mapping[str, Any]) -> "Any":
+def _backend(asking: Asking, policy: "Policy", options: Mapping[str, Any]) -> "LocalBackend":
     from soupmix.backends import Limits
     from soupmix.backends.local import LocalBackend
 
@@ -192,7 +215,7 @@ def _backend(asking: Asking, policy: "Policy", options: Mapping[str, Any]) -> "A
 
 
 def _session(
-    backend: "Backend",
+    backend: "LocalBackend",
     learner: "Learner",
     policy: "Policy",
     asking: Asking,
@@ -220,6 +243,7 @@ def _session(
         console,
         options["topic"],
         options["enough"],
+        reader_of(options["cues"], lambda: backend.engine, allowing(asking, policy, open_store(asking.store))),
     )
 
 

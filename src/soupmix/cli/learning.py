@@ -20,7 +20,7 @@ from soupmix.backends import Backend, Delta, Request, Sampling
 from soupmix.errors import PreferenceError, SoupmixError
 from soupmix.policy import Grant
 from soupmix.preference import Learner, Signal
-from soupmix.preference.cues import cued, is_cue
+from soupmix.preference.cues import CueReader, cued, is_cue
 from soupmix.preference.learner import Values
 from soupmix.preference.question import ENOUGH
 from soupmix.preference.signal import Kind
@@ -50,7 +50,7 @@ class LearningSession:
         backend: answers. allow: asks the policy for weights, each time.
         learner: of the person. keep: called after all that was learnt.
         sampling: how answers are made. method: of merging. topic: of all that is said, None for none.
-        console: what is drawn on.
+        console: what is drawn on. read: what reads cues in words.
     """
 
     backend: Backend
@@ -62,6 +62,7 @@ class LearningSession:
     console: Console
     topic: str | None = None
     enough: float = ENOUGH
+    read: CueReader = cued
     _messages: list[dict[str, str]] = field(default_factory=list)
     _last: tuple[str, str, Values | None] | None = None
 
@@ -191,14 +192,14 @@ def listen(session: LearningSession, lines: Iterator[str]) -> None:
 
 
 def _said(session: LearningSession, said: str, number: int) -> None:
-    toward, last = cued(said, session.learner.traits), session._last
+    toward, last = session.read(said, session.learner.traits), session._last
     if last is not None and last[2] is not None:
         if toward:
             _moved(session, "cue", last[2], toward=toward)
         else:
             session.learn("silence", last[2])
     before = session._messages
-    if last is not None and is_cue(said, session.learner.traits):
+    if last is not None and is_cue(said, toward):
         before, said = before[:-2], last[0]  # the same again, by the new soup
     _answer(session, before, said, number)
 

@@ -12,7 +12,7 @@ from soupmix.cli.options import PATH, find_store, json_option, open_base, open_s
 from soupmix.dtypes import WORDS
 from soupmix.errors import PolicyError
 from soupmix.methods import DEFAULT, METHODS, options_of
-from soupmix.options import Option
+from soupmix.options import Option, check_shares
 from soupmix.replacing import check_folder
 from soupmix.weights import Weights
 
@@ -149,10 +149,7 @@ def command(
     with asking.refusals():
         adapters = read_adapters(asking.store)
         base = _base(recipe, adapters)
-    policy = asking.policy(adapters)
-    with asking.refusals():
-        _check_unchanged(recipe, policy)
-    grant = asking.clamp(policy, recipe.method)
+    grant = _granted(recipe, asking, adapters)
     if dry_run or out is None:
         asking.granted(grant)
         click.echo(grant.explain(), err=True)
@@ -242,6 +239,17 @@ def _store(recipe: "Recipe") -> Path | None:
     if "store" not in recipe.model_fields_set:
         return find_store(None, recipe.base, set(recipe.weights))
     return None if recipe.store == "shipped" else Path(recipe.store)
+
+
+def _granted(recipe: "Recipe", asking: Asking, adapters: "Manifest") -> "Grant":
+    """What the policy lets through, if the recipe was not carried out under another and its method obeys it."""
+    policy = asking.policy(adapters)
+    with asking.refusals():
+        _check_unchanged(recipe, policy)
+    grant = asking.clamp(policy, recipe.method)
+    with asking.refusals():
+        check_shares(recipe.method, recipe.options, is_open=grant.is_open)
+    return grant
 
 
 def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from soupmix.cli.defaults import default_base
-from soupmix.dtypes import WORDS
+from soupmix.dtypes import HELD, WORDS
 from soupmix.errors import BaseModelError, FileError, RecipeError, SoupmixError
 from soupmix.methods import DEFAULT, served
 from soupmix.modes import FULL, MODES
@@ -28,6 +28,7 @@ __all__ = [
     "device_option",
     "dtype_option",
     "find_store",
+    "held_option",
     "json_option",
     "key_option",
     "length_option",
@@ -183,6 +184,12 @@ def metric_option(command: _Command) -> _Command:
     )(command)
 
 
+def held_option(command: _Command) -> _Command:
+    """As `dtype_option`, and what the weights of the base may be held in."""
+    told = "[default: that of the base]; int8, int4: bf16, and the base in fewer bits (docs/kernels.md)"
+    return click.option("--dtype", type=click.Choice((*WORDS.values(), *HELD)), help=told)(command)
+
+
 def dtype_option(command: _Command) -> _Command:
     """`--dtype NAME`; the command gets `dtype: str | None`, what the engine computes in."""
     return click.option("--dtype", type=click.Choice(tuple(WORDS.values())), help="[default: that of the base]")(
@@ -304,12 +311,20 @@ def _laid(store: Path) -> Path | None:
     return store
 
 
-def open_store(store: Path | None) -> "Store":
+def maintain_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--maintain, of commands that write a store."""
+    text = "Write the shipped adapters themselves, if --store names them; for who maintains soupmix."
+    return click.option("--maintain", is_flag=True, help=text)(command)
+
+
+def open_store(store: Path | None, *, maintain: bool = False) -> "Store":
     """The store that `find_store` found. Raises `AdapterError` if there is none."""
     from soupmix.store import Store
     from soupmix.store.places import data_root
 
-    return Store.shipped() if store is None else Store(store, create=store.parent == data_root() / "adapters")
+    if store is None:
+        return Store.shipped(maintain=maintain)
+    return Store(store, create=store.parent == data_root() / "adapters", maintain=maintain)
 
 
 def read_adapters(store: Path | None) -> "Manifest":

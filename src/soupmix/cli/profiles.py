@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,6 +26,7 @@ class LearntProfile:
     Attributes:
         weights: to answer with, as they were inside the policy then; every use is granted anew.
         sources: of every weight, "explicit" or "inferred".
+        topics: weights to answer with when a topic is spoken about, of topics that depart from the others.
         policy: digest of the policy that it was learnt under.
         wants: evidence, as `soupmix.preference.kept` writes it.
     """
@@ -34,6 +35,11 @@ class LearntProfile:
     sources: Mapping[str, str]
     policy: str
     wants: bytes
+    topics: Mapping[str, Weights] = field(default_factory=dict)
+
+    def about(self, topic: str | None) -> Weights:
+        """The weights of a topic; those of the person where it has none of its own."""
+        return self.weights if topic is None else self.topics.get(topic, self.weights)
 
 
 class _ProfileDocument(BaseModel):
@@ -44,6 +50,7 @@ class _ProfileDocument(BaseModel):
     sources: Annotated[dict[Name, str], Field(max_length=64)]
     policy: Digest
     wants: dict[str, Any]
+    topics: Annotated[dict[Name, Annotated[dict[Name, str], Field(max_length=64)]], Field(max_length=64)] = {}
 
 
 def read_profile(path: Path) -> LearntProfile:
@@ -58,18 +65,21 @@ def read_profile(path: Path) -> LearntProfile:
         found = read_model(_ProfileDocument, raw)
     except ValueError as error:
         raise RecipeError(f"{path} is no profile of `soupmix learn`: {error}", reason="bad-profile") from None
-    return LearntProfile(Weights(found.weights), found.sources, found.policy, canonical_json(found.wants))
+    topics = {name: Weights(each) for name, each in found.topics.items()}
+    return LearntProfile(Weights(found.weights), found.sources, found.policy, canonical_json(found.wants), topics)
 
 
 def write_profile(path: Path, profile: LearntProfile) -> None:
     """Write it, for its owner alone; whole or not at all. Raises `OutputError`."""
-    said = {
+    said: dict[str, Any] = {
         "schema_version": 1,
         "weights": profile.weights.decimals(),
         "sources": dict(profile.sources),
         "policy": profile.policy,
         "wants": json.loads(profile.wants),
     }
+    if profile.topics:
+        said["topics"] = {name: each.decimals() for name, each in profile.topics.items()}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, canonical_json(said), mode=0o600)

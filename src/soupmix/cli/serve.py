@@ -19,8 +19,8 @@ from soupmix.cli.options import (
     base_option,
     chat_template_option,
     check_there,
-    dtype_option,
     find_store,
+    held_option,
     json_option,
     length_option,
     method_option,
@@ -33,6 +33,7 @@ from soupmix.cli.options import (
     store_option,
     trust_option,
 )
+from soupmix.cli.wanting import CUES, reader_of
 from soupmix.errors import EvaluationError, SoupmixError
 from soupmix.policy.rules import check_attributes
 
@@ -87,7 +88,7 @@ def _database_option(command: _Command) -> _Command:
 @click.option("--audit", metavar="DIR", type=PATH, help="Record every grant and refusal in this audit log.")
 @click.option("--audit-key", metavar="KEY.pem", type=PATH, help="Private Ed25519 key that signs its checkpoints.")
 @method_option
-@dtype_option
+@held_option
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Answers made at once.")
 @length_option
 @click.option("--waiting", default=256, show_default=True, type=click.IntRange(1), help="Answers in the queue.")
@@ -100,6 +101,13 @@ def _database_option(command: _Command) -> _Command:
     type=PATH,
     multiple=True,
     help="System prompt that is no secret: computed once for all people with the same merge; repeatable.",
+)
+@click.option(
+    "--cues",
+    default="rules",
+    show_default=True,
+    type=click.Choice(CUES),
+    help="What reads cues in conversations of profiles that listen: rules, the model where they read nothing, or it alone.",
 )
 @click.option("--share", type=click.IntRange(1), help="Answers of one tenant at once.  [default: no limit]")
 @click.option("--body", default=1 << 20, show_default=True, type=click.IntRange(1024), help="Bytes per request.")
@@ -230,6 +238,7 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
     from soupmix.backends import Limits
     from soupmix.cli.auditing import signer_of
     from soupmix.evaluate.measures.here import TextMeasuring, measures_here
+    from soupmix.evaluate.rewarding import RewardMeasuring
     from soupmix.serve.learners import Measurer
     from soupmix.serve.state import ServerConfig, Settings
 
@@ -258,7 +267,7 @@ def _config(options: dict[str, Any]) -> "ServerConfig":
         signer=signer_of(options["audit_key"]),
         shared=options["shared"],
         surface=_surface(store),
-        measurer=Measurer(measures_here(), TextMeasuring),
+        measurer=Measurer(measures_here(), TextMeasuring, RewardMeasuring, partial(reader_of, options["cues"])),
     )
 
 

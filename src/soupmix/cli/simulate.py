@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,18 @@ import click
 from soupmix.cli.asking import Asking, asking_options
 from soupmix.cli.options import PATH, base_option, dtype_option, json_option, open_base, open_store, print_json
 from soupmix.cli.progress import stages
-from soupmix.cli.wanting import reach_of, sources_of
+from soupmix.cli.wanting import measuring_of, reach_of, sources_of
 from soupmix.errors import EvaluationError
 from soupmix.files import canonical_json, write_file
 
 if TYPE_CHECKING:
+    from soupmix.engine import Engine
     from soupmix.evaluate.samples import ArmSample
+    from soupmix.evaluate.statistics import Estimate
     from soupmix.policy import Grant, Policy
+    from soupmix.preference import Measuring
     from soupmix.preference.reach import Reach
-    from soupmix.simulate import Curves, SimulatedAnswers, SimulationPlan
+    from soupmix.simulate import ArmName, Conversations, Curves, SimulatedAnswers, SimulationPlan, SoupAccuracy
     from soupmix.store import Store
     from soupmix.weights import Weights
 
@@ -54,6 +58,13 @@ _Advance = Callable[[str, int, int], None]
     help="Answer with what `soupmix evaluate` kept there; its soups and prompts only.",
 )
 @click.option("--few-shot/--no-few-shot", default=True, help="With --samples: make the answers behind examples.")
+@click.option(
+    "--accuracy",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 100),
+    help="Also measure policy accuracy, by so many pairs of texts of the exam a person; needs the model.",
+)
 @click.option("--expected", is_flag=True, help="Without the model: answers are as the map of the store expects them.")
 @json_option
 def command(
@@ -64,33 +75,56 @@ def command(
     OUT gets simulation.json with AL(k), slopes and intervals, curves.svg, person.svg (the first of them), and the answers that
     were made, answers.jsonl: the same command goes on where it was stopped.
     """
-    from soupmix.simulate import ExpectedAnswers, RecordedAnswers, curves, simulate
+    from soupmix.simulate import ExpectedAnswers, RecordedAnswers, accuracy, simulate
 
     _check(out)
     reach, policy = reach_of(asking)
     if samples and expected:
         raise click.UsageError("--samples and --expected exclude each other")
+    if options["accuracy"] and (expected or not options["exam"]):
+        raise click.UsageError("--accuracy is of texts of the exam; leave out --expected, and give --exam 1 or more")
     kept = () if samples is None else _kept(samples, reach)
-    plan = _plan(reach, open_store(asking.store), options, kept)
+    engine = cache(lambda: _engine(asking, options))
+    measure = measuring_of(asking, policy, reach.traits, engine)
+    plan = _plan(reach, measure, open_store(asking.store), options, kept)
     with stages() as advance:
         answers: SimulatedAnswers
         if expected:
             answers = ExpectedAnswers(plan.reach, plan.seed)
         elif samples is None:
-            answers = _generated(out, asking, policy, plan, options, advance)
+            answers = _generated(out, asking, policy, plan, engine, options, advance)
         else:
-            made = _generated(out, asking, policy, plan, options, advance) if few_shot else None
+            made = _generated(out, asking, policy, plan, engine, options, advance) if few_shot else None
             answers = RecordedAnswers(kept, plan.measure, made)
             plan = replace(plan, soups=answers.soups)
         found = simulate(plan, answers, advance=advance)
+        likelier: Mapping[ArmName, SoupAccuracy] = {}
+        if options["accuracy"]:
+            allow = _allowing(asking, policy)
+            likelier = accuracy(plan, found, engine(), allow, pairs=options["accuracy"], advance=advance)
+    _written(out, reach, found, {**options, "expected": expected}, likelier, as_json)
+
+
+def _written(
+    out: Path,
+    reach: "Reach",
+    found: "Conversations",
+    options: Mapping[str, Any],
+    likelier: "Mapping[ArmName, SoupAccuracy]",
+    as_json: bool,
+) -> None:
+    """Write what came of it, and say it."""
+    from soupmix.simulate import curves
+
     result = curves(found)
-    told = {name: value for name, value in options.items() if name not in ("base", "rows")}
     said = {
-        "settings": {**told, "expected": expected},
+        "settings": {name: value for name, value in options.items() if name not in ("base", "rows")},
         "traits": [each.key for each in reach.traits.axes],
         "surface": reach.surface.document.digest,
         **result.to_dict(),
     }
+    if likelier:
+        said["policy_accuracy"] = {arm: asdict(each) for arm, each in likelier.items()}
     write_file(out / _RESULT, canonical_json(said))
     with suppress(EvaluationError):  # no matplotlib
         from soupmix.simulate.plots import curves_svg, posterior_svg
@@ -98,7 +132,7 @@ def command(
         write_file(out / _PLOT, curves_svg(result).encode())
         if found.first is not None:
             write_file(out / _PERSON, posterior_svg(found.first).encode())
-    print_json(said) if as_json else _print(result)
+    print_json(said) if as_json else _print(result, likelier)
 
 
 def _check(out: Path) -> None:
@@ -125,9 +159,10 @@ def _kept(folder: Path, reach: "Reach") -> "tuple[ArmSample, ...]":
     return read_samples(folder, record)
 
 
-def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any], kept: "Sequence[ArmSample]") -> "SimulationPlan":
+def _plan(
+    reach: "Reach", measure: "Measuring", store: "Store", options: Mapping[str, Any], kept: "Sequence[ArmSample]"
+) -> "SimulationPlan":
     from soupmix.evaluate import held_out_prompts
-    from soupmix.evaluate.measures.here import TextMeasuring
     from soupmix.simulate import SimulationPlan, people
 
     asked = {each.prompt for each in kept}
@@ -137,7 +172,7 @@ def _plan(reach: "Reach", store: "Store", options: Mapping[str, Any], kept: "Seq
     who = people(reach, options["people"], seed=options["seed"], sharpness=options["sharpness"], flips=options["flips"])
     return SimulationPlan(
         reach,
-        TextMeasuring(reach.traits),
+        measure,
         tuple(who),
         tuple(prompts[first : first + count]),
         _preferences(reach, store),
@@ -166,22 +201,32 @@ def _preferences(reach: "Reach", store: "Store") -> dict[tuple[str, int], tuple[
     return found
 
 
-def _generated(
-    out: Path, asking: Asking, policy: "Policy", plan: "SimulationPlan", options: Mapping[str, Any], advance: _Advance
-) -> "SimulatedAnswers":
+def _engine(asking: Asking, options: Mapping[str, Any]) -> "Engine":
     from soupmix.engine import Engine
-    from soupmix.simulate import GeneratedAnswers
 
     store = open_store(asking.store)
-    engine = Engine.load(open_base(options["base"], None, store), store, dtype=options["dtype"])
-    sources = sources_of(asking, store)
+    return Engine.load(open_base(options["base"], None, store), store, dtype=options["dtype"])
 
-    def allow(weights: "Weights") -> "Grant":
-        return policy._grant(weights, asking.attributes, sources)
+
+def _allowing(asking: Asking, policy: "Policy") -> "Callable[[Weights], Grant]":
+    sources = sources_of(asking, open_store(asking.store))
+    return lambda weights: policy._grant(weights, asking.attributes, sources)
+
+
+def _generated(
+    out: Path,
+    asking: Asking,
+    policy: "Policy",
+    plan: "SimulationPlan",
+    engine: "Callable[[], Engine]",
+    options: Mapping[str, Any],
+    advance: _Advance,
+) -> "SimulatedAnswers":
+    from soupmix.simulate import GeneratedAnswers
 
     return GeneratedAnswers(
-        engine,
-        allow,
+        engine(),
+        _allowing(asking, policy),
         plan.measure,
         out / _ANSWERS,
         length=options["length"],
@@ -191,13 +236,20 @@ def _generated(
     )
 
 
-def _print(made: "Curves") -> None:
+def _print(made: "Curves", likelier: "Mapping[ArmName, SoupAccuracy]") -> None:
     rows = [("", "AL(1)", f"AL({len(made.arms['base'].turns)})", "slope", "exam", "of oracle", "N-IR", "N-R2")]
     for name, each in made.arms.items():
         exam = "" if each.exam is None else f"{each.exam.value:.2f} ({each.exam.low:.2f} to {each.exam.high:.2f})"
         slope = f"{each.slope.value:+.3f} ({each.slope.low:+.3f} to {each.slope.high:+.3f})"
         ends = (f"{each.turns[0].value:.2f}", f"{each.turns[-1].value:.2f}")
         rows.append((name, *ends, slope, exam, f"{each.of_oracle.value:.2f}", f"{each.n_ir:.2f}", f"{each.n_r2:.2f}"))
+    for arm, sure in likelier.items():
+        gained = "" if sure.gained is None else f", adds more to it in {_told(sure.gained)}"
+        click.echo(f"{arm} finds the preferred text likelier in {_told(sure.likelier)} of pairs{gained}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _told(sure: "Estimate") -> str:
+    return f"{sure.value:.2f} ({sure.low:.2f} to {sure.high:.2f})"

@@ -1,6 +1,7 @@
 """`soupmix train`: one adapter per pole, from prompts to folders that `soupmix adapters add` accepts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ __all__ = ["command"]
 
 _MODE = "In mixtures, whether the prompt is read with the soup too, or the answer alone."
 _SKIP = "In mixtures, first tokens that are not learned of concise and elementary answers without a tone."
+_RATE = "In mixtures, the highest learning rate.  [default: 0.0007]"
 _RATES = {"sft": 7e-4, "dpo": 1.5e-4}
 _ENOUGH = 128  # examples that are seen where a file has fewer
 
@@ -49,6 +51,7 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
 @click.option(
     "--mixtures", default=1024, show_default=True, type=click.IntRange(8), help="How many mixtures to learn from."
 )
+@click.option("--rate", type=click.FloatRange(0, 1, min_open=True), help=_RATE)
 @click.option("--skip", default=0, show_default=True, type=click.IntRange(0, 64), help=_SKIP)
 @click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads a worker for mixtures."
@@ -74,6 +77,7 @@ def command(
     freeze_others: bool,
     mode: Mode,
     mixtures: int,
+    rate: float | None,
     skip: int,
     threads: int,
     seed: int,
@@ -95,10 +99,12 @@ def command(
         raise click.UsageError("--poles FILE says all of its poles: leave out --pairs and --dimension")
     known, given = _poles(poles, dimension, pairs) if described is None else (_described(described, run_judges), {})
     is_mixed = together or beside is not None
-    for option, is_given in {"--freeze-others": freeze_others, "--mode": mode != FULL, "--skip": skip}.items():
+    mixing = {"--freeze-others": freeze_others, "--mode": mode != FULL, "--skip": skip, "--rate": rate}
+    for option, is_given in mixing.items():
         if is_given and not is_mixed:
             raise click.UsageError(f"{option} goes with --together or --with DIR")
     soup = SoupRecipe("frozen" if freeze_others else "together", mode, mixtures, skip=skip, seed=seed, threads=threads)
+    soup = soup if rate is None else replace(soup, learning_rate=rate)
     few = min((len(each.examples) for each in given.values()), default=_ENOUGH)
     plan = TrainingPlan(
         open_base(base, chat_template),

@@ -22,11 +22,13 @@ def command(
 ) -> None:
     """Check every file of a merged FOLDER and its provenance, then repeat the merge and compare it byte for byte.
 
+    Of a GGUF file without its folder only the merge is repeated that it records.
+
     Exit code 1 if anything is not as recorded.
     """
     from soupmix.merge.verification import verify
 
-    check_there(folder, "the folder that `soupmix merge` wrote")
+    check_there(folder, "the folder that `soupmix merge` wrote, or a GGUF file of it")
     verdict = verify(folder, rebuild=not no_rebuild, store=store, base=base, key=key)
     if as_json:
         print_json(verdict.to_dict())

@@ -30,8 +30,8 @@ from soupmix_kernels.compiled import (
     Decoder,
     DecoderLayer,
     Product,
-    instructions,
     library,
+    made_for,
 )
 
 __all__ = ["FAMILIES", "TORCH", "EngineStep", "StepChoice", "Steps", "step_for", "step_here"]
@@ -61,6 +61,7 @@ class StepChoice(NamedTuple):
 
     library: ctypes.CDLL | None
     why: str
+    held: str | None = None  # what the weights are held in, of `soupmix.dtypes.HELD`
 
 
 TORCH = StepChoice(None, "torch computes the steps")
@@ -73,14 +74,14 @@ class EngineStep:
         model, groups, batch: of the engine. choice: who computes.
 
     Attributes:
-        library: that of the compiled step; None: torch computes. why: in words.
+        library: that of the compiled step; None: torch computes. why: in words. held: see `StepChoice`.
     """
 
     def __init__(self, model: Any, groups: Mapping[Paths, SoupGroup], batch: ActiveBatch, choice: StepChoice) -> None:
         self._model, self._groups, self._batch = model, groups, batch
         self._described: _Described | None = None
         self._settling, self._is_settled = threading.RLock(), False
-        self.library, self.why = choice
+        self.library, self.why, self.held = choice
 
     def __repr__(self) -> str:
         """Such as "<EngineStep: compiled for avx512-bf16>"."""
@@ -148,7 +149,8 @@ def step_here() -> StepChoice:
     if asked != "auto":
         return StepChoice(None, f"torch computes the steps: SOUPMIX_KERNELS={asked} says so")
     try:
-        return StepChoice(library(cache_root() / "step"), f"steps are compiled for {instructions()[0]}")
+        found = library(cache_root() / "step")
+        return StepChoice(found, f"steps are compiled for {made_for(found)}")
     except CannotCompile as error:
         return StepChoice(None, f"torch computes the steps: {error}")
 
@@ -281,12 +283,12 @@ class _Described:
                 raise _Unfit(f"'{path}' is no layer that it could compute")
             group_paths, group = self._by_path[path]
             base = group.base
-            if not isinstance(base, BaseLinear) or base.weight is None or base.weight.shape[1] != base.inputs:
+            if not isinstance(base, BaseLinear) or base.rows is None:
                 raise _Unfit(f"'{path}' does not hold its weight row by row")
             if group.pool is not None:
                 self._keys.setdefault(group.key, group.pool)
             table = list(self._keys).index(group.key) if group.pool is not None else 0
-            made[group_paths] = Product(base.weight, base.bias, group.pool, table)
+            made[group_paths] = Product(base.rows, base.bias, group.pool, table)
         return tuple(made.values())
 
 

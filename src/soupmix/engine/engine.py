@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from logging import getLogger
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,22 +11,20 @@ from torch import Tensor
 
 from soupmix.backends.protocol import Sampling, SamplingFields, Tool
 from soupmix.base import Base, resolve
-from soupmix.dtypes import dtype_code
+from soupmix.dtypes import held_code
 from soupmix.engine.answers import Answering, Completion, Soups
-from soupmix.engine.compiled import TORCH, EngineStep, StepChoice, step_for
+from soupmix.engine.compiled import TORCH, EngineStep, StepChoice
 from soupmix.engine.detokenizer import Detokenizer
-from soupmix.engine.direct import read_directly
 from soupmix.engine.grammar import Grammars, Schema, each_schema
-from soupmix.engine.layers import Paths, SoupGroup, check_ranks, insert
-from soupmix.engine.loading import load_base
+from soupmix.engine.layers import Paths, SoupGroup, check_ranks
+from soupmix.engine.loading import loaded
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts, check_given, known_tokens
 from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
 from soupmix.engine.slot_rows import objection
 from soupmix.engine.together import Company, Together, batches, company, kept_company
 from soupmix.engine.trials import Trials
-from soupmix.engine.unserved import unserved
-from soupmix.errors import AdapterError, BaseModelError, RecipeError
+from soupmix.errors import BaseModelError, RecipeError
 from soupmix.merge.identity import base_identity, merge_identity
 from soupmix.methods import DEFAULT, METHODS, check_linear, served
 from soupmix.modes import ANSWER, FULL, MODES, Mode, check_mode, each_mode
@@ -37,8 +34,6 @@ from soupmix.public import public
 from soupmix.store.store import Store
 
 __all__ = ["Engine"]
-
-_log = getLogger(__name__)
 
 
 @public
@@ -111,7 +106,8 @@ class Engine:
             policy: the one policy whose grants are taken. The kernels clamp once more to those of its upper bounds that hold
                 in every scope. None: grants of any policy are taken, each weight in [0, 1]; for a server that reads a new
                 policy while the model stays loaded, and grants by it.
-            dtype: "fp32", "bf16" or "fp16"; None: the dtype of the base.
+            dtype: "fp32", "bf16" or "fp16"; None: the dtype of the base. "int8" or "int4": bf16, and the weights of the base
+                are held in 8 or 4 bits, a scale for every 32, which needs `compiled` steps; adapters are not.
             device: "cpu", "cuda" or "cuda:N".
             fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout: faster, and equal
                 to transformers' own layers up to rounding. False: a row without a soup is equal to them bit for bit.
@@ -120,43 +116,13 @@ class Engine:
 
         Raises:
             BaseModelError: the base cannot be found or has no such layers, or it is quantised and cannot be computed here or
-                in this dtype.
+                in this dtype; or steps cannot be compiled, and are asked for in "int8" or "int4" ("not-compiled").
             AdapterError: an adapter is damaged or was trained on another base.
             RecipeError: unknown dtype, or a device that is not there ("device").
         """
         found = resolve(base) if isinstance(base, str) else base
         with ThreadPoolExecutor(1) as alone:
-            return alone.submit(cls._load, found, store, policy, dtype, device, fused, compiled).result()
-
-    @classmethod
-    def _load(
-        cls, found: Base, store: Store | None, policy: Policy | None, dtype: str | None, device: str, *how: bool
-    ) -> "Engine":
-        """Called in a thread that ends afterwards.
-
-        OpenMP keeps workers for every thread that has computed and lives, and libgomp's workers stop spinning as soon as there
-        are more of them than processors: a loading thread that lives on costs a running batch two fifths of its speed.
-        """
-        fused, compiled = how
-        adapters = [store.load(name) for name in store.names] if store else []
-        for adapter in adapters:
-            if adapter.base_digest != found.digest:
-                raise AdapterError(
-                    f"adapter '{adapter.name}' was trained on base {adapter.base_digest}, "
-                    f"but '{found.name}' is {found.digest}; use the base it was trained on",
-                    reason="wrong-base",
-                )
-        model, tokenizer = load_base(found, dtype, device)
-        left = read_directly(model)
-        none = unserved(model, adapters, left)
-        for name, each in none.items():
-            _log.warning("%s", each.error(name))
-        loaded = LoadedAdapters.of(adapters, policy, none)
-        batch = ActiveBatch(loaded, torch.device(device))
-        held = [each for each in adapters if each.name not in none]
-        step = step_for(model, device, fused=fused) if compiled else TORCH
-        groups = insert(model, held, batch, fused=fused, packed=step.library is None, left=left)
-        return cls(model, tokenizer, loaded, batch, groups, found.digest, step)
+            return cls(*alone.submit(loaded, found, store, policy, dtype, device, fused, compiled).result())
 
     def generate(
         self,
@@ -328,7 +294,7 @@ class Engine:
             base_digest=self.base_digest,
             weights=grant.weighted,
             method=method,
-            dtype=dtype_code(self._dtype),
+            dtype=held_code(self._dtype),
             policy_digest=grant.policy_digest,
             tenant_salt=tenant,
             mode=mode,
@@ -336,7 +302,7 @@ class Engine:
 
     def base_identity(self, tenant: str = "") -> str:
         """The key of what the bare base computes of prompts, in mode "answer"; see `soupmix.merge.identity`."""
-        return base_identity(base_digest=self.base_digest, dtype=dtype_code(self._dtype), tenant_salt=tenant)
+        return base_identity(base_digest=self.base_digest, dtype=held_code(self._dtype), tenant_salt=tenant)
 
     def chat_tokens(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """Token ids of a prompt or conversation, with the chat template, as `complete` reads it, and with tools.
@@ -364,7 +330,7 @@ class Engine:
 
     @property
     def _dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
+        return self.step.held or str(self.model.dtype).removeprefix("torch.")
 
     @cached_property
     def ends(self) -> frozenset[int]:

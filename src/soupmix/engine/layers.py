@@ -20,6 +20,7 @@ from soupmix.methods import DEFAULT, request_op
 from soupmix.store.adapter import Adapter
 from soupmix_kernels import Part, Pool
 from soupmix_kernels.checks import FLOATS
+from soupmix_kernels.compiled import Blocks
 from soupmix_kernels.rows_apart import whole
 
 __all__ = ["BaseLinear", "Paths", "SoupGroup", "SoupLinear", "check_ranks", "insert", "is_linear", "is_unusual"]
@@ -45,32 +46,47 @@ class BaseLinear:
     """`x W^T + bias` for the stacked weights of one or more linear layers, without any soup.
 
     Args:
-        linears: layers with the same input. packed: on the CPU, hold the weight in oneDNN's layout.
+        linears: layers with the same input. packed: on the CPU, hold the weight in oneDNN's layout. bits: hold it in blocks of
+            so many bits a number; None: as it is.
 
     Attributes:
         inputs: in-features. widths: out-features of every layer. dtype, device: of weights and activations.
-        weight: [sum of widths, in], possibly with more columns, of zeros; None where it is packed. bias: [sum of widths] or None.
+        weight: [sum of widths, in], possibly with more columns, of zeros; None where it is packed or in blocks. blocks: the
+            weight in blocks, or None. bias: [sum of widths] or None.
     """
 
-    def __init__(self, linears: Sequence[nn.Module], *, packed: bool) -> None:
+    def __init__(self, linears: Sequence[nn.Module], *, packed: bool, bits: int | None = None) -> None:
         weights = [_weight(each) for each in linears]
         self.inputs, self.dtype, self.device = weights[0].shape[1], weights[0].dtype, weights[0].device
         self.widths = tuple(len(weight) for weight in weights)
         self.weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.bias = _bias(linears)
         self._packed = soupmix_kernels.pack(self.weight) if packed else None
-        self.weight = None if self._packed is not None else soupmix_kernels.wide_weight(self.weight)
+        self.blocks = None if bits is None else Blocks.of(self.weight, bits)
+        held = self._packed is not None or self.blocks is not None
+        self.weight = None if held else soupmix_kernels.wide_weight(self.weight)
 
     def pack(self) -> None:
         """From now on hold the weight in oneDNN's layout, where that is possible."""
-        if self.weight is not None:
-            self._packed = soupmix_kernels.pack(self.weight[:, : self.inputs])
+        weight = self.rows
+        if isinstance(weight, Blocks):
+            self.blocks, weight = None, weight.decoded()
+            self.weight = soupmix_kernels.wide_weight(weight)
+        if weight is not None:
+            self._packed = soupmix_kernels.pack(weight)
             self.weight = self.weight if self._packed is None else None
+
+    @property
+    def rows(self) -> "Tensor | Blocks | None":
+        """The weight [sum of widths, in] as a compiled step reads it; None where it is packed."""
+        return self.blocks if self.weight is None else self.weight[:, : self.inputs]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, sum of widths], in the dtype of x."""
         if self._packed is not None:
             return soupmix_kernels.packed_linear(x, self._packed, self.bias)
+        if self.blocks is not None:
+            return soupmix_kernels.wide_linear(x, soupmix_kernels.wide_weight(self.blocks.decoded()), self.bias)
         if self.weight is None:
             raise RuntimeError("a base layer has lost its weight")
         return soupmix_kernels.wide_linear(x, self.weight, self.bias)
@@ -170,6 +186,7 @@ def insert(
     *,
     fused: bool,
     packed: bool = True,
+    bits: int | None = None,
     left: Collection[str] = (),
 ) -> dict[Paths, SoupGroup]:
     """Replace linear layers of a model by soup layers: those that an adapter changes, and if `fused` on the CPU all others too.
@@ -180,7 +197,8 @@ def insert(
         batch: whose coefficients layers use; it follows the model from now on.
         fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
             are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
-        packed: False: layers that are fused hold their weights row by row, as a compiled step reads them.
+        packed: False: layers that are fused hold their weights row by row, as a compiled step reads them. bits: they hold them
+            in blocks of so many bits a number instead.
 
     Returns:
         The groups by the module paths of their layers.
@@ -197,7 +215,7 @@ def insert(
         linears = _linears(model, paths)  # the weights of the group before are gone by now
         everything = (fused and linears[0].weight.device.type == "cpu") or not _keeps_rows_apart(linears[0])
         if everything or any(held[path] for path in paths):
-            base = BaseLinear(linears, packed=fused and packed)
+            base = BaseLinear(linears, packed=fused and packed, bits=bits)
             group = SoupGroup(base, [held[path] for path in paths], batch, chosen=_is_chosen(paths[0]))
             made[paths] = _replaced(model, paths, group)
     changed = {path for path, parts in held.items() if parts}

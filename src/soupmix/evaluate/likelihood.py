@@ -35,7 +35,12 @@ class Forced:
 
 
 def answer_log_p(
-    engine: Engine, forced: Sequence[Forced], *, method: str = DEFAULT, most: int | None = None
+    engine: Engine,
+    forced: Sequence[Forced],
+    *,
+    method: str = DEFAULT,
+    most: int | None = None,
+    apart: bool = False,
 ) -> list[Tensor]:
     """Log-probability of every token of every answer, in nats.
 
@@ -45,6 +50,7 @@ def answer_log_p(
     Args:
         method: as in `Engine.complete`.
         most: tokens of an answer that count, from its beginning; None: all of them.
+        apart: whether prompts are computed anew for every answer, so that answers under several soups are rows of one pass.
 
     Returns:
         One tensor per answer, in order: [tokens of the answer] float32 on the CPU, empty for an empty answer.
@@ -55,7 +61,8 @@ def answer_log_p(
     read = [_tokens(engine, each, most) for each in forced]
     found: dict[int, Tensor] = {}
     alone: list[int] = []
-    for rows in _alike(engine, read, [each.grant for each in forced], method):
+    single = [[row] for row in range(len(read))]
+    for rows in single if apart else _alike(engine, read, [each.grant for each in forced], method):
         if len(rows) == 1:
             alone += rows
         else:

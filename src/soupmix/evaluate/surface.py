@@ -21,17 +21,20 @@ from soupmix.evaluate.composition import Table, cells_of
 from soupmix.evaluate.measuring import MeasuredSamples
 from soupmix.evaluate.record import AdapterFacts, EvaluationRecord
 from soupmix.methods import DEFAULT
+from soupmix.preference.rewards import REWARD
 from soupmix.surface import FittedMeasure, SurfaceDocument
 from soupmix.surface.document import FORMS, MOST_ADAPTERS, MOST_TERMS, Form
 from soupmix.surface.surface import products
 from soupmix.weights import MILLION, Weights
 
-__all__ = ["Mapped", "MeasuredSoups", "fit_surface", "surface_of"]
+__all__ = ["ASKABLE", "Mapped", "MeasuredSoups", "fit_surface", "surface_of"]
 
 Numbers = NDArray[np.float64]
 Terms = tuple[tuple[int, ...], ...]
 
-_ASKABLE = ("grade", "dale_chall", "zipf", "words", "sentences", "vader", "lexicon", "classifier", "second_person")
+ASKABLE = ("grade", "dale_chall", "zipf", "words", "sentences", "vader", "lexicon", "classifier", "second_person")
+"""Measures of texts that a map takes."""
+
 _COUNTS = ("words", "sentences")
 _ENOUGH = 0.9
 # In spans of the measure: standard deviations of the priors of weights, of products, and of the error.
@@ -98,7 +101,7 @@ def surface_of(record: EvaluationRecord, measured: MeasuredSamples, report: str)
     found = {
         name: Mapped(measure.title, measure.unit, measure.dimension, log=name in _COUNTS)
         for name, measure in measured.measures.items()
-        if name in _ASKABLE and measure.dimension
+        if (name in ASKABLE or name.startswith(REWARD)) and measure.dimension
     }
     given = MeasuredSoups(table, along, prompts, record.base.digest, report, DEFAULT, temperature, record.length)
     return fit_surface(given, record.adapters, found)

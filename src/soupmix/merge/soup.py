@@ -15,7 +15,7 @@ import torch
 from soupmix.base import Base, resolve
 from soupmix.dtypes import dtype_code
 from soupmix.errors import AdapterError, RecipeError
-from soupmix.merge.bound import bounded
+from soupmix.merge.bound import bounded, within_weights
 from soupmix.merge.entries import Merged
 from soupmix.merge.export import Saved, SigningKeys, save, with_plain_base
 from soupmix.merge.fold import Work
@@ -24,7 +24,7 @@ from soupmix.merge.methods import merge_modules, warnings_of
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Ingredient, Result, ingredients_of
 from soupmix.merge.stack import one_thread
 from soupmix.methods import DEFAULT, check_linear, find_method, options_of
-from soupmix.options import EVERY, LAYERS, Options, spelled
+from soupmix.options import EVERY, LAYERS, Options, check_shares, spelled
 from soupmix.policy import Grant
 from soupmix.policy.grant import check_grant
 from soupmix.policy.recorded import RecordedGrant
@@ -275,7 +275,9 @@ def merge(store: Store, grant: Grant, *, method: str = DEFAULT, options: Options
         RecipeError: unknown method ("unknown-method"), option ("unknown-option") or value ("bad-option"), or more adapters than
             the method takes ("two-adapters").
         PolicyRefusal: a method that rows merge by, and that is not linear, under a rule that bounds the norm (reason
-            "norm-not-linear"). What other methods make is shortened, where it is longer than the weighted sum of deltas.
+            "norm-not-linear"); what other methods make is shortened, where it is longer than the weighted sum of deltas. Or the
+            option `normalize` under policy documents ("above-weight"); where a method would have an adapter act above its own
+            weight under them, the layer is shortened.
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     check_grant(grant, "merge")
@@ -303,6 +305,7 @@ def mix(store: Store, said: RecordedGrant, method: str, options: Options | None 
         RecipeError, PolicyRefusal, AdapterError: as `merge` does.
     """
     check_linear(method, said.norm_rule)
+    check_shares(method, options or {}, is_open=said.is_open)
     _check_layers({*(each.name for each in store), *said.requested, *said.granted}, options or {})
     threads = torch.get_num_threads()
     with one_thread():  # each step is small: torch's threads would take longer to wait for one another
@@ -338,6 +341,9 @@ def _mix(store: Store, said: RecordedGrant, method: str, options: Options, threa
     )
     weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
     modules, warnings = merge_modules(weighted, method, options), warnings_of(weighted, method)
+    if not said.is_open:
+        modules, shortened = within_weights(modules, method)
+        warnings = (*warnings, *shortened)
     if said.norm_rule is not None and (not find_method(method).is_linear or LAYERS in options):
         modules, shortened = bounded(modules, weighted, said.norm_rule, method)
         warnings = (*warnings, *shortened)

@@ -29,6 +29,7 @@ class Stack:
         scale: scaling of every rank column's adapter [R] float64.
         gain: how much of itself every output of the base's weight W gains [out, 1] fp32, or None: nothing.
         kind: what the layer is, as `Factors.kind`.
+        excess: the most that an adapter acts by here, over its own weight; 1 where none acts above it.
     """
 
     A: Tensor
@@ -37,6 +38,7 @@ class Stack:
     scale: Tensor
     gain: Tensor | None = None
     kind: LayerForm = "linear"
+    excess: float = 1.0
 
     @property
     def c(self) -> Tensor:

@@ -90,7 +90,7 @@ def verify(
     """Check a folder that `save_adapter`, `save_model`, `save_gguf_lora` or `save_gguf` wrote.
 
     Args:
-        folder: the result.
+        folder: the result; or a GGUF file of one alone, which is only made again and compared.
         rebuild: also repeat the merge from the recorded recipe and grant, writing nothing, and compare every digest.
             Bytes repeat on one build of torch and one kind of processor; elsewhere the last bits may differ.
         store: where the adapters are now, if not where the recipe says.
@@ -106,6 +106,8 @@ def verify(
         RecipeError: the folder holds no record of soupmix, or a damaged one; or `key` is no key.
     """
     folder = Path(folder)
+    if folder.suffix.lower() == ".gguf" and not folder.is_dir():
+        return _lone(folder, rebuild=rebuild, store=store, base=base, key=key)
     recorded, envelope = _recorded(folder), read_provenance(folder)
     findings = list(_changed_files(folder, recorded["outputs"]))
     intact = not any(finding.subject in (RECIPE, GRANT) for finding in findings)
@@ -117,6 +119,21 @@ def verify(
         findings += _rebuild(folder, recorded, envelope, grant, (store, base))
     notes = tuple(_notes(folder, recorded))
     return ResultVerdict(folder, len(recorded["outputs"]), rebuild, signed, notes, findings=tuple(findings))
+
+
+def _lone(
+    path: Path, *, rebuild: bool, store: str | Path | None, base: str | Path | None, key: str | Path | None
+) -> ResultVerdict:
+    from soupmix.merge.lone import check_lone
+
+    if not rebuild or key is not None:
+        raise RecipeError(
+            f"{path} is one file of a result, which has no digests and no signature beside it: verify the folder, or the file "
+            "alone by repeating its merge",
+            reason="lone-file",
+        )
+    said = "who made this file is not shown: nobody signs a GGUF file without its folder"
+    return ResultVerdict(path, 1, True, None, (said,), findings=check_lone(path, store, base))
 
 
 def _notes(folder: Path, recorded: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

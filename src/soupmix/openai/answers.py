@@ -53,7 +53,7 @@ class PolicyName(BaseModel):
 
 class SoupAnswer(BaseModel):
     """What was asked for, what was granted, and why. Weights are exact decimals; `mode` is told where it is not "full",
-    `inferred` where some of what was asked for was inferred from a person's evidence.
+    `inferred` where some of what was asked for was inferred from a person's evidence, `topic` where that is of a topic's own.
     """
 
     profile: str | None
@@ -69,6 +69,7 @@ class SoupAnswer(BaseModel):
     mode: Mode = Field(default=FULL, exclude_if=lambda mode: mode == FULL)
     merge: str
     inferred: dict[str, str] = Field(default={}, exclude_if=lambda inferred: not inferred)
+    topic: str | None = Field(default=None, exclude_if=lambda topic: topic is None)
 
     @classmethod
     def of(

@@ -20,7 +20,7 @@ from soupmix.openai.sent import (
     ToolName,
     kind_of_format,
 )
-from soupmix.openai.wire import ChatAsk, ChatMessage, Metadata, Nothing, SoupAsk, StreamOptions, User
+from soupmix.openai.wire import ChatAsk, ChatMessage, Metadata, Nothing, StreamOptions, TurnSoupAsk, User
 
 __all__ = ["ResponsesAsk"]
 
@@ -158,7 +158,7 @@ class ResponsesAsk(Sent):
     model: Annotated[str, Field(min_length=1, max_length=300)]
     input: Annotated[Annotated[Text, Tag("text")] | Annotated[Items, Tag("more")], Discriminator(_form)]
     instructions: Text | None = None
-    soup: SoupAsk | None = None
+    soup: TurnSoupAsk | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -32,6 +32,7 @@ __all__ = [
     "StreamOptions",
     "TargetsAsk",
     "TextPart",
+    "TurnSoupAsk",
 ]
 
 _MOST_ANSWERS: Final = 128  # a server's own limit is lower
@@ -146,6 +147,12 @@ class SoupAsk(Sent):
     mode: Mode = FULL
 
 
+class TurnSoupAsk(SoupAsk):
+    """Whose soup, and what is spoken about: a profile may have learned other weights for a topic."""
+
+    topic: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] | None = None
+
+
 class RangesAsk(Sent):
     """Whose ranges: what a request would say about itself."""
 
@@ -212,7 +219,7 @@ class Ask(Sent):
     """
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
-    soup: SoupAsk | None = None
+    soup: TurnSoupAsk | None = None
     _lora = model_validator(mode="before")(read_loras)
     max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

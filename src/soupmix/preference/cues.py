@@ -6,15 +6,19 @@ long is the Nile?" is a question. Only short texts are cues, since longer ones a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from soupmix.preference.traits import Traits
+from soupmix.preference.rewards import REWARD
+from soupmix.preference.traits import Trait, Traits
 
-__all__ = ["MOST_WORDS", "cued", "is_cue"]
+__all__ = ["MOST_WORDS", "CueReader", "cued", "either", "is_cue", "kind_of", "told"]
 
 MOST_WORDS: Final = 12
 """Of a text that is taken as a cue."""
+
+CueReader = Callable[[str, Traits], Mapping[str, float]]
+"""What reads which traits a text asks to have more (1.0) or less (-1.0) of."""
 
 # Of every kind the words that mean more of it and less of it: plain, compared or commanded.
 _KINDS: Final[Mapping[str, tuple[tuple[str, str], tuple[str, str]]]] = {
@@ -59,7 +63,7 @@ def cued(text: str, traits: Traits) -> dict[str, float]:
     """Which traits a text asks to have more (1.0) or less (-1.0) of; nothing of a text that is no cue.
 
     A trait that is asked for both ways, or whose measure the map does not know, is left out. "More" and "less" of the name of a
-    trait are understood as well.
+    trait are understood as well, but of one that adapters measure: more of "formality" may be less of what they are trained to.
     """
     said = _NO.sub(" ", text.lower().replace("’", "'"))
     words = _WORD.findall(said)
@@ -67,17 +71,32 @@ def cued(text: str, traits: Traits) -> dict[str, float]:
         return {}
     kinds = _kinds(said, words)
     found = {}
-    for trait in traits.axes:
-        kind, sign = _MEASURES.get(trait.key, (trait.name, 1))
+    for trait in told(traits):
+        kind, sign = kind_of(trait)
         asked = {sign * way for named, way in kinds if named == kind} | _asked(words, trait.name, trait.name)
         if len(asked) == 1:
             found[trait.name] = float(asked.pop())
     return found
 
 
-def is_cue(text: str, traits: Traits) -> bool:
-    """Whether a text says something of the answer before, and nothing else that could be answered."""
-    return bool(cued(text, traits)) and "?" not in text
+def told(traits: Traits) -> tuple[Trait, ...]:
+    """Those of traits of which more and less mean something in words."""
+    return tuple(each for each in traits.axes if not each.key.startswith(REWARD))
+
+
+def kind_of(trait: Trait) -> tuple[str, int]:
+    """What a trait is about, "long", "hard", "warm" or its own name, and whether more of it is more (1) or less (-1) of that."""
+    return _MEASURES.get(trait.key, (trait.name, 1))
+
+
+def either(first: CueReader, then: CueReader) -> CueReader:
+    """Reads as the first does, and as the other where the first reads nothing."""
+    return lambda text, traits: first(text, traits) or then(text, traits)
+
+
+def is_cue(text: str, toward: Mapping[str, float]) -> bool:
+    """Whether a text that was read so says something of the answer before, and nothing else that could be answered."""
+    return bool(toward) and "?" not in text
 
 
 def _kinds(said: str, words: list[str]) -> set[tuple[str, int]]:

@@ -36,7 +36,7 @@ from soupmix.preference.prior import Prior
 from soupmix.preference.question import DEFAULT_RULE, Question, RuleName, next_question
 from soupmix.preference.reach import Reach
 from soupmix.preference.signal import Kind, Signal
-from soupmix.preference.topics import shrunk
+from soupmix.preference.topics import share_of_others, shrunk, topics_of
 from soupmix.preference.traits import Numbers, Traits
 from soupmix.weights import Weights
 
@@ -229,6 +229,15 @@ class Learner:
     def posterior(self, topic: str | None = None) -> Posterior:
         """What this person wants, when they speak about a topic: shrunk towards what they want in general (`topics.shrunk`)."""
         return shrunk(self._settle(), topic)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What was spoken about, of which something is known; see `topics.topics_of`."""
+        return topics_of(self._settle())
+
+    def others(self, topic: str | None) -> float:
+        """What evidence of everything else counts for when a topic is spoken about, from 0 to 1."""
+        return share_of_others(self._settle(), topic)
 
     def regret(self, topic: str | None = None) -> float:
         """What is expected to be lost if no more is asked, as a share of what there is to win; 1 after a surprise.

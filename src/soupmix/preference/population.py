@@ -16,15 +16,16 @@ FEWEST = 5
 """People whom a population must have, so that it is nobody's portrait."""
 
 _ROUNDS = 12
+_LEAST_SPREAD = 0.15  # of the logarithm of sharpness: a grid of five cannot tell less
 _LEAST = 1e-3  # square root of a share, of which a logarithm is taken
 
 
 def fitted(people: Sequence[Posterior]) -> Prior:
     """A prior of people like these: of each model the Gaussian of their wants, and how sharply they choose.
 
-    The Gaussian is fitted by expectation maximisation: each person's wants are weighed by it, and it becomes the moments of
-    them all, so that people of whom little is known count as what the others are like. It is taken for a density on
-    directions too, which is approximate.
+    Both are fitted by expectation maximisation: each person's wants are weighed by what is believed of all, and that becomes the
+    moments of them all, so that people of whom little is known count as what the others are like. The Gaussian is taken for a
+    density on directions too, which is approximate.
     Only means and covariances are kept. Fit it to people who agreed to that.
 
     Args:
@@ -43,33 +44,49 @@ def fitted(people: Sequence[Posterior]) -> Prior:
             "these people were measured by different traits, or began from different priors; fit a prior to one kind",
             reason="other-traits",
         )
-    populations = {model: _gaussian(people, model) for model in people[0].wants}
-    sharp = np.array([_sharpness(each) for each in people])
-    spread = float(np.sqrt(sharp[:, 0].var() + sharp[:, 1].mean()))
-    return Prior(
-        float(np.exp(sharp[:, 0].mean())), spread, people[0].prior.floors, populations, people[0].prior.careless
-    )
+    found = {model: _fitted(people, model) for model in people[0].wants}
+    populations = {model: each[0] for model, each in found.items()}
+    shares = np.array([[each.models()[model] for model in found] for each in people]).mean(0)
+    logs, variances = np.array([each[1:] for each in found.values()]).T
+    mean = float(shares @ logs)
+    spread = float(np.sqrt(max(shares @ (variances + np.square(logs - mean)), _LEAST_SPREAD**2)))
+    return Prior(float(np.exp(mean)), spread, people[0].prior.floors, populations, people[0].prior.careless)
 
 
 def _kind(posterior: Posterior) -> tuple[object, ...]:
     return posterior.traits.digest, posterior.prior, posterior.particles, posterior.seed, tuple(posterior.wants)
 
 
-def _gaussian(people: Sequence[Posterior], model: ModelName) -> Gaussian:
+def _fitted(people: Sequence[Posterior], model: ModelName) -> tuple[Gaussian, float, float]:
+    """The Gaussian of wants, and mean and variance of the logarithm of sharpness, of people who are not careless.
+
+    Both are fitted together: who chooses strictly is told from who is sure of what they want by what others are like.
+    """
     first = people[0]
-    points = coordinates(model, first.traits.signed, first.wants[model].points)
+    some = first.how.sharpness > 0
+    points, logs = coordinates(model, first.traits.signed, first.wants[model].points), np.log(first.how.sharpness[some])
     products = np.einsum("ni,nj->nij", points, points).reshape(len(points), -1)
-    chances = np.array([each.probabilities(model) for each in people])
+    cells = np.array([each.cells(model)[some].sum(1) for each in people])  # [people, sharpnesses, particles]
+    known = _log_normal(logs, float(np.log(first.prior.sharpness)), first.prior.spread**2)
     before = _log_density(first, model, points)
-    weights = chances
+    wanted, sharp = np.zeros(len(points)), np.zeros(len(logs))
     for _ in range(_ROUNDS):
-        means = weights @ points
-        squares = (weights @ products).reshape(len(people), *(points.shape[1],) * 2)
+        weights = cells * np.exp(sharp - sharp.max())[:, None] * np.exp(wanted - wanted.max())
+        weights /= weights.sum((1, 2), keepdims=True)
+        by_point, by_log = weights.sum(1), weights.sum(2)
+        means = by_point @ points
+        squares = (by_point @ products).reshape(len(people), *(points.shape[1],) * 2)
         found = Gaussian.fitted(means, squares - np.einsum("pi,pj->pij", means, means))
-        shift = found.log_density(points) - before
-        weights = chances * np.exp(shift - shift.max())
-        weights /= weights.sum(1, keepdims=True)
-    return found
+        mean = float((by_log @ logs).mean())
+        variance = float((by_log @ np.square(logs - mean)).mean())
+        wanted = found.log_density(points) - before
+        sharp = _log_normal(logs, mean, max(variance, _LEAST_SPREAD**2)) - known
+    return found, mean, variance
+
+
+def _log_normal(logs: Numbers, mean: float, variance: float) -> Numbers:
+    """Log-densities up to a constant; level where nothing is spread."""
+    return np.asarray(-0.5 * np.square(logs - mean) / variance if variance else np.zeros(len(logs)))
 
 
 def _log_density(posterior: Posterior, model: ModelName, points: Numbers) -> Numbers:
@@ -80,12 +97,3 @@ def _log_density(posterior: Posterior, model: ModelName, points: Numbers) -> Num
     if model == "linear" and not posterior.traits.signed:  # flat in shares, of which these are square roots
         return np.asarray(np.log(np.maximum(points, _LEAST)).sum(1))
     return np.zeros(len(points))
-
-
-def _sharpness(posterior: Posterior) -> tuple[float, float]:
-    """Posterior mean and variance of the logarithm, by the best model, of who is not careless."""
-    some = posterior.how.sharpness > 0
-    chances, logs = posterior.sharpnesses()[some], np.log(posterior.how.sharpness[some])
-    chances = chances / chances.sum()
-    mean = float(chances @ logs)
-    return mean, float(chances @ np.square(logs - mean))

@@ -89,7 +89,7 @@ def schema(app: FastAPI) -> dict[str, Any]:
             schemas.pop(unused, None)
         for name in ("ChatAsk", "CompletionAsk", "ResponsesAsk"):
             schemas[name]["properties"]["model"]["pattern"] = f"^({re.escape(state.settings.model)}|{PREFIX}.+)$"
-        for name in ("SoupAsk", "ProfileAsk", "TargetsAsk"):
+        for name in ("SoupAsk", "TurnSoupAsk", "ProfileAsk", "TargetsAsk"):
             schemas[name]["properties"]["weights"]["propertyNames"] = {"enum": [each.name for each in state.adapters]}
         app.openapi_schema = made
     return app.openapi_schema

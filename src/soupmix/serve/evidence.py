@@ -6,7 +6,7 @@ takes the next version of the profile's learning: two that change at once come o
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, func, insert, select
@@ -19,7 +19,7 @@ from soupmix.preference.kept import TraitsFields
 from soupmix.serve.tables import EVIDENCE, LEARNING, QUESTIONS
 from soupmix.weights import Weights
 
-__all__ = ["UNSETTLED", "Entry", "EvidenceChange", "EvidenceStore", "Learning", "OpenQuestion", "Provenance"]
+__all__ = ["UNSETTLED", "Entry", "EvidenceChange", "EvidenceStore", "Learning", "OfTopic", "OpenQuestion", "Provenance"]
 
 UNSETTLED: Final = ""
 """The basis of weights that rest on nothing: evidence has changed since, or there was none yet."""
@@ -68,6 +68,24 @@ class OpenQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class OfTopic:
+    """What was inferred for when a topic is spoken about, where that is not as the person is.
+
+    Attributes:
+        weights, because: as of `Learning`.
+        others: what evidence of everything else counts for there, from 0 to 1.
+    """
+
+    weights: Weights
+    because: Because
+    others: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"weights": dict(self.weights), "because": [dict(each) for each in self.because], "others": self.others}
+
+
+@dataclass(frozen=True, slots=True)
 class Learning:
     """What a profile has learned.
 
@@ -76,6 +94,7 @@ class Learning:
         frozen: nothing is learned, and weights stay. listens: whether cues in conversations are evidence.
         most: what an inferred weight may be at most, for adapters of which the person says so.
         weights: inferred, without those that somebody chose. because: which evidence moved what.
+        topics: the same of topics that depart from that. topic: whose `weights` these are, None for nobody's in particular.
         basis: digest of everything else that they rest on: evidence for one policy is no weight under another. `UNSETTLED` if
             their evidence has changed.
     """
@@ -87,6 +106,13 @@ class Learning:
     weights: Weights = Weights()  # noqa: RUF009
     because: Because = ()
     basis: str = UNSETTLED
+    topics: Mapping[str, OfTopic] = field(default_factory=dict)
+    topic: str | None = None
+
+    def about(self, topic: str | None) -> "Learning":
+        """With the weights of a topic, if it has its own."""
+        own = None if topic is None else self.topics.get(topic)
+        return self if own is None else replace(self, weights=own.weights, because=own.because, topic=topic)
 
 
 class EvidenceChange:
@@ -308,7 +334,7 @@ def _next_version(connection: Connection, tenant: str, profile: str, version: in
         }
         try:
             with connection.begin_nested():
-                connection.execute(insert(LEARNING).values(**first, most={}, weights={}, because=[]))
+                connection.execute(insert(LEARNING).values(**first, most={}, weights={}, because=[], topics={}))
             row = connection.execute(select(LEARNING).where(here)).one()
         except IntegrityError:  # there is no such profile, or somebody else was faster
             row = connection.execute(step).first()
@@ -363,4 +389,8 @@ def _traits(said: Mapping[str, Any]) -> Traits:
 
 def _learning(row: Row[Any]) -> Learning:
     most, weights = Weights.from_micro(row.most), Weights.from_micro(row.weights)
-    return Learning(row.version, row.frozen, row.listens, most, weights, row.because, row.basis)
+    topics = {
+        name: OfTopic(Weights.from_micro(each["weights"]), each["because"], each["others"])
+        for name, each in row.topics.items()
+    }
+    return Learning(row.version, row.frozen, row.listens, most, weights, row.because, row.basis, topics)

@@ -149,9 +149,11 @@ def _measured(state: ServerState, own: Whose, caller: Caller, ask: FeedbackAsk, 
             raise PreferenceError(
                 "a question says its answers, id and topic itself; leave them out", reason="bad-signal"
             )
-        traits, answers, topic = asked.traits, list(asked.answers), asked.topic
+        traits = state.learners.still_inferred(setting, asked.traits)
+        answers: list[Mapping[str, float]] = [{name: each[name] for name in traits.names} for each in asked.answers]
+        topic = asked.topic
     else:
-        with state.learners.turn():
+        with state.learners.turn(own.tenant, own.profile.id):
             learner, _ = state.learners.learner(setting, ())
             traits, answers, topic = learner.traits, _values(learner, ask), ask.topic
     now = time.time()

@@ -23,7 +23,7 @@ from soupmix.files import digest_parts
 from soupmix.modes import FULL, Mode, check_mode
 from soupmix.openai.answers import SoupAnswer
 from soupmix.openai.errors import HttpError, status_of
-from soupmix.openai.wire import RangesAsk, SoupAsk
+from soupmix.openai.wire import RangesAsk, SoupAsk, TurnSoupAsk
 from soupmix.policy import Grant, Policy
 from soupmix.serve.auth import authenticate, state_of
 from soupmix.serve.disclosure import Disclosure
@@ -77,7 +77,7 @@ class Granted:
     person: str | None = None
 
 
-def grant_for(state: ServerState, caller: Caller, model: str, soup: SoupAsk | None, user: str | None) -> Granted:
+def grant_for(state: ServerState, caller: Caller, model: str, soup: TurnSoupAsk | None, user: str | None) -> Granted:
     """Grant what a request asks for, and record it; a refusal is recorded too.
 
     Args:
@@ -179,11 +179,13 @@ def _weights(state: ServerState, given: Mapping[str, float | str]) -> Weights:
 
 
 def _wanted(
-    state: ServerState, caller: Caller, model: str, soup: SoupAsk | None
+    state: ServerState, caller: Caller, model: str, soup: TurnSoupAsk | None
 ) -> tuple[str | None, Draft, Learning | None]:
     """The profile that is named, if one is, what is asked for, and what of it was inferred."""
-    ask = soup or SoupAsk()
+    ask = soup or TurnSoupAsk()
     if model == state.settings.model:
+        if ask.topic is not None:
+            raise RecipeError(f"weights of a topic are a profile's; ask with model {PREFIX}<id>", reason="no-profile")
         return None, draft_of(state, ask), None
     if not model.startswith(PREFIX):
         raise no_such_model(model)
@@ -196,7 +198,7 @@ def _wanted(
         profile = state.profiles.find(caller.tenant, model.removeprefix(PREFIX))
     except HttpError:
         raise no_such_model(model) from None
-    held, learning = learned(state, whose(state, caller, profile))
+    held, learning = learned(state, whose(state, caller, profile), ask.topic)
     attributes = {**ask.attributes, **held.attributes}
     mode = ask.mode if "mode" in ask.model_fields_set else held.mode
     return profile.id, Draft(held.name, held.weights, attributes, held.sources or "stored", mode), learning

@@ -9,7 +9,7 @@ from soupmix.errors import Overloaded, PolicyRefusal, PreferenceError, SoupmixEr
 from soupmix.files import digest_parts
 from soupmix.openai.errors import HttpError
 from soupmix.openai.wire import ChatAsk, ChatMessage
-from soupmix.preference.cues import MOST_WORDS, cued
+from soupmix.preference.cues import MOST_WORDS
 from soupmix.serve.evidence import Entry, Provenance
 from soupmix.serve.feedback import source_of
 from soupmix.serve.grants import whose
@@ -71,14 +71,17 @@ def _entry(
     learning = state.evidence.learning(own.tenant, own.profile.id)
     setting = state.learners.setting(own.held.policy, own.profile.draft, own.attributes, learning.most)
     asked, answered, said = turn
-    with state.learners.turn():
+    with state.learners.turn(own.tenant, own.profile.id):
         learner, _ = state.learners.learner(setting, ())
-        toward = cued(said, learner.traits)
+        toward = state.learners.read(setting, said, learner.traits)
         if not toward:
             return None
         (values,) = learner.measured(asked, [answered])
     spoken = {str(place): f"{each.role} {each.text()}" for place, each in enumerate(ask.messages)}
     name = f"c-{digest_parts('soupmix.cue.v1', spoken)[:24]}"
     now = time.time()
-    signal = learner.signal("cue", values, id=name, source=source_of(caller), toward=toward, at=round(now, 3))
+    topic = None if ask.soup is None else ask.soup.topic
+    signal = learner.signal(
+        "cue", values, id=name, source=source_of(caller), toward=toward, at=round(now, 3), topic=topic
+    )
     return Entry(signal, learner.traits, Provenance(*state.learners.digests, request, int(1000 * now)))

@@ -76,10 +76,17 @@ class AlarmAnswer(BaseModel):
     text: str
 
 
+class TopicAnswer(BaseModel):
+    """What is inferred when a topic is spoken about; `others` is what evidence of everything else counts for there."""
+
+    inferred: dict[str, str]
+    others: float
+
+
 class LearnedAnswer(BaseModel):
     """What a profile has learned. `chosen` is what is granted of the weights that the person chose, which bind; `inferred` the
-    others. `refused` is why nothing is inferred, if nothing may be or can be; `withheld` the rules that keep single adapters from
-    it.
+    others, `topics` those of topics that depart from them. `refused` is why nothing is inferred, if nothing may be or can be;
+    `withheld` the rules that keep single adapters from it.
     """
 
     profile: str
@@ -93,6 +100,7 @@ class LearnedAnswer(BaseModel):
     wants: list[WantAnswer]
     chosen: dict[str, str]
     inferred: dict[str, str]
+    topics: dict[str, TopicAnswer]
     regret: float | None
     enough: bool
     alarms: list[AlarmAnswer]
@@ -104,6 +112,8 @@ class LearnedAnswer(BaseModel):
 class EntryAnswer(BaseModel):
     """A piece of evidence. `answers` are the measured traits; `counts` is whether it moves anything here, and if not, `why`.
 
+    `unused` are those of its traits that move nothing here: the policy lets nothing be concluded from them, or nothing steers
+    them.
     `adapters` and `base` are digests of what the server held, `request` the id of the request that brought it. `moved` is how far
     wants would be from where they are without it, of the latest fifty.
     """
@@ -122,6 +132,7 @@ class EntryAnswer(BaseModel):
     counts: bool
     translated: bool
     why: str | None
+    unused: list[str]
     moved: dict[str, float]
 
 
@@ -198,6 +209,7 @@ def export(request: Request, caller: _Caller, id_: ProfileId) -> Response:
             "listens": found.learning.listens,
             "most": found.learning.most.decimals(),
             "inferred": found.learning.weights.decimals(),
+            "topics": {name: each.weights.decimals() for name, each in found.learning.topics.items()},
         },
         "evidence": [each.entry.to_dict() for each in found.counted],
         "wants": None if found.learner is None else json.loads(found.learner.export()),
@@ -242,6 +254,10 @@ def learned_answer(state: ServerState, own: Whose, caller: Caller, found: Settle
         "counted": sum(each.why is None for each in found.counted),
         "chosen": {} if found.setting is None else found.setting.chosen.decimals(),
         "inferred": learning.weights.decimals(),
+        "topics": {
+            name: TopicAnswer(inferred=each.weights.decimals(), others=each.others)
+            for name, each in learning.topics.items()
+        },
         "refused": found.refused,
         "withheld": [BindingAnswer.of(each) for each in disclosure.withheld(withheld)],
         "policy": PolicyName(digest=held.policy.digest, open=held.policy.is_open, signed=held.signed),
@@ -289,5 +305,6 @@ def _entry(counted: Counted, moved: Mapping[str, float]) -> EntryAnswer:
         counts=counted.why is None,
         translated=counted.translated,
         why=counted.why,
+        unused=list(counted.unused),
         moved=dict(moved),
     )

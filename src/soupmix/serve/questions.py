@@ -121,7 +121,7 @@ async def next_question(ask: NextAsk, http: HttpRequest, caller: _Caller, id_: P
     return await run_in_threadpool(_question, state, offer, ask, made)
 
 
-def _learner(state: ServerState, own: Whose) -> tuple[Learner, float]:
+def _learner(state: ServerState, own: Whose, topic: str | None = None) -> tuple[Learner, float]:
     """Raises as `Learners.setting`, and `HttpError` 409 if nothing is to be learned."""
     learning = state.evidence.learning(own.tenant, own.profile.id)
     check_thawed(learning.frozen)
@@ -129,15 +129,15 @@ def _learner(state: ServerState, own: Whose) -> tuple[Learner, float]:
     found = settled(state, own)
     if found.learner is None:
         raise PreferenceError(f"there is nothing to ask about: {found.refused}", reason="nothing-to-choose")
-    return found.learner, found.learner.regret()
+    return found.learner, found.learner.regret(topic)
 
 
 def _offer(state: ServerState, caller: Caller, profile: str, ask: NextAsk) -> _Offer:
     own = whose(state, caller, state.profiles.get(caller.tenant, profile))
-    learner, regret = _learner(state, own)
+    learner, regret = _learner(state, own, ask.topic)
     if regret < ENOUGH:
         return _Offer(own, learner, regret, [], [])
-    with state.learners.turn():
+    with state.learners.turn(own.tenant, profile):
         soups = learner.offers(ask.candidates, ask.topic)
     chat = ChatAsk(
         model=f"{PREFIX}{profile}",
@@ -187,7 +187,7 @@ def _record(state: ServerState, own: Whose, granted: Granted) -> None:
 
 def _question(state: ServerState, offer: _Offer, ask: NextAsk, made: Sequence[AnswerSoFar]) -> NextAnswer:
     texts = [each.text.strip() for each in made]
-    with state.learners.turn():
+    with state.learners.turn(offer.own.tenant, offer.own.profile.id):
         values = offer.learner.measured(ask.prompt, texts)
         found = offer.learner.question(values, ask.topic)
     if found is None:

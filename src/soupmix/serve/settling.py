@@ -65,8 +65,8 @@ class Settled:
     refused: str | None = None
 
 
-def learned(state: ServerState, whose: Whose) -> tuple[Draft, Learning]:
-    """What a profile asks for, and what of it was inferred."""
+def learned(state: ServerState, whose: Whose, topic: str | None = None) -> tuple[Draft, Learning]:
+    """What a profile asks for when a topic is spoken about, and what of it was inferred."""
     draft, name = whose.profile.draft, whose.profile.id
     learning = state.evidence.learning(whose.tenant, name)
     if not learning.version:
@@ -78,14 +78,20 @@ def learned(state: ServerState, whose: Whose) -> tuple[Draft, Learning]:
     except (HttpError, PolicyRefusal, PreferenceError) as error:
         if error.reason not in NOTHING:
             raise
-        return draft, replace(learning, weights=Weights(), because=())
+        return draft, replace(learning, weights=Weights(), because=(), topics={})
+    learning = learning.about(topic)
     return together(draft, learning.weights), learning
 
 
 def _anew(state: ServerState, whose: Whose, setting: LearnerSetting, learning: Learning) -> Learning:
     if learning.frozen and learning.basis != UNSETTLED:  # nothing is learned, but the policy and what was chosen hold
-        return replace(learning, weights=setting.beside(learning.weights) if learning.weights else learning.weights)
+        topics = {name: replace(each, weights=_beside(setting, each.weights)) for name, each in learning.topics.items()}
+        return replace(learning, weights=_beside(setting, learning.weights), topics=topics)
     return settle(state, whose, setting, learning, anew=True).learning
+
+
+def _beside(setting: LearnerSetting, weights: Weights) -> Weights:
+    return setting.beside(weights) if weights else weights
 
 
 def settled(state: ServerState, whose: Whose, *, anew: bool = False) -> Settled:
@@ -111,8 +117,8 @@ def settled(state: ServerState, whose: Whose, *, anew: bool = False) -> Settled:
 
 def _unsettled(state: ServerState, whose: Whose, learning: Learning, why: str) -> Settled:
     entries = state.evidence.entries(whose.tenant, whose.profile.id)
-    nothing = replace(learning, weights=Weights(), because=())
-    return Settled(nothing, [Counted(each, why=why) for each in entries], refused=why)
+    nothing = replace(learning, weights=Weights(), because=(), topics={})
+    return Settled(nothing, [Counted(each, why=why, unused=each.traits.names) for each in entries], refused=why)
 
 
 def with_learned(answer: SoupAnswer, learning: Learning) -> SoupAnswer:
@@ -121,9 +127,15 @@ def with_learned(answer: SoupAnswer, learning: Learning) -> SoupAnswer:
         return answer
     inferred = learning.weights.decimals()
     said = ", ".join(f"{name} {text}" for name, text in inferred.items())
-    lines = [f"inferred, not chosen: {said}", *map(_moved, learning.because)]
+    about = "" if learning.topic is None else f" for {learning.topic}"
+    lines = [f"inferred{about}, not chosen: {said}", *map(_moved, learning.because)]
+    if learning.topic is not None:
+        share = learning.topics[learning.topic].others
+        lines.append(
+            f"  evidence of everything else counts for {share:g} of what it says when {learning.topic} is spoken about"
+        )
     explanation = "\n".join([answer.explanation, *lines])
-    return answer.model_copy(update={"inferred": inferred, "explanation": explanation})
+    return answer.model_copy(update={"inferred": inferred, "explanation": explanation, "topic": learning.topic})
 
 
 def _moved(piece: Mapping[str, Any]) -> str:
@@ -141,35 +153,48 @@ def settle(
         Overloaded: too many wait for that (reason "queue-full"). Others as `Learners.learner`.
     """
     entries = state.evidence.entries(whose.tenant, whose.profile.id)
-    with state.learners.turn():
+    with state.learners.turn(whose.tenant, whose.profile.id):
         learner, counted = state.learners.learner(setting, entries)
         influences = learner.explain()
         found = state.learners.inferred(setting, learner, influences)
     if learning.frozen and not anew:
         return Settled(_anew(state, whose, setting, learning), counted, influences, setting, learner)
-    if found.weights != learning.weights:
-        found = _recorded(state, whose, found)
-    made = replace(learning, weights=found.weights, because=found.because, basis=setting.basis)
+    found = _recorded(state, whose, found, learning)
+    made = replace(learning, weights=found.weights, because=found.because, topics=found.topics, basis=setting.basis)
     state.evidence.settle(
         whose.tenant,
         whose.profile.id,
         learning.version,
         weights=dict(made.weights),
         because=[dict(each) for each in made.because],
+        topics={name: each.to_dict() for name, each in made.topics.items()},
         basis=made.basis,
     )
     return Settled(made, counted, influences, setting, learner)
 
 
-def _recorded(state: ServerState, whose: Whose, found: Inferred) -> Inferred:
+def _recorded(state: ServerState, whose: Whose, found: Inferred, before: Learning) -> Inferred:
     """On record before anything is answered with them; nothing is inferred that a rule refuses altogether."""
-    draft = together(whose.profile.draft, found.weights)
+    general = found
+    if found.weights != before.weights and not _granted(state, whose, found.weights):
+        general = replace(found, weights=Weights(), because=())
+    topics = {
+        name: each
+        for name, each in found.topics.items()
+        if each.weights == before.about(name).weights or _granted(state, whose, each.weights)
+    }
+    return replace(general, topics=topics)
+
+
+def _granted(state: ServerState, whose: Whose, weights: Weights) -> bool:
+    """Whether the policy grants inferred weights beside what was chosen; that is on record then."""
+    draft = together(whose.profile.draft, weights)
     try:
         grant = whose.held.policy._grant(draft.weights, whose.attributes, draft.sources or "stored")
     except PolicyRefusal as error:
         if error.reason != "refused-by-rule":
             raise
-        return Inferred(Weights(), ())
+        return False
     if state.audit is not None:
         state.audit.append(Record.of_change(grant, person=whose.person, is_signed=whose.held.signed))
-    return found
+    return True

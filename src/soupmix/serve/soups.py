@@ -116,11 +116,16 @@ def delete(request: Request, caller: _Caller, id_: ProfileId, if_match: IfMatch 
 
 
 @router.get("/{id}/grant", responses=PROFILE)
-def grant(request: Request, caller: _Caller, id_: ProfileId) -> SoupAnswer:
-    """What the policy in force grants of a profile now, and why. Nothing is generated or recorded."""
+def grant(
+    request: Request,
+    caller: _Caller,
+    id_: ProfileId,
+    topic: Annotated[str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = None,
+) -> SoupAnswer:
+    """What the policy in force grants of a profile now, of a topic if one is named, and why. Nothing is generated or recorded."""
     state = state_of(request)
     own = whose(state, caller, state.profiles.get(caller.tenant, id_))
-    draft, learning = learned(state, own)
+    draft, learning = learned(state, own, topic)
     return with_learned(preview(state, caller, draft, id_, own.held).answer, learning)
 
 

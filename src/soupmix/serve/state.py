@@ -186,7 +186,9 @@ def open_server(config: ServerConfig) -> Iterator[ServerState]:
             shares=Shares(config.settings.share),
             bodies=Bodies(config.settings.bodies),
             evidence=EvidenceStore(database),
-            learners=Learners(config.surface, config.measurer, tuple(config.adapters)),
+            learners=Learners(
+                config.surface, config.measurer, tuple(config.adapters), getattr(backend, "engine", None)
+            ),
             surface=config.surface,
         )
 

@@ -88,6 +88,7 @@ LEARNING = Table(
     Column("most", JSON, nullable=False),
     Column("weights", JSON, nullable=False),
     Column("because", JSON, nullable=False),
+    Column("topics", JSON, nullable=False, server_default="{}"),
     Column("basis", String(64), nullable=False),
     _gone_with_it(),
 )

@@ -4,6 +4,7 @@ Real people differ from these more than these do from each other (PRISM-X, arXiv
 machinery works, not how much anybody will like it.
 """
 
+from soupmix.simulate.accuracy import SoupAccuracy, accuracy
 from soupmix.simulate.answers import (
     ExpectedAnswers,
     GeneratedAnswers,
@@ -31,6 +32,8 @@ __all__ = [
     "SimulatedAnswer",
     "SimulatedAnswers",
     "SimulationPlan",
+    "SoupAccuracy",
+    "accuracy",
     "curves",
     "people",
     "simulate",

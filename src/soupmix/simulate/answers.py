@@ -155,7 +155,8 @@ class GeneratedAnswers:
         """
         self._engine, self._allow, self._measure = engine, allow, measure
         self._path, self._length, self._seed, self._rows, self._advance = path, length, seed, rows, advance
-        self._made_by = engine.base_digest, dict(zip(engine.adapters.names, engine.adapters.digests, strict=True))
+        held = dict(zip(engine.adapters.names, engine.adapters.digests, strict=True))
+        self._made_by = engine.base_digest, str(engine.model.dtype), held
         self._texts = _read(path)
 
     @property

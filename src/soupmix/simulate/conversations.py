@@ -6,7 +6,7 @@ are outermost and answers are those of one soup to one prompt, so that people an
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Final, Literal
 
@@ -100,12 +100,14 @@ class Conversations:
         scored: of all turns. exam: after them.
         regrets: what arms that learn expected to lose, by (arm, person, turn).
         first: what the arm that asks questions knows of the first person at the end; None if nobody asked.
+        pools: prompt of the exam -> what every soup of the pool answers.
     """
 
     scored: tuple[Scored, ...]
     exam: tuple[Scored, ...]
     regrets: Mapping[tuple[ArmName, int, int], float]
     first: Posterior | None = None
+    pools: Mapping[str, Sequence[SimulatedAnswer]] = field(default_factory=dict)
 
     def table(self, arm: ArmName, *, exam: bool = False) -> Numbers:
         """[people, turns or prompts of the exam] scores of an arm."""
@@ -137,7 +139,8 @@ def simulate(
         state.turn(turn)
     advance("turns", plan.turns, plan.turns)
     first = state.learners["questions", plan.people[0].number].whole
-    return Conversations(tuple(state.scored), tuple(state.examined()), state.regrets, first)
+    exam = state.examined()
+    return Conversations(tuple(state.scored), tuple(exam), state.regrets, first, state.examined_pools)
 
 
 class _Simulation:
@@ -158,6 +161,7 @@ class _Simulation:
         self.oracles = {p.number: grid[_best(p, expected, totals)] for p in plan.people}
         self.pools = self._pools(soups, plan.prompts)
         self.ends = self._ends(plan.prompts, self.pools)
+        self.examined_pools: dict[str, list[SimulatedAnswer]] = {}
 
     def _pools(self, soups: Sequence[Weights], prompts: Sequence[Prompt]) -> dict[str, list[SimulatedAnswer]]:
         """Prompt -> what every soup of the pool answers."""
@@ -207,7 +211,8 @@ class _Simulation:
         exam = self.plan.exam
         if not exam:
             return []
-        ends = self._ends(exam, self._pools(self.offering.soups, exam))
+        self.examined_pools = self._pools(self.offering.soups, exam)
+        ends = self._ends(exam, self.examined_pools)
         places = [(arm, p.number, n) for arm in self._arms() for p in self.plan.people for n in range(len(exam))]
         known = {(arm, p.number): self._ask(arm, p, self.plan.turns) for arm in self._arms() for p in self.plan.people}
         asks = [replace(known[arm, number], prompt=exam[n]) for arm, number, n in places]

@@ -19,12 +19,20 @@ from soupmix.store.blobs import exclusive, load_entry, write_blob
 from soupmix.store.experts import check_pieces
 from soupmix.store.gram import base_norm, gram_of, norm_of, pairs_of, products
 from soupmix.store.importing import CARD, Source, open_source
-from soupmix.store.manifest import Manifest, ManifestEntry, find_entry, manifest_if_any, read_manifest, write_manifest
+from soupmix.store.manifest import (
+    Manifest,
+    ManifestEntry,
+    find_entry,
+    manifest_if_any,
+    read_manifest,
+    shipped_root,
+    write_manifest,
+)
 from soupmix.store.places import beneath, is_stale, own_entries
 from soupmix.store.reader import CONFIG, TENSORS
 from soupmix.weights import check_name
 
-__all__ = ["Addition", "add_adapter", "refresh", "remove_adapter", "set_budget"]
+__all__ = ["Addition", "add_adapter", "check_own", "refresh", "remove_adapter", "set_budget"]
 
 _PARTS = ("slice", "converted")  # the norm of the whole tensor would allow more than a rule says
 
@@ -76,6 +84,16 @@ def set_budget(store: Path, millionths: int | None) -> Manifest:
         manifest = _valid(Manifest, fields | {"total_budget": millionths})
         write_manifest(store, manifest)
     return manifest
+
+
+def check_own(store: Path) -> None:
+    """Refuse to write the folder that is shipped, however it is spelled. Raises `AdapterError` ("shipped")."""
+    if store.exists() and store.resolve() == shipped_root().resolve():
+        raise AdapterError(
+            f"{store} holds what is shipped with soupmix, which is never written: leave --store out, for your own store over it, "
+            "or name another folder; who maintains soupmix says --maintain",
+            reason="shipped",
+        )
 
 
 def remove_adapter(store: Path, name: str) -> Manifest:

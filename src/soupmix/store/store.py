@@ -10,7 +10,7 @@ from soupmix.errors import AdapterError
 from soupmix.findings import Finding
 from soupmix.public import public
 from soupmix.store.adapter import Adapter
-from soupmix.store.adding import Addition, add_adapter, refresh, remove_adapter, set_budget
+from soupmix.store.adding import Addition, add_adapter, check_own, refresh, remove_adapter, set_budget
 from soupmix.store.blobs import load_entry
 from soupmix.store.manifest import Manifest, ManifestEntry, find_entry, manifest_if_any, shipped_root
 from soupmix.store.places import beneath, find_blob, home_of, read_store
@@ -32,21 +32,30 @@ class Store:
     Entries come sorted by name; all are of one base model. Everything but `load` and `add` works on the manifest alone.
     """
 
-    def __init__(self, folder: str | Path, *, create: bool = False) -> None:
+    def __init__(self, folder: str | Path, *, create: bool = False, maintain: bool = False) -> None:
         """Open a store; with `create`, a folder without a manifest is an empty store.
+
+        Args:
+            folder: where it is.
+            create: see above.
+            maintain: the adapters that are shipped with soupmix may be written, too, by who maintains it.
 
         Raises:
             AdapterError: no manifest there ("no-manifest"), or a damaged one ("bad-manifest").
         """
-        self.folder = Path(folder)
+        self.folder, self._maintain = Path(folder), maintain
         self._loaded: dict[str, Adapter] = {}
         is_new = create and manifest_if_any(self.folder) is None and beneath(self.folder) is None
         self._manifest = Manifest() if is_new else read_store(self.folder)
 
     @classmethod
-    def shipped(cls) -> "Store":
-        """The adapters that come with soupmix."""
-        return cls(shipped_root())
+    def shipped(cls, *, maintain: bool = False) -> "Store":
+        """The adapters that come with soupmix.
+
+        Args:
+            maintain: they may be written, by who maintains soupmix.
+        """
+        return cls(shipped_root(), maintain=maintain)
 
     @classmethod
     def of_user(cls, base: "Base") -> "Store":
@@ -175,10 +184,11 @@ class Store:
                 it; None logs it as a warning.
 
         Raises:
-            AdapterError: the folder is refused, or the store is for another base ("wrong-base").
+            AdapterError: the folder is refused, the store is for another base ("wrong-base"), or as `check_writable`.
             WeightError: a name, dimension, pole or tag is not a name ("bad-name").
             OutputError: the name is taken and `force` is not given ("exists"), or the disk refuses.
         """
+        self.check_writable()
         addition = Addition(
             pole if name is None else name, dimension, pole, tags, licence, training or {}, effect or {}
         )
@@ -197,12 +207,19 @@ class Store:
             BaseModelError: the base of the adapters is not found: what remains is measured against it.
             OutputError: the disk refuses.
         """
+        self.check_writable()
         self._manifest = remove_adapter(self.folder, name)
         self._loaded.pop(name, None)
 
     def set_total_budget(self, millionths: int | None) -> None:
-        """Record the most that the weights may sum to, as measured for this set."""
+        """Record the most that the weights may sum to, as measured for this set. Raises as `check_writable`."""
+        self.check_writable()
         self._manifest = set_budget(self.folder, millionths)
+
+    def check_writable(self) -> None:
+        """Raise `AdapterError` ("shipped") if this is what is shipped with soupmix, and it was not opened to maintain that."""
+        if not self._maintain:
+            check_own(self.folder)
 
     def __repr__(self) -> str:
         names = shorten(", ".join(self.names), 80, placeholder=" ...")

@@ -93,7 +93,8 @@ def combined(parts: Parts, coefficients: Sequence[float]) -> Stack:
     ranks = torch.tensor([factors.rank for factors, _ in live])
     scale = torch.tensor([c * factors.scaling for factors, c in live], dtype=torch.float64).repeat_interleave(ranks)
     A, B = torch.cat([f.A.float() for f, _ in live]), torch.cat([f.B.float() for f, _ in live], 1)
-    return Stack(A, B, weights=torch.ones_like(scale), scale=scale)
+    excess = max(abs(c) / part.weight for part, c in zip(parts, coefficients, strict=True))
+    return Stack(A, B, weights=torch.ones_like(scale), scale=scale, excess=max(excess, 1.0))
 
 
 def dense(part: Contribution) -> Tensor:

@@ -1,0 +1,56 @@
+// Weights that are held in 8 or 4 bits: blocks of 16 outputs by 32 inputs, a scale for every 32 of an output. What is multiplied
+// is scale * number, rounded to bf16 once, so a product is that of a bf16 weight, bit for bit.
+#pragma once
+#include "vectors.h"
+
+extern "C" {
+// W [out, in], rows `ld` numbers apart, or blocks [out / 16, in / 32] of a kind: 0 none, 1 of 8 bits, 2 of 4 bits. bias [out] or
+// null. A [slices R, in], and B of every slice [R / 8, width / 32, 8, 32], filled up with zeros, as they lie in memory; null where
+// no adapter is. table: which of the step's coefficients. rank: that of every adapter, 0 where they differ.
+struct Linear {
+  const void *W; const float *bias; const void *A, *B;
+  int32_t in, out, R, slices, table, rank, widths[3], ld, kind, unused;
+};
+struct Eight { uint16_t scale[16]; int8_t number[16][32]; };
+struct Four { uint16_t scale[16]; uint8_t number[16][16]; };  // numbers i and i + 16 in one byte, the first in the low half; 8 is 0
+}
+
+namespace {
+typedef int8_t B __attribute__((vector_size(LANES)));
+typedef int8_t NearB __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef int32_t I __attribute__((vector_size(4 * LANES)));
+inline float half(uint16_t h) {
+  uint32_t u = uint32_t(h & 0x7fff) << 13, sign = uint32_t(h & 0x8000) << 16; float f;
+  memcpy(&f, &u, 4); f *= 0x1p112f; memcpy(&u, &f, 4); u |= sign; memcpy(&f, &u, 4);
+  return f;
+}
+inline V floats(const int8_t *p) {
+#ifdef __AVX512F__
+  return (V)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+#else
+  return __builtin_convertvector(__builtin_convertvector(*(const NearB *)p, I), V);
+#endif
+}
+inline void decode(const Eight &b, bf16 *to, size_t ld) {
+  for (int o = 0; o < 16; o++) {
+    const V scale = all(half(b.scale[o]));
+    for (int i = 0; i < 32; i += LANES) store(to + o * ld + i, scale * floats(b.number[o] + i));
+  }
+}
+inline void decode(const Four &b, bf16 *to, size_t ld) {
+  for (int o = 0; o < 16; o++) {
+    const V scale = all(half(b.scale[o]));
+    int8_t n[32];
+    for (int i = 0; i < 16; i++) { n[i] = int8_t(b.number[o][i] & 15) - 8; n[i + 16] = int8_t(b.number[o][i] >> 4) - 8; }
+    for (int i = 0; i < 32; i += LANES) store(to + o * ld + i, scale * floats(n + i));
+  }
+}
+// outputs o to o + count, a multiple of 16 each, as rows of bf16 [count, inputs, filled up to a multiple of 32]
+inline void decode(const Linear &l, int o, int count, bf16 *to) {
+  const size_t deep = (l.in + 31) / 32, ld = deep * 32;
+  for (int j = o / 16; j < (o + count) / 16; j++, to += 16 * ld)
+    for (size_t i = 0; i < deep; i++)
+      if (l.kind == 1) decode(((const Eight *)l.W)[j * deep + i], to + 32 * i, ld);
+      else decode(((const Four *)l.W)[j * deep + i], to + 32 * i, ld);
+}
+}  // namespace

@@ -1,0 +1,93 @@
+"""Weights in 8 and 4 bits: what their blocks hold, and that a step over them is that over the bf16 weights they stand for."""
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from soupmix_kernels.compiled import BITS, Blocks, Decoder, DecoderLayer, Product, instructions
+from tests.support.decoders import PEOPLE, TEXTS, Draw, Running, library_for
+
+COMPILES = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here")
+MOST = {8: 127, 4: 8}
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("shape", [(16, 32), (40, 70), (1, 1), (33, 96)])
+def test_a_number_is_off_by_half_a_step_at_most(bits: int, shape: tuple[int, int]) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(bits))
+    weight[0, 0] = 3.0
+    found = Blocks.of(weight, bits).decoded()
+    assert found.shape == shape
+    assert found.dtype == torch.bfloat16
+    for o in range(shape[0]):
+        for first in range(0, shape[1], 32):
+            mine, other = weight[o, first : first + 32].double(), found[o, first : first + 32].double()
+            step = float(mine.abs().max()) / MOST[bits]
+            room = step / 2 * (2.01 if bits == 4 else 1.01) + float(other.abs().max()) * 2**-8  # 7 of 8 above, and bf16
+            assert bool(((mine - other).abs() <= room).all())
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "Q8_0"), (4, "Q4_0")])
+def test_what_comes_from_a_gguf_file_is_held_as_it_is(bits: int, kind: str) -> None:
+    """Blocks of the dequantised weight stand for that very weight, up to the one rounding to bf16."""
+    gguf = pytest.importorskip("gguf")
+    weight = torch.randn(48, 96, generator=torch.Generator().manual_seed(1)) * 0.05
+    weight[3, 32:64] = 0.0
+    held = gguf.quants.quantize(weight.numpy(), gguf.GGMLQuantizationType[kind])
+    plain = torch.from_numpy(gguf.quants.dequantize(held, gguf.GGMLQuantizationType[kind]))
+    assert torch.equal(Blocks.of(plain, bits).decoded(), plain.bfloat16())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e38])
+def test_what_is_no_number_is_refused(bad: float) -> None:
+    weight = torch.zeros(16, 32)
+    weight[1, 1] = bad
+    with pytest.raises(ValueError, match="not finite, or too large"):
+        Blocks.of(weight, 8)
+    with pytest.raises(ValueError, match="8 or 4 bits, not in 3"):
+        Blocks.of(weight, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("step")
+
+
+def in_blocks(decoder: Decoder, bits: int, made: Callable[[Blocks], Any]) -> Decoder:
+    def product(each: Product) -> Product:
+        assert isinstance(each.weight, torch.Tensor)
+        return Product(made(Blocks.of(each.weight, bits)), each.bias, each.pool, each.table)
+
+    def layer(each: DecoderLayer) -> DecoderLayer:
+        qkv, gate_up = (tuple(map(product, many)) for many in (each.qkv, each.gate_up))
+        return replace(each, qkv=qkv, o=product(each.o), gate_up=gate_up, down=product(each.down))
+
+    return replace(decoder, layers=tuple(map(layer, decoder.layers)), head=product(decoder.head))
+
+
+@COMPILES
+@pytest.mark.parametrize("name", instructions())
+@pytest.mark.parametrize("bits", BITS)
+def test_a_step_is_that_of_the_weights_they_stand_for(name: str, bits: int, folder: Path) -> None:
+    """Bit for bit, for many rows and one; weights whose rows lie apart are read as well."""
+    plain = Draw(torch.bfloat16).decoder()
+    lib = library_for(name, folder)
+    wide = in_blocks(plain, bits, lambda each: torch.nn.functional.pad(each.decoded(), (0, 12))[:, : each.shape[1]])
+    held = in_blocks(plain, bits, lambda each: each)
+    fed = [(slot, 0, text) for slot, text in enumerate(TEXTS)]
+    for what in (fed, fed[3:]):
+        found, expected = (Running(each, lib).feed(what, PEOPLE[: len(what)]) for each in (held, wide))
+        assert torch.equal(found, expected)
+        assert bool(found.isfinite().all())
+
+
+@COMPILES
+def test_blocks_need_a_decoder_in_bf16() -> None:
+    with pytest.raises(ValueError, match="weights"):
+        in_blocks(Draw(torch.float32).decoder(), 8, lambda each: each)
