@@ -19,6 +19,7 @@ from soupmix.base import Base
 from soupmix.engine import Engine
 from soupmix.errors import AdapterError, BaseModelError
 from soupmix.merge import Stack, merge
+from soupmix.merge.fold import Work
 from soupmix.merge.model import write_model
 from soupmix.merge.sink import Sink
 from soupmix.policy import Policy
@@ -182,5 +183,5 @@ def test_nothing_is_folded_into_all_experts_at_once(
     stack = Stack(torch.ones(1, inputs), torch.ones(outputs, 1), one, one)
     (tmp_path / "out").mkdir()
     with pytest.raises(BaseModelError, match="several matrices in") as caught:
-        write_model(Sink(tmp_path / "out"), base, {path: stack}, dtype=None, shard_size=1 << 30)
+        write_model(Sink(tmp_path / "out"), base, {path: stack}, dtype=None, shard_size=1 << 30, work=Work())
     assert caught.value.reason == "in-pieces"

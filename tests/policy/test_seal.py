@@ -253,7 +253,7 @@ def test_whoever_says_that_it_returns_a_grant_asks_a_policy() -> None:
     [
         ("_by_maker", ["merge/soup.py", "policy/policy.py", "sealing.py"]),
         ("_granted", ["policy/grant.py", "policy/policy.py"]),
-        ("read_record", ["merge/verification.py", "policy/recorded.py"]),
+        ("read_record", ["merge/lone.py", "merge/verification.py", "policy/recorded.py"]),
     ],
 )
 def test_what_makes_grants_and_reads_records_has_one_user(name: str, users: list[str]) -> None:

@@ -149,7 +149,7 @@ def command(
     with asking.refusals():
         adapters = read_adapters(asking.store)
         base = _base(recipe, adapters)
-    grant = _granted(recipe, asking, adapters)
+    grant = _asked_of_policy(recipe, asking, adapters)
     if dry_run or out is None:
         asking.granted(grant)
         click.echo(grant.explain(), err=True)
@@ -241,7 +241,7 @@ def _store(recipe: "Recipe") -> Path | None:
     return None if recipe.store == "shipped" else Path(recipe.store)
 
 
-def _granted(recipe: "Recipe", asking: Asking, adapters: "Manifest") -> "Grant":
+def _asked_of_policy(recipe: "Recipe", asking: Asking, adapters: "Manifest") -> "Grant":
     """What the policy lets through, if the recipe was not carried out under another and its method obeys it."""
     policy = asking.policy(adapters)
     with asking.refusals():

@@ -95,7 +95,9 @@ def granted_rewards(every: Iterable[Reward], allow: Allow) -> dict[str, Reward]:
 
 
 def granted(name: str, allow: Allow) -> Grant | None:
-    """A grant of one adapter and nothing else, at a quarter of a weight or more; None if the policy gives none."""
+    """A grant of one adapter and nothing else, at a quarter of a weight or more, by `Policy.clamp(...)`, which `allow` asks;
+    None if the policy gives none.
+    """
     try:
         grant = allow(Weights({name: 1}))
     except PolicyRefusal:

@@ -176,17 +176,17 @@ def settle(
 def _recorded(state: ServerState, whose: Whose, found: Inferred, before: Learning) -> Inferred:
     """On record before anything is answered with them; nothing is inferred that a rule refuses altogether."""
     general = found
-    if found.weights != before.weights and not _granted(state, whose, found.weights):
+    if found.weights != before.weights and not _allowed(state, whose, found.weights):
         general = replace(found, weights=Weights(), because=())
     topics = {
         name: each
         for name, each in found.topics.items()
-        if each.weights == before.about(name).weights or _granted(state, whose, each.weights)
+        if each.weights == before.about(name).weights or _allowed(state, whose, each.weights)
     }
     return replace(general, topics=topics)
 
 
-def _granted(state: ServerState, whose: Whose, weights: Weights) -> bool:
+def _allowed(state: ServerState, whose: Whose, weights: Weights) -> bool:
     """Whether the policy grants inferred weights beside what was chosen; that is on record then."""
     draft = together(whose.profile.draft, weights)
     try:
