@@ -20,6 +20,7 @@ from soupmix.errors import AdapterError, OutputError, PolicyError
 from soupmix.files import sha256_file
 from soupmix.merge import Soup, merge, merge_identity, read_recipe
 from soupmix.merge.export import SigningKeys, produce, save
+from soupmix.merge.fold import Work
 from soupmix.merge.result import Export, Result, ingredients_of
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import mix
@@ -167,9 +168,9 @@ def test_what_was_repeated_reaches_no_disk(
 ) -> None:
     again, base = mix(three, _greedy(three), "delta"), tiny_base if kind == "model" else None
     result = Result(_greedy(three), "delta", again.ingredients, Export(kind, str(three.folder), None), base)
-    assert produce(result, again.modules, Sink(None), SigningKeys()).errors
+    assert produce(result, again.modules, Sink(None), SigningKeys(), Work()).errors
     with pytest.raises(PolicyError, match="saving a soup"):
-        produce(result, again.modules, Sink(tmp_path), SigningKeys())
+        produce(result, again.modules, Sink(tmp_path), SigningKeys(), Work())
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(PolicyError, match="saving a soup") as caught:
         save(result, again.modules, tmp_path / "out", SigningKeys(), force=True)
