@@ -335,9 +335,9 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 def test_hostile_answers_of_100_kb_take_less_than_a_second(kind: str) -> None:
     of("Load what is loaded once.")
     text = HOSTILE[kind](100_000)
-    begun = time.process_time()
+    begun = time.thread_time()
     found = of(text)
-    assert time.process_time() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
     assert all(math.isfinite(value) for value in found.values())
 
 
