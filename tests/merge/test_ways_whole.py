@@ -25,6 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 LATER = [name for name in METHODS if name not in served()]
 PAIR = {"friendly": 0.5, "expert": 0.25}
 NORM = "tier: law\nissuer: Example\nversion: '1'\nrules:\n- {id: small, rule: norm, at_most: '0.02'}\n"
+TURNING = ("slerp", "karcher")
 
 
 def matrix(merged: Merged) -> torch.Tensor:
@@ -109,8 +110,13 @@ def test_a_rule_on_the_norm_binds_what_comes_out(
     made = merge(store, grant, method=method)
     allowed, asked, found = map(norm, (merge(store, free), merge(store, free, method=method), made))
     assert found <= allowed * (1 + 1e-5)
-    assert found == pytest.approx(min(asked, allowed), rel=1e-5)
-    assert any("law.yaml (law) small" in warning for warning in made.warnings) == (asked > allowed)
+    bound = any("law.yaml (law) small" in warning for warning in made.warnings)
+    if method in TURNING:  # shortened before, layer by layer, where an adapter would act above its own weight
+        assert 0.9 * min(asked, allowed) < found <= min(asked, allowed) * (1 + 1e-5)
+        assert bound or any("above its granted weight" in warning for warning in made.warnings)
+    else:
+        assert found == pytest.approx(min(asked, allowed), rel=1e-5)
+        assert bound == (asked > allowed)
 
 
 def test_layers_under_a_rule_on_the_norm_are_bounded_too(
