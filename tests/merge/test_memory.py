@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from soupmix.base import Base
+from soupmix.merge.fold import Work
 from soupmix.merge.model import write_model
 from soupmix.merge.sink import Sink
 from soupmix.merge.stack import Stack
@@ -43,7 +44,7 @@ torch.addmm(*[torch.ones(256, 256)] * 3)  # what the library itself takes on fir
 inner_step(torch.float32, torch.device("cpu"))  # and a trial of the processor
 before = peak()
 for dtype in (None, "BF16"):
-    write_model(Sink(out), base, modules, dtype=dtype, shard_size=10**12)
+    write_model(Sink(out), base, modules, dtype=dtype, shard_size=10**12, work=Work(1))
 print(len(modules), peak() - before)
 """
 
@@ -59,7 +60,7 @@ def growth(folder: Path, out: Path) -> tuple[int, int]:
 
 
 def test_peak_memory_grows_neither_with_the_model_nor_with_its_matrices(tmp_path: Path) -> None:
-    folder, wide = tmp_path / "base", 8 * SIZE
+    folder, wide = tmp_path / "base", 16 * SIZE
     folder.mkdir()
     shapes = dict.fromkeys(LINEAR, (SIZE, SIZE)) | {"mlp.gate_proj": (wide, SIZE), "mlp.up_proj": (wide, SIZE)}
     shapes["mlp.down_proj"] = (SIZE, wide)

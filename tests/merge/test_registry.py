@@ -31,7 +31,7 @@ ENTRIES = {ROOT / "src/soupmix/methods.py", *(ROOT / "src/soupmix/merge/methods"
 OTHER_DELTAS = re.compile(
     r"""(?:"weights"[^"]{0,20}|metric (?:== )?)["']delta["']"""  # what the clamp keeps small
     r"""|"delta": (?:delta|message),"""  # of a streamed answer, as OpenAI calls it
-    r"""|rope\.get\("factor"\)"""  # by which rotary positions are stretched
+    r'''|rope\.get\("factor"\)|"rope_theta", "factor"|"factor", "low_freq_factor"|said, "factor"'''  # stretches rotary positions
 )
 
 
