@@ -51,6 +51,8 @@ def test_a_recipe_of_mergekit_is_read(tmp_path: Path) -> None:
          {"density": 0.5, "rescale": "l1"}),
         (of("della_linear", "{weight: 1}", rest="parameters: {density: .4, rescale: false}"), "della_linear",
          "friendly=1,concise=0.2", {"density": 0.4, "epsilon": 0.15, "rescale": "none"}),
+        (of("della", "{weight: 1}", rest="parameters: {normalize: false}"), "della", "friendly=1,concise=0.2",
+         {"density": 1.0, "epsilon": 0.0, "rescale": "l1", "normalize": False}),
         (of("breadcrumbs", "{weight: 1}"), "breadcrumbs", "friendly=1,concise=0.2", {"density": 1.0, "gamma": 0.0}),
         (of("dare_ties", "{weight: 1}", rest="parameters: null"), "dare_ties", "friendly=1,concise=0.2",
          {"density": 1.0, "rescale": "l1", "normalize": False}),

@@ -37,9 +37,11 @@ What holds for all of them:
   and the provenance, and `soupmix verify` repeats them.
 
 Every method is held to a float64 reference of its equation (`tests/merge/test_ways.py`), those that PEFT has to its
-`add_weighted_adapter` (`test_methods_peft.py`), and `task_arithmetic`, `linear`, `ties`, `dare_ties` (at density 1) and
-`breadcrumbs*` to mergekit's own command on the same recipe (`test_methods_mergekit.py`, slow, in an environment of its
-own): the entries of the model within 1e-6, but for two a tensor at most, which may lie at the very threshold.
+`add_weighted_adapter` (`test_methods_peft.py`), and all that recipes of mergekit are read for to mergekit's own command
+(0.1.5) on the same recipe (`make test-mergekit`, an environment of its own): the entries of the model within 1e-6, but
+for two a tensor at most, which may lie at the very threshold. Of `dare_*` and `della*` that holds where all entries are
+kept. Where they are drawn, generators differ: held to mergekit are how often an entry is kept, by its rank in the row,
+and what a kept one becomes.
 
 In equations d_k = s_k B_k A_k is the delta of an adapter in a layer, w_k its granted weight there, c_k = w_k s_k.
 """
@@ -81,6 +83,14 @@ the plus names an adapter of the store by its last part. Weights, `density`, `ep
 and `rescale` are honoured, with mergekit's defaults, gradients and filters; `dtype` is what is written, as soups are
 computed in fp32 and rounded once. Whatever else stands there is an error that names the field. What comes out is a
 full model unless `--as` says otherwise, and the policy clamps its weights as it does any others.
+
+Where the same recipe gives another model here than there:
+
+- What `dare_*` and `della*` draw: the distribution is mergekit's, the draw is not. Here it depends on the seed, the
+  adapter's digest and the layer.
+- Entries of the same size at the threshold of `ties` and `breadcrumbs`: here all of them are kept, there as many as the
+  density says.
+- Weights: numbers of 0 or more, rounded to millionths, and clamped by the policy. mergekit takes any number.
 
 `lora: [{id: friendly, scale: 0.5}]`, as servers of adapters have it, is another spelling of `weights`.
 

@@ -259,6 +259,8 @@ def _options(kind: str, method: Method, shared: Mapping[str, Any], adapted: Sequ
     found: dict[str, Any] = {name: _one(name, adapted) for name in _DEFAULTS if name in known}
     if found.get("density", 0.0) + found.get("gamma", 0.0) > 1.0:
         found["gamma"] = round(1.0 - found["density"], 12)  # as mergekit does
+    if found.get("density") == 1.0 and "epsilon" in found:
+        found["epsilon"] = 0.0  # mergekit keeps all entries then
     rescaled = _flag(shared, "rescale", "rescale" in known)
     if rescaled and "rescale" not in known:
         raise Unmet("parameters.rescale", f"is not honoured for {kind}")

@@ -203,9 +203,9 @@ def _entries(
 
 
 def _by_size(method: str, *, density: float, epsilon: float, rescale: str) -> Thin:
-    if not 0.0 < density - epsilon <= density + epsilon < 1.0:
+    if not 0.0 < density - epsilon <= density + epsilon <= 1.0:
         raise RecipeError(
-            f"method {method}: density - epsilon and density + epsilon are probabilities between 0 and 1, and density "
+            f"method {method}: density - epsilon and density + epsilon are probabilities above 0 and up to 1, and density "
             f"{density:g} with epsilon {epsilon:g} was given",
             reason="bad-option",
         )
