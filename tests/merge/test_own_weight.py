@@ -55,7 +55,11 @@ def test_no_adapter_acts_above_its_weight_under_documents(
         torch.testing.assert_close(each / each.norm(), free[path] / free[path].norm(), rtol=1e-4, atol=1e-6)
     warned = merge(three, granted["bound"], method=method).warnings
     assert any("above its granted weight" in each for each in warned)
-    assert not merge(three, granted["free"], method=method).warnings
+    (told,) = merge(three, granted["free"], method=method).warnings
+    assert "act above its weight" in told
+    assert "policy documents would bound it" in told
+    alone = Policy.open(three).clamp({"friendly": 0.9})
+    assert not merge(three, alone, method=method).warnings
 
 
 def test_a_grant_under_documents_refuses_to_normalize(three: Store, granted: Mapping[str, Grant]) -> None:

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from soupmix.base import Base
 from soupmix.cli.merge import command
 from soupmix.engine import Engine
-from soupmix.errors import RecipeError
+from soupmix.errors import PolicyRefusal, RecipeError
 from soupmix.merge import Saved, Soup, merge, verify
 from soupmix.merge.entries import Entries, Merged
 from soupmix.methods import DEFAULT, METHODS, options_of, served
 from soupmix.options import spelled
 from soupmix.policy import Policy
 from soupmix.store.store import Store
+from tests.support.tuned import tuned
 
 Run = Callable[..., tuple[int, str, str]]
 LATER = [name for name in METHODS if name not in served()]
@@ -134,6 +135,26 @@ def test_layers_under_a_rule_on_the_norm_are_bounded_too(
     soup = merge(store, grant, options={"layers": {"concise": [{"value": 0}]}})
     assert norm(soup) < 1e-4
     assert soup.warnings
+
+
+def test_layers_of_a_dora_are_refused_under_a_rule_on_the_norm(
+    make_store: Callable[..., Store], folders: Mapping[str, Path], tiny_base: Base, tmp_path: Path
+) -> None:
+    """What its gains make of the base's weights is in no factors, so that nothing here could hold it to the rule."""
+    dora = tuned("dora", tiny_base.folder, tmp_path / "dora").folder
+    store = make_store({"friendly": dora, "concise": folders["concise"]})
+    (tmp_path / "law.yaml").write_text(NORM)
+    policy = Policy.load(tmp_path / "law.yaml", adapters=store)
+    asked, layers = {"friendly": 0.5, "concise": 0.25}, {"layers": {"concise": [{"value": 0}]}}
+    grant = policy.clamp(asked)
+    assert grant.clamped
+    merge(store, grant)
+    merge(store, Policy.open(store).clamp(asked), options=layers)
+    with pytest.raises(
+        PolicyRefusal, match=r"friendly .* gains .* law\.yaml \(law\) small .* leave layers out"
+    ) as caught:
+        merge(store, grant, options=layers)
+    assert caught.value.reason == "norm-not-linear"
 
 
 def test_layers_of_an_adapter_that_is_none_are_a_mistake(pair: Callable[..., Soup]) -> None:

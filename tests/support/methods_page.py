@@ -21,7 +21,8 @@ What holds for all of them:
   four times), so that none gives back what was taken from all weights alike. What was taken from one adapter alone is
   exact in `{DEFAULT}` only: by `normalize`, `slerp` and `karcher` an adapter can act by more than its own weight, as
   agreement and directions count there. So where policy documents bound the weights, `normalize` is refused
-  (`above-weight`), and every layer in which `slerp` or `karcher` would do so is shortened until none does. A rule on
+  (`above-weight`), and every layer in which `slerp` or `karcher` would do so is shortened until none does; without
+  documents a warning says by how much they do (.5 and .5 of two unrelated adapters act as .71 each). A rule on
   the norm binds what comes out: where that is longer than the weighted sum of deltas, which the clamp holds to the
   rule, it is shortened to it, and said so.
 - **Only what is linear in stacked columns is served per row.** The other methods make an adapter or a model at load
@@ -53,7 +54,8 @@ Every method has the option `layers`, in recipes: which part of its weight an ad
 the adapter whose `filter` is in the module's path counts, else the first of `"*"`; a list of values is spread evenly
 over the layers, with straight lines between them, as mergekit's gradients are. The last layer is the last one that any
 adapter with a weight changes: where none of them changes the end of the model, the list ends before it. Values are from
-0 to 1: a layer takes from a granted weight and never adds to it.
+0 to 1: a layer takes from a granted weight and never adds to it. Under a rule on the norm `layers` is refused where an
+adapter is a DoRA (`norm-not-linear`): the norm of what its gains do needs the base, which no adapter holds.
 
 ```yaml
 weights: {{friendly: 0.5, concise: 0.4}}

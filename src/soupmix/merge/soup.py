@@ -275,9 +275,9 @@ def merge(store: Store, grant: Grant, *, method: str = DEFAULT, options: Options
         RecipeError: unknown method ("unknown-method"), option ("unknown-option") or value ("bad-option"), or more adapters than
             the method takes ("two-adapters").
         PolicyRefusal: a method that rows merge by, and that is not linear, under a rule that bounds the norm (reason
-            "norm-not-linear"); what other methods make is shortened, where it is longer than the weighted sum of deltas. Or the
-            option `normalize` under policy documents ("above-weight"); where a method would have an adapter act above its own
-            weight under them, the layer is shortened.
+            "norm-not-linear"), or the option "layers" of a DoRA under one (the same reason); what other methods make is
+            shortened, where it is longer than the weighted sum of deltas. Or the option `normalize` under policy documents
+            ("above-weight"); where a method would have an adapter act above its own weight under them, the layer is shortened.
         AdapterError: an adapter is missing, damaged, not the granted one, or does not fit the others.
     """
     check_grant(grant, "merge")
@@ -341,9 +341,8 @@ def _mix(store: Store, said: RecordedGrant, method: str, options: Options, threa
     )
     weighted = [(adapters[item.name], item.micro / MILLION) for item in used]
     modules, warnings = merge_modules(weighted, method, options), warnings_of(weighted, method)
-    if not said.is_open:
-        modules, shortened = within_weights(modules, method)
-        warnings = (*warnings, *shortened)
+    modules, told = within_weights(modules, method, is_open=said.is_open)
+    warnings = (*warnings, *told)
     if said.norm_rule is not None and (not find_method(method).is_linear or LAYERS in options):
         modules, shortened = bounded(modules, weighted, said.norm_rule, method)
         warnings = (*warnings, *shortened)
