@@ -21,7 +21,7 @@ _LARGEST: Final = 1000
 _MOST_NAMES: Final = 1000
 _LONGEST_TEXT: Final = 200_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?", re.ASCII)
+_NUMBER = re.compile(r"-?(?:[0-9]{1,32}(?:\.[0-9]{1,32})?|\.[0-9]{1,32})", re.ASCII)
 _SHORT = re.compile(r"(-?[0-9]{1,3})(?:\.([0-9]{1,6}))?", re.ASCII)
 _MILLIONTH = Decimal("0.000001")
 _EXACT = Context(prec=28, rounding=ROUND_HALF_EVEN)

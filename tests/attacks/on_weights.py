@@ -75,7 +75,7 @@ ATTACKS = (
     _of("exponent", "a huge number in few letters", "1e999"),
     _of("small-exponent", "a grammar that grows", "1e3"),
     _of("plus", "one number in two spellings", "+0.5"),
-    _of("bare-point", "one number in two spellings", ".5"),
+    _of("only-a-point", "a number without digits", "."),
     _of("ending-point", "one number in two spellings", "5."),
     _of("space-before", "one number in two spellings", " 1"),
     _of("newline-behind", "a pattern that ends at a line", "1\n"),

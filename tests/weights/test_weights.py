@@ -86,6 +86,8 @@ def test_a_float_counts_as_its_shortest_decimal(number: float) -> None:
         (5e-324, 0),
         (Decimal("1e-999999"), 0),
         ("00.50", 500_000),
+        (".5", 500_000),
+        ("-.25", -250_000),
         ("1000", 1000 * MILLION),
     ],
 )
@@ -97,7 +99,7 @@ def test_numbers(number: float | str | Decimal, micro: int) -> None:
     "number",
     [
         "nan", "NaN", "inf", "-Infinity", "1e999", "1e3", "1E0", "1_0", "0x1", "１", "٣", "0.٣", "", " ", " 1", "1 ",
-        "1\n", "+1", ".5", "5.", "--1", "1.2.3", "true", "0.3f", "1,5", "−1", "0." + "1" * 40,
+        "1\n", "+1", ".", "-.", ".5.", "5.", "--1", "1.2.3", "true", "0.3f", "1,5", "−1", "0." + "1" * 40,
         float("nan"), float("inf"), -float("inf"), Decimal("nan"), Decimal("sNaN"), Decimal("inf"),
         True, False, None, [], b"1", 1j, Fraction(1, 2),
     ],
