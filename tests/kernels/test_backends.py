@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import soupmix_kernels as kernels
-from soupmix_kernels import Part, Pool, backend_for, cpu, reference
+from soupmix_kernels import Part, Pool, backend_for, cpu, packed, reference
 from tests.support import battery
 
 OPS = torch.ops.soupmix
@@ -204,13 +204,36 @@ def test_what_callers_get_wrong() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_packed_projection_is_linear(dtype: torch.dtype) -> None:
     weight, x, bias = (torch.randn(*shape).to(dtype) for shape in ((70, 50), (9, 50), (70,)))
-    packed = kernels.pack(weight)
-    if packed is None:
+    held = kernels.pack(weight)
+    if held is None:
         pytest.skip(f"no oneDNN layout for {dtype} on this processor")
     exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
     plain = torch.nn.functional.linear(x, weight, bias)
-    error, allowed = ((made.double() - exact).norm() for made in (kernels.packed_linear(x, packed, bias), plain))
+    error, allowed = ((made.double() - exact).norm() for made in (kernels.packed_linear(x, held, bias), plain))
     assert error <= 2 * allowed + 1e-6
+
+
+@pytest.mark.parametrize("block", [1 << 20, 60])
+@pytest.mark.parametrize("shape", [(3, 50), (2, 2, 50), (0, 50), (1, 50)])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_without_products_of_half_precision_sums_are_those_of_fp32_rounded_once(
+    dtype: torch.dtype, biased: bool, shape: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "has_products", lambda *of: False)
+    monkeypatch.setattr(packed, "_BLOCK", block)
+    weight, x, shift = (torch.randn(*size).to(dtype) for size in ((70, 50), shape, (70,)))
+    bias = shift if biased else None
+    made = kernels.wide_linear(x, kernels.wide_weight(weight), bias)
+    exact = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    assert (made.dtype, made.shape) == (dtype, (*shape[:-1], 70))
+    # half of the last bit for the rounding, and what fp32 loses in fifty sums
+    torch.testing.assert_close(made.double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=2e-5)
+
+
+def test_other_dtypes_are_multiplied_as_they_are() -> None:
+    assert packed.has_products(torch.float32, CPU)
+    assert packed.has_products(torch.bfloat16, torch.device("meta"))
 
 
 def test_a_step_allocates_nothing_for_its_rank_columns() -> None:
