@@ -1,7 +1,7 @@
 """llama.cpp says of a GGUF model what the engine says of the soup at request time, and splits texts as its tokenizer does."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from soupmix.base import Base, load_tokenizer, resolve
-from soupmix.engine import Engine
+from soupmix.engine import Engine, Sampling
 from soupmix.merge import merge
-from soupmix.policy import Grant
+from soupmix.policy import Grant, Policy
 from soupmix.store.store import Store
 from tests.support.families import make_family
-from tests.support.llama_cpp_real import llama_logits, llama_tokens, needs_llama_cpp
+from tests.support.llama_cpp_real import llama_greedy, llama_logits, llama_tokens, needs_llama_cpp
 
 pytestmark = [pytest.mark.slow, needs_llama_cpp]
 IDS = [7, 99, 23, 150, 41, 5, 88, 61, 12, 200, 33, 17]
@@ -71,12 +71,7 @@ def test_llama_cpp_computes_what_the_engine_computes(
     store, granted = soup_of(base)
     merge(store, granted).save_gguf(tmp_path / "out", base=base, dtype="fp32")
     theirs = llama_logits(tmp_path / "out/model.gguf", None, IDS)
-    engine = Engine.load(base, store, fused=False)
-    ours, bare = (engine.logits(torch.tensor([IDS]), [each])[0].float() for each in (granted, None))
-    moved = float((ours - bare).norm())
-    assert moved > 0.1 * float(bare.norm())
-    assert float((theirs - ours).norm()) < 0.02 * moved
-    assert torch.equal(theirs.argmax(-1), ours.argmax(-1))
+    _same(Engine.load(base, store, dtype="fp32", fused=False), store, granted, IDS, theirs)
 
 
 def _level(**more: Any) -> Mapping[str, Any]:
@@ -120,42 +115,60 @@ def test_llama_cpp_splits_texts_as_the_tokenizer_does(
     assert GGUFReader(tmp_path / "out/model.gguf").fields["tokenizer.ggml.pre"].contents() == name
 
 
+@pytest.mark.parametrize("prepends", [True, False])
 def test_llama_cpp_falls_back_to_bytes_as_the_tokenizer_does(
-    soup_of: Callable[[Base], tuple[Store, Grant]], tmp_path: Path
+    prepends: bool, soup_of: Callable[[Base], tuple[Store, Grant]], tmp_path: Path
 ) -> None:
+    """Metaspace puts no space before a text that begins with one; llama.cpp always does, as Llama 2's first tokenizer did."""
     folder = make_family("mistral-v0.3", tmp_path / "base")
-    _pieces().save_pretrained(folder)
+    _pieces(prepends=prepends).save_pretrained(folder)
     base = resolve(folder, cache=tmp_path / "cache")
     merge(*soup_of(base)).save_gguf(tmp_path / "out", base=base)
-    _agree(base, tmp_path / "out/model.gguf")
+    _agree(base, tmp_path / "out/model.gguf", [text for text in TEXTS if prepends or not text.startswith(" ")])
 
 
 def test_the_shipped_base_and_its_tokenizer(shipped_soup: tuple[Store, Grant], smollm2: Base, tmp_path: Path) -> None:
+    """As a whole model, and as a LoRA over the bare base, which is a soup of nothing."""
     store, granted = shipped_soup
-    merge(store, granted).save_gguf(tmp_path / "out", base=smollm2, dtype="fp32")
-    _agree(smollm2, tmp_path / "out/model.gguf")
-    ids = load_tokenizer(smollm2.folder)(TEXTS[0])["input_ids"]
-    theirs = llama_logits(tmp_path / "out/model.gguf", None, ids)
-    engine = Engine.load(smollm2, store, dtype="float32", fused=False)
-    ours, bare = (engine.logits(torch.tensor([ids]), [each])[0].float() for each in (granted, None))
-    assert float((theirs - ours).norm()) < 0.02 * float((ours - bare).norm())
+    merge(store, granted).save_gguf(tmp_path / "whole", base=smollm2, dtype="fp32")
+    merge(store, granted).save_gguf_lora(tmp_path / "lora", base=smollm2)
+    merge(store, Policy.open(store).clamp({})).save_gguf(tmp_path / "bare", base=smollm2, dtype="fp32")
+    _agree(smollm2, tmp_path / "whole/model.gguf")
+    files = (tmp_path / "whole/model.gguf", None), (tmp_path / "bare/model.gguf", tmp_path / "lora/adapter.gguf")
+    engine = Engine.load(smollm2, store, dtype="fp32", fused=False)
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    tokenizer = load_tokenizer(smollm2.folder)
+    ids = tokenizer(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))["input_ids"]
+    said = engine.complete([messages], [granted], sampling=Sampling(max_new_tokens=24, temperature=0.0))[0]
+    for file, lora in files:
+        _same(engine, store, granted, ids, llama_logits(file, lora, ids))
+        assert tokenizer.decode(llama_greedy(file, lora, ids, said.tokens)) == said.text
 
 
 @pytest.fixture
 def shipped_soup() -> tuple[Store, Grant]:
-    from soupmix.policy import Policy
-
     store = Store.shipped()
     return store, Policy.open(store).clamp({"elementary": 0.7, "friendly": 0.3})
 
 
-def _agree(base: Base, model: Path) -> None:
+def _same(engine: Engine, store: Store, granted: Grant, ids: Sequence[int], theirs: torch.Tensor) -> None:
+    """llama.cpp's logits are the engine's at request time, but for little of what the soup changes; the likeliest tokens too."""
+    ours, bare = (
+        engine.logits(torch.tensor([ids]), [each])[0].float() for each in (granted, Policy.open(store).clamp({}))
+    )
+    moved = float((ours - bare).norm())
+    assert moved > 0.02 * float(bare.norm())
+    assert float((theirs - ours).norm()) < 0.02 * moved
+    assert torch.equal(theirs.argmax(-1), ours.argmax(-1))
+
+
+def _agree(base: Base, model: Path, texts: Sequence[str] = TEXTS) -> None:
     tokenizer = load_tokenizer(base.folder)
     said = {"split_special_tokens": True}
-    assert llama_tokens(model, TEXTS) == [tokenizer(text, **said)["input_ids"] for text in TEXTS]
+    assert llama_tokens(model, texts) == [tokenizer(text, **said)["input_ids"] for text in texts]
 
 
-def _pieces() -> PreTrainedTokenizerFast:
+def _pieces(*, prepends: bool) -> PreTrainedTokenizerFast:
     """A tokenizer of SentencePiece's kind, as Llama 2 and Mistral have it: a space before the text, bytes for what is missing."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
@@ -165,6 +178,13 @@ def _pieces() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(text.split("\n"), trainer)
     said = json.loads(tokenizer.to_str())
     said["added_tokens"] = said["added_tokens"][:3]
+    if prepends:
+        space = "\N{LOWER ONE EIGHTH BLOCK}"
+        steps = [
+            {"type": "Prepend", "prepend": space},
+            {"type": "Replace", "pattern": {"String": " "}, "content": space},
+        ]
+        said |= {"normalizer": {"type": "Sequence", "normalizers": steps}, "pre_tokenizer": None}
     tokenizer = Tokenizer.from_str(json.dumps(said))
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 1)])
     parts = [decoders.Replace("\N{LOWER ONE EIGHTH BLOCK}", " "), decoders.ByteFallback(), decoders.Fuse()]

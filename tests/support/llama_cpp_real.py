@@ -15,7 +15,7 @@ from gguf import GGUFWriter
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["llama_logits", "llama_tokens", "needs_llama_cpp", "write_base"]
+__all__ = ["llama_greedy", "llama_logits", "llama_tokens", "needs_llama_cpp", "write_base"]
 
 _PYTHON = Path(os.environ.get("SOUPMIX_LLAMA_PYTHON", Path(__file__).parents[2] / ".venv-llama/bin/python"))
 needs_llama_cpp = pytest.mark.skipif(not _PYTHON.exists(), reason="no .venv-llama with llama-cpp-python")
@@ -24,9 +24,21 @@ _READER = """
 import json, sys
 from llama_cpp import Llama
 asked = json.load(sys.stdin)
-model = Llama(asked["base"], lora_path=asked["lora"], n_ctx=64, logits_all=True, verbose=False, n_threads=1)
+model = Llama(asked["base"], lora_path=asked["lora"], n_ctx=256, logits_all=True, verbose=False, n_threads=1)
 model.eval(asked["ids"])
 json.dump(model.scores[: len(asked["ids"])].tolist(), sys.stdout)
+"""
+_GREEDY = """
+import json, sys
+from llama_cpp import Llama
+asked = json.load(sys.stdin)
+model = Llama(asked["base"], lora_path=asked["lora"], n_ctx=256, logits_all=True, verbose=False, n_threads=1)
+model.eval(asked["ids"])
+said = []
+while len(said) < asked["count"]:
+    said.append(int(model.scores[model.n_tokens - 1].argmax()))
+    model.eval(said[-1:])
+json.dump(said, sys.stdout)
 """
 _TOKENS = """
 import json, sys
@@ -84,6 +96,14 @@ def _tensor(name: str, weight: "np.ndarray", heads: tuple[int, int]) -> tuple[st
 def llama_logits(base: Path, lora: Path | None, ids: Sequence[int]) -> Tensor:
     """Logits [tokens, vocabulary] of every place, fp32."""
     return torch.tensor(_ask(_READER, base=str(base), lora=None if lora is None else str(lora), ids=list(ids)))
+
+
+def llama_greedy(base: Path, lora: Path | None, ids: Sequence[int], count: int) -> list[int]:
+    """The likeliest next token, so many times."""
+    found: list[int] = _ask(
+        _GREEDY, base=str(base), lora=None if lora is None else str(lora), ids=list(ids), count=count
+    )
+    return found
 
 
 def llama_tokens(model: Path, texts: Sequence[str]) -> list[list[int]]:
