@@ -1,5 +1,6 @@
 """Base models: from a name, a folder, a GGUF file or a hub id to a clean safetensors folder with a digest."""
 
+from soupmix.base.asides import drop_asides
 from soupmix.base.cache import cache_root
 from soupmix.base.layers import Layer, LayerTable
 from soupmix.base.loading import load_model, load_tokenizer
@@ -29,3 +30,5 @@ __all__ = [
     "tensors_digest",
     "unasked",
 ]
+
+drop_asides()

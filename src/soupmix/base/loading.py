@@ -4,7 +4,6 @@ transformers reads more of a folder than its weights and its tokenizer: code, pi
 templates. In the folder that it is shown there are none.
 """
 
-import logging
 import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -17,14 +16,13 @@ from soupmix.base.quantisation import check_packages
 from soupmix.base.safetensors import INDEX, read_tensors, weight_files
 from soupmix.errors import BaseModelError
 
-__all__ = ["empty_model", "hushed", "load_model", "load_tokenizer", "plainly", "saying"]
+__all__ = ["empty_model", "load_model", "load_tokenizer", "plainly", "saying"]
 
 _MOST_CALLS, _CALLS_A_TENSOR = (
     100_000,
     100,
 )  # of torch; making a model of transformers takes some ten a tensor, loading it twenty
 _ADVICE = "use a safetensors folder of a causal language model that transformers supports without code of its own"
-_TALKATIVE = ("torchao", "torch.utils._pytree")
 _PIECES = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
 
 
@@ -50,7 +48,7 @@ def load_model(folder: Path, dtype: Any, device: str = "cpu") -> Any:
         check_packages(found, str(folder))
         placed = {"device_map": {"": device}}
     files = [*companions(folder), *_weights(folder)]
-    with plainly(folder, files) as plain, saying(folder), hushed(), _few_calls(folder, len(tensors)):
+    with plainly(folder, files) as plain, saying(folder), _few_calls(folder, len(tensors)):
         model, told = AutoModelForCausalLM.from_pretrained(
             plain,
             dtype=dtype,
@@ -141,20 +139,6 @@ def _about_tokenizer(files: Set[str]) -> str:
             "its tokenizer is a SentencePiece model: `pip install sentencepiece protobuf`, or save it as tokenizer.json"
         )
     return _ADVICE
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Warnings that torchao gives when it is imported are not told: transformers and PEFT import it, needed or not."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
 
 
 @contextmanager

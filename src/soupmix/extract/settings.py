@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from soupmix.base.loading import hushed
+from soupmix.base.asides import drop_asides
 from soupmix.errors import AdapterError
 from soupmix.store.folder import json_object
 from soupmix.store.patterns import PatternTable
@@ -90,9 +90,9 @@ def parse_settings(raw: bytes, where: str) -> TunerSettings:
 
 def _defaults(method: str, where: str) -> Mapping[str, Any]:
     """Name of every field of PEFT's config of a method -> its default; a dict where it makes one."""
+    drop_asides()
     try:
-        with hushed():
-            from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING
     except ModuleNotFoundError as error:
         raise AdapterError(
             f"extracting from an adapter needs {error.name}, which is not installed: pip install 'soupmix[extract]'",

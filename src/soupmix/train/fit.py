@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from soupmix.base import Base, load_model, load_tokenizer
-from soupmix.base.loading import hushed
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json
 from soupmix.train.examples import Example, asked_text, check_marks, is_chat, longest_of, messages, token_ids
@@ -123,10 +122,8 @@ def _save(adapter: Any, base: Base, folder: Path) -> None:
 
 def _trainer(model: Any, tokenizer: Any, examples: Sequence[Example], recipe: TrainingRecipe, scratch: str) -> Any:
     from datasets import Dataset
-
-    with hushed():
-        from peft import LoraConfig
-        from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     lora = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
