@@ -222,16 +222,15 @@ def measure(where: Path, model: str, adapters: int, rounds: int) -> dict[str, An
 
 
 def larger(row: Mapping[str, Any]) -> Iterator[str]:
-    """Rows of a table: what the figures come to for models that were not merged here."""
+    """Rows of a table: what the figures come to for a model that was not merged here."""
     pace = {name: middle / row["bytes"] for name, (_, middle, _) in row["seconds"].items()}
     rest = row["peak_mib"]["merge"] * 2**20 - 8 * SHAPES["1B"].factors(row["adapters"])
-    for name in ("8B", "70B"):
-        shape = SHAPES[name]
-        size, factors = 2 * shape.weights(), 4 * shape.factors(row["adapters"])
-        yield (
-            f"| {name} (Llama 3.1) | {size / 1e9:.1f} | {pace['merge'] * size:.0f} | {pace['copy+sync'] * size:.0f} | "
-            f"{factors / 1e9:.2f} | {(rest + 2 * factors) / 1e9:.1f} | {2 * shape.inner * shape.hidden / 1e6:.0f} |"
-        )
+    shape = SHAPES["70B"]
+    size, factors = 2 * shape.weights(), 4 * shape.factors(row["adapters"])
+    yield (
+        f"| 70B (Llama 3.1) | {size / 1e9:.1f} | {pace['merge'] * size:.0f} | {pace['copy+sync'] * size:.0f} | "
+        f"{factors / 1e9:.2f} | {(rest + 2 * factors) / 1e9:.1f} | {2 * shape.inner * shape.hidden / 1e6:.0f} |"
+    )
 
 
 def page() -> str:
@@ -248,7 +247,7 @@ def page() -> str:
         lines += ["", f"## {name}", "", *section(rows[name])]
     lines += [
         "",
-        "## Larger models, by arithmetic",
+        "## A larger model, by arithmetic",
         "",
         "Time is the pace of 1B above times the bytes of the model (bf16). Memory holds no tensor of the base, only a few blocks",
         "of two megabytes; what grows is the factors in fp32, once as the store read them and once stacked. So memory is",
@@ -265,7 +264,7 @@ def section(row: Mapping[str, Any]) -> Iterator[str]:
     """What one row of the data says."""
     (first, *others), size = row["added_seconds"], row["bytes"] / 1e9
     yield f"{row['date']}, {row['processor']}, {row['threads']} threads, torch {row['versions']['torch']};"
-    yield f"{row['rounds']} rounds; {row['load_before']} other programs were running when it began."
+    yield f"{row['rounds']} rounds; the load of the machine was {row['load_before']} when it began."
     yield ""
     yield f"A base of {size:.2f} GB in {row['shards']} shards (bf16), {row['adapters']} adapters of rank {RANK} over all linear layers;"
     yield f"{row['not_exact']:.2%} of the numbers at most are not the nearest to the exact sum, but its neighbour."

@@ -74,9 +74,9 @@ def make_base(folder: Path, shape: Shape) -> None:
     files = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
     for file, shard in zip(files, shards, strict=True):
         save_file({f"{name}.weight": tensor(*names[name]) for name in shard}, folder / file, metadata={"format": "pt"})
-    index = {
-        "weight_map": {f"{name}.weight": file for file, shard in zip(files, shards, strict=True) for name in shard}
-    }
+    placed = {f"{name}.weight": file for file, shard in zip(files, shards, strict=True) for name in shard}
+    size = sum(2 * math.prod(each) for each in names.values())
+    index = {"metadata": {"total_size": size}, "weight_map": placed}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = LlamaConfig(
         hidden_size=shape.hidden,
