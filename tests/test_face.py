@@ -208,7 +208,15 @@ def things(tiny_base: soupmix.Base) -> dict[str, Any]:
         adapter,
         next(iter(adapter.modules.values())),
     ]
-    found += [policy, policy.rules[0].ref, policy.feasible(), grant, grant.binding[0], grant.granted]
+    found += [
+        policy,
+        policy.documents[0],
+        policy.rules[0].ref,
+        policy.feasible(),
+        grant,
+        grant.binding[0],
+        grant.granted,
+    ]
     found += [soupmix.Entries((8, 8), 4, lambda: torch.zeros(8, 8))]
     found += [soup, stack, soup.ingredients[0], soupmix.Errors.of({"layer": (1e-5, 1.0)}), soupmix.Sampling()]
     found += [soupmix.Base("tiny", Path("tiny"), grant.policy_digest, None, "folder:tiny"), finding]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from soupmix.extract import Extracted, Extraction, LayerChange, extract_adapter
     from soupmix.findings import Finding, Verdict
     from soupmix.merge import Entries, Errors, Ingredient, ResultVerdict, Saved, Soup, Stack, merge, verify
-    from soupmix.policy import Binding, FeasibleSet, Grant, Policy, RuleRef, ScopedRule
+    from soupmix.policy import Binding, DocumentRef, FeasibleSet, Grant, Policy, RuleRef, ScopedRule
     from soupmix.store import Adapter, Factors, Gram, Manifest, ManifestEntry, Store
     from soupmix.weights import Weights
 
@@ -54,6 +54,7 @@ __all__ = [
     "BaseModelError",
     "Binding",
     "Completion",
+    "DocumentRef",
     "Engine",
     "Entries",
     "Errors",
@@ -126,7 +127,7 @@ _ROOMS = {
     "extract": ("Extracted", "Extraction", "LayerChange", "extract_adapter"),
     "findings": ("Finding", "Verdict"),
     "merge": ("Entries", "Errors", "Ingredient", "ResultVerdict", "Saved", "Soup", "Stack", "verify"),
-    "policy": ("Binding", "FeasibleSet", "Grant", "Policy", "RuleRef", "ScopedRule"),
+    "policy": ("Binding", "DocumentRef", "FeasibleSet", "Grant", "Policy", "RuleRef", "ScopedRule"),
     "store": ("Adapter", "Factors", "Gram", "Manifest", "ManifestEntry", "Store"),
     "weights": ("Weights",),
 }

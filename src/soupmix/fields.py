@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from datetime import date
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from soupmix.files import strict_json
+from soupmix.files import strict_json, told
 from soupmix.weights import check_name, to_micro
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Values",
     "check_digest",
     "check_value",
+    "in_words",
     "problem",
     "read_model",
     "twice",
@@ -45,6 +46,22 @@ __all__ = [
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
+
+_KINDS: Final[Mapping[str, str]] = {
+    "bool_parsing": "be true or false",
+    "bool_type": "be true or false",
+    "dict_type": "be an object",
+    "float_parsing": "be a number",
+    "float_type": "be a number",
+    "int_from_float": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_type": "be a whole number",
+    "list_type": "be a list",
+    "model_attributes_type": "be an object",
+    "model_type": "be an object",
+    "none_required": "be null",
+    "string_type": "be text",
+}
 
 
 def check_digest(text: str) -> str:
@@ -153,13 +170,52 @@ def read_model(kind: type[_Model], raw: bytes) -> _Model:
     except ValidationError as error:
         raise ValueError(problem(error)) from None
     except RecursionError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(told(error)) from None
 
 
 def problem(error: ValidationError) -> str:
     """The first thing that is wrong, and where: "place: what"."""
     first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'top level'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'top level'}: {in_words(first)}"
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """What pydantic found at one place, as `ValidationError.errors` has it, told to people: what must be there."""
+    kind = str(error["type"])
+    match kind:
+        case "extra_forbidden":
+            return "no such field is known here"
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(error["msg"]).removeprefix("Value error, ")
+    must = _KINDS.get(kind) or _bound(kind, error.get("ctx") or {})
+    return f"must {must}" if must else str(error["msg"])
+
+
+def _bound(kind: str, context: Mapping[str, Any]) -> str:
+    match kind:
+        case "literal_error":
+            return f"be {context['expected']}"
+        case "greater_than_equal":
+            return f"be {context['ge']:g} or more"
+        case "greater_than":
+            return f"be more than {context['gt']:g}"
+        case "less_than_equal":
+            return f"be {context['le']:g} or less"
+        case "finite_number":
+            return "be a number that is not infinite, and not NaN"
+        case "string_too_long":
+            return f"have at most {context['max_length']} characters"
+        case "string_too_short":
+            return f"have at least {context['min_length']} character"
+        case "string_pattern_mismatch":
+            return f"match {context['pattern']}"
+        case "too_short":
+            return f"have at least {context['min_length']} entry"
+        case "too_long" if "max_length" in context:
+            return f"have at most {context['max_length']} entries"
+    return ""
 
 
 class Edge(BaseModel):

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from soupmix.errors import OutputError
+from soupmix.errors import OutputError, SoupmixError
 from soupmix.replacing import check_file, check_folder
 from soupmix.scratch import put, scratch, sweep, sync_folder
 
 __all__ = [
+    "NotJson",
     "canonical_json",
     "compact_json",
     "digest_parts",
@@ -22,6 +23,7 @@ __all__ = [
     "sha256_file",
     "strict_json",
     "sync_folder",
+    "told",
     "write_file",
     "writing",
 ]
@@ -39,8 +41,16 @@ def compact_json(value: Any) -> bytes:
     return _ENCODE(value).encode("ascii")
 
 
+class NotJson(ValueError):
+    """What a text says is no JSON, in words."""
+
+
 def strict_json(text: bytes | str) -> Any:
-    """Parse JSON: UTF-8 without a mark, no duplicate keys, no NaN, no number beyond a float. Raises `ValueError`."""
+    """Parse JSON: UTF-8 without a mark, no duplicate keys, no NaN, no number beyond a float.
+
+    Raises:
+        ValueError: it is anything else; `NotJson` if it is no JSON at all. RecursionError: it is nested too deeply.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -61,7 +71,25 @@ def strict_json(text: bytes | str) -> Any:
 
     # Left to itself, json guesses UTF-16 and UTF-32 from the first bytes, which other readers of the file do not.
     text = text.decode("utf-8") if isinstance(text, bytes) else text
-    return json.loads(text, object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
+    except json.JSONDecodeError as error:
+        if not text.strip():
+            raise NotJson("it is empty") from None
+        why = error.msg[:1].lower() + error.msg[1:]
+        raise NotJson(f"line {error.lineno}, column {error.colno}: {why}") from None
+
+
+def told(error: Exception) -> str:
+    """Why something that was read is not what it should be, in words: those of `ValueError` are meant for people, and what
+    Python says of a key that is missing or of a part that is something else is not."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8 text"
+    return (
+        str(error) if isinstance(error, ValueError | SoupmixError) else "something in it is missing or is another thing"
+    )
 
 
 def sha256_file(path: Path) -> str:

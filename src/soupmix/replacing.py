@@ -23,11 +23,8 @@ def check_file(target: Path, *, force: bool, reads: Iterable[Path] = ()) -> None
     Raises:
         OutputError: something stands there ("exists"), or what must not be replaced ("not-ours").
     """
-    found = _found(target, force=force)
-    if found is None:
+    if not _stands(target, stat.S_ISREG, "a regular file is replaced by a file", force=force):
         return
-    if not stat.S_ISREG(found.st_mode):
-        raise _refusal(target, f"is {_kind(found.st_mode)}, and only a regular file is replaced by a file")
     for read in reads:
         inside = read.is_dir() and _same(*_ancestors(target), other=read)
         if inside or _same(target, other=read):
@@ -38,17 +35,11 @@ def check_folder(target: Path, *, force: bool, own: Callable[[Path], bool], read
     """Whether a folder may be put in this place: where nothing is, or with `force` where an empty one or one of ours is.
 
     Args:
-        own: whether a folder that is not empty holds nothing but what soupmix wrote and recorded there.
-        reads: files and folders that what is written is made from.
-
-    Raises:
-        OutputError: something stands there ("exists"), or what must not be replaced ("not-ours").
+        own: whether a folder that is not empty holds nothing but what soupmix wrote and recorded there. reads: as of
+            `check_file`, and it raises as that does.
     """
-    found = _found(target, force=force)
-    if found is None:
+    if not _stands(target, stat.S_ISDIR, "a folder is replaced by a folder", force=force):
         return
-    if not stat.S_ISDIR(found.st_mode):
-        raise _refusal(target, f"is {_kind(found.st_mode)}, and only a folder is replaced by a folder")
     here = _here()
     if here is not None and _same(here, *_ancestors(here), other=target):
         raise _refusal(target, "is the folder this command runs in, or holds it")
@@ -83,16 +74,19 @@ def plain_names(folder: Path) -> set[str] | None:
     return set(found) if all(found.values()) else None
 
 
-def _found(target: Path, *, force: bool) -> os.stat_result | None:
+def _stands(target: Path, is_kind: Callable[[int], bool], only: str, *, force: bool) -> bool:
+    """Whether something of this kind stands there, which may be replaced. Raises `OutputError` if it may not, or is another."""
     try:
         found = target.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return None  # nothing can be replaced; whether anything can be written shows later
+        return False  # nothing can be replaced; whether anything can be written shows later
     if not force:
         raise OutputError(
             f"{target} exists already; choose another name or pass --force to replace it", reason="exists"
         )
-    return found
+    if not is_kind(found.st_mode):
+        raise _refusal(target, f"is {_kind(found.st_mode)}, and only {only}")
+    return True
 
 
 def _refusal(target: Path, why: str) -> OutputError:

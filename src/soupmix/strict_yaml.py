@@ -6,9 +6,38 @@ from typing import Any, Final
 
 import yaml
 
-__all__ = ["PlainLoader", "TextLoader"]
+__all__ = ["PlainLoader", "TextLoader", "YamlError", "read_strict"]
 
 _MOST_NODES: Final = 50_000
+
+
+class YamlError(ValueError):
+    """What is wrong with a text, in words.
+
+    Attributes:
+        line: of the text, from 1; None if it is wrong as a whole.
+    """
+
+    def __init__(self, why: str, line: int | None = None) -> None:
+        super().__init__(why)
+        self.line = line
+
+
+def read_strict(text: str | bytes, loader: "type[TextLoader]") -> Any:
+    """What a text says. Raises `YamlError`."""
+    try:
+        return yaml.load(text, loader)
+    except yaml.MarkedYAMLError as error:
+        line = None if error.problem_mark is None else error.problem_mark.line + 1
+        raise YamlError(str(error.problem or error.context), line) from None
+    except yaml.reader.ReaderError as error:
+        if error.encoding != "unicode":
+            raise YamlError("it is not UTF-8 text") from None
+        raise YamlError(f"it holds U+{int(error.character):04X}, which no text needs") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise YamlError("nested too deeply") from None
 
 
 class TextLoader(yaml.SafeLoader):

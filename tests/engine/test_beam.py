@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
-from soupmix.engine.beam import _APART, SegmentBeam, search
+from soupmix.engine.beam import _APART, Search, SegmentBeam
 from soupmix.engine.ensemble import Ensemble, Member, complete_ensembles, search_ensembles
 from soupmix.engine.lockstep import Lockstep
 from soupmix.engine.mixing import Mixture
@@ -121,7 +121,9 @@ def test_more_candidates_score_higher(engine: Engine, tiny_base: Base, grant: Gr
             Lockstep(engine, [each.ids for each in members], weights, "delta"),
             Mixture(((1.0, 0.0, 0.0),), (0.0,)),
         )
-        (made,) = search(batch, mix, [(0.0, 1.0, -1.0)], sampling=DRAWN, streams=[0], stop=engine.ends, beam=beam)
+        (made,) = Search(
+            batch, mix, [(0.0, 1.0, -1.0)], sampling=DRAWN, streams=[0], stop=engine.ends, beam=beam
+        ).found()
         return score(members, made.tokens.ids)
 
     one, few, many = map(reached, (1, 4, 16))

@@ -120,7 +120,7 @@ def test_a_bad_file_of_trained_texts_is_found_before_anything_answers(
     (tmp_path / "texts.jsonl").write_text('{"pole": "calm"}')
     code, said = run(words(shop, tiny_base, tmp_path / "out", "--trained", str(tmp_path / "texts.jsonl")))
     assert (code, (tmp_path / "out").exists()) == (1, False)
-    assert "texts.jsonl holds no texts that adapters were trained on (line 1: prompt: Field required)" in said
+    assert "texts.jsonl holds no texts that adapters were trained on (line 1: prompt: is missing)" in said
 
 
 @pytest.mark.slow

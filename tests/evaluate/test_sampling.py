@@ -200,7 +200,7 @@ def _edited(line: bytes, **changes: Any) -> bytes:
 
 
 HOSTILE: dict[str, Callable[[bytes], bytes]] = {
-    "Invalid|Expecting|not valid": lambda line: b"{\n",
+    "expecting": lambda line: b"{\n",
     "duplicate key": lambda line: line.replace(b'"seed":5', b'"seed":5,"seed":5'),
     "NaN": lambda line: line.replace(b'"tokens":8', b'"tokens":NaN'),
     "comes twice": lambda line: line + line,
@@ -210,10 +210,10 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "none of the record": lambda line: _edited(line, prompt="Name a bird."),
     "its arm, prompt or temperature": lambda line: _edited(line, arm={**json.loads(line)["arm"], "system": "x"}),
     "tokens": lambda line: _edited(line, tokens=-1),
-    "Extra": lambda line: _edited(line, more=1),
+    "no such field": lambda line: _edited(line, more=1),
     "more than 1048576 bytes": lambda line: b"x" * 1_100_000 + b"\n",
     "utf-8": lambda line: b"\xff\n",
-    "recursion|nested": lambda line: b"[" * 100_000 + b"\n",
+    "nested": lambda line: b"[" * 100_000 + b"\n",
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from soupmix.base import Base
@@ -65,6 +66,14 @@ def test_a_recorded_recipe_does_not_escape_its_policy(run: Run, three: Store, tm
     code, _, err = run(*again)
     assert code == 1
     assert "carried out under policy" in err
+    named = f"acme.yaml: organisation, by Acme, version 1, {Policy.load(policy, adapters=three).documents[0].digest}"
+    assert named in err  # who merges it again is told which documents to bring
+    assert f"granted under {named}" in run("verify", tmp_path / "one")[1]
+    (told,) = json.loads(run("verify", tmp_path / "one", "--json")[1])["policies"]
+    written = yaml.safe_load((tmp_path / "one/soupmix_recipe.yaml").read_text())["record"]["policies"]
+    assert [told] == written == json.loads((tmp_path / "one/soupmix_grant.json").read_text())["documents"]
+    assert named in run("policy", "explain", policy)[1].splitlines()[0].replace("; sha256", ", sha256")
+    assert f"- {named}" in (tmp_path / "one/README.md").read_text()
     assert run(*again, "--policy", policy)[0] == 0
     assert (tmp_path / "one/README.md").read_bytes() == (tmp_path / "two/README.md").read_bytes()
 
@@ -139,7 +148,7 @@ def test_verify_names_what_changed_and_exits_1(run: Run, soup: Soup, tmp_path: P
     assert out == "output-changed  README.md  README.md is not the file that was written\n"
     assert "is not as recorded" in err
     code, out, err = run("verify", tmp_path)
-    assert (code, out) == (2, "")
+    assert (code, out) == (1, "")
     assert "is no result of soupmix" in err
 
 

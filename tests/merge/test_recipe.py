@@ -51,6 +51,12 @@ def test_a_base_is_a_path_if_something_is_there_or_it_looks_like_one(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "reason", "told"),
     [
+        (
+            "weights: {a: 1}\nrecord: {inputs: [policy]}",
+            "bad-recipe",
+            "record.inputs: must be an object",
+        ),
+        ("weights: {a: 1}\nrecord: {policies: [law.yaml]}", "bad-recipe", "record.policies.0"),
         ("weights: {a: 1}\nmetod: delta", "bad-recipe", "metod: unknown key; a recipe has base, store, weights"),
         ("weights: {a: 1}\nmethod: tise", "bad-recipe", "did you mean 'ties'?"),
         ("weights: {a: 1}\noptions: {density: .5}", "bad-recipe", "method delta has no option 'density'"),

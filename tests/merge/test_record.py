@@ -88,8 +88,8 @@ def test_the_recipe_inside_can_be_read_again(soup: Soup, three: Store, tmp_path:
     assert (recipe.method, recipe.kind, recipe.rank, recipe.dtype) == ("delta", "adapter", 3, "fp32")
     assert Path(recipe.store).resolve() == three.folder.resolve()
     assert recipe.record is not None
-    assert recipe.record["identity"] == saved.identity
-    assert recipe.record["soupmix"] == soupmix.__version__
+    assert recipe.record.identity == saved.identity
+    assert recipe.record.soupmix == soupmix.__version__
     text = (tmp_path / "a/b/out/soupmix_recipe.yaml").read_text()
     assert yaml.safe_load(text)["store"] == "../../../store"
     assert str(tmp_path) not in text
@@ -237,7 +237,9 @@ def test_factor_warns_in_the_soup_the_log_the_recipe_and_the_card(
     assert len(soup.warnings) == 2
     for warning in soup.warnings:
         assert warning in caplog.messages
-        assert warning in read_recipe(tmp_path / "out/soupmix_recipe.yaml").record["warnings"]
+        recorded = read_recipe(tmp_path / "out/soupmix_recipe.yaml").record
+        assert recorded is not None
+        assert warning in recorded.warnings
         assert warning in (tmp_path / "out/README.md").read_text()
     assert merge(store, grant(store, a=0.5, b=0.25)).warnings == ()
 

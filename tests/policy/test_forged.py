@@ -58,6 +58,7 @@ OTHERS: dict[str, Any] = {
     "sources": (),
     "obligations": (),
     "norm_rule": "law.yaml (law) small",
+    "documents": (),
     "notes": ("no document names the audience adult",),
     "_tag": bytes(16),
 }

@@ -43,7 +43,8 @@ def test_every_rule_and_obligation_is_a_sentence() -> None:
     document = parse_document(EVERY, "acme.yaml")
     assert {each.rule for each in document.rules} == set(RULES)
     head, *lines = prose(document, "acme.yaml")
-    assert head == "acme.yaml: law, by Acme, version 3, from 2026-01-01, until 2027-01-01"
+    named = f"; {document.ref('acme.yaml').digest}"
+    assert head == "acme.yaml: law, by Acme, version 3, from 2026-01-01, until 2027-01-01" + named
     assert lines == [
         "- rules[0]: only these adapters may be used, by digest: a (its report counts until 2027-06-30).",
         "- rules[1]: what has pole rude and tag raw may not be used, where audience minor or not said. Else the request is "

@@ -43,6 +43,8 @@ def test_a_record_word_for_word() -> None:
         "clamped": True,
         "digests": {name: digest_of(name) for name in ("concise", "expert", "friendly")},
         "distance": "0.34641",
+        "documents": [{"document": "x.yaml", "tier": "organisation", "issuer": "A", "version": "1",
+                       "digest": made.documents[0].digest}],
         "granted": {"concise": "0.2", "expert": "0.2", "friendly": "0.5"},
         "metric": "weights",
         "obligations": ["log requests", "offer erasure"],
@@ -56,6 +58,22 @@ def test_a_record_word_for_word() -> None:
     assert str(grant.binding[0]) == "x.yaml (organisation): at most 0.5 for audience minor; not too much"
     assert made.internal_reasons(grant) == {"x.yaml cap": "the lawsuit", "x.yaml rules[1]": "a study"}
     assert grant.explain().splitlines()[-1] == "obliged to: log requests, offer erasure"
+
+
+def test_a_record_of_before_names_no_documents_and_is_still_read() -> None:
+    grant = load(*RULES).clamp("friendly=0.8")
+    assert grant.policies == load(*RULES).documents
+    of_before = {name: value for name, value in grant.to_dict().items() if name != "documents"}
+    read = read_record(of_before)
+    assert (read.documents, read.policies) == ((), None)
+    assert read.to_dict() == of_before
+
+
+@pytest.mark.parametrize("said", [None, [None], [{"document": "x"}], "x", [{**{}, "digest": "sha256:0"}]])
+def test_documents_that_are_none_are_no_record(said: Any) -> None:
+    record = load(*RULES).clamp("friendly=0.8").to_dict() | {"documents": said}
+    with pytest.raises(PolicyError, match="damaged grant record: documents"):
+        read_record(record)
 
 
 def test_what_is_open_or_measured_is_read_back_too() -> None:

@@ -121,12 +121,12 @@ def test_refusals_of_a_store_in_words(stored: Store, handmade: Handmade, tiny_ba
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 2}, "schema_version: Input should be 1"),
-        ({"adapters": []}, "adapters: Input should be an object"),
-        ({"base_norm": 0}, "base_norm: Input should be greater than 0"),
-        ({"adapters": {}}, "top level: Value error, gram 'total' has 1 numbers, not 0"),
-        ({"gram": {"total": "x"}}, "gram.total: Value error, not a line of numbers"),
-        ({"gram": {"total": "1.0", "modules": {"m": "1 2"}}}, "top level: Value error, gram 'm' has 2 numbers, not 1"),
+        ({"schema_version": 2}, "schema_version: must be 1"),
+        ({"adapters": []}, "adapters: must be an object"),
+        ({"base_norm": 0}, "base_norm: must be more than 0"),
+        ({"adapters": {}}, "top level: gram 'total' has 1 numbers, not 0"),
+        ({"gram": {"total": "x"}}, "gram.total: not a line of numbers"),
+        ({"gram": {"total": "1.0", "modules": {"m": "1 2"}}}, "top level: gram 'm' has 2 numbers, not 1"),
     ],
 )
 def test_a_wrong_manifest_in_words(stored: Store, change: dict[str, Any], words: str) -> None:

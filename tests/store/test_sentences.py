@@ -200,7 +200,7 @@ def _fifo(folder: Path) -> None:
         (lambda folder: folder / ("x" * 300), "adapter folder {1} cannot be read: File name too long", "unreadable"),
         (lambda folder: (folder / "adapter_config.json").unlink(), "{0}/adapter_config.json is missing", "missing"),
         (lambda folder: os.truncate(folder / "adapter_config.json", 1), "{0}/adapter_config.json is not strict JSON: "
-         "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)", "bad-config"),
+         "line 1, column 2: expecting property name enclosed in double quotes", "bad-config"),
         (_fifo, "{0}/adapter_config.json is not a regular file", "not-a-file"),
         (lambda folder: os.truncate(folder / "adapter_config.json", (1 << 20) + 1),
          "{0}/adapter_config.json is larger than the 1048576 bytes allowed for it", "too-large"),

@@ -54,7 +54,7 @@ GOOD = {"prompt": "Why?", "chosen": "Because.", "rejected": "Ha!"}
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ("{", "Expecting property name"),
+        ("{", "line 1, column 2: expecting property name"),
         ("[]", "it is no JSON object"),
         ('{"prompt": "a", "prompt": "b", "completion": "c"}', "duplicate key 'prompt'"),
         ("[" * 100_000, "recursion"),

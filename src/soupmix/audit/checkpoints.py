@@ -139,8 +139,8 @@ class Verifier:
         for path in paths:
             try:
                 key = serialization.load_pem_public_key(_read(path))
-            except ValueError as error:
-                raise AuditError(f"{path} is no public key in PEM: {error}", reason="bad-key") from None
+            except ValueError:
+                raise AuditError(f"{path} is no public key in PEM", reason="bad-key") from None
             if not isinstance(key, ed25519.Ed25519PublicKey):
                 raise AuditError(f"{path} holds another kind of key; an Ed25519 key is needed", reason="bad-key")
             keys.append(key)

@@ -73,13 +73,17 @@ class Base:
 
         Raises:
             BaseModelError: the file is no plain one, larger than a template may be, or cannot be read (reasons as in
-                `soupmix.sealed`), or it is not UTF-8 ("bad-template").
+                `soupmix.sealed`), or it is empty or not UTF-8
+                ("bad-template").
         """
         data, _ = read_sealed(path, cap=MOST_TEMPLATE, error=BaseModelError)
         try:
-            return replace(self, chat_template=data.decode())
+            text = data.decode()
         except UnicodeDecodeError as error:
             raise BaseModelError(f"{path} is no chat template: it is not UTF-8", reason="bad-template") from error
+        if not text.strip():
+            raise BaseModelError(f"{path} is no chat template: it is empty", reason="bad-template")
+        return replace(self, chat_template=text)
 
     @property
     def chat_template_digest(self) -> str | None:

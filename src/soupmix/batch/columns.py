@@ -58,7 +58,7 @@ class Columns:
             if header.count(column) != 1:
                 raise RecipeError(
                     f"{file} has {header.count(column)} columns {column!r:.80}, but needs one; it has "
-                    f"{', '.join(map(repr, header))}. Say which one with --column TARGET=COLUMN",
+                    f"{', '.join(map(repr, header)) or 'none at all'}. Say which one with --column TARGET=COLUMN",
                     reason="bad-column",
                 )
         taken = [column for column in ADDED if column in header]

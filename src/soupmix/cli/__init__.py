@@ -34,6 +34,7 @@ _COMMANDS = (
 
 
 _NO_FILE = 1  # exit code, whatever the file was for
+_OF_FILES = ("missing", "unreadable", "no-record", "bad-record")
 
 
 class _Lazy(click.Group):
@@ -75,4 +76,10 @@ def main() -> None:
         sys.exit(exit_code(stop))
     except SoupmixError as error:
         click.echo(f"soupmix: {error}", err=True)
-        sys.exit(_NO_FILE if error.reason in ("missing", "unreadable") else error.exit_code)
+        sys.exit(_NO_FILE if error.reason in _OF_FILES else error.exit_code)
+    except OSError as error:
+        if error.errno is None or isinstance(error, BlockingIOError):
+            raise
+        where = "" if error.filename is None else f" {error.filename}"
+        click.echo(f"soupmix: the system refuses{where}: {error.strerror}", err=True)
+        sys.exit(_NO_FILE)

@@ -168,6 +168,7 @@ def _target(store: Path | None, base: str | None, folder: Path, *, maintain: boo
 def remove(name: str, store: Path | None, maintain: bool) -> None:
     """Take an adapter out of a store; what is shipped with soupmix stays."""
     target = open_store(find_store(store, None, [name]), maintain=maintain)
+    target[name]  # who misspelt it is told that, and not whose store it is
     target.remove(name)
     click.echo(f"removed {name} from {target.folder}", err=True)
 

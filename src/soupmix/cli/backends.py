@@ -159,26 +159,31 @@ def opener(
     """
     if asked.name != "local" and method != DEFAULT:
         raise click.UsageError(f"--backend {asked.name} merges by {DEFAULT}; leave --method out")
+    given = _Given(base, store, limits, dtype, served, policy)
     if asked.name == "ray":
-        return lambda: _ray(asked, base, store, limits, dtype, served, policy)
+        return lambda: _ray(asked, given)
     if asked.name == "vllm":
-        return lambda: _vllm(asked, base, store, limits, dtype, served, policy)
+        return lambda: _vllm(asked, given)
     from soupmix.backends.local import LocalBackend
 
     how: Mapping[str, Any] = {"dtype": dtype, "device": asked.device, "limits": limits, "method": method}
     return lambda: LocalBackend.open(base, store, policy=policy, **how)
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What every backend is opened with, see `opener`."""
+
+    base: "Base"
+    store: "Store"
+    limits: "Limits"
+    dtype: str | None
+    served: Callable[[], "ServedPolicy"]
+    policy: "Policy | None"
+
+
 @contextmanager
-def _vllm(
-    asked: AskedBackend,
-    base: "Base",
-    store: "Store",
-    limits: "Limits",
-    dtype: str | None,
-    served: Callable[[], "ServedPolicy"],
-    policy: "Policy | None",
-) -> "Iterator[Backend]":
+def _vllm(asked: AskedBackend, given: _Given) -> "Iterator[Backend]":
     from soupmix.base.loading import empty_model
     from soupmix.engine.positions import positions
     from soupmix.vllm_plugin.row import read_key
@@ -188,29 +193,24 @@ def _vllm(
         from soupmix.backends.vllm_server import vllm_server
     except ModuleNotFoundError as error:
         raise SoupmixError("asking vLLM needs httpx: pip install 'soupmix[vllm]'", reason="no-vllm-extra") from error
+    base, store, most = given.base, given.store, given.limits.length
     config = empty_model(base.folder).config
-    code = dtype_code(dtype or str(config.dtype).removeprefix("torch."))
-    limits = replace(limits, length=min(limits.length, positions(config) or limits.length))
-    more: Mapping[str, Any] = {"dtype": WORDS[code], "policy": policy, "limits": limits}
+    code = dtype_code(given.dtype or str(config.dtype).removeprefix("torch."))
+    limits = replace(given.limits, length=min(most, positions(config) or most))
+    more: Mapping[str, Any] = {"dtype": WORDS[code], "policy": given.policy, "limits": limits}
     if asked.url is not None and asked.key is not None:
         with VllmBackend(asked.url, read_key(asked.key), base, tuple(store), **more) as backend:
             yield backend
         return
     how: Sequence[str] = asked.arguments
-    server = vllm_server(base, store.folder, served(), dtype=code, limits=limits, python=asked.python, arguments=how)
+    server = vllm_server(
+        base, store.folder, given.served(), dtype=code, limits=limits, python=asked.python, arguments=how
+    )
     with server as (url, key), VllmBackend(url, key, base, tuple(store), **more) as backend:
         yield backend
 
 
-def _ray(
-    asked: AskedBackend,
-    base: "Base",
-    store: "Store",
-    limits: "Limits",
-    dtype: str | None,
-    served: Callable[[], "ServedPolicy"],
-    policy: "Policy | None",
-) -> "AbstractContextManager[Backend]":
+def _ray(asked: AskedBackend, given: _Given) -> "AbstractContextManager[Backend]":
     try:
         from soupmix.backends.ray import RayBackend
     except ModuleNotFoundError as error:
@@ -219,7 +219,8 @@ def _ray(
         raise SoupmixError(
             "a Ray cluster needs ray, which is not installed: pip install 'soupmix[ray]'", reason="no-ray-extra"
         ) from error
-    held = served()
-    if held.trust or policy is None:
+    held = given.served()
+    if held.trust or given.policy is None:
         raise click.UsageError("--backend ray ships policy documents to its workers; give --policy instead of --trust")
-    return RayBackend(base, store, policy, held.documents, workers=asked.workers, dtype=dtype, limits=limits)
+    how: Mapping[str, Any] = {"workers": asked.workers, "dtype": given.dtype, "limits": given.limits}
+    return RayBackend(given.base, given.store, given.policy, held.documents, **how)

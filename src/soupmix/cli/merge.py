@@ -253,10 +253,13 @@ def _asked_of_policy(recipe: "Recipe", asking: Asking, adapters: "Manifest") -> 
 
 
 def _check_unchanged(recipe: "Recipe", policy: "Policy") -> None:
-    recorded = ((recipe.record or {}).get("inputs") or {}).get("policy")
+    if recipe.record is None:
+        return
+    recorded = recipe.record.inputs.get("policy")
     if recorded not in (None, policy.digest, policy.former_digest):
+        under = "; ".join(str(each.ref()) for each in recipe.record.policies)
         raise PolicyError(
-            f"this recipe was carried out under policy {recorded}, but the policy given is "
+            f"this recipe was carried out under policy {recorded}{f' ({under})' if under else ''}, but the policy given is "
             f"{policy.digest}: name the same documents with --policy or --trust and the same store, or take the part `record` "
             "out of the recipe",
             reason="policy-changed",

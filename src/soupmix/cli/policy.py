@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from soupmix.cli.documents import policy_files
 from soupmix.cli.options import PATH, find_store, json_option, print_json, read_adapters, store_option
-from soupmix.errors import PolicyError
+from soupmix.errors import OutputError, PolicyError
 
 if TYPE_CHECKING:
     from soupmix.policy import Policy
@@ -42,6 +43,7 @@ def check(documents: tuple[Path, ...], store: Path | None, as_json: bool, strict
     idle = [str(rule) for rule in idle_rules(policy)]
     said = {
         "digest": policy.digest,
+        "documents": [asdict(each) for each in policy.documents],
         "adapters": list(policy.names),
         "rules": len(policy.rules),
         "last_day": None if policy.last_day is None else policy.last_day.isoformat(),
@@ -86,6 +88,8 @@ def init(folder: Path, examples: tuple[str, ...], store: Path | None) -> None:
         if name not in known:
             raise click.UsageError(f"there is no example {name!r}; there are {', '.join(known)}")
     adapters = read_adapters(find_store(store, None))
+    if folder.exists():
+        raise OutputError(f"{folder} is there already; choose another name", reason="exists")
     with new_folder(folder, force=False) as temporary:
         for name in ("law", *(each for each in examples if each != "organisation")):
             (temporary / f"{name}.yaml").write_bytes(known[name].read_bytes())

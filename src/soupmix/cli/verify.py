@@ -39,6 +39,9 @@ def command(
     else:
         for finding in verdict.findings:
             click.echo("  ".join(_printable(part) for part in (finding.kind, finding.subject, finding.message)))
+    if not as_json:
+        for each in verdict.policies or ():
+            click.echo(f"granted under {_printable(str(each))}")
     for note in verdict.notes:
         click.echo(f"soupmix: note: {note}", err=True)
     if not verdict.ok:

@@ -14,7 +14,7 @@ from soupmix.engine.decode import Rows, Tokens
 from soupmix.engine.mixing import Mixture
 from soupmix.engine.sampling import choose, stream
 
-__all__ = ["Found", "SegmentBeam", "search"]
+__all__ = ["Found", "Search", "SegmentBeam"]
 
 _APART = 0x9E3779B9  # between the seeds of candidates; odd, as torch reads the lower 32 bits of a seed only
 
@@ -57,18 +57,8 @@ class _Candidate:
         return self.total / max(self.counted, 1)
 
 
-@torch.inference_mode()
-def search(
-    batch: Rows,
-    mix: Mixture,
-    scores: Sequence[Sequence[float]],
-    *,
-    sampling: Sampling,
-    streams: Sequence[int],
-    stop: frozenset[int],
-    beam: SegmentBeam,
-) -> list[Found]:
-    """Generate answers, segment by segment.
+class Search:
+    """Answers that are generated segment by segment.
 
     A candidate's score is a mean over its tokens, the one that ends it among them. The first candidate has the luck that
     `decode_rows` would give the answer, so that one candidate is that answer; the others have luck of their own. Where tokens
@@ -80,33 +70,16 @@ def search(
         sampling, streams, stop: as `decode_rows`.
         beam: how many are tried.
 
-    Returns:
-        One per answer, in order; it does not depend on the others.
+    Attributes:
+        live: the candidates that have rows in the batch, in its order.
     """
-    going = _Search(batch, mix, scores, sampling, streams, stop, beam)
-    for step in range(sampling.max_new_tokens):
-        logits = batch.logits()
-        if step % beam.segment == 0:
-            logits = going.expand(logits)
-        chosen = going.draw(logits, step)
-        ended = going.take(chosen, logits)
-        last = step + 1 == sampling.max_new_tokens
-        if ended or last or (step + 1) % beam.segment == 0:
-            chosen = going.select(chosen)
-        if last or not going.live:
-            break
-        going.go_on(chosen)
-    return [Found(Tokens(best.ids, best.finished), count) for best, count in going.best()]
-
-
-class _Search:
-    """Candidates that have rows in the batch (`live`), in its order, and the best ones of each answer so far."""
 
     def __init__(
         self,
         batch: Rows,
         mix: Mixture,
         scores: Sequence[Sequence[float]],
+        *,
         sampling: Sampling,
         streams: Sequence[int],
         stop: frozenset[int],
@@ -118,6 +91,24 @@ class _Search:
         self.live = [_Candidate(number, 0) for number in range(len(streams))]
         self._kept: list[list[_Candidate]] = [[] for _ in streams]
         self._decoded = [0] * len(streams)
+
+    @torch.inference_mode()
+    def found(self) -> list[Found]:
+        """One per answer, in order; it does not depend on the others. To be asked once."""
+        most, segment = self._sampling.max_new_tokens, self._beam.segment
+        for step in range(most):
+            logits = self._batch.logits()
+            if step % segment == 0:
+                logits = self.expand(logits)
+            chosen = self.draw(logits, step)
+            ended = self.take(chosen, logits)
+            last = step + 1 == most
+            if ended or last or (step + 1) % segment == 0:
+                chosen = self.select(chosen)
+            if last or not self.live:
+                break
+            self.go_on(chosen)
+        return [Found(Tokens(best.ids, best.finished), count) for best, count in self.best()]
 
     def expand(self, logits: Tensor) -> Tensor:
         """Make candidates of every beam; logits [rows, vocabulary] of theirs."""

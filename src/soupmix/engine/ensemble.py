@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from soupmix.backends.protocol import Sampling
 from soupmix.engine.answers import Completion
-from soupmix.engine.beam import SegmentBeam, search
+from soupmix.engine.beam import Search, SegmentBeam
 from soupmix.engine.decode import Tokens, decode_rows
 from soupmix.engine.engine import Engine
 from soupmix.engine.lockstep import Lockstep
@@ -107,7 +107,9 @@ def search_ensembles(
         return []
     read, batch = _begun(engine, ensembles, sampling, method)
     scores = [tuple(member.score for member in each.members) for each in ensembles]
-    made = search(batch, _mix(ensembles), scores, sampling=sampling, streams=streams, stop=engine.ends, beam=beam)
+    made = Search(
+        batch, _mix(ensembles), scores, sampling=sampling, streams=streams, stop=engine.ends, beam=beam
+    ).found()
     return [(_completion(engine, ids, each.tokens), each.candidates) for ids, each in zip(read, made, strict=True)]
 
 

@@ -12,7 +12,7 @@ from soupmix.errors import EvaluationError
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.soups import Arm
 from soupmix.fields import Digest, Name, read_model, twice
-from soupmix.files import canonical_json, strict_json, write_file
+from soupmix.files import canonical_json, strict_json, told, write_file
 from soupmix.sealed import read_sealed
 from soupmix.version import __version__
 from soupmix.weights import Weights
@@ -212,7 +212,7 @@ def held_record(out: Path) -> EvaluationRecord | None:
         _check_containers(raw)
         return read_model(EvaluationRecord, raw)
     except ValueError as error:
-        raise EvaluationError(f"{path} is damaged: {error}; choose another folder", reason="bad-record") from None
+        raise EvaluationError(f"{path} is damaged: {told(error)}; choose another folder", reason="bad-record") from None
 
 
 def write_record(out: Path, record: EvaluationRecord) -> None:

@@ -85,6 +85,8 @@ def _reasons(result: Result) -> list[str]:
     policy = "No policy document was applied, only the built-in defaults." if grant.is_open else "A policy was applied."
     stated = "".join(f" Stated: {key} = {value}." for key, value in grant.scope)
     found = [f"{policy}{stated} Policy digest `{grant.policy_digest}`."]
+    if grant.documents:
+        found.append("\n".join(f"- {each}" for each in grant.documents))
     if lines:
         found += ["What held the request back:", "\n".join(lines)]
     if grant.obligations:

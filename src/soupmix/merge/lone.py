@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from soupmix.base import Base, base_of, resolve
 from soupmix.errors import AdapterError, BaseModelError, OutputError, RecipeError, WeightError
-from soupmix.files import sha256_file, strict_json
+from soupmix.files import sha256_file, strict_json, told
 from soupmix.findings import Finding
 from soupmix.merge.export import SigningKeys, produce, with_plain_base
 from soupmix.merge.fold import Work
@@ -33,8 +33,10 @@ _STRING, _ARRAY = 8, 9
 _MOST_FIELDS, _MOST_BYTES, _MOST_ITEMS = 4096, 16 << 20, 1 << 22
 
 
-def check_lone(path: Path, store: str | Path | None, base: str | Path | None) -> tuple[Finding, ...]:
-    """What is wrong with a GGUF file of ours, by making it again; it is written nowhere.
+def check_lone(
+    path: Path, store: str | Path | None, base: str | Path | None
+) -> tuple[RecordedGrant, tuple[Finding, ...]]:
+    """The grant in a GGUF file of ours, and what is wrong with the file, by making it again; it is written nowhere.
 
     Args:
         store: where its adapters are; those that are shipped if not given. base: where the base is, if not where it was last
@@ -47,16 +49,20 @@ def check_lone(path: Path, store: str | Path | None, base: str | Path | None) ->
         RecipeError: it holds no record of soupmix ("no-record"), or a damaged one ("bad-record").
     """
     said = _record(path)
-    opened = Store.shipped() if store is None else Store(store)
-    changed = tuple(_changed(opened, said["grant"]))
+    return said["grant"], tuple(_found(path, said, Store.shipped() if store is None else Store(store), base))
+
+
+def _found(path: Path, said: Mapping[str, Any], store: Store, base: str | Path | None) -> Iterator[Finding]:
+    changed = tuple(_changed(store, said["grant"]))
+    yield from changed
     if changed:
-        return changed
+        return
     try:
-        return tuple(_again(path, said, opened, base))
+        yield from _again(path, said, store, base)
     except BaseModelError as error:
-        return (Finding("base-changed", "base", str(error)),)
+        yield Finding("base-changed", "base", str(error))
     except (RecipeError, OutputError) as error:
-        return (Finding("rebuild-differs", path.name, f"the recorded merge cannot be repeated: {error}"),)
+        yield Finding("rebuild-differs", path.name, f"the recorded merge cannot be repeated: {error}")
 
 
 def _changed(store: Store, grant: RecordedGrant) -> Iterator[Finding]:
@@ -111,7 +117,7 @@ def _record(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise RecipeError(f"{path} holds no record of soupmix ({error})", reason="no-record") from None
     except (ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
-        raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
+        raise RecipeError(f"{path} is damaged: {told(error)}", reason="bad-record") from None
 
 
 def _strings(file: BinaryIO) -> Iterator[tuple[str, str]]:

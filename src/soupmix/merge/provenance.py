@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from soupmix.errors import RecipeError
-from soupmix.files import canonical_json, sha256_file, strict_json
+from soupmix.files import canonical_json, sha256_file, strict_json, told
 from soupmix.findings import Finding
 from soupmix.merge.result import Result
 from soupmix.options import Options
@@ -90,7 +90,7 @@ def read_provenance(folder: Path) -> Envelope | None:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="bad-record") from error
     except ValueError as error:
-        raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from error
+        raise RecipeError(f"{path} is damaged: {told(error)}", reason="bad-record") from error
 
 
 def check_provenance(
@@ -169,5 +169,5 @@ def _statement(envelope: Envelope) -> tuple[dict[str, str], dict[str, Any]]:
         if not isinstance(parameters, dict) or len(subjects) != len(content["subject"]):
             raise ValueError("it contradicts itself")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{PROVENANCE} is damaged: {error}", reason="bad-record") from error
+        raise RecipeError(f"{PROVENANCE} is damaged: {told(error)}", reason="bad-record") from error
     return subjects, parameters

@@ -21,17 +21,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from soupmix.dtypes import Word, dtype_code
 from soupmix.errors import RecipeError, WeightError
+from soupmix.fields import in_words
 from soupmix.merge.elsewhere import Unmet, is_mergekit, plain_weights, translated
 from soupmix.merge.result import ADAPTER_DTYPE, SHARD_SIZE, Export, Kind
 from soupmix.methods import DEFAULT, METHODS, one_of, options_of
 from soupmix.modes import FULL
 from soupmix.options import LAYERS
-from soupmix.strict_yaml import PlainLoader
+from soupmix.policy.recorded import RecordedDocument
+from soupmix.strict_yaml import PlainLoader, YamlError, read_strict
 from soupmix.weights import Weights
 
 __all__ = ["Recipe", "read_recipe", "with_options"]
@@ -69,8 +70,25 @@ def _method(value: Any) -> Any:
     if not isinstance(value, str) or value not in METHODS:
         near = get_close_matches(str(value), METHODS, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Input should be {one_of(map(repr, METHODS))}{guess}")
+        raise ValueError(f"must be {one_of(map(repr, METHODS))}{guess}")
     return value
+
+
+class Record(BaseModel):
+    """What came of a recipe, in the recipe that travels inside a result: what is read of it, and whatever else it says.
+
+    Attributes:
+        soupmix: the version that wrote it. identity: the merge identity. inputs: digests, "policy" among them.
+        policies: the documents that it was granted under; older records name none. warnings: why it may mean little.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    soupmix: str | None = None
+    identity: str | None = None
+    inputs: dict[str, str] = {}
+    policies: tuple[RecordedDocument, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Recipe(BaseModel):
@@ -96,7 +114,7 @@ class Recipe(BaseModel):
     dtype: Word | None = None
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
     dequantise: Annotated[bool, Field(strict=True)] = False
-    record: dict[str, Any] | None = None
+    record: Record | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -173,9 +191,10 @@ def read_recipe(path: Path) -> Recipe:
     if len(data) > _MAX_BYTES:
         raise RecipeError(f"recipe {path} is larger than {_MAX_BYTES} bytes", reason="bad-recipe")
     try:
-        content = yaml.load(data, Loader=PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise RecipeError(f"recipe {path} is not YAML: {_one_line(error)}", reason="bad-yaml") from None
+        content = read_strict(data, PlainLoader)
+    except YamlError as error:
+        line = "" if error.line is None else f", line {error.line}"
+        raise RecipeError(f"recipe {path} is not YAML{line}: {error}", reason="bad-yaml") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must be a mapping such as 'weights: {{friendly: 0.5}}'", reason="bad-recipe")
     if is_mergekit(content):
@@ -226,8 +245,4 @@ def _told(error: Mapping[str, Any]) -> str:
         return f"unknown key; a recipe has {', '.join(known)}"
     if error["type"] == "missing":
         return "is missing; say how much of which adapter, for example 'friendly: 0.5' or -w friendly=0.5"
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return in_words(error)

@@ -1,7 +1,7 @@
 """The recipe inside a result, with a record of what came of it, and the names of the files beside it."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def recipe_yaml(result: Result) -> bytes:
     recipe["record"] = {
         "soupmix": __version__,
         "identity": result.identity,
+        **({"policies": [asdict(each) for each in result.grant.documents]} if result.grant.documents else {}),
         "granted": _numbers(result.grant.granted),
         "inputs": result.inputs,
         "lost": {name: short(error.total) for name, error in result.errors.items()},

@@ -6,7 +6,7 @@ against the record.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import yaml
 from soupmix.base import Base, resolve
 from soupmix.base.companions import CONFIG
 from soupmix.errors import AdapterError, BaseModelError, FileError, OutputError, RecipeError, WeightError
-from soupmix.files import sha256_file, strict_json
+from soupmix.files import sha256_file, strict_json, told
 from soupmix.findings import Finding, Verdict
 from soupmix.merge.export import SigningKeys, produce, with_plain_base
 from soupmix.merge.fold import Work
@@ -33,7 +33,7 @@ from soupmix.merge.result import BASE_FILES, Result
 from soupmix.merge.sink import Sink
 from soupmix.merge.soup import mix
 from soupmix.methods import options_of
-from soupmix.policy.recorded import RecordedGrant, read_record
+from soupmix.policy.recorded import DocumentRef, RecordedGrant, read_record
 from soupmix.public import public
 from soupmix.sealed import read_sealed
 from soupmix.store.store import Store
@@ -57,6 +57,8 @@ class ResultVerdict(Verdict):
         files: how many files were checked.
         rebuilt: whether the merge was repeated.
         signed: whether the provenance is signed by the key that was given; None if none was given.
+        policies: the policy documents that it says it was granted under, none of an open policy; None where the record does
+            not say, or was changed.
         notes: what the record cannot vouch for.
     """
 
@@ -64,6 +66,7 @@ class ResultVerdict(Verdict):
     files: int
     rebuilt: bool
     signed: bool | None
+    policies: tuple[DocumentRef, ...] | None = None
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +77,7 @@ class ResultVerdict(Verdict):
             "files": self.files,
             "rebuilt": self.rebuilt,
             "signed": self.signed,
+            "policies": None if self.policies is None else [asdict(each) for each in self.policies],
             "findings": findings,
             "notes": list(self.notes),
         }
@@ -117,8 +121,15 @@ def verify(
     signed = None if key is None else _check_key(envelope, key, findings)
     if rebuild and grant is not None:
         findings += _rebuild(folder, recorded, envelope, grant, (store, base))
-    notes = tuple(_notes(folder, recorded))
-    return ResultVerdict(folder, len(recorded["outputs"]), rebuild, signed, notes, findings=tuple(findings))
+    return ResultVerdict(
+        folder,
+        len(recorded["outputs"]),
+        rebuild,
+        signed,
+        policies=None if grant is None else grant.policies,
+        notes=tuple(_notes(folder, recorded)),
+        findings=tuple(findings),
+    )
 
 
 def _lone(
@@ -133,7 +144,8 @@ def _lone(
             reason="lone-file",
         )
     said = "who made this file is not shown: nobody signs a GGUF file without its folder"
-    return ResultVerdict(path, 1, True, None, (said,), findings=check_lone(path, store, base))
+    grant, findings = check_lone(path, store, base)
+    return ResultVerdict(path, 1, True, None, grant.policies, (said,), findings=findings)
 
 
 def _notes(folder: Path, recorded: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
@@ -164,7 +176,7 @@ def _recorded(folder: Path) -> Mapping[str, Mapping[str, str]]:
     except FileError as error:
         raise RecipeError(f"{folder} is no result of soupmix: {error}", reason="no-record") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
+        raise RecipeError(f"{path} is damaged: {told(error)}", reason="bad-record") from None
     return {"inputs": recorded["inputs"], "outputs": recorded["outputs"]}
 
 
@@ -224,7 +236,7 @@ def _grant(path: Path) -> RecordedGrant:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="bad-record") from None
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path} is damaged: {error}", reason="bad-record") from None
+        raise RecipeError(f"{path} is damaged: {told(error)}", reason="bad-record") from None
 
 
 def _open_store(recipe: Recipe, store: str | Path | None) -> Store:
@@ -267,7 +279,7 @@ def _compare(written: Mapping[str, str], recipe: Recipe, again: Sink | str) -> I
     if isinstance(again, str):
         yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {again}")
         return
-    made_here = (recipe.record or {}).get("soupmix") == __version__
+    made_here = recipe.record is not None and recipe.record.soupmix == __version__
     told = {PROVENANCE} - written.keys()  # that it is missing
     for name in sorted((again.digests.keys() | written.keys()) - told):
         if again.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):

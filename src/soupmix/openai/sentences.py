@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from soupmix.fields import in_words
+
 __all__ = ["sentence"]
 
 _NOT_DONE: Final[Mapping[str, str]] = {
@@ -39,18 +41,6 @@ _NOT_DONE: Final[Mapping[str, str]] = {
     "verbosity": "how long answers are is a matter of the soup (concise, informative); leave verbosity out",
     "web_search_options": "nothing is looked up on the web; leave web_search_options out",
 }
-_KINDS: Final[Mapping[str, str]] = {
-    "bool_type": "true or false",
-    "dict_type": "an object",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_attributes_type": "an object",
-    "model_type": "an object",
-    "none_required": "null",
-    "string_type": "text",
-}
 _ROLES: Final = "; what a function gave is sent as a tool's message"
 
 
@@ -60,41 +50,15 @@ def sentence(error: Mapping[str, Any], where: Sequence[str]) -> str:
     Args:
         error: as `ValidationError.errors` has it, with its context. where: names of fields and places, outermost first.
     """
-    place, kind, context = ".".join(where), str(error["type"]), error.get("ctx") or {}
+    place, kind = ".".join(where), str(error["type"])
     known = next((name for name in reversed(where) if name in _NOT_DONE), None)
     if known is not None:
         return f"{place}: {_NOT_DONE[known]}"
-    if kind == "extra_forbidden":
-        return f"{place}: no such field is known here; leave it out"
-    if kind == "missing":
-        return f"{place}: is missing; send it"
-    if kind in _KINDS:
-        return f"{place}: must be {_KINDS[kind]}"
-    if kind == "value_error":
-        return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
-    return f"{place}: {_bounds(kind, context) or error['msg']}{_ROLES if where[-1] == 'role' else ''}"
-
-
-def _bounds(kind: str, context: Mapping[str, Any]) -> str:
+    said = f"{place}: {in_words(error)}"
     match kind:
-        case "literal_error":
-            return f"must be {context['expected']}"
-        case "greater_than_equal":
-            return f"must be {context['ge']:g} or more"
-        case "greater_than":
-            return f"must be more than {context['gt']:g}"
-        case "less_than_equal":
-            return f"must be {context['le']:g} or less"
-        case "finite_number":
-            return "must be a number that is not infinite, and not NaN"
-        case "string_too_long":
-            return f"must have at most {context['max_length']} characters"
-        case "string_too_short":
-            return f"must have at least {context['min_length']} character"
-        case "string_pattern_mismatch":
-            return f"must match {context['pattern']}"
-        case "too_short":
-            return f"must have at least {context['min_length']} entry"
-        case "too_long" if "max_length" in context:
-            return f"must have at most {context['max_length']} entries"
-    return ""
+        case "extra_forbidden":
+            return f"{said}; leave it out"
+        case "missing":
+            return f"{said}; send it"
+        case _:
+            return said + (_ROLES if where[-1] == "role" and kind == "literal_error" else "")

@@ -20,7 +20,7 @@ from soupmix.policy.feasible import FeasibleSet
 from soupmix.policy.grant import Grant
 from soupmix.policy.parsing import parse_document
 from soupmix.policy.policy import Policy
-from soupmix.policy.recorded import Binding, Metric
+from soupmix.policy.recorded import Binding, DocumentRef, Metric
 from soupmix.policy.rules import ATTRIBUTES, SOURCES
 from soupmix.projection.time_budget import time_budget
 
@@ -31,6 +31,7 @@ __all__ = [
     "AdapterRef",
     "Binding",
     "Document",
+    "DocumentRef",
     "FeasibleSet",
     "Grant",
     "Metric",

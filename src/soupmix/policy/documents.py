@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from soupmix.fields import Day, Edge, Label, Line, twice
 from soupmix.files import canonical_json
 from soupmix.policy.obligations import Obligation
+from soupmix.policy.recorded import DocumentRef
 from soupmix.policy.rules import Approve, Rule, Scope
 from soupmix.public import public
 
@@ -99,6 +100,10 @@ class Document(Edge):
     def digest(self) -> str:
         """Hex SHA-256 of the content."""
         return sha256(canonical_json(self.content())).hexdigest()
+
+    def ref(self, name: str) -> DocumentRef:
+        """Which document it is; `name` is what messages call it."""
+        return DocumentRef(name, self.tier, self.issuer, self.version, f"sha256:{self.digest()}")
 
     def placed(self, name: str) -> tuple[tuple[Rule, RuleRef], ...]:
         """Every rule with where it stands; `name` is what messages call the document."""

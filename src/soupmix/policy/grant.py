@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 from soupmix.errors import PolicyError, PolicyRefusal
 from soupmix.policy.adapters import KnownAdapter
 from soupmix.policy.documents import RuleRef
-from soupmix.policy.recorded import Binding, RecordedGrant
+from soupmix.policy.recorded import Binding, DocumentRef, RecordedGrant
 from soupmix.projection import Projected, Pull
 from soupmix.public import public
 from soupmix.sealing import sealed
@@ -145,6 +145,7 @@ def _granted(
     sources: tuple[tuple[str, str], ...],
     obligations: tuple[str, ...],
     norm_rule: str | None,
+    documents: tuple[DocumentRef, ...],
     notes: tuple[str, ...],
 ) -> Grant:
     """The grant of a clamp, for `Policy.clamp` and nobody else."""
@@ -163,6 +164,7 @@ def _granted(
         sources,
         obligations,
         norm_rule,
+        documents,
         notes,
     )
     object.__setattr__(grant, "_tag", _tag_of(grant, result._seal))
@@ -178,7 +180,8 @@ def _seal_of(said: ClampResult | Grant) -> bytes:
 
 
 def _tag_of(grant: Grant, seal: bytes) -> bytes:
-    said = (grant.requested.pairs(), grant.policy_digest, grant.scope, grant.is_open, grant.metric)
+    documents = [(d.document, d.tier, d.issuer, d.version, d.digest) for d in grant.documents]
+    said = (grant.requested.pairs(), grant.policy_digest, documents, grant.scope, grant.is_open, grant.metric)
     return _keyed(b"grant", seal, (*said, grant.sources, grant.obligations, grant.norm_rule, grant.notes))
 
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from soupmix.errors import PolicyError
 from soupmix.policy import documents, obligations, rules
 from soupmix.policy.documents import Document
-from soupmix.strict_yaml import TextLoader
+from soupmix.strict_yaml import TextLoader, YamlError, read_strict
 
 __all__ = ["parse_document", "read_text", "read_yaml"]
 
@@ -53,14 +53,10 @@ def read_text(path: Path) -> str:
 def read_yaml(text: str, source: str) -> object:
     """YAML text in which every scalar stays text. Raises PolicyError (reason "bad-yaml"), naming file and line."""
     try:
-        return yaml.load(text, TextLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise PolicyError(f"{source}{line}: {error.problem or error.context}", reason="bad-yaml") from error
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{source}: not YAML: {str(error).splitlines()[0]}", reason="bad-yaml") from error
-    except RecursionError as error:
-        raise PolicyError(f"{source}: nested too deeply", reason="bad-yaml") from error
+        return read_strict(text, TextLoader)
+    except YamlError as error:
+        place = ": not YAML" if error.line is None else f" line {error.line}"
+        raise PolicyError(f"{source}{place}: {error}", reason="bad-yaml") from error
 
 
 def parse_document(text: str, source: str) -> Document:

@@ -30,7 +30,7 @@ from soupmix.policy.kinds import Regions
 from soupmix.policy.obligations import Obligation, united
 from soupmix.policy.parsing import parse_document, read_text
 from soupmix.policy.recent import Recent
-from soupmix.policy.recorded import Metric, RecordedGrant
+from soupmix.policy.recorded import DocumentRef, Metric, RecordedGrant
 from soupmix.policy.rules import SOURCES, Approve, Within, applies, check_attributes
 from soupmix.policy.term import Term
 from soupmix.policy.translate import Setting, built_in, own_bounds
@@ -62,10 +62,12 @@ class Policy:
 
     Attributes:
         former_digest: what records call this policy that were made before labels and norms were part of its digest.
+        documents: which documents there are, outer tier first.
         notes: remarks for the author, for example a rule that concerns no known adapter.
     """
 
     former_digest: str
+    documents: tuple[DocumentRef, ...]
     notes: tuple[str, ...]
     _digest: str = field(repr=False)
     _metric: Metric = field(repr=False)
@@ -157,6 +159,7 @@ class Policy:
         made = _by_maker(
             Policy,
             former_digest=former,
+            documents=tuple(document.ref(name) for name, document in documents),
             notes=(*notes, *remarks),
             _digest=digest,
             _metric=metric,
@@ -274,6 +277,7 @@ class Policy:
             sources=(("*", sources),) if isinstance(sources, str) else tuple(sorted(sources.items())),
             obligations=self.obligations(attributes),
             norm_rule=None if ball is None else str(ball.rule),
+            documents=self.documents,
             notes=self._unnamed(attributes),
         )
 

@@ -34,7 +34,8 @@ def prose(document: Document, name: str) -> tuple[str, ...]:
     """
     days = document.valid
     term = "".join(f", {word} {day}" for word, day in (("from", days.start), ("until", days.until)) if day is not None)
-    lines = [f"{name}: {document.tier}, by {document.issuer}, version {document.version}{term}{_whom(document.scope)}"]
+    whose = f"{name}: {document.tier}, by {document.issuer}, version {document.version}"
+    lines = [f"{whose}{term}{_whom(document.scope)}; sha256:{document.digest()}"]
     for rule, ref in document.placed(name):
         end = "" if rule.mode == "clamp" else " Else the request is refused."
         why = f" Told to people: {rule.public_reason}." if rule.public_reason else ""

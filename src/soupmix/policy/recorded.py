@@ -7,11 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupmix.errors import PolicyError, WeightError
-from soupmix.fields import check_digest
+from soupmix.fields import Digest, check_digest
 from soupmix.public import public
 from soupmix.weights import Weights, decimal_text
 
-__all__ = ["Binding", "Metric", "RecordedGrant", "read_record"]
+__all__ = ["Binding", "DocumentRef", "Metric", "RecordedDocument", "RecordedGrant", "read_record"]
 
 Metric = Literal["weights", "delta"]
 """What a clamp keeps small: the change of the weights, or of the merged delta."""
@@ -51,6 +51,32 @@ class Binding:
         return f"<Binding of {', '.join(self.adapters)}: {self}>"
 
 
+@public
+@dataclass(frozen=True, slots=True)
+class DocumentRef:
+    """Which document a grant was made under.
+
+    Attributes:
+        document: name of its file.
+        tier: "law", "organisation" or "user".
+        issuer: as it says.
+        version: as it says.
+        digest: "sha256:..." of what it says, whatever its layout and name.
+    """
+
+    document: str
+    tier: str
+    issuer: str
+    version: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.document}: {self.tier}, by {self.issuer}, version {self.version}, {self.digest}"
+
+    def __repr__(self) -> str:
+        return f"<DocumentRef {self.document} ({self.tier}), {self.digest[:19]}...>"
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedGrant:
     """What a grant says. Of itself it is a record, which merging and generating refuse: see `Grant`.
@@ -69,6 +95,7 @@ class RecordedGrant:
         obligations: what the organisation must do when it uses this grant, see `soupmix.policy.obligations`.
         norm_rule: the rule that bounds the norm of the merged delta, in words, or None. Then rows merge by the weighted sum of
             deltas alone, and what is merged otherwise, at load time, is made no longer than it.
+        documents: which documents there were, outer tier first; older records name none.
         notes: what is worth knowing of the request, one sentence each: attributes with a value that no document names. They are
             no part of a record.
     """
@@ -85,6 +112,7 @@ class RecordedGrant:
     sources: tuple[tuple[str, str], ...] = ()
     obligations: tuple[str, ...] = ()
     norm_rule: str | None = None
+    documents: tuple[DocumentRef, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -97,6 +125,11 @@ class RecordedGrant:
         """(digest, millionths) of what was granted: what a merge identity is made of."""
         digests = self.digests
         return tuple([(digests[name], micro) for name, micro in self.granted.items()])
+
+    @property
+    def policies(self) -> tuple[DocumentRef, ...] | None:
+        """The documents that it was made under, none of an open policy; None where an older record does not name them."""
+        return self.documents if self.documents or self.is_open else None
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -135,21 +168,26 @@ class RecordedGrant:
     def to_dict(self) -> dict[str, Any]:
         """As JSON, weights as decimal text; `read_record` reads it back."""
         norm = {} if self.norm_rule is None else {"norm_rule": self.norm_rule}
-        return norm | {
-            "attributes": self.attributes,
-            "binding": [_recorded(each) for each in self.binding],
-            "clamped": self.clamped,
-            "digests": self.digests,
-            "distance": self.distance,
-            "granted": self.granted.decimals(),
-            "metric": self.metric,
-            "obligations": list(self.obligations),
-            "open": self.is_open,
-            "policy_digest": self.policy_digest,
-            "requested": self.requested.decimals(),
-            "schema": 1,
-            "sources": dict(self.sources),
-        }
+        named = {"documents": [asdict(each) for each in self.documents]} if self.documents else {}
+        return (
+            named
+            | norm
+            | {
+                "attributes": self.attributes,
+                "binding": [_recorded(each) for each in self.binding],
+                "clamped": self.clamped,
+                "digests": self.digests,
+                "distance": self.distance,
+                "granted": self.granted.decimals(),
+                "metric": self.metric,
+                "obligations": list(self.obligations),
+                "open": self.is_open,
+                "policy_digest": self.policy_digest,
+                "requested": self.requested.decimals(),
+                "schema": 1,
+                "sources": dict(self.sources),
+            }
+        )
 
     def __repr__(self) -> str:
         asked = f" for {self.requested}" if self.clamped else ""
@@ -179,6 +217,7 @@ def read_record(record: Mapping[str, Any]) -> RecordedGrant:
             sources=tuple(sorted(read.sources.items())),
             obligations=read.obligations,
             norm_rule=read.norm_rule,
+            documents=tuple(each.ref() for each in read.documents),
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -210,6 +249,22 @@ class _RecordedBinding(BaseModel):
     multiplier: str
 
 
+class RecordedDocument(BaseModel):
+    """Which document a record was made under, as it is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    document: str
+    tier: str
+    issuer: str
+    version: str
+    digest: Digest
+
+    def ref(self) -> DocumentRef:
+        """The same, as grants have it."""
+        return DocumentRef(**self.model_dump())
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -218,6 +273,7 @@ class _Record(BaseModel):
     clamped: bool
     digests: dict[str, str]
     distance: str
+    documents: tuple[RecordedDocument, ...] = ()
     granted: dict[str, str]
     metric: Metric
     norm_rule: str | None = None

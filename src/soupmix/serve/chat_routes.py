@@ -22,10 +22,10 @@ from soupmix.openai.answers import ChatAnswer, CompletionAnswer, SoupAnswer
 from soupmix.openai.errors import error_body, status_of
 from soupmix.openai.forms import AnswerSoFar, ChatForm, CompletionForm, Form, usage
 from soupmix.openai.items import ResponsesAsk
-from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion_prompted, fitting, requests
+from soupmix.openai.requests import Fitting, Prompted, chat_prompted, completion_prompted
 from soupmix.openai.responding import Responding
 from soupmix.openai.wire import Ask, ChatAsk, CompletionAsk
-from soupmix.serve.answering import unless_gone
+from soupmix.serve.answering import fitted_here, requests_here, unless_gone
 from soupmix.serve.auth import REQUEST, authenticate, state_of
 from soupmix.serve.grants import grant_for, sharer
 from soupmix.serve.hearing import hear
@@ -60,13 +60,7 @@ async def respond(ask: ResponsesAsk, http: HttpRequest, caller: _Caller) -> Resp
     state.backend.check_room()
     prompted = await run_in_threadpool(chat_prompted, state.backend, asked)
     await run_in_threadpool(hear, state, caller, asked, http.scope[REQUEST])
-    fitted = fitting(
-        asked,
-        prompted,
-        length=state.backend.limits.length,
-        tokens=state.settings.tokens,
-        answers=state.settings.answers,
-    )
+    fitted = fitted_here(state, asked, prompted)
     with ExitStack() as stack:
         stack.enter_context(state.shares.held(caller.tenant, len(fitted)))
         granted, wanted = await run_in_threadpool(_prepare, state, caller, asked, fitted, prompted)
@@ -117,9 +111,7 @@ async def _answer(
 ) -> Response:
     """Answer a request. Raises `SoupmixError` before anything is sent; later failures are an event of the stream."""
     settings = state.settings
-    fitted = fitting(
-        ask, prompted, length=state.backend.limits.length, tokens=settings.tokens, answers=settings.answers
-    )
+    fitted = fitted_here(state, ask, prompted)
     with ExitStack() as stack:
         stack.enter_context(state.shares.held(caller.tenant, len(fitted)))
         granted, asked = await run_in_threadpool(_prepare, state, caller, ask, fitted, prompted)
@@ -142,17 +134,7 @@ def _prepare(
     granted = grant_for(state, caller, ask.model, ask.soup, ask.user)
     seed = secrets.randbelow(2**61) if ask.seed is None else ask.seed
     person = sharer(caller, granted.person)
-    return granted.answer, requests(
-        ask,
-        fitted,
-        granted.grant,
-        prompted=prompted,
-        method=state.settings.method,
-        mode=granted.mode,
-        salt=granted.salt,
-        person=person,
-        seed=seed,
-    )
+    return granted.answer, requests_here(state, ask, fitted, prompted, granted, person=person, seed=seed)
 
 
 async def _events(

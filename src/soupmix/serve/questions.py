@@ -20,12 +20,12 @@ from soupmix.audit import Record
 from soupmix.backends import Request
 from soupmix.errors import PreferenceError
 from soupmix.openai.forms import AnswerSoFar
-from soupmix.openai.requests import chat_prompted, fitting, requests
+from soupmix.openai.requests import chat_prompted
 from soupmix.openai.sent import Sent
 from soupmix.openai.wire import ChatAsk, ChatMessage
 from soupmix.preference.learner import Learner
 from soupmix.preference.question import ENOUGH
-from soupmix.serve.answering import unless_gone
+from soupmix.serve.answering import fitted_here, requests_here, unless_gone
 from soupmix.serve.auth import authenticate, state_of
 from soupmix.serve.evidence import OpenQuestion
 from soupmix.serve.feedback import Text, Word, check_thawed
@@ -147,9 +147,7 @@ def _offer(state: ServerState, caller: Caller, profile: str, ask: NextAsk) -> _O
         seed=ask.seed,
     )
     prompted = chat_prompted(state.backend, chat)
-    fitted = fitting(
-        chat, prompted, length=state.backend.limits.length, tokens=state.settings.tokens, answers=state.settings.answers
-    )
+    fitted = fitted_here(state, chat, prompted)
     seed = secrets.randbelow(2**53) if ask.seed is None else ask.seed
     grants, asked = [], []
     for number, soup in enumerate(soups):
@@ -157,17 +155,8 @@ def _offer(state: ServerState, caller: Caller, profile: str, ask: NextAsk) -> _O
         granted = preview(state, caller, together(draft, soup), profile, own.held)
         _record(state, own, granted)
         grants.append(granted)
-        asked += requests(
-            chat,
-            fitted,
-            granted.grant,
-            prompted=prompted,
-            method=state.settings.method,
-            mode=granted.mode,
-            salt=granted.salt,
-            person=sharer(caller, f"{PREFIX}{profile}"),
-            seed=seed + number,
-        )
+        person = sharer(caller, f"{PREFIX}{profile}")
+        asked += requests_here(state, chat, fitted, prompted, granted, person=person, seed=seed + number)
     return _Offer(own, learner, regret, grants, asked)
 
 

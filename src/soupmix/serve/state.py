@@ -205,8 +205,11 @@ def _prefix(backend: Backend, path: Path) -> tuple[int, ...]:
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_PREFIX).decode()
-    except (OSError, UnicodeError) as error:
-        raise RecipeError(f"the shared system prompt {path} cannot be read: {error}", reason="bad-prefix") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RecipeError(f"the shared system prompt {path} cannot be read: {why}", reason="unreadable") from error
+    except UnicodeError as error:
+        raise RecipeError(f"the shared system prompt {path} is not UTF-8 text", reason="bad-prefix") from error
     found, length = shared_prefix(backend, text.removesuffix("\n")), backend.limits.length
     if len(found) >= length:
         raise RecipeError(

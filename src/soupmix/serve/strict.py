@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from soupmix.files import strict_json
+from soupmix.files import NotJson, strict_json
 from soupmix.openai.errors import HttpError
 
 __all__ = ["READ", "StrictRoute", "understood"]
@@ -56,7 +56,7 @@ def _json(body: bytes) -> Any:
         found = strict_json(body)
         if b"\\ud" in body.lower():  # half of a surrogate pair is no character, and cannot be written anywhere
             json.dumps(found, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
+    except NotJson as error:
         raise HttpError(f"the body is not JSON: {error}", status=400, reason="json_invalid") from None
     except UnicodeError:
         raise HttpError("the body is not text in UTF-8", status=400, reason="bad-request") from None

@@ -159,7 +159,8 @@ def open_database(address: str) -> Engine:
     except OutputError:
         raise
     except (SQLAlchemyError, OSError) as error:
-        raise OutputError(f"database {url} cannot be opened: {_first_line(error)}", reason="database") from error
+        why = _first_line(error) if isinstance(error, SQLAlchemyError) else error.strerror
+        raise OutputError(f"database {url} cannot be opened: {why}", reason="database") from error
     return database
 
 

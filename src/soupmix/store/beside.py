@@ -26,6 +26,7 @@ _LISTED = re.compile(rb'"added_tokens"\s*:\s*(?=\[)')
 _MOST_LISTED = 4 << 20  # bytes; what is parsed of a vocabulary, of which each value takes some 60 times its place
 
 
+_OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 _OF_BASES = frozenset({"embedding", "experts", "in-pieces", "missing-factor", "shape", "wrong-base"})
 
 
@@ -39,6 +40,12 @@ def named_base(folder: Path) -> str:
     if not _exists(str(folder)):
         raise AdapterError(f"{folder} is not there; name the folder of an adapter", reason="no-base")
     said = _said_base(folder)
+    if said is None and not _is_adapter(folder):
+        raise AdapterError(
+            f"{folder} is no adapter: there is neither an adapter_config.json nor a file of weights; name the folder that was "
+            "saved, or a .safetensors file",
+            reason="no-base",
+        )
     if said is None:
         raise AdapterError(f"{folder} does not say which base it was trained on: give it with --base", reason="no-base")
     known = [name for name, each in KNOWN.items() if said.partition("@")[0] in (name, each.hub_id)]
@@ -57,6 +64,12 @@ def _exists(path: str) -> bool:
         return Path(path).exists()
     except (OSError, ValueError):
         return False
+
+
+def _is_adapter(folder: Path) -> bool:
+    """Whether anything there could be one."""
+    names = [each.name for each in folder.iterdir()] if folder.is_dir() else [folder.name]
+    return any(name == "adapter_config.json" or Path(name).suffix.lower() in _OF_WEIGHTS for name in names)
 
 
 def _said_base(folder: Path) -> str | None:

@@ -10,14 +10,13 @@ poles:
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupmix.errors import TrainingError
 from soupmix.evaluate.metrics import Measures
 from soupmix.fields import problem
 from soupmix.sealed import read_sealed
-from soupmix.strict_yaml import PlainLoader
+from soupmix.strict_yaml import PlainLoader, read_strict
 from soupmix.train.judges import LIKELIHOOD
 from soupmix.train.poles import POLES, Pole
 from soupmix.train.sample import NEUTRAL
@@ -79,13 +78,13 @@ def read_poles(path: Path) -> dict[str, Pole]:
     """
     raw, _ = read_sealed(path, cap=_CAP, error=TrainingError)
     try:
-        document = yaml.load(raw, PlainLoader)
+        document = read_strict(raw, PlainLoader)
         if not isinstance(document, dict):
             raise ValueError("it must be a mapping with the key poles")
         found = [each.pole() for each in _Document.model_validate(document).poles]
     except ValidationError as error:
         raise _wrong(path, problem(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _wrong(path, str(error)) from None
     names = [pole.name for pole in found]
     if len(set(names)) < len(names):

@@ -13,7 +13,7 @@ from soupmix.evaluate.safety.audit import AUDIT, SafetyPlan, Stage, audit
 from soupmix.evaluate.safety.section import safety_section
 from soupmix.evaluate.samples import read_samples
 from soupmix.evaluate.sampling import Evaluation
-from soupmix.files import canonical_json, strict_json, write_file
+from soupmix.files import canonical_json, strict_json, told, write_file
 from soupmix.policy import Policy
 from soupmix.policy.policy import Sources
 from soupmix.sealed import read_sealed
@@ -62,7 +62,7 @@ def held_section(out: Path, record: EvaluationRecord) -> dict[str, Any] | None:
         if not isinstance(section, dict):
             raise TypeError("its section is no object")
     except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise EvaluationError(f"{path} is damaged: {error}; run --safety again", reason="bad-record") from None
+        raise EvaluationError(f"{path} is damaged: {told(error)}; run --safety again", reason="bad-record") from None
     if not same:
         raise EvaluationError(
             f"{path} is of another base or other adapters than the answers beside it; run --safety again",

@@ -174,8 +174,9 @@ function barOf({ trait, measure, mean, low, high }, reach) {
   const at = (value) => 50 + (50 * Math.max(-reach, Math.min(reach, value))) / reach;
   bar.querySelector(".name").textContent = trait;
   bar.querySelector(".value").textContent = `${signed(mean)} (${signed(low)} to ${signed(high)})`;
-  bar.querySelector(".less").textContent = `less ${measure}`;
-  bar.querySelector(".more").textContent = `more ${measure}`;
+  const isCount = measure.endsWith("s"); // words, sentences
+  bar.querySelector(".less").textContent = `${isCount ? "fewer" : "lower"} ${measure}`;
+  bar.querySelector(".more").textContent = `${isCount ? "more" : "higher"} ${measure}`;
   bar.querySelector(".interval").style.setProperty("left", `${at(low)}%`);
   bar.querySelector(".interval").style.setProperty("width", `${at(high) - at(low)}%`);
   bar.querySelector(".mean").style.setProperty("left", `${at(mean)}%`);
@@ -183,7 +184,8 @@ function barOf({ trait, measure, mean, low, high }, reach) {
 }
 
 function signed(value) {
-  return `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(2)}`;
+  const shown = Math.abs(value).toFixed(2);
+  return Number(shown) === 0 ? shown : `${value < 0 ? "\u2212" : "+"}${shown}`;
 }
 
 function stateOf(known) {
