@@ -74,7 +74,7 @@ def _method(value: Any) -> Any:
     return value
 
 
-class Record(BaseModel):
+class RecipeRecord(BaseModel):
     """What came of a recipe, in the recipe that travels inside a result: what is read of it, and whatever else it says.
 
     Attributes:
@@ -114,7 +114,7 @@ class Recipe(BaseModel):
     dtype: Word | None = None
     shard_size: Annotated[int, Field(ge=1, strict=True)] | None = None
     dequantise: Annotated[bool, Field(strict=True)] = False
-    record: Record | None = None
+    record: RecipeRecord | None = None
 
     @model_validator(mode="before")
     @classmethod
