@@ -24,6 +24,7 @@ from tests.attacks import (
     on_surfaces,
     on_tensors,
     on_training,
+    on_wants,
     on_weights,
     on_whole,
 )
@@ -40,6 +41,7 @@ ROOMS: dict[str, tuple[Attack, ...]] = {
     "Base models and their chat templates": on_bases.ATTACKS,
     "Sources of an extraction": on_extractions.ATTACKS,
     "What is said of a person's answers": on_evidence.ATTACKS,
+    "Files of what somebody wants": on_wants.ATTACKS,
     "Stores and manifests": on_stores.ATTACKS,
     "Surfaces": on_surfaces.ATTACKS,
     "Weights and attributes": on_weights.ATTACKS,

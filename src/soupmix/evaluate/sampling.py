@@ -152,10 +152,12 @@ def sample(
 def _batches(evaluation: Evaluation, keys: Keys, file: SampleFile, rows: int) -> Iterator[_Batch]:
     for prompt in evaluation.prompts:
         for temperature in evaluation.temperatures:
-            alike: dict[tuple[str, str], list[Arm]] = {}
+            alike: dict[
+                tuple[str, str, bool], list[Arm]
+            ] = {}  # who has examples is apart: all rows are as long as the longest
             for arm in evaluation.arms:
                 if keys.key(arm.name, prompt.text, temperature) not in file.samples:
-                    alike.setdefault((arm.way, arm.method), []).append(arm)
+                    alike.setdefault((arm.way, arm.method, bool(arm.shots)), []).append(arm)
             for arms in alike.values():
                 yield from (_Batch(each, prompt, temperature) for each in _packed(arms, rows))
 

@@ -16,6 +16,8 @@ MODELS: Final[tuple[ModelName, ...]] = ("linear", "ideal")
 """Of a person: more of what is wanted is always better, or there is a point that is best."""
 
 _OWN = 1e-3  # variance that a fitted prior leaves to everybody: no two people are quite the same
+_MOST_TRAITS, _MOST_FLOORS = 64, 16
+_FARTHEST, _WIDEST = 100.0, 1e4  # of a mean and of a variance, in the units of wants, of which people have a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,29 @@ class Gaussian:
 
     mean: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Check what was given.
+
+        Raises:
+            PreferenceError: no mean of 1 to 64 traits within 100 of the centre, or no covariance of them: symmetric, with
+                variances up to 10,000 and none below zero (reason "bad-prior").
+        """
+        count = len(self.mean)
+        square = len(self.covariance) == count and all(len(row) == count for row in self.covariance)
+        if not (0 < count <= _MOST_TRAITS and square and self._is_possible()):
+            raise PreferenceError(
+                f"a population has a mean of 1 to {_MOST_TRAITS} traits, none farther than {_FARTHEST:g} from the centre, and "
+                f"their covariance: as many rows of as many numbers, symmetric, no variance below 0 or above {_WIDEST:g}",
+                reason="bad-prior",
+            )
+
+    def _is_possible(self) -> bool:
+        mean, covariance = np.array(self.mean), np.array(self.covariance)
+        if not (np.abs(mean) <= _FARTHEST).all() or not (np.abs(covariance) <= _WIDEST).all():  # NaN is neither
+            return False
+        least = 1e-9 * max(float(np.abs(covariance).max()), 1e-9)
+        return bool(np.abs(covariance - covariance.T).max() <= least and np.linalg.eigvalsh(covariance)[0] >= -least)
 
     @classmethod
     def fitted(cls, means: Numbers, covariances: Numbers) -> "Gaussian":
@@ -81,9 +106,11 @@ class Prior:
             PreferenceError: a sharpness, spread or floor that none can have (reason "bad-prior").
         """
         sharp = 0 < self.sharpness < 1e3 and 0 <= self.spread <= 3
-        if not sharp or not self.floors or not all(1e-6 <= f < 0.5 for f in self.floors) or not 0 <= self.careless < 1:
+        floors = 0 < len(self.floors) <= _MOST_FLOORS and all(1e-6 <= f < 0.5 for f in self.floors)
+        if not sharp or not floors or not 0 <= self.careless < 1:
             raise PreferenceError(
-                "a prior has a positive sharpness, a spread of 0 to 3, floors from 0.000001 to under 0.5, and a careless share",
+                f"a prior has a positive sharpness, a spread of 0 to 3, 1 to {_MOST_FLOORS} floors from 0.000001 to under 0.5, "
+                "and a careless share",
                 reason="bad-prior",
             )
 
