@@ -131,6 +131,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/merge.py
 	$(BIN)/python benchmarks/model_merge.py
+	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/clamp.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py

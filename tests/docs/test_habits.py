@@ -86,6 +86,7 @@ MEASURED = {
     "cpu_kernels.md",
     "decode.md",
     "merge.md",
+    "methods_bench.md",
     "model_merge.md",
     "mutants_policy.md",
     "reliability.md",

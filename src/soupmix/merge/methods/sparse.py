@@ -58,7 +58,8 @@ def drawn(delta: Tensor, draws: torch.Generator, *, density: float, rescale: str
 def drawn_by_size(delta: Tensor, draws: torch.Generator, *, density: float, epsilon: float, rescale: str) -> Tensor:
     """Each entry with a probability from density - epsilon, of the smallest of its row, to density + epsilon (MAGPRUNE)."""
     columns = delta.shape[1]
-    ranks = delta.abs().argsort(dim=1, stable=True).argsort(dim=1)
+    order = delta.abs().argsort(dim=1, stable=True)
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(columns).expand_as(order))
     spread = 2.0 * epsilon / max(columns - 1, 1)
     return _thinned(delta, ranks.mul(spread).add_(density - epsilon), draws, rescale)
 
