@@ -87,6 +87,7 @@ MEASURED = {
     "decode.md",
     "merge.md",
     "methods_bench.md",
+    "methods_do.md",
     "model_merge.md",
     "mutants_policy.md",
     "reliability.md",

@@ -44,7 +44,8 @@ for two a tensor at most, which may lie at the very threshold. Of `dare_*` and `
 kept. Where they are drawn, generators differ: held to mergekit are how often an entry is kept, by its rank in the row,
 and what a kept one becomes.
 
-What they cost beside PEFT and mergekit is in [methods_bench.md](methods_bench.md).
+What they cost beside PEFT and mergekit is in [methods_bench.md](methods_bench.md), what they do to answers in
+[methods_do.md](methods_do.md).
 
 In equations d_k = s_k B_k A_k is the delta of an adapter in a layer, w_k its granted weight there, c_k = w_k s_k.
 """
