@@ -65,6 +65,15 @@ def test_a_file_that_says_anything_else_is_refused(config: Path, run: Run, text:
     assert str(config) in err
 
 
+def test_a_folder_in_its_place_is_told_and_no_home_is_no_file(
+    config: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.mkdir()
+    assert run("adapters", "list") == (1, "", f"soupmix: {config} cannot be read: Is a directory\n")
+    monkeypatch.setenv("SOUPMIX_CONFIG", "/dev/null/config.toml")
+    assert run("adapters", "list")[0] == 0
+
+
 def test_names_of_adapters_are_completed(pico_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUPMIX_STORE", str(pico_store.folder))
     complete = BashComplete(cli, {}, "soupmix", "_SOUPMIX_COMPLETE")

@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 
 from soupmix.errors import RecipeError
+from soupmix.files import told
 
 __all__ = ["KEYS", "UserDefaults", "config_path", "default_base", "in_force", "read_config"]
 
@@ -38,16 +39,18 @@ def read_config() -> UserDefaults:
     """The defaults in the user's file; none if there is no file. A relative path counts from the file's folder.
 
     Raises:
-        RecipeError: it cannot be read, is not TOML, or says something else (reason "bad-config").
+        RecipeError: it cannot be read (reason "unreadable"), is not TOML, or says something else ("bad-config").
     """
     path = config_path()
     try:
         with path.open("rb") as file:
             said = tomllib.loads(file.read(_MOST_BYTES).decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return UserDefaults()
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path} cannot be read as TOML: {error}", reason="bad-config") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", reason="unreadable") from None
+    except ValueError as error:
+        raise RecipeError(f"{path} is not TOML: {told(error)}", reason="bad-config") from None
     found = UserDefaults()
     for key, value in said.items():
         texts = value if isinstance(value, list) and key == "policy" else [value]
