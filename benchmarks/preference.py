@@ -8,8 +8,8 @@ sharpness, and against that in a share of flips. Answers have independent traits
 that can be asked about, each once, the same for every rule. The error is the Euclidean distance of the posterior mean from the
 wants, the regret what the best of 8 answers by the posterior mean is worse than the best by the wants, in units of utility, and
 coverage the share of 90 % intervals that hold. Neither sharpness nor flips are known to the posterior. A population is people whose
-traits go together; the fitted prior is that of 60 others after 20 answers each, "known" is the population itself. Times are medians of the default posterior (both
-models) with ten answers and more, among 1,000 pairs. `--page` writes docs/preference_bench.md and benchmarks/data/preference.json.
+traits go together; the fitted prior is that of 60 others after 20 answers each, "known" is the population itself. Times are
+medians of the default posterior (both models) with ten answers and more, among 1,000 pairs. `--page` writes docs/preference_bench.md and benchmarks/data/preference.json.
 """
 
 import argparse
@@ -226,6 +226,7 @@ def page(found: dict[str, Any]) -> str:
         "# Questions and answers, measured",
         "",
         f"`python benchmarks/preference.py --people {found['people']} --page`, {found['date']}, {found['processor']}.",
+        "What is simulated stands in the script, what is believed in [preference.md](preference.md).",
         f"A decision took {found['decision_ms']} ms, an update {found['update_ms']} ms (medians).",
         "",
         "Error of wants (regret of the best of 8) and coverage of 90 % intervals after so many answers, means over people:",
@@ -237,7 +238,8 @@ def page(found: dict[str, Any]) -> str:
             for r in found["rows"]
         ),
         "",
-        "People of a population, sharpness 5, by information gain, under a flat prior and one that is fitted to 60 others, and with all that can be known:",
+        "People of a population, sharpness 5, by information gain, under a flat prior and one that is fitted to 60 others, and",
+        "with all that can be known:",
         "",
         f"| prior | {head} |",
         "|---" * (1 + len(SHOWN)) + "|",
