@@ -253,7 +253,7 @@ class RecordedAnswers:
         left = [ask for ask in asks if _of(ask) not in self._texts]
         if left and self._otherwise is None:
             raise EvaluationError(
-                f"the evaluation has no answer of {str(left[0].weights) or 'the base'} to {left[0].prompt.text[:60]!a}; "
+                f"the evaluation has no answer of {_who(left[0])} to {left[0].prompt.text[:60]!a}; "
                 "sample more, or leave --samples out",
                 reason="not-measured",
             )
@@ -261,6 +261,13 @@ class RecordedAnswers:
         return [
             made[_of(ask)] if _of(ask) in made else _measured(ask, self._texts[_of(ask)], self._measure) for ask in asks
         ]
+
+
+def _who(ask: PosedPrompt) -> str:
+    """Whose answer it is, in words."""
+    who = str(ask.weights) or "the base"
+    told = f" under the system prompt {ask.system[:80]!a}" if ask.system else ""
+    return who + told + (f" behind {len(ask.shots)} examples" if ask.shots else "")
 
 
 def _of(ask: PosedPrompt) -> str:
