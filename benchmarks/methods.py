@@ -92,7 +92,7 @@ def peft(where: Path, out: Path, method: str) -> dict[str, float]:
     torch.ones(2) @ torch.ones(2)
     begin, cpu = time.perf_counter(), time.process_time()
     model = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(where / "base"), where / "p0", adapter_name="p0"
+        AutoModelForCausalLM.from_pretrained(where / "base", trust_remote_code=False), where / "p0", adapter_name="p0"
     )
     for name in ("p1", "p2"):
         model.load_adapter(where / name, adapter_name=name)
