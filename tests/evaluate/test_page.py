@@ -125,6 +125,8 @@ def test_text_and_lines_can_be_read_on_both_grounds(html: str) -> None:
 def test_series_differ_without_colour() -> None:
     styles = [style_of(number) for number in range(len(_SERIES))]
     assert len({each["marker"] for each in styles}) == len({str(each["linestyle"]) for each in styles}) == len(_MARKERS)
+    styles += [style_of(number) for number in range(len(_SERIES), 2 * len(_SERIES))]
+    assert len({(each["color"], str(each["linestyle"])) for each in styles}) == len(styles)
 
 
 def test_what_is_missing_and_what_cannot_be_shown_is_said(html: str) -> None:

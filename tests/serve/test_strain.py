@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
 from soupmix.backends import Limits
+from soupmix.batching.runner import Runner
 from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
@@ -109,18 +111,25 @@ def _under_way(server: Running) -> int:
 
 @contextmanager
 def busy(server: Running, count: int = 1, **more: object) -> Iterator[list[threading.Thread]]:
-    """So many long answers under way, one after the other."""
+    """So many long answers under way, one after the other, which take a second at least, however fast this machine is."""
     found: list[int] = []
+    step = Runner.step
+
+    def slow(runner: Runner, plan: Any) -> Any:
+        time.sleep(0.005)
+        return step(runner, plan)
 
     def ask() -> None:
         with server.http() as http:
             found.append(http.post("/v1/chat/completions", json={**LONG, **more}).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(count)]
-    for number, thread in enumerate(threads, start=1):
-        thread.start()
-        assert _until(lambda: _under_way(server) == number and server.state.backend.state().running > 0)  # noqa: B023
-    yield threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "step", slow)
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            assert _until(lambda: _under_way(server) == number and server.state.backend.state().running > 0)  # noqa: B023
+        yield threads
     for thread in threads:
         thread.join()
 

@@ -108,10 +108,10 @@ def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
 
 
 def style_of(number: int) -> dict[str, Any]:
-    """Colour, marker and dash of a series."""
-    place = number % len(_SERIES)
-    found = {"color": _SERIES[place], "marker": _MARKERS[place], "linestyle": _DASHES[place]}
-    return found if number < len(_SERIES) else {**found, "fillstyle": "none"}
+    """Colour, marker and dash of a series; a colour that comes again has another dash, and its markers are hollow."""
+    turn, place = divmod(number, len(_SERIES))
+    found = {"color": _SERIES[place], "marker": _MARKERS[place], "linestyle": _DASHES[(place + turn) % len(_DASHES)]}
+    return {**found, "fillstyle": "none"} if turn else found
 
 
 def draw_series(axes: "Axes", series: Sequence[Series], *, shift: float = 0.0) -> None:
