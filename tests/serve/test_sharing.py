@@ -108,7 +108,7 @@ def test_a_system_prompt_that_cannot_be_shared_is_refused_at_the_start(start: St
         assert caught.value.reason == reason
     with pytest.raises(RecipeError) as caught, start(shared=(tmp_path / "absent.txt",)):
         pass
-    assert caught.value.reason == "bad-prefix"
+    assert caught.value.reason == "unreadable"
 
 
 def test_a_user_may_be_called_as_a_profile_is_and_is_another(server: Running) -> None:
