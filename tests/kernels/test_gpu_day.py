@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,12 @@ def test_a_child_that_does_not_end_is_ended_with_its_own(started: Run, tmp_path:
     sleeper = "import time; time.sleep(60)"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{sleeper}', '{tmp_path}'])"
     assert started.call("stuck", [sys.executable, "-c", program], 2) is None
-    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout == b""
+    for _ in range(100):  # who was killed takes a moment to be gone
+        left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout
+        if not left:
+            return
+        time.sleep(0.1)
+    raise AssertionError(left)
 
 
 def test_a_day_without_time_says_what_it_did_not_do(started: Run) -> None:

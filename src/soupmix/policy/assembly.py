@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from soupmix.errors import PolicyError
 from soupmix.policy.adapters import AdapterRef, KnownAdapter
 from soupmix.policy.documents import TIERS, Document, RuleRef
 from soupmix.policy.obligations import Obligation
-from soupmix.policy.recorded import RecordedGrant
+from soupmix.policy.recorded import DocumentRef, RecordedGrant
 from soupmix.policy.rules import CHOSEN, Approve, Infer, Rule, SourceRule, Within, applies, within
 from soupmix.policy.translate import Setting, translate
 from soupmix.projection import AnyConstraint, Matrix, Space
@@ -21,6 +21,7 @@ __all__ = [
     "ScopedRule",
     "check_order",
     "duties",
+    "in_order",
     "internal_reasons",
     "measured",
     "named",
@@ -211,3 +212,9 @@ def internal_reasons(rules: Iterable[PlacedRule], grant: RecordedGrant) -> dict[
         if (ref.tier, ref.issuer, ref.document, ref.id) in bound and ref.internal_reason:
             found.setdefault(f"{ref.document} {ref.id}", []).append(ref.internal_reason)
     return {rule: "; ".join(reasons) for rule, reasons in found.items()}
+
+
+def in_order(documents: Sequence[tuple[str, Document]]) -> tuple[DocumentRef, ...]:
+    """References to documents that are in order of their tiers; those of one tier commute, so they are sorted."""
+    tiers = groupby((document.ref(name) for name, document in documents), lambda each: each.tier)
+    return tuple(each for _, alike in tiers for each in sorted(alike, key=lambda ref: (ref.digest, ref.document)))

@@ -14,6 +14,7 @@ from soupmix.policy.assembly import (
     ScopedRule,
     check_order,
     duties,
+    in_order,
     internal_reasons,
     measured,
     named,
@@ -62,7 +63,7 @@ class Policy:
 
     Attributes:
         former_digest: what records call this policy that were made before labels and norms were part of its digest.
-        documents: which documents there are, outer tier first.
+        documents: which documents there are, outer tier first, those of a tier by digest, in whatever order they were given.
         notes: remarks for the author, for example a rule that concerns no known adapter.
     """
 
@@ -159,7 +160,7 @@ class Policy:
         made = _by_maker(
             Policy,
             former_digest=former,
-            documents=tuple(document.ref(name) for name, document in documents),
+            documents=in_order(documents),
             notes=(*notes, *remarks),
             _digest=digest,
             _metric=metric,
