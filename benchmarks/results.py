@@ -117,10 +117,14 @@ def facts(report: Report) -> str:
     prompts, limits = report["prompts"], report["limits"]
     return (
         f"{report['samples']['count']:,} answers of `{report['base']['name']}` to {prompts['count']} prompts, none trained on, of at "
-        f"most {limits['length']} tokens, by {len(report['arms'])} arms, at temperatures "
+        f"most {limits['length']} tokens, {_dtype(limits)}by {len(report['arms'])} arms, at temperatures "
         f"{' and '.join(f'{each:g}' for each in limits['temperatures'])}; {made}; report `{report['digest']}`. Brackets hold 95 % "
         "bootstrap intervals over prompts."
     )
+
+
+def _dtype(limits: Report) -> str:
+    return "" if limits["dtype"] is None else f"in {limits['dtype']}, "
 
 
 def partial(report: Report) -> str:

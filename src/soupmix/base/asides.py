@@ -4,10 +4,8 @@ import logging
 
 __all__ = ["drop_asides"]
 
-_ASIDES = {
-    "torchao": "Failed to load",
-    "torch.utils._pytree": "%s is an Enum subclass",
-}  # logger -> how a message begins
+# logger -> how a message begins
+_ASIDES = {"torchao": "Failed to load", "torch.utils._pytree": "%s is an Enum subclass"}
 
 
 def drop_asides() -> None:

@@ -73,8 +73,7 @@ class Base:
 
         Raises:
             BaseModelError: the file is no plain one, larger than a template may be, or cannot be read (reasons as in
-                `soupmix.sealed`), or it is empty or not UTF-8
-                ("bad-template").
+                `soupmix.sealed`), or it is empty or not UTF-8 ("bad-template").
         """
         data, _ = read_sealed(path, cap=MOST_TEMPLATE, error=BaseModelError)
         try:

@@ -152,9 +152,8 @@ def sample(
 def _batches(evaluation: Evaluation, keys: Keys, file: SampleFile, rows: int) -> Iterator[_Batch]:
     for prompt in evaluation.prompts:
         for temperature in evaluation.temperatures:
-            alike: dict[
-                tuple[str, str, bool], list[Arm]
-            ] = {}  # who has examples is apart: all rows are as long as the longest
+            # who has examples is apart: all rows of a batch are as long as the longest
+            alike: dict[tuple[str, str, bool], list[Arm]] = {}
             for arm in evaluation.arms:
                 if keys.key(arm.name, prompt.text, temperature) not in file.samples:
                     alike.setdefault((arm.way, arm.method, bool(arm.shots)), []).append(arm)

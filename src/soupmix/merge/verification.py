@@ -280,7 +280,7 @@ def _compare(written: Mapping[str, str], recipe: Recipe, again: Sink | str) -> I
         yield Finding("rebuild-differs", RECIPE, f"the recorded merge cannot be repeated: {again}")
         return
     made_here = recipe.record is not None and recipe.record.soupmix == __version__
-    told = {PROVENANCE} - written.keys()  # that it is missing
-    for name in sorted((again.digests.keys() | written.keys()) - told):
+    missing = {PROVENANCE} - written.keys()  # which is told elsewhere
+    for name in sorted((again.digests.keys() | written.keys()) - missing):
         if again.digests.get(name) != written.get(name) and (made_here or name not in _PROSE):
             yield Finding("rebuild-differs", name, f"{name} is not what the recorded recipe and grant give")
