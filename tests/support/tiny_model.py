@@ -12,7 +12,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, inner: int = 48, tied: bool = True) -> Path:
+def save_tiny_model(
+    folder: Path, *, seed: int = 0, hidden: int = 32, inner: int = 48, tied: bool = True, positions: int = 512
+) -> Path:
     """A random Llama of two layers with a byte-level tokenizer and a chat template, fp32."""
     specials = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -35,7 +37,7 @@ def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 32, inner: int
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=positions,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=1,

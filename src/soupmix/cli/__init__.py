@@ -7,6 +7,7 @@ import click
 
 from soupmix.cli.defaults import read_config
 from soupmix.cli.stopping import exit_code, stoppable
+from soupmix.cli.streams import hold
 from soupmix.errors import SoupmixError
 from soupmix.version import __version__
 
@@ -66,6 +67,7 @@ def main() -> None:
     """Run the command line; a refusal is one sentence on stderr and an exit code, never a traceback."""
     try:
         with stoppable():
+            hold()
             cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
