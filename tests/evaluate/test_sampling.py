@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from soupmix.errors import EvaluationError, OutputError
 from soupmix.evaluate import Arm, Prompt, samples
 from soupmix.evaluate.record import RECORD, held_record, joined, write_record
 from soupmix.evaluate.samples import SAMPLES, ArmSample, Keys, open_samples, read_samples
-from soupmix.evaluate.sampling import Evaluation, sample
+from soupmix.evaluate.sampling import Evaluation, as_begun, sample
 from soupmix.store import Store
 from soupmix.weights import Weights
 
@@ -46,8 +47,7 @@ def evaluation(store: Store, tiny_base: Base) -> Evaluation:
 
 def run(evaluation: Evaluation, out: Path, **options: Any) -> tuple[ArmSample, ...]:
     """As the command does it."""
-    record, before = evaluation.record(), held_record(out)
-    record = record if before is None else joined(before, record, out)
+    evaluation, record = as_begun(evaluation, out)
     out.mkdir(exist_ok=True)
     with open_samples(out, record) as file:
         write_record(out, record)
@@ -297,3 +297,27 @@ def test_a_folder_of_something_else_is_left_alone(evaluation: Evaluation, tmp_pa
     with pytest.raises(EvaluationError, match="is no evaluation"):
         run(evaluation, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_an_evaluation_goes_on_by_the_steps_that_it_was_begun_with(
+    copied: Path, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    compiled = replace(evaluation, compiled=True)
+    gone_on, record = as_begun(compiled, copied)
+    assert (gone_on, record) == (evaluation, evaluation.record())  # answers of torch beside others would be another luck
+    begun, record = as_begun(compiled, tmp_path / "new")
+    assert (begun, record.compiled) == (compiled, True)
+    first, prompt = ARMS[0].name, PROMPTS[0].text
+    assert Keys(record).key(first, prompt, 0.0) != Keys(evaluation.record()).key(first, prompt, 0.0)
+    with pytest.raises(EvaluationError, match="was begun otherwise: compiled was True and is False") as caught:
+        joined(record, evaluation.record(), tmp_path)
+    assert caught.value.reason == "evaluation-changed"
+
+
+def test_compiled_steps_answer_as_torch_does(evaluation: Evaluation, whole: Path, tmp_path: Path) -> None:
+    compiled = replace(evaluation, compiled=True, temperatures=(0.0,))
+    made = run(compiled, tmp_path / "out", rows=4)
+    found = {(each.prompt, each.arm): each for each in read_samples(whole, evaluation.record()) if not each.temperature}
+    assert [each.text for each in made] == [found[each.prompt, each.arm].text for each in made]
+    shutil.rmtree(tmp_path / "out")
+    assert run(compiled, tmp_path / "out", rows=1) == made

@@ -154,6 +154,7 @@ def command(
         options["length"],
         options["seed"],
         options["dtype"],
+        compiled=True,
     )
     plan = _plan(first, options) if options["safety"] else None
     _sampled(evaluation, out, rows, jobs)
@@ -198,15 +199,13 @@ def _audited(evaluation: "Evaluation", plan: "SafetyPlan", out: Path, rows: int,
 def _sampled(evaluation: "Evaluation", out: Path, rows: int, jobs: int) -> None:
     """Sample what OUT does not hold yet."""
     from soupmix.cli.progress import paced
-    from soupmix.evaluate.record import held_record, joined, write_record
+    from soupmix.evaluate.record import write_record
     from soupmix.evaluate.room import check_room
     from soupmix.evaluate.samples import Keys, open_samples
-    from soupmix.evaluate.sampling import sample
+    from soupmix.evaluate.sampling import as_begun, sample
     from soupmix.files import writing
 
-    before, record = held_record(out), evaluation.record()
-    if before is not None:
-        record = joined(before, record, out)
+    evaluation, record = as_begun(evaluation, out)
     check_room(record)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -101,6 +101,7 @@ class EvaluationRecord(_Frozen):
     Attributes:
         base, adapters: what answers. preferences: pole -> system prompt that asks for it.
         seed, length, top_k, dtype: how answers are made; length in tokens. temperatures, arms, prompts: in order.
+        compiled: whether compiled steps answered, where that could be done (not before 2026-11-30).
         made_by: versions and processors of the runs that have added answers.
     """
 
@@ -112,6 +113,7 @@ class EvaluationRecord(_Frozen):
     length: Annotated[int, Field(ge=1)]
     top_k: int
     dtype: str | None
+    compiled: bool = False
     temperatures: tuple[Annotated[float, Field(ge=0, le=10)], ...]
     arms: tuple[ArmFields, ...]
     prompts: tuple[PromptFields, ...]
@@ -228,7 +230,7 @@ def joined(before: EvaluationRecord, now: EvaluationRecord, out: Path) -> Evalua
     Raises:
         EvaluationError: something did (reason "evaluation-changed").
     """
-    for what in ("seed", "length", "top_k", "dtype"):
+    for what in ("seed", "length", "top_k", "dtype", "compiled"):
         _same(what, getattr(before, what), getattr(now, what), out)
     _same("base", before.base.digest, now.base.digest, out)
     _same("files of the base", before.base.files, now.base.files, out)

@@ -54,7 +54,7 @@ def report(
         "adapters": {name: facts.model_dump(mode="json") for name, facts in record.adapters.items()},
         "preferences": dict(record.preferences),
         "prompts": _prompts(record),
-        "limits": {name: getattr(record, name) for name in ("length", "seed", "top_k", "dtype")}
+        "limits": {name: getattr(record, name) for name in ("length", "seed", "top_k", "dtype", "compiled")}
         | {"temperatures": list(record.temperatures)},
         "samples": {"count": len(samples), "digest": _digest(b"".join(map(sample_line, samples)))},
         "made_by": [dict(each) for each in record.made_by],

@@ -6,7 +6,7 @@ the same luck, and what is sampled does not depend on how many rows or processes
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from math import ceil, prod
@@ -22,7 +22,9 @@ from soupmix.evaluate.record import (
     BaseFacts,
     EvaluationRecord,
     arm_fields,
+    held_record,
     here,
+    joined,
     prompt_fields,
 )
 from soupmix.evaluate.samples import ArmSample, Keys, SampleFile
@@ -33,7 +35,7 @@ from soupmix.fields import twice
 from soupmix.policy import Policy
 from soupmix.store import ManifestEntry, Store
 
-__all__ = ["Evaluation", "opened", "sample"]
+__all__ = ["Evaluation", "as_begun", "opened", "sample"]
 
 _TOP_K = Sampling().top_k
 
@@ -53,6 +55,7 @@ class Evaluation:
         preferences: pole -> system prompt that asks for it, as far as there is one.
         temperatures: 0 is greedy. length: most tokens of an answer. seed: of all random numbers.
         dtype: what the engine computes in; None: that of the base.
+        compiled: whether soups answer by compiled steps where that can be done, which is faster (`Engine.load`).
     """
 
     base: Base
@@ -64,6 +67,7 @@ class Evaluation:
     length: int = 160
     seed: int = 0
     dtype: str | None = None
+    compiled: bool = False
 
     def record(self) -> EvaluationRecord:
         """This, as it is kept beside the samples.
@@ -89,6 +93,7 @@ class Evaluation:
             length=self.length,
             top_k=_TOP_K,
             dtype=self.dtype,
+            compiled=self.compiled,
             temperatures=self.temperatures,
             arms=tuple(map(arm_fields, self.arms)),
             prompts=tuple(map(prompt_fields, self.prompts)),
@@ -117,6 +122,19 @@ class _Batch:
     arms: tuple[Arm, ...]
     prompt: Prompt
     temperature: float
+
+
+def as_begun(evaluation: Evaluation, out: Path) -> tuple[Evaluation, EvaluationRecord]:
+    """An evaluation that begins in a folder or goes on there, by the steps that it was begun with, and the record of both.
+
+    Raises:
+        EvaluationError: as `held_record`, `Evaluation.record` and `joined`.
+    """
+    before = held_record(out)
+    if before is None:
+        return evaluation, evaluation.record()
+    evaluation = replace(evaluation, compiled=before.compiled)
+    return evaluation, joined(before, evaluation.record(), out)
 
 
 def sample(
@@ -175,10 +193,8 @@ def _packed(arms: Sequence[Arm], rows: int) -> Iterator[tuple[Arm, ...]]:
 
 
 def _answered(evaluation: Evaluation, batches: Sequence[_Batch], jobs: int) -> Iterator[tuple[int, list[_Answer]]]:
-    calls = [
-        (evaluation.base, evaluation.store, evaluation.dtype, each, evaluation.length, evaluation.seed)
-        for each in batches
-    ]
+    by = evaluation.base, evaluation.store, evaluation.dtype, evaluation.compiled
+    calls = [(by, each, evaluation.length, evaluation.seed) for each in batches]
     if jobs == 1 or len(calls) < 2:
         yield from enumerate(_answer(*call) for call in calls)
         return
@@ -186,8 +202,8 @@ def _answered(evaluation: Evaluation, batches: Sequence[_Batch], jobs: int) -> I
         yield from as_finished(pool, _answer, calls, error=EvaluationError)
 
 
-def _answer(base: Base, store: Path, dtype: str | None, batch: _Batch, length: int, seed: int) -> list[_Answer]:
-    engine, policy = opened(base, store, dtype)
+def _answer(by: tuple[Base, Path, str | None, bool], batch: _Batch, length: int, seed: int) -> list[_Answer]:
+    engine, policy = opened(*by)
     sampling = Sampling(
         max_new_tokens=length,
         temperature=batch.temperature,
@@ -199,10 +215,10 @@ def _answer(base: Base, store: Path, dtype: str | None, batch: _Batch, length: i
 
 
 @lru_cache(maxsize=1)
-def opened(base: Base, store: Path, dtype: str | None) -> tuple[Engine, Policy]:
+def opened(base: Base, store: Path, dtype: str | None, compiled: bool = False) -> tuple[Engine, Policy]:
     """What this process answers with, loaded once. Weights are granted under nothing but the built-in bounds."""
     adapters = Store(store)
-    return Engine.load(base, adapters, dtype=dtype), Policy.open(tuple(adapters))
+    return Engine.load(base, adapters, dtype=dtype, compiled=compiled), Policy.open(tuple(adapters))
 
 
 def _luck(seed: int, prompt: str, temperature: float) -> int:

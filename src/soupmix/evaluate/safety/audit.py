@@ -14,11 +14,11 @@ from typing import Any, Literal
 from soupmix.approve.sweep import read_sweeps
 from soupmix.engine import Engine
 from soupmix.evaluate.promptset import Prompt
-from soupmix.evaluate.record import EvaluationRecord, held_record, joined, write_record
+from soupmix.evaluate.record import EvaluationRecord, write_record
 from soupmix.evaluate.safety.pressure import Pressure, pressed
 from soupmix.evaluate.safety.probing import ProbedSoup, Probes, probed
 from soupmix.evaluate.samples import ArmSample, Keys, open_samples
-from soupmix.evaluate.sampling import Advance, Evaluation, sample
+from soupmix.evaluate.sampling import Advance, Evaluation, as_begun, sample
 from soupmix.evaluate.soups import BASE, Arm, people, unique, vertices
 from soupmix.evaluate.sweep import sweep
 from soupmix.files import canonical_json, strict_json, write_file, writing
@@ -144,9 +144,7 @@ def kept_samples(
     Args:
         name: of the stage.
     """
-    before, record = held_record(out), evaluation.record()
-    if before is not None:
-        record = joined(before, record, out)
+    evaluation, record = as_begun(evaluation, out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     names, texts = [arm.name for arm in evaluation.arms], [prompt.text for prompt in evaluation.prompts]
