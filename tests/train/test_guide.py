@@ -23,14 +23,15 @@ def test_the_guide_gives_a_dimension(tmp_path: Path) -> None:
         ["bash", "-e"],
         input=block,
         cwd=tmp_path,
-        env=os.environ | {"PATH": path},
+        env=os.environ | {"PATH": path, "SOUPMIX_DATA": str(tmp_path / "data")},
         text=True,
         capture_output=True,
         check=True,
     )
     assert made.stdout.strip().splitlines()[-1]
-    store = Store(tmp_path / "out" / "mine")
-    assert store.names == ("dry",)
+    (manifest,) = (tmp_path / "data").rglob("manifest.json")
+    mine = Store(manifest.parent)  # the user's own, over the shipped one
+    assert set(mine.names) - set(Store.shipped().names) == {"dry"}
     effect = strict_json((tmp_path / "out/humour/dry/effect.json").read_bytes())
     assert effect["margin"]["adapter"] > effect["margin"]["base"] + 0.3
     on_topic = {arm: effect[arm]["metrics"]["on_topic"]["mean"] for arm in ("base", "adapter")}

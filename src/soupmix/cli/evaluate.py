@@ -154,7 +154,6 @@ def command(
         options["length"],
         options["seed"],
         options["dtype"],
-        compiled=True,
     )
     plan = _plan(first, options) if options["safety"] else None
     _sampled(evaluation, out, rows, jobs)

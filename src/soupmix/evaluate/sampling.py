@@ -67,7 +67,7 @@ class Evaluation:
     length: int = 160
     seed: int = 0
     dtype: str | None = None
-    compiled: bool = False
+    compiled: bool = True
 
     def record(self) -> EvaluationRecord:
         """This, as it is kept beside the samples.
