@@ -95,6 +95,20 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("command", ["batch in out", "chat hi", "evaluate out", "learn", "serve --open --no-auth"])
+def test_a_method_that_no_row_can_have_is_refused_with_what_it_is_for(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["soupmix", *command.split(), "--method", "ties"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = " ".join(capsys.readouterr().err.split())
+    assert stop.value.code == 2
+    assert "'ties' makes adapters and models at load time" in said
+    assert "use delta or factor" in said
+    assert "`soupmix merge --method ties --as model OUT`" in said
+
+
 @pytest.mark.parametrize("case", sorted(BAD))
 @pytest.mark.parametrize("command", ["clamp", "merge"])
 def test_bad_input_is_one_sentence_and_nothing_written(

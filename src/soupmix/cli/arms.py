@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from soupmix.cli.options import PATH, parse_attributes, parse_sources
-from soupmix.methods import DEFAULT, served
+from soupmix.cli.options import PATH, ServedMethod, parse_attributes, parse_sources
+from soupmix.methods import DEFAULT
 
 if TYPE_CHECKING:
     from soupmix.evaluate.soups import Arm
@@ -84,7 +84,7 @@ _OPTIONS = (
         "--method",
         "methods",
         multiple=True,
-        type=click.Choice(served()),
+        type=ServedMethod(),
         default=(DEFAULT,),
         show_default=True,
         help="How soups are merged; repeatable.",

@@ -219,8 +219,8 @@ def _ray(asked: AskedBackend, given: _Given) -> "AbstractContextManager[Backend]
         raise SoupmixError(
             "a Ray cluster needs ray, which is not installed: pip install 'soupmix[ray]'", reason="no-ray-extra"
         ) from error
+    if given.policy is None:
+        raise click.UsageError("--backend ray answers under one policy, and none was made; use it with `soupmix batch`")
     held = given.served()
-    if held.trust or given.policy is None:
-        raise click.UsageError("--backend ray ships policy documents to its workers; give --policy instead of --trust")
     how: Mapping[str, Any] = {"workers": asked.workers, "dtype": given.dtype, "limits": given.limits}
-    return RayBackend(given.base, given.store, given.policy, held.documents, **how)
+    return RayBackend(given.base, given.store, given.policy, held.documents, trust=held.trust, **how)

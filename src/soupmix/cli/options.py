@@ -10,7 +10,7 @@ import click
 from soupmix.cli.defaults import default_base
 from soupmix.dtypes import HELD, WORDS
 from soupmix.errors import BaseModelError, FileError, RecipeError, SoupmixError
-from soupmix.methods import DEFAULT, served
+from soupmix.methods import DEFAULT, METHODS, served
 from soupmix.modes import FULL, MODES
 from soupmix.policy import ATTRIBUTES, SOURCES
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_BASE",
     "PATH",
+    "ServedMethod",
     "attribute_option",
     "base_option",
     "chat_template_option",
@@ -157,9 +158,27 @@ def chat_template_option(command: _Command) -> _Command:
     )(command)
 
 
+class ServedMethod(click.Choice[str]):
+    """A method by which rows merge; one that merges at load time only is refused by a sentence that says what it is for."""
+
+    def __init__(self) -> None:
+        super().__init__(served())
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name; fails by a sentence."""
+        if value in METHODS and value not in served():
+            self.fail(
+                f"{value!r} makes adapters and models at load time, and no row can have it: use {' or '.join(served())} here, "
+                f"or write a model with `soupmix merge --method {value} --as model OUT` and take that as the base",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 def method_option(command: _Command) -> _Command:
     """`--method NAME`; the command gets `method: str`, how a soup is merged."""
-    return click.option("--method", type=click.Choice(served()), default=DEFAULT, show_default=True)(command)
+    return click.option("--method", type=ServedMethod(), default=DEFAULT, show_default=True)(command)
 
 
 def mode_option(command: _Command) -> _Command:
