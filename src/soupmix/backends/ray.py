@@ -2,8 +2,9 @@
 
 The one that asks stays in charge: it reads lines, asks the policy, keeps the log and writes results in order. A worker gets token
 ids and a sealed row of weights (`soupmix.vllm_plugin.row`), asks its own copy of the policy once more, and gives the answer back
-whole. Documents and adapters go to the workers as bytes and are found there by digest; the base is found there by its name, and
-held to its digest. A worker that dies is started anew, and its answers are made again: greedy ones, and those of a seed, alike.
+whole. Documents, signed sets and adapters go to the workers as bytes, and are held there to digests and signatures; the base is
+found there by its name, and held to its digest. A worker that dies is started anew, and its answers are made again: greedy ones,
+and those of a seed, alike.
 """
 
 import json
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from soupmix.backends.local import LocalBackend
 from soupmix.backends.protocol import Delta, Limits, Request, Sampling, State
@@ -37,6 +38,9 @@ from soupmix.vllm_plugin.row import LEAST_KEY, SoupRow
 from soupmix.vllm_plugin.setup import read_setup
 from soupmix.weights import MILLION
 
+if TYPE_CHECKING:
+    from soupmix.trust import SignedSource
+
 __all__ = ["RayBackend", "Shipment", "worker_answers"]
 
 _SALT = "ray"  # an answer of a batch takes over nobody's prefix
@@ -47,7 +51,7 @@ class Shipment:
     """What a worker needs that is not on its node: bytes by path, under one folder.
 
     Attributes:
-        files: path -> content of the setup, the key, the documents and the store.
+        files: path -> content of the setup, the key, the documents, the signed sets and the store.
         base, base_digest: name by which a node finds the base, and what must be there.
         dtype: "fp32", "bf16" or "fp16"; None: the base's. rows, length: of a worker's running batch.
     """
@@ -61,16 +65,33 @@ class Shipment:
 
     @classmethod
     def pack(
-        cls, base: Base, store: Store, documents: Sequence[Path], key: bytes, *, dtype: str | None, limits: Limits
+        cls,
+        base: Base,
+        store: Store,
+        documents: Sequence[Path],
+        key: bytes,
+        *,
+        dtype: str | None,
+        limits: Limits,
+        trust: "Mapping[str, SignedSource] | None" = None,
     ) -> Self:
-        """What workers of this base, these adapters and these documents need."""
+        """What workers of this base, these adapters, these documents and signed sets need.
+
+        Sets go as they lie, and every worker checks their signatures, expiry and floor from the same root. One that is
+        published between the asker's reading and this gives workers another policy, and they refuse the asker's rows.
+        """
         files = {"key": key, f"store/{MANIFEST}": (store.folder / MANIFEST).read_bytes()}
         for entry in store:
             blob = store.path(entry.name)
             files |= {f"store/blobs/{blob.name}/{each.name}": each.read_bytes() for each in blob.iterdir()}
         files |= {f"policy/{number:03d}.yaml": each.read_bytes() for number, each in enumerate(documents)}
-        said = {"key": "key", "store": "store", "policy": sorted(each for each in files if each.startswith("policy/"))}
-        files["setup.json"] = json.dumps({**said, "open": not documents}).encode()
+        said: dict[str, Any] = {"key": "key", "store": "store", "trust": {}}
+        said["policy"] = sorted(each for each in files if each.startswith("policy/"))
+        for tier, source in (trust or {}).items():
+            files |= {f"trust/{tier}/{name}": data for name, data in _set_files(source.folder).items()}
+            files[f"trust/{tier}.root"] = source.root
+            said["trust"][tier] = {"folder": f"trust/{tier}", "root": f"trust/{tier}.root", "floor": source.floor}
+        files["setup.json"] = json.dumps({**said, "open": not (documents or trust)}).encode()
         return cls(files, base.name, base.digest, dtype, limits.rows, limits.length)
 
     def unpack(self, folder: Path) -> Path:
@@ -80,6 +101,14 @@ class Shipment:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return folder / "setup.json"
+
+
+def _set_files(folder: Path) -> dict[str, bytes]:
+    """All files of a signed set that readers look at, by their place in it."""
+    from soupmix.trust.layout import METADATA, TARGETS
+
+    found = [each for part in (METADATA, TARGETS) for each in (folder / part).iterdir() if each.is_file()]
+    return {f"{each.parent.name}/{each.name}": each.read_bytes() for each in found}
 
 
 class _Worker:
@@ -132,8 +161,8 @@ class RayBackend(ReadsHere):
     Joins the cluster that RAY_ADDRESS names, else starts one on this machine.
 
     Args:
-        base, store: what is served. documents: policy files, outer tier first; none: no policy.
-        policy: made of these documents here; its grants are taken and no others.
+        base, store: what is served. documents: policy files, outer tier first. trust: signed sets by tier. Neither: no policy.
+        policy: made of these documents and sets here; its grants are taken and no others.
         workers: how many actors; each has `limits.rows` / `workers` rows. cpus: processors that Ray reserves for each.
     """
 
@@ -148,6 +177,7 @@ class RayBackend(ReadsHere):
         policy: Policy,
         documents: Sequence[Path] = (),
         *,
+        trust: "Mapping[str, SignedSource] | None" = None,
         workers: int = 2,
         cpus: float = 1.0,
         dtype: str | None = None,
@@ -163,7 +193,7 @@ class RayBackend(ReadsHere):
         self.limits = replace(limits, length=min(limits.length, positions(model.config) or limits.length))
         self.unserved: Mapping[str, RecipeError] = {}
         share = replace(self.limits, rows=max(1, self.limits.rows // workers))
-        shipment = Shipment.pack(base, store, documents, self._key, dtype=dtype, limits=share)
+        shipment = Shipment.pack(base, store, documents, self._key, dtype=dtype, limits=share, trust=trust)
         import ray
 
         self._is_ours = not ray.is_initialized()
