@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from soupmix.store import Store
 from soupmix.vllm_plugin.checking import Checker
 from soupmix.vllm_plugin.row import FIELD
 from soupmix.vllm_plugin.setup import read_setup
+from tests.support.any_router import router
 from tests.support.vllm_double import KEY, VllmDouble, double, open_setup
 
 Granter = Callable[..., Grant]
@@ -155,3 +157,31 @@ def test_whatever_a_server_sends_an_answer_ends_and_leaves_its_place(
     assert deltas[-1].error is not None
     assert (deltas[-1].finish, deltas[-1].error.reason) == ("error", "step-failed")
     assert (backend.state().waiting, backend.state().running) == (0, 0)
+
+
+def test_replicas_behind_any_router_answer_as_one_and_one_that_goes_is_not_missed(
+    engine: Engine, checker: Checker, tiny_base: Base, pico_store: Store, backend: VllmBackend, grant: Granter
+) -> None:
+    requests = [
+        Request(backend.tokens(said), grant(calm=weight), Sampling(max_new_tokens=4), person=said)
+        for said in ("once", "why?", "who")
+        for weight in (0.25, 0.75)
+    ]
+    alone = [_text(each) for each in told(backend, *requests)]
+    with ExitStack() as stack:
+        stays = stack.enter_context(double(engine, checker))
+        goes = stack.enter_context(double(engine, checker))
+        url = stack.enter_context(router([("127.0.0.1", each.server_address[1]) for each in (stays, goes)]))
+        held, limits = tuple(pico_store), replace(LIMITS, rows=8)
+        over = stack.enter_context(VllmBackend(url, KEY, tiny_base, held, dtype="fp32", limits=limits))
+        before = len(stays.seen), len(goes.seen)
+        assert [_text(each) for each in told(over, *requests)] == alone
+        assert (len(stays.seen) > before[0], len(goes.seen) > before[1]) == (True, True), "both had a share"
+        goes.shutdown()
+        goes.server_close()
+        assert [_text(each) for each in told(over, *requests)] == alone
+
+
+def _text(deltas: list[Delta]) -> str:
+    assert deltas[-1].error is None, deltas[-1].error
+    return "".join(each.text for each in deltas)

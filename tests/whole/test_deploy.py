@@ -14,6 +14,7 @@ import yaml
 
 from soupmix.cli import cli
 from soupmix.version import __version__
+from soupmix.vllm_plugin.setup import read_setup
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -32,14 +33,15 @@ def test_alerts_are_of_metrics_that_there_are() -> None:
         assert rule["labels"]["severity"] in ("page", "ticket")
 
 
-def test_the_image_has_no_root_and_says_whether_it_is_well() -> None:
-    text = (DEPLOY / "Dockerfile").read_text("utf-8")
+@pytest.mark.parametrize("image", ["Dockerfile", "vllm/Dockerfile"])
+def test_the_image_has_no_root_and_says_whether_it_is_well(image: str) -> None:
+    text = (DEPLOY / image).read_text("utf-8")
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
     assert text.index("USER 10001") < text.index("ENTRYPOINT")
     assert re.search(r"^HEALTHCHECK .*\\\n +CMD .*/health", text, re.MULTILINE)
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
     copied = {each for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for each in line.split()}
-    assert copied == kept
+    assert copied == kept - ({"constraints.txt"} if "vllm" in image else set())
     assert all((ROOT / each).exists() for each in copied)
 
 
@@ -60,6 +62,37 @@ def test_compose_mounts_what_is_there_and_keeps_passwords_in_files() -> None:
     (job,) = scraped["scrape_configs"]
     assert job["authorization"]["credentials_file"] == "/run/secrets/metrics_key"
     assert job["static_configs"] == [{"targets": ["soupmix:8000"]}]
+
+
+def test_compose_with_vllm_says_what_servers_and_replicas_take(tmp_path: Path) -> None:
+    folder = DEPLOY / "vllm"
+    made = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))
+    services, mounted = made["services"], {"${BASE", "${STORE", "../../policy"}
+    for name, service in services.items():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source in made["volumes"] or source in mounted or (folder / source).is_file(), f"{name}: {volume}"
+        assert all(each.startswith("127.0.0.1:") for each in service.get("ports", ()))
+    serve = cli.get_command(click.Context(cli), "serve")
+    assert serve is not None
+    told = serve.make_context("serve", list(services["soupmix"]["command"])).params
+    assert str(told["url"]) == "http://router:8000"
+    said = json.loads((folder / "soups.json").read_text("utf-8"))
+    assert (str(told["key"]), str(told["store"])) == (said["key"], said["store"])
+    assert [str(each) for each in told["policies"]] == said["policy"]
+    (tmp_path / "key").write_bytes(bytes(32))
+    here = {**said, "key": "key", "store": str(ROOT / "adapters")}
+    (tmp_path / "soups.json").write_text(json.dumps(here))
+    assert [str(each) for each in read_setup(tmp_path / "soups.json").documents] == said["policy"]
+    assert "server vllm:8000" in (folder / "nginx.conf").read_text("utf-8")
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
+def test_nginx_takes_the_router(tmp_path: Path) -> None:
+    text = (DEPLOY / "vllm/nginx.conf").read_text("utf-8").replace("server vllm:", "server 127.0.0.1:")
+    (tmp_path / "nginx.conf").write_text(text)
+    done = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of the package prometheus")
