@@ -1,6 +1,7 @@
 """The backend over vLLM, against a double of its server: what goes there, what comes back, and whom it does not trust."""
 
 import queue
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +14,7 @@ from soupmix.backends.local import LocalBackend
 from soupmix.backends.vllm import VllmBackend
 from soupmix.base import Base
 from soupmix.engine import Engine
-from soupmix.errors import BaseModelError, SoupmixError
+from soupmix.errors import BaseModelError, Overloaded, SoupmixError
 from soupmix.policy import Grant
 from soupmix.store import Store
 from soupmix.vllm_plugin.checking import Checker
@@ -185,3 +186,42 @@ def test_replicas_behind_any_router_answer_as_one_and_one_that_goes_is_not_misse
 def _text(deltas: list[Delta]) -> str:
     assert deltas[-1].error is None, deltas[-1].error
     return "".join(each.text for each in deltas)
+
+
+def test_a_server_that_is_not_there_for_a_moment_is_asked_again(
+    engine: Engine, checker: Checker, tiny_base: Base, pico_store: Store, grant: Granter
+) -> None:
+    with double(engine, checker) as server:
+        port = server.server_address[1]
+        backend = VllmBackend(server.url, KEY, tiny_base, tuple(pico_store), dtype="fp32", limits=LIMITS)
+    with backend:
+        request = Request(backend.tokens("once"), grant(), Sampling(max_new_tokens=2))
+        heard: queue.Queue[Delta] = queue.Queue()
+        backend.submit(request, heard.put)
+        time.sleep(0.3)
+        assert heard.empty(), "nothing was sent yet, so nothing is lost"
+        with double(engine, checker, port=port):
+            found = [heard.get(timeout=60)]
+            while found[-1].finish is None:
+                found.append(heard.get(timeout=60))
+    assert found[-1].error is None
+
+
+def test_a_server_that_has_gone_is_told_with_what_to_do(
+    engine: Engine,
+    checker: Checker,
+    tiny_base: Base,
+    pico_store: Store,
+    grant: Granter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("soupmix.backends.vllm._TRIES", 1)
+    with double(engine, checker) as server:
+        backend = VllmBackend(server.url, KEY, tiny_base, tuple(pico_store), dtype="fp32", limits=LIMITS)
+    with backend:
+        (deltas,) = told(backend, Request(backend.tokens("once"), grant(), Sampling(max_new_tokens=2)))
+    error = deltas[-1].error
+    assert isinstance(error, Overloaded)
+    assert error.reason == "unreachable"
+    assert "took no connection" in str(error)
+    assert "ask again" in str(error)

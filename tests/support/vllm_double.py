@@ -36,8 +36,10 @@ class VllmDouble(ThreadingHTTPServer):
 
     daemon_threads, request_queue_size = True, 256
 
-    def __init__(self, engine: Engine, checker: Checker, *, length: int = 64, hooked: bool = True) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self, engine: Engine, checker: Checker, *, length: int = 64, hooked: bool = True, port: int = 0
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.engine, self.checker, self.length, self.hooked = engine, checker, length, hooked
         self.seen: list[dict[str, Any]] = []
         self.one, self.failing = Lock(), False

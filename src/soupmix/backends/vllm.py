@@ -43,6 +43,7 @@ from soupmix.weights import MILLION
 __all__ = ["VllmBackend"]
 
 _CONNECT = 10.0  # seconds
+_TRIES = 5  # further ones to connect, which takes eight seconds where nobody listens; nothing was sent before
 _BETWEEN_LOOKS = 2.0
 _MOST_LIKELIEST = 20
 
@@ -96,7 +97,9 @@ class VllmBackend(ReadsHere):
         self._thread.start()
         # the time to the first token is the server's to say; that it is there at all is looked at besides
         timeout = httpx.Timeout(None, connect=_CONNECT)
-        self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=None), trust_env=False)
+        many = httpx.Limits(max_connections=None)
+        transport = httpx.AsyncHTTPTransport(limits=many, trust_env=False, retries=_TRIES)
+        self._client = httpx.AsyncClient(timeout=timeout, transport=transport, trust_env=False)
         self._watch = asyncio.run_coroutine_threadsafe(self._watching(), self._loop)
 
     def __enter__(self) -> Self:
@@ -235,12 +238,22 @@ class VllmBackend(ReadsHere):
             end = "cancelled", None
         except SoupmixError as error:
             end = "error", error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            end = "error", self._unreachable(error)
         except Exception as error:  # noqa: BLE001  # whatever a server sends, who asked is told that it ends
             end = "error", SoupmixError(f"the vLLM server at {self._url} failed: {error!r}", reason="step-failed")
         with self._lock:
             self._jobs.pop(asked, None)
         if end is not None:
             answer.end(*end)
+
+    def _unreachable(self, error: httpx.TransportError) -> Overloaded:
+        return Overloaded(
+            f"the vLLM server at {self._url} took no connection in {_TRIES + 1} tries of {_CONNECT:g} seconds at most "
+            f"({type(error).__name__}), so it is gone or far too busy; ask again in a moment",
+            reason="unreachable",
+            retry_after=5.0,
+        )
 
     def _sealed(self, answer: Answer, body: dict[str, Any]) -> dict[str, Any]:
         salt = digest_parts("soupmix.salt.v1", {"merge": answer.merge, "person": answer.person})

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -118,7 +118,9 @@ def _process(
             process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
-        os.close(held)  # whatever is left of the group ends with this
+        os.close(held)  # the child ends its group at this, if it is still there
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and if it is not, others of the group may be
         process.wait()
 
 
