@@ -46,7 +46,7 @@ run-vllm: .venv/run.done .venv-vllm.done
 	$(VLLM_SETTINGS) $(BIN)/python examples/vllm_people.py .venv-vllm/bin/python
 
 test-vllm: .venv/dev.done .venv-vllm.done
-	$(VLLM_SETTINGS) $(BIN)/pytest -m slow tests/vllm_plugin/test_vllm.py
+	$(VLLM_SETTINGS) $(BIN)/pytest -m slow tests/vllm_plugin
 
 # a Ray cluster of two workers on this machine, in an environment of its own
 test-ray: .venv/dev.done .venv-ray.done

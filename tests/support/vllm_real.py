@@ -1,15 +1,22 @@
-"""A real vLLM server with the plug-in, from an environment of its own (`make test-vllm`); tests that ask for it are slow."""
+"""A real vLLM server, with the plug-in or without, from an environment of its own (`make test-vllm`); tests of it are slow."""
 
 import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from soupmix.base import Base, resolve
 from soupmix.store import Store
 from tests.support.tiny_model import save_tiny_model
 
-__all__ = ["needs_vllm", "small_base", "small_store", "vllm_environment", "vllm_python"]
+__all__ = ["needs_vllm", "plain_vllm", "small_base", "small_store", "vllm_environment", "vllm_python"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +37,46 @@ def vllm_environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+@contextmanager
+def plain_vllm(arguments: Sequence[str], log: Path) -> Iterator[str]:
+    """The URL of a server as anybody starts it who has never heard of soupmix; ended with all of its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server", *arguments]
+    told = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", **vllm_environment()}
+    environment = {name: value for name, value in os.environ.items() if name != "SOUPMIX_VLLM"} | told
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*words, "--host", "127.0.0.1", "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + 900
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text("utf-8", "replace")[-4000:]
+        try:
+            if httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(log.read_text("utf-8", "replace")[-4000:])
 
 
 def small_base(folder: Path) -> Base:
