@@ -1,11 +1,13 @@
 """Steps that are compiled compute what transformers computes, for every family that is said to be known; others are refused."""
 
 import copy
+import mmap
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,24 @@ def test_a_step_computes_what_transformers_computes(
             assert off(one, expected) <= max(times * off(other, expected), 2e-6), (dtype, number)
     with Batcher(ways[True]) as batcher:
         assert "it computes what transformers computes; steps are compiled for" in batcher.state().why
+
+
+def test_weights_lie_behind_each_other_and_nowhere_else(tiny_base: Base, pico_store: Store) -> None:
+    """In large pages, in the order of reading; embeddings that are the output layer's weights stay those."""
+    engine = Engine.load(tiny_base, pico_store, dtype="bf16", compiled=True)
+    bases = [each.base for each in engine._groups.values() if isinstance(each.base, BaseLinear)]
+    before, embedding = [each.held.clone() for each in bases], engine.model.get_input_embeddings().weight
+    tied, was = embedding.data_ptr() == bases[-1].held.data_ptr(), embedding.data.clone()
+    engine.step.in_slots(1, 8)
+    places = [each.held.data_ptr() for each in bases]
+    assert all(torch.equal(each.held, one) for each, one in zip(bases, before, strict=True))
+    assert torch.equal(embedding.data, was)
+    assert tied == (embedding.data_ptr() == places[-1])
+    sizes = [-(-each.numel() * each.element_size() // 64) * 64 for each in before]
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        assert [end - start for start, end in pairwise(places)] == sizes[:-1]
+    engine.step.in_slots(1, 8)
+    assert [each.held.data_ptr() for each in bases] == places
 
 
 @pytest.mark.parametrize("mode", ["full", "answer"])

@@ -7,6 +7,7 @@ for models whose steps others compute. torch's own path stays beside it: referen
 
 from soupmix_kernels.compiled.blocks import BITS, Blocks
 from soupmix_kernels.compiled.build import INSTRUCTIONS, CannotCompile, instructions, library, made_for
+from soupmix_kernels.compiled.pages import LargePages
 from soupmix_kernels.compiled.soup import CompiledSoup, SoupLibrary
 from soupmix_kernels.compiled.step import ACTIVATIONS, CompiledStep, Decoder, DecoderLayer, Product
 
@@ -20,6 +21,7 @@ __all__ = [
     "CompiledStep",
     "Decoder",
     "DecoderLayer",
+    "LargePages",
     "Product",
     "SoupLibrary",
     "instructions",

@@ -37,8 +37,9 @@ struct Step {
 namespace {
 using Live = std::vector<std::vector<uint8_t>>;  // of every table: which panels of a row have a coefficient [rows, panels]
 template <class T> struct Run {
-  const Decoder &d; const Step &s; const Live &live, &kept_live; float *X, *Y, *P, *hidden, *scores; T *N, *packed, *decoded;
-  int width, thread, threads;  // width: of a row of N and P
+  const Decoder &d; const Step &s; const Live &live, &kept_live; float *X, *Y, *P, *hidden, *scores; T *N, *M, *packed, *decoded;
+  int width, thread, threads;  // width: of a row of N, M and P
+  bool alone;  // one row, of which every thread has its own X and M, so that nobody waits for who computes them
 #ifdef __AMX_BF16__
   Shape tiles{0, 0, 0};
 #endif
@@ -59,20 +60,25 @@ template <class T> struct Run {
 #endif
     return nullptr;
   }
-  void base_of(const Linear &l, const T *x, const T *seen, int rows, float *y, int ldy) {
+  const char *begin(const Linear *l) {  // of this thread's weights
+    return l && !l->kind ? (const char *)((const T *)l->W + size_t(share(l->out, thread, threads).from) * l->ld) : nullptr;
+  }
+  // then: the product after this one, or null
+  void base_of(const Linear &l, const T *x, const T *seen, int rows, const Linear *then, float *y, int ldy) {
     const Share mine = share(l.out, thread, threads);
 #ifdef __AMX_BF16__
-    if constexpr (sizeof(T) == 2) { by_tiles(tiles, l, mine.from, mine.end, seen, rows, decoded, y, ldy); return; }
+    if constexpr (sizeof(T) == 2) { by_tiles(tiles, l, mine.from, mine.end, seen, rows, begin(then), decoded, y, ldy); return; }
 #endif
     base(l, mine, x, width, rows, decoded, y, ldy);
   }
 
-  // y [rows, ldy] = the products side by side, of x [rows, width]
-  void products(const Linear *l, int count, const T *x, int rows, const Live &live, const float *const *c, float *y, int ldy) {
+  // y [rows, ldy] = the products side by side, of x [rows, width]. then: the product after them, or null.
+  void products(const Linear *l, int count, const T *x, int rows, const Live &live, const float *const *c, const Linear *then, float *y,
+                int ldy) {
     const T *seen = read_by_tiles(x, rows, l[0].in);
     float *h = hidden, *to = y;
     for (int j = 0; j < count; j++, to += l[j - 1].out) {
-      base_of(l[j], x, seen, rows, to, ldy);
+      base_of(l[j], x, seen, rows, j + 1 < count ? l + j + 1 : then, to, ldy);
       if (live.size() && l[j].A) shrink(l[j], s.factor, x, width, rows, live[l[j].table].data(), c[l[j].table], h, thread, threads);
       h += size_t(rows) * l[j].slices * l[j].R;
     }
@@ -98,15 +104,19 @@ template <class T> struct Run {
     for (i = 0; i + LANES <= n; i += LANES) store(to + i, load(x + i) * k * load(weight + i));
     for (; i < n; i++) narrow(to + i, x[i] * k * weight[i]);
   }
+  template <class F> void each_row(F f) {
+    if (alone) { f(0); return; }
+#pragma omp for schedule(static)
+    for (int r = 0; r < s.rows; r++) f(r);
+  }
   // x += what a half of a layer gave, then the norm before the next half
   void residual(const float *added, const float *weight) {
-#pragma omp for schedule(static)
-    for (int r = 0; r < s.rows; r++) {
+    each_row([&](int r) {
       float *x = X + size_t(r) * d.features; const float *a = added + size_t(r) * d.features; int i = 0;
       for (; i + LANES <= d.features; i += LANES) store(x + i, load(x + i) + d.residual_scale * load(a + i));
       for (; i < d.features; i++) x[i] += d.residual_scale * a[i];
-      normed(x, weight, d.features, N + size_t(r) * width);
-    }
+      normed(x, weight, d.features, M + size_t(r) * width);
+    });
   }
   void rotate(const Layer &l, const float *norm, int position, float *x) {
     if (norm) normed(x, norm, d.size, x);
@@ -226,28 +236,29 @@ template <class T> struct Run {
   }
   void go() {
     const int qkv = (d.heads + 2 * d.key_heads) * d.size;
-#pragma omp for schedule(static)
-    for (int r = 0; r < s.rows; r++) {
+    each_row([&](int r) {
       const T *e = (const T *)d.embedding + size_t(s.tokens[r]) * d.features; float *x = X + size_t(r) * d.features;
       for (int i = 0; i < d.features; i++) x[i] = wide(e[i]) * d.embedding_scale;
-      normed(x, d.layer[0].before_attention, d.features, N + size_t(r) * width);
-    }
+      normed(x, d.layer[0].before_attention, d.features, M + size_t(r) * width);
+    });
     for (int n = 0; n < d.layers; n++) {
       const Layer &l = d.layer[n];
-      products(l.qkv, 1 + (l.qkv[1].out > 0) + (l.qkv[2].out > 0), N, s.rows, live, s.c, Y, qkv);
+      products(l.qkv, 1 + (l.qkv[1].out > 0) + (l.qkv[2].out > 0), M, s.rows, live, s.c, &l.o, Y, qkv);
       place(l, qkv);
       attend(l, qkv);
-      products(&l.o, 1, N, s.rows, live, s.c, P, d.features);
+      products(&l.o, 1, N, s.rows, live, s.c, l.gate_up, P, d.features);
       residual(P, l.before_mlp);
-      products(l.gate_up, 1 + (l.gate_up[1].out > 0), N, s.rows, live, s.c, Y, 2 * d.inner);
+      products(l.gate_up, 1 + (l.gate_up[1].out > 0), M, s.rows, live, s.c, &l.down, Y, 2 * d.inner);
       gate(2 * d.inner);
-      products(&l.down, 1, N, s.rows, live, s.c, P, d.features);
+      products(&l.down, 1, N, s.rows, live, s.c, n + 1 < d.layers ? d.layer[n + 1].qkv : &d.head, P, d.features);
       residual(P, n + 1 < d.layers ? d.layer[n + 1].before_attention : d.norm);
     }
-    T *kept = (T *)P;
+    T *kept = alone ? M : (T *)P;
+    if (!alone) {
 #pragma omp for schedule(static)
-    for (int k = 0; k < s.keeps; k++) memcpy(kept + size_t(k) * width, N + size_t(s.kept[k]) * width, sizeof(T) * d.features);
-    products(&d.head, 1, kept, s.keeps, kept_live, s.kept_c, s.logits, d.head.out);
+      for (int k = 0; k < s.keeps; k++) memcpy(kept + size_t(k) * width, M + size_t(s.kept[k]) * width, sizeof(T) * d.features);
+    }
+    products(&d.head, 1, kept, s.keeps, kept_live, s.kept_c, nullptr, s.logits, d.head.out);
     if (d.logit_scale == 1.f) return;
 #pragma omp for schedule(static)
     for (int k = 0; k < s.keeps; k++) for (int i = 0; i < d.head.out; i++) s.logits[size_t(k) * d.head.out + i] *= d.logit_scale;
@@ -298,9 +309,10 @@ template <class T> void run(const Decoder &d, const Step &s) {
   float *at = s.scratch;
   auto taken = [&](size_t n) { float *p = at; at += (n + 15) / 16 * 16; return p; };
   Run<T> shared{d, s, live, kept_live, taken(rows * d.features), taken(rows * z.outputs), taken(rows * z.width), taken(rows * z.columns),
-                taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), (T *)taken(most(rows, 1) * z.width), nullptr,
-                z.width, 0, 1};
-  float *decoded = taken(size_t(s.threads) * DECODED * z.width);
+                taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), nullptr, (T *)taken(most(rows, 1) * z.width), nullptr,
+                z.width, 0, 1, s.rows == 1 && s.keeps == 1};
+  shared.M = shared.N;
+  float *decoded = taken(size_t(s.threads) * DECODED * z.width), *own = taken(size_t(s.threads) * (z.width + d.features));
 #pragma omp parallel num_threads(s.threads)
   {
     Run<T> mine = shared;
@@ -308,6 +320,10 @@ template <class T> void run(const Decoder &d, const Step &s) {
     mine.thread = omp_get_thread_num(); mine.threads = omp_get_num_threads();
 #endif
     mine.decoded = (T *)(decoded + size_t(mine.thread) * DECODED * z.width);
+    if (mine.alone) {
+      mine.M = (T *)(own + size_t(mine.thread) * (z.width + d.features));
+      mine.X = own + size_t(mine.thread) * (z.width + d.features) + z.width;
+    }
     mine.go();
 #ifdef __AMX_BF16__
     if (mine.tiles.outs) release();
@@ -320,7 +336,7 @@ extern "C" {
 // How many floats of scratch a step of so many rows needs.
 size_t soupmix_scratch(const Decoder *d, int32_t rows, int32_t threads) {
   Sizes z = sizes(*d);
-  return size_t(rows) * (d->features + z.outputs + 3 * z.width + z.columns) + size_t(threads) * DECODED * z.width + 4 * size_t(threads) * (d->length + LANES) + 8 * 16;
+  return size_t(rows) * (d->features + z.outputs + 3 * z.width + z.columns) + size_t(threads) * (DECODED * z.width + z.width + d->features) + 4 * size_t(threads) * (d->length + LANES) + 9 * 16;
 }
 void soupmix_step(const Decoder *d, const Step *s) { d->is_bf16 ? run<bf16>(*d, *s) : run<float>(*d, *s); }
 }

@@ -1,17 +1,19 @@
 """What a decoder computes, in tensors, and the step over it: checked here, since the library trusts every number."""
 
 import ctypes
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from soupmix_kernels.compiled.blocks import BITS, Blocks
+from soupmix_kernels.compiled.pages import LargePages
 from soupmix_kernels.pool import Pool
 from soupmix_kernels.soup import RowCoefficients
 
@@ -161,8 +163,7 @@ def _check_products(products: Sequence[Product], inputs: int, outputs: int, dtyp
             _fits(pool.B.shape[1] % _COLUMNS == 0, f"rank columns, {_COLUMNS} at a time")
 
 
-_COLUMNS = 8
-_TILE = 32
+_COLUMNS, _TILE = 8, 32
 
 
 class _Linear(ctypes.Structure):
@@ -193,6 +194,9 @@ _SIZES = ["layers", "features", "heads", "key_heads", "size", "rotated", "inner"
 _SCALES = ["epsilon", "scale", "embedding_scale", "residual_scale", "logit_scale"]
 
 
+_ADDRESSES = ["tokens", "positions", "slots", "kept", "live", "kept_live", "c", "kept_c", "logits", "scratch"]
+
+
 class _Decoder(ctypes.Structure):
     _fields_ = (
         ("layer", ctypes.POINTER(_Layer)),
@@ -207,22 +211,18 @@ class _Decoder(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("rows", "keeps", "threads", "factor")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in [
-                "tokens",
-                "positions",
-                "slots",
-                "kept",
-                "live",
-                "kept_live",
-                "c",
-                "kept_c",
-                "logits",
-                "scratch",
-            ]
-        ),
+        *((name, ctypes.c_void_p) for name in _ADDRESSES),
     )
+
+
+class _Tables(NamedTuple):
+    """Which rows have a soup [rows] uint8, the addresses of the tables of coefficients, and what lies there."""
+
+    soups: tuple[RowCoefficients, ...]
+    rows: int
+    live: Tensor
+    tables: Any
+    beside: list[Tensor]
 
 
 @dataclass(slots=True, eq=False)
@@ -242,14 +242,16 @@ class CompiledStep:
     _widths: dict[int, int] = field(init=False)
     _ranks: bool = field(init=False)
     _held: list[Any] = field(init=False, default_factory=list)
-    _scratch: Tensor = field(init=False)
+    _scratch: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
+    _known: list[_Tables] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         d, caches = self.decoder, (*self.keys, *self.values)
         shape = (*caches[0].shape[:1], d.key_heads, *caches[0].shape[2:3], d.size)
         lie = all(each.shape == shape and _lies(each, d.embedding.dtype) for each in caches)
-        if not (len(self.keys) == len(self.values) == len(d.layers) and lie):
+        if not (lie and len(self.keys) == len(self.values) == len(d.layers)):
             raise ValueError("a compiled step needs keys and values [slots, key heads, length, size] of every layer")
+        _lay_out(d.products)
         cos, sin = (self._numbers(each[: shape[2]]) for each in (d.cos, d.sin))
         layers = (_Layer * len(d.layers))()
         for number, layer in enumerate(d.layers):
@@ -272,7 +274,6 @@ class CompiledStep:
         pools = {each.table: each.pool for each in d.products if each.pool is not None}
         self._widths = {table: len(pool.A) for table, pool in pools.items()}
         self._ranks = all(each.pool is None or each.pool.rank > 0 for each in d.products)
-        self._scratch = torch.empty(0)
 
     def _fill(self, made: _Layer, layer: DecoderLayer, cos: int, sin: int) -> None:
         for number, each in enumerate(layer.qkv):
@@ -289,8 +290,7 @@ class CompiledStep:
     def _numbers(self, tensor: Tensor) -> int:
         """The address of a copy in fp32 that lives as long as this."""
         self._held.append(tensor.detach().to(torch.float32, copy=True).contiguous())
-        address: int = self._held[-1].data_ptr()
-        return address
+        return int(self._held[-1].data_ptr())
 
     def _linear(self, product: Product) -> _Linear:
         out, inputs = product.weight.shape
@@ -341,24 +341,30 @@ class CompiledStep:
             raise ValueError("a step needs a position and a slot for every token")
         if factor and not self._ranks:
             raise ValueError("method factor needs one rank for all adapters of a layer")
-        live, tables, beside = self._tables(soups, len(tokens))
-        kept_live, kept_tables, kept_beside = self._tables(kept_soups, len(kept))
+        served, kept_served = self._tables(soups, len(tokens)), self._tables(kept_soups, len(kept))
         logits = torch.empty(len(kept), len(self.decoder.head.weight))
         threads = torch.get_num_threads()
         size = self.library.soupmix_scratch(ctypes.byref(self._made), max(len(tokens), len(kept)), threads)
         if len(self._scratch) < size:
             self._scratch = torch.empty(size)
         step = _Step(
-            len(tokens), len(kept), threads, int(factor), *(each.data_ptr() for each in given), live.data_ptr(),
-            kept_live.data_ptr(), ctypes.addressof(tables), ctypes.addressof(kept_tables), logits.data_ptr(),
-            self._scratch.data_ptr(),
+            len(tokens), len(kept), threads, int(factor), *map(ctypes.addressof, given),
+            served.live.data_ptr(), kept_served.live.data_ptr(), ctypes.addressof(served.tables),
+            ctypes.addressof(kept_served.tables), logits.data_ptr(), self._scratch.data_ptr(),
         )  # fmt: skip
         self.library.soupmix_step(ctypes.byref(self._made), ctypes.byref(step))
-        del beside, kept_beside
         return logits
 
-    def _tables(self, soups: Sequence[RowCoefficients], rows: int) -> tuple[Tensor, Any, list[Tensor]]:
-        """Which rows have a soup [rows] uint8, the addresses of the tables, and what lies there."""
+    def _tables(self, soups: Sequence[RowCoefficients], rows: int) -> _Tables:
+        """The tables of these soups, which are the same objects step after step, as long as nobody comes or goes."""
+        for made in self._known:
+            if made.rows == rows and len(made.soups) == len(soups) and all(map(operator.is_, made.soups, soups)):
+                return made
+        made = _Tables(tuple(soups), rows, *self._made_tables(soups, rows))
+        self._known = [made, *self._known[:1]]  # of the rows and of those whose logits are computed
+        return made
+
+    def _made_tables(self, soups: Sequence[RowCoefficients], rows: int) -> tuple[Tensor, Any, list[Tensor]]:
         beside = [each.gathered.c for each in soups if each.gathered is not None]
         if not soups or len(beside) < len(soups):
             return torch.zeros(rows, dtype=torch.uint8), (ctypes.c_void_p * 1)(), []
@@ -370,6 +376,14 @@ class CompiledStep:
         return live, (ctypes.c_void_p * len(beside))(*(each.data_ptr() for each in beside)), beside
 
 
+def _lay_out(products: Sequence[Product]) -> None:
+    """Copy the factors of products, at their first use, into large pages, in the order in which they are read."""
+    new = [each for each in products if "factors" not in vars(each)]
+    pages = LargePages(factor for each in new for factor in each.factors or ())
+    for each in new:
+        vars(each)["factors"] = each.factors and tuple(map(pages.copy, each.factors))
+
+
 def _tiles(pool: Pool) -> Tensor:
     parts = []
     for B in pool.B.split(list(pool.widths)):
@@ -378,8 +392,9 @@ def _tiles(pool: Pool) -> Tensor:
     return torch.cat(parts)
 
 
-def _numbers(tensor: Tensor, end: int) -> Tensor:
-    """Numbers from 0 to below `end`, [n] int32."""
-    if tensor.dim() != 1 or (len(tensor) and not (int(tensor.min()) >= 0 and int(tensor.max()) < end)):
+def _numbers(tensor: Tensor, end: int) -> Any:
+    """Numbers from 0 to below `end`, as int32 [n] of C."""
+    values = tensor.tolist() if tensor.dim() == 1 else []
+    if tensor.dim() != 1 or tensor.is_floating_point() or (values and not (min(values) >= 0 and max(values) < end)):
         raise ValueError(f"a step takes numbers from 0 to {end - 1} here; got {list(tensor.shape)} others")
-    return tensor.to(torch.int32).contiguous()
+    return (ctypes.c_int32 * len(values))(*values)

@@ -38,18 +38,17 @@ template <int O, int G> inline void dot_tiles(const bf16 *w, size_t second, size
   if (O > 1 && G > 1) SOUPMIX_DOT(3, 5, 7);
 }
 // found [O][G][outs, rows]: O tiles of outputs, G of rows. w: the first row of weights, `ld` numbers apart. tail: those beyond the
-// last whole 32, filled up [O, 16, 32], or null. next: read ahead what follows these weights.
+// last whole 32, filled up [O, 16, 32], or null. next: what is read after these weights, and is asked for meanwhile, or null.
 template <int O, int G>
-void chain(const bf16 *w, size_t ld, int in, const bf16 *tail, const bf16 *x, Shape s, bool next, float (*found)[SIDE * SIDE]) {
+void chain(const bf16 *w, size_t ld, int in, const bf16 *tail, const bf16 *x, Shape s, const char *next, float (*found)[SIDE * SIDE]) {
   const int whole = in / DEEP, deep = filled(in);
   const bf16 *more = x + size_t(deep) * s.rows;
-  const char *ahead = (const char *)(w + O * SIDE * ld);
   SOUPMIX_ZERO(0);
   if (G > 1) SOUPMIX_ZERO(1);
   if (O > 1) SOUPMIX_ZERO(2);
   if (O > 1 && G > 1) SOUPMIX_ZERO(3);
   for (int k = 0; k < whole; k++) {
-    if (next) for (int i = 0; i < O * SIDE; i++) __builtin_prefetch(ahead + (size_t(k) * O * SIDE + i) * 64, 0, 2);
+    if (next) for (int i = 0; i < O * SIDE; i++) __builtin_prefetch(next + (size_t(k) * O * SIDE + i) * 64, 0, 2);
     dot_tiles<O, G>(w + k * DEEP, SIDE * ld, 2 * ld, x + size_t(k) * DEEP * s.rows, more + size_t(k) * DEEP * s.more, s);
   }
   if (tail) dot_tiles<O, G>(tail, SIDE * DEEP, 2 * DEEP, x + size_t(whole) * DEEP * s.rows, more + size_t(whole) * DEEP * s.more, s);
@@ -88,9 +87,9 @@ inline void placed(const float *found, int outs, int rows, const float *bias, fl
     for (int r = 0; r < rows; r++)
       for (int o = 0; o < outs; o++) y[size_t(r) * ld + o] = bias ? found[o * rows + r] + bias[o] : found[o * rows + r];
 }
-// O tiles of outputs from `o` on, for all rows
+// O tiles of outputs from `o` on, for all rows. then: what is read next, see `chain`.
 template <int O>
-void outputs(Shape &now, const Linear &l, int o, int outs, const bf16 *x, int rows, bf16 *decoded, float *y, int ldy) {
+void outputs(Shape &now, const Linear &l, int o, int outs, const bf16 *x, int rows, const char *then, bf16 *decoded, float *y, int ldy) {
   alignas(64) float found[4][SIDE * SIDE];
   alignas(64) bf16 tail[O * SIDE * DEEP];
   const int deep = filled(l.in), whole = l.in / DEEP * DEEP;
@@ -108,7 +107,7 @@ void outputs(Shape &now, const Linear &l, int o, int outs, const bf16 *x, int ro
     const Shape s{outs, first, second};
     set(now, s);
     const bf16 *mine = x + size_t(r) * deep;
-    const bool next = !r && !l.kind;
+    const char *next = r ? nullptr : then;
     if (second) chain<O, 2>(w, ld, in, rest, mine, s, next, found);
     else chain<O, 1>(w, ld, in, rest, mine, s, next, found);
     const float *bias = l.bias ? l.bias + o : nullptr;
@@ -121,9 +120,11 @@ void outputs(Shape &now, const Linear &l, int o, int outs, const bf16 *x, int ro
     r += first + second;
   }
 }
-inline void by_tiles(Shape &now, const Linear &l, int o, int end, const bf16 *x, int rows, bf16 *decoded, float *y, int ldy) {
-  for (; o + 2 * SIDE <= end; o += 2 * SIDE) outputs<2>(now, l, o, SIDE, x, rows, decoded, y, ldy);
-  for (; o < end; o += SIDE) outputs<1>(now, l, o, end - o < SIDE ? end - o : SIDE, x, rows, decoded, y, ldy);
+inline void by_tiles(Shape &now, const Linear &l, int o, int end, const bf16 *x, int rows, const char *then, bf16 *decoded, float *y,
+                     int ldy) {
+  auto ahead = [&](int next) { return l.kind ? nullptr : next < end ? (const char *)((const bf16 *)l.W + size_t(next) * l.ld) : then; };
+  for (; o + 2 * SIDE <= end; o += 2 * SIDE) outputs<2>(now, l, o, SIDE, x, rows, ahead(o + 2 * SIDE), decoded, y, ldy);
+  for (; o < end; o += SIDE) outputs<1>(now, l, o, end - o < SIDE ? end - o : SIDE, x, rows, ahead(o + SIDE), decoded, y, ldy);
 }
 // 16 rows of x as tiles read them [deep / 2, rows, 2]: numbers `from` to `from` + 32 of them, zeros beyond the inner dimension
 inline void pack(const bf16 *x, int ldx, int rows, int in, int from, bf16 *to) {

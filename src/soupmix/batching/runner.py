@@ -1,6 +1,7 @@
 """Compute one step: the tokens of a plan, each with the soup of its own answer, and the next token of every answer."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -29,7 +30,7 @@ class Runner:
     """Computes steps by a loop, and chooses tokens."""
 
     def __init__(self, engine: Engine, loop: Loop) -> None:
-        self._loop = loop
+        self._loop, self._none = loop, torch.empty(0)
         self._names, self._ends = TokenNames(engine.detokenizer), engine.ends
 
     def forget(self, slot: int) -> None:
@@ -47,11 +48,12 @@ class Runner:
         asked = [feed.job for feed in plan.feeds if feed.complete]
         if not asked:
             return []
-        uniform = torch.stack([each.uniform[each.steps] for each in asked])
         samplings, said = [each.request.sampling for each in asked], [each.answer for each in asked]
+        draws = any(each.temperature for each in samplings)
+        uniform = torch.stack([each.uniform[each.steps] for each in asked]) if draws else self._none
         allowed = [None if each.grammar is None else each.grammar.allowed for each in asked]
         chosen = choose(logits, samplings, uniform, said, allowed)
-        finite = torch.isfinite(logits.amax(-1)).tolist()
+        finite = map(isfinite, logits.amax(-1).tolist())
         tokens = self._tokens(logits, chosen, asked)
         ends = self._ends
         made = (Chosen(token, token in ends, tokens.get(row)) for row, token in enumerate(chosen.tolist()))

@@ -1,7 +1,7 @@
 """The loop over slots: the new tokens of all rows in one forward pass without padding, whenever rows come and go."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from typing import Any
 
 import torch
@@ -54,10 +54,12 @@ class SlottedLoop:
         device, feeds = self._engine.model.device, tuple(chain.from_iterable(map(_parts, plan.feeds)))
         ids = torch.tensor([list(chain.from_iterable(feed.tokens for feed in feeds))], device=device)
         slots, positions = _places(feeds, device)
-        counts = torch.tensor([len(feed.tokens) for feed in feeds])
+        ends = list(accumulate(len(feed.tokens) for feed in feeds))
         asked = [number for number, feed in enumerate(feeds) if feed.complete]
-        kept = (counts.cumsum(0) - 1)[asked or [-1]].to(device)  # of nothing no logits can be made
-        batch = self._batch(feeds, counts, kept)
+        kept = torch.tensor(
+            [ends[number] - 1 for number in asked or [-1]], device=device
+        )  # of nothing no logits can be made
+        batch = self._batch(feeds, kept)
         if self._compiled is not None:
             with self._engine.batch.serving(batch):
                 return self._compiled.logits(ids[0], positions, slots, kept)[: len(asked)]
@@ -73,13 +75,15 @@ class SlottedLoop:
         logits: Tensor = out.logits[0]
         return logits[: len(asked)]
 
-    def _batch(self, feeds: Sequence[Feed[W]], counts: Tensor, kept: Tensor) -> BatchWeights:
+    def _batch(self, feeds: Sequence[Feed[W]], kept: Tensor) -> BatchWeights:
         """The weights of every row: the same object as in the last step if it had the same parts of the same answers."""
         fed = [(feed.job, len(feed.tokens), feed.complete, _is_bare(feed)) for feed in feeds]
         if fed != self._last[0]:
             soups = [torch.zeros_like(feed.job.weights) if _is_bare(feed) else feed.job.weights for feed in feeds]
             weights = torch.stack(soups)
-            people = torch.arange(len(feeds)).repeat_interleave(counts).to(weights.device)
+            people = torch.tensor(
+                [person for person, feed in enumerate(feeds) for _ in feed.tokens], device=weights.device
+            )
             self._last = fed, self._weighted(weights, people, kept=kept, method=self._method)
         return self._last[1]
 

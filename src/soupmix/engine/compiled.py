@@ -29,6 +29,7 @@ from soupmix_kernels.compiled import (
     CompiledStep,
     Decoder,
     DecoderLayer,
+    LargePages,
     Product,
     library,
     made_for,
@@ -97,6 +98,7 @@ class EngineStep:
             raise ValueError(self.why)
         try:
             if self._described is None:
+                _settle(self._model, self._groups)
                 self._described = _Described(self._model, self._groups, keys[0].shape[2])
             decoder = self._described.decoder_of(keys[0].shape[2])
         except _Unfit as error:
@@ -126,6 +128,22 @@ class EngineStep:
         for group in self._groups.values():
             if isinstance(group.base, BaseLinear):
                 group.base.pack()
+
+
+def _settle(model: nn.Module, groups: Mapping[Paths, SoupGroup]) -> None:
+    """Copy all weights into large pages, in the order in which a step reads them, and let go of where they were."""
+    bases = [each.base for each in groups.values() if isinstance(each.base, BaseLinear)]
+    others = {each.data_ptr(): each for each in model.parameters()}
+    pages = LargePages([*(each.held for each in bases), *(each.data for each in others.values())])
+    moved = dict[int, Tensor]()
+    for base in bases:
+        was = base.held
+        base.held = pages.copy(was)
+        moved[was.data_ptr()] = base.held
+    for each in model.parameters():  # embeddings may be the output layer's weights
+        was = each.data
+        same = moved.get(was.data_ptr())
+        each.data = same if same is not None and same.shape == was.shape else pages.copy(was)
 
 
 class _Unfit(Exception):

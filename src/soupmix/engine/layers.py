@@ -6,6 +6,7 @@ and one product for the soup of every row. `insert` puts groups into a transform
 
 import threading
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -75,6 +76,21 @@ class BaseLinear:
         if weight is not None:
             self._packed = soupmix_kernels.pack(weight)
             self.weight = self.weight if self._packed is None else None
+
+    @property
+    def held(self) -> Tensor:
+        """The memory of the weight, where it is not packed: to be replaced by a copy."""
+        held = self.weight if self.blocks is None else self.blocks.data
+        if held is None:
+            raise RuntimeError("a packed weight is not ours to move")
+        return held
+
+    @held.setter
+    def held(self, copy: Tensor) -> None:
+        if self.blocks is None:
+            self.weight = copy
+        else:
+            self.blocks = replace(self.blocks, data=copy)
 
     @property
     def rows(self) -> "Tensor | Blocks | None":
