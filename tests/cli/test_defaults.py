@@ -149,7 +149,8 @@ def test_a_port_that_is_free_is_bound_once_for_every_address_of_the_host() -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "extra"), [(("train", "out"), "train"), (("adapters", "extract", "a", "b"), "extract")]
+    ("words", "extra"),
+    [(("train", "out"), "train"), (("adapters", "extract", "a", "b"), "extract"), (("simulate", "out"), "plot")],
 )
 def test_an_extra_that_is_missing_is_told_before_anything_is_done(
     run: Run, words: tuple[str, ...], extra: str, monkeypatch: pytest.MonkeyPatch

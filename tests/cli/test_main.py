@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -19,49 +20,18 @@ from soupmix.store import Store
 
 BINARY = str(Path(sys.executable).parent / "soupmix")
 SNAPSHOT = Path(__file__).parents[2] / "docs" / "cli.md"
-COMMANDS = (
-    "",
-    "adapters",
-    "adapters list",
-    "adapters show",
-    "adapters add",
-    "adapters budget",
-    "adapters extract",
-    "approve",
-    "ask",
-    "audit",
-    "audit verify",
-    "audit export",
-    "audit checkpoint",
-    "audit erase",
-    "audit prove",
-    "batch",
-    "chat",
-    "clamp",
-    "doctor",
-    "evaluate",
-    "merge",
-    "policy",
-    "policy check",
-    "policy diff",
-    "policy test",
-    "policy schema",
-    "serve",
-    "serve keys",
-    "serve keys create",
-    "serve keys list",
-    "serve keys revoke",
-    "train",
-    "trust",
-    "trust init",
-    "trust keygen",
-    "trust publish",
-    "trust rotate",
-    "trust show",
-    "trust sign-model",
-    "trust verify",
-    "verify",
-)
+
+
+def commands(group: click.Group = cli, *above: str) -> Iterator[str]:
+    """Every command there is, and its own behind it."""
+    yield " ".join(above)
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        made = group.get_command(context, name)
+        if isinstance(made, click.Group):
+            yield from commands(made, *above, name)
+        elif made is not None and not made.hidden:
+            yield " ".join((*above, name))
 
 
 def run(*words: str, cwd: Path | None = None, **extra: str) -> "subprocess.CompletedProcess[str]":
@@ -182,7 +152,7 @@ def help_texts() -> str:
     """docs/cli.md: every help text."""
     runner = CliRunner()
     parts = ["# Command line", "", "Generated from `--help`; `SOUPMIX_UPDATE=1 pytest tests/cli` writes it anew."]
-    for name in COMMANDS:
+    for name in commands():
         shown = runner.invoke(
             cli, [*name.split(), "--help"], prog_name="soupmix", terminal_width=100, max_content_width=100
         )

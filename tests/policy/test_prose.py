@@ -106,6 +106,18 @@ def test_what_is_nearly_a_name_is_refused_by_check(
         assert (code, words in err) == (1, True)
 
 
+def test_all_that_is_nearly_a_name_is_told_with_its_line(run: Run, pico_store: Store, tmp_path: Path) -> None:
+    first, second = tmp_path / "law.yaml", tmp_path / "other" / "law.yaml"
+    second.parent.mkdir()
+    first.write_text(f"{PLAIN}rules:\n- rule: bounds\n  adapter: clam\n  at_most: 0.5\n")
+    second.write_text(f"{PLAIN}rules:\n- {{rule: deny, adapter: x}}\n\n- {{rule: deny, dimension: lowd, id: r}}\n")
+    code, _, err = run("policy", "check", first, second, "--store", pico_store.folder)
+    above = PLAIN.count("\n") + 2
+    assert code == 1
+    assert f"law.yaml (law) rules[0], line {above}: no adapter is called 'clam'; did you mean 'calm'?" in err
+    assert f"law.yaml (law) r, line {above + 2}: no dimension is called 'lowd'; did you mean 'loud'?" in err
+
+
 def test_a_value_that_no_document_names_is_noted(pico_store: Store, tmp_path: Path) -> None:
     from soupmix.policy import Policy
     from soupmix.policy.recorded import read_record

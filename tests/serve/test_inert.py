@@ -64,7 +64,7 @@ def test_what_means_nothing_changes_nothing(server: Running) -> None:
     [
         ("store", True), ("tools", [{"type": "code_interpreter"}]), ("logit_bias", {"5": 1}),
         ("response_format", {"type": "grammar"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
-        ("reasoning_effort", "high"), ("modalities", ["audio"]), ("tool_choice", "required"), ("verbosity", "low"),
+        ("reasoning_effort", "high"), ("modalities", ["audio"]), ("tool_choice", "always"), ("verbosity", "low"),
         ("audio", {"voice": "a"}), ("functions", [{}]), ("prediction", {}), ("web_search_options", {}),
         ("function_call", {"name": "f"}),
     ],

@@ -69,7 +69,7 @@ def test_a_stream_is_the_whole_response_in_parts(echo: Running) -> None:
         ({"store": True}, "answers are not kept here"),
         ({"tools": [{"type": "web_search"}]}, "in /v1/responses [{"),
         ({"tools": [{**WEATHER, "strict": True}]}, "held to no schema"),
-        ({"tools": [WEATHER], "tool_choice": "required"}, 'send "auto" or "none"'),
+        ({"tools": [WEATHER], "tool_choice": "always"}, 'send "auto", "none", "required"'),
         (
             {"input": [{"type": "function_call", "call_id": "a", "name": "f", "arguments": "[]"}]},
             "text of a JSON object",

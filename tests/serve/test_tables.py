@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -270,5 +271,21 @@ def test_a_group_that_may_read_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["sqlite:///file:x.db?uri=true", "sqlite:///file:x.db"])
 def test_a_url_within_a_url_is_refused(address: str) -> None:
     with pytest.raises(RecipeError) as caught:
+        open_database(address)
+    assert caught.value.reason == "bad-database"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgresql://x/y", r"needs psycopg, which is not installed: pip install 'soupmix\[postgres\]'"),
+        ("mysql://x/y", r"no driver for 'mysql' here; give a file"),
+        ("nonsense://x/y", r"no driver for 'nonsense' here; give a file"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("psycopg", "psycopg2", "MySQLdb"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RecipeError, match=said) as caught:
         open_database(address)
     assert caught.value.reason == "bad-database"

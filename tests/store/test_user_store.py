@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 
 from soupmix.base import Base, hub_id
 from soupmix.errors import AdapterError, BaseModelError, OutputError
@@ -223,6 +224,17 @@ def test_a_hub_that_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch, sto
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
     with pytest.raises(OutputError, match="not put on the hub"):
         hub.push(stored.path("expert"), "me/dry", private=False, message="m")
+
+
+def test_without_a_network_a_push_is_one_sentence(
+    stored: Store, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody listens there: the error is that of whatever library of HTTP the hub's client is made with."""
+    monkeypatch.setattr("huggingface_hub.HfApi", partial(HfApi, endpoint="http://127.0.0.1:9", token="hf_none"))
+    code, out, err = run("adapters", "push", "expert", "me/dry", "--store", stored.folder)
+    assert (code, out) == (1, "")
+    assert err.startswith("soupmix: me/dry was not put on the hub, which cannot be reached: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_base_that_moved_is_asked_for(stored: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from soupmix.files import digest_parts, sha256_file
 from soupmix.public import public
 from soupmix.sealed import read_sealed
 
-__all__ = ["KNOWN", "Base", "KnownBase", "hub_id", "resolve"]
+__all__ = ["KNOWN", "Base", "KnownBase", "hub_id", "network_errors", "resolve"]
 
 _HUB_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII
@@ -300,6 +300,19 @@ def _folder(name: str, path: Path, cache: Path, *, fresh: bool, squares: bool) -
     return Base(name, path, digest, None, f"folder:{path.name}")
 
 
+def network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where the hub cannot be reached.
+
+    Errors of its library of HTTP are among them, which is another one by version; its own errors of answers come from that.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    of_library = (
+        each for each in HfHubHTTPError.__mro__ if each.__name__ == "HTTPError" and issubclass(each, Exception)
+    )
+    return (LocalEntryNotFoundError, OSError, *of_library)
+
+
 def _snapshot(repo: str, revision: str | None) -> Path:
     """The folder of a hub model: from the hub's own cache if it is complete there, else downloaded.
 
@@ -308,7 +321,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
             ("not-on-hub").
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     wanted = repo if revision is None else f"{repo}@{revision}"
     cached = _cached(repo, revision)
@@ -324,7 +337,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
             "revision, or log in with `hf auth login`",
             reason="not-on-hub",
         ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except network_errors() as error:
         raise BaseModelError(
             f"base model {wanted!r} is not cached and the hub cannot be reached: connect to the network once, or "
             f"run `hf download {repo}` elsewhere and give its folder",

@@ -8,6 +8,7 @@ __all__ = ["need"]
 
 _EXTRAS = {
     "extract": ("peft",),
+    "plot": ("matplotlib",),
     "train": ("datasets", "peft", "trl", "vaderSentiment", "wordfreq"),
 }
 """Extra in pyproject.toml -> the modules that it brings."""

@@ -181,10 +181,12 @@ def _load(documents: Sequence[Path], store: Path | None) -> "Policy":
 def _check_spelling(documents: Sequence[Path], store: Path | None) -> None:
     from soupmix.policy import parse_document
     from soupmix.policy.near import misspelt
-    from soupmix.policy.parsing import read_text
+    from soupmix.policy.parsing import read_text, rule_lines
 
-    said = [(path.name, parse_document(read_text(path), path.name)) for path in policy_files(documents)]
-    if found := misspelt(said, read_adapters(find_store(store, None))):
+    texts = [(path.name, read_text(path)) for path in policy_files(documents)]
+    said = [(name, parse_document(text, name)) for name, text in texts]
+    lines = [rule_lines(text, len(document.rules)) for (_, text), (_, document) in zip(texts, said, strict=True)]
+    if found := misspelt(said, read_adapters(find_store(store, None)), lines):
         raise PolicyError("; ".join(found), reason="misspelt")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soupmix.cli.asking import Asking, asking_options
+from soupmix.cli.extras import need
 from soupmix.cli.options import PATH, base_option, dtype_option, json_option, open_base, open_store, print_json
 from soupmix.cli.progress import stages
 from soupmix.cli.wanting import measuring_of, reach_of, sources_of
@@ -75,6 +76,7 @@ def command(
     OUT gets simulation.json with AL(k), slopes and intervals, curves.svg, person.svg (the first of them), and the answers that
     were made, answers.jsonl: the same command goes on where it was stopped.
     """
+    need("plot", "drawing curves")
     from soupmix.simulate import ExpectedAnswers, RecordedAnswers, accuracy, simulate
 
     _check(out)

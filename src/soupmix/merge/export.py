@@ -198,7 +198,9 @@ def _rounded_away(result: Result) -> tuple[str, ...]:
         return ()
     dtype = WORDS.get(result.export.dtype or "")
     kept = (
-        f"rounding to {dtype}" if dtype else "rounding to the dtype of the base, which is kept where none is asked for,"
+        f"rounding to {dtype}"
+        if dtype
+        else "rounding to the dtype of the base, which is kept where none is asked for as a wider one makes larger files,"
     )
     return (
         f"{kept} lost {lost.total:.0%} of the delta: write the model with --dtype fp32, or write an adapter, which loses nothing",

@@ -1,8 +1,9 @@
 """Tools: what clients say of them, and the calls of tools in an answer's text, read as they come."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -11,7 +12,9 @@ from soupmix.errors import RecipeError
 from soupmix.files import strict_json
 from soupmix.openai.wire import ChatAsk, ChatMessage
 
-__all__ = ["Call", "CallReader", "check_tools", "message_of", "texts_of", "tools_of"]
+__all__ = ["Call", "CallReader", "call_schema", "check_tools", "message_of", "reader_of", "texts_of", "tools_of"]
+
+_NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def tools_of(ask: ChatAsk) -> list[Tool]:
@@ -22,8 +25,19 @@ def tools_of(ask: ChatAsk) -> list[Tool]:
 
 
 def check_tools(backend: Backend, ask: ChatAsk) -> None:
-    """Raise `RecipeError` if the model's template has no place for what is said of tools (reason "no-tools")."""
+    """Raise `RecipeError` if the model's template has no place for what is said of tools (reason "no-tools").
+
+    Raises:
+        RecipeError: also if a call is asked for that cannot be made (reason "no-such-tool").
+    """
     use = backend.tool_use
+    if _is_forced(ask) and not _callable(ask):
+        named = ask.chosen_tool()
+        raise RecipeError(
+            f"tool_choice asks for a call{'' if named is None else f' of {named!r}'}, and tools has "
+            f"{', '.join(_names(ask)) or 'none'}; send the tool in tools, or another tool_choice",
+            reason="no-such-tool",
+        )
     if tools_of(ask) and not use.told:
         raise RecipeError(
             "this model's chat template has no place for tools, so it cannot be told of any; leave tools out, or choose a "
@@ -35,6 +49,73 @@ def check_tools(backend: Backend, ask: ChatAsk) -> None:
             "this model's chat template has no place for calls of tools and what they gave; say it in a user's message",
             reason="no-tools",
         )
+
+
+def call_schema(backend: Backend, ask: ChatAsk) -> str | None:
+    """The JSON schema of an answer that has to be a call, as text; None: it may be anything.
+
+    Raises:
+        RecipeError: what a tool says of its arguments is no object, or nested too deeply (reason "schema").
+    """
+    if not _is_forced(ask):
+        return None
+    key, tools = _key(backend), _callable(ask)
+    calls = [_as_schema(each["function"], key, f"#/anyOf/{place}") for place, each in enumerate(tools)]
+    return json.dumps({"anyOf": calls})
+
+
+def reader_of(backend: Backend, ask: ChatAsk) -> Callable[[], "CallReader"] | None:
+    """What makes a reader of the calls in an answer; None: there are none to be read."""
+    if _is_forced(ask):
+        chosen = [each["function"]["name"] for each in _callable(ask)]
+        return partial(CallReader, CallForm("", "", _key(backend)), chosen, several=False)
+    told, known = backend.tool_use.form, _names(ask)
+    return partial(CallReader, told, known, several=ask.parallel_tool_calls is not False) if told and known else None
+
+
+def _is_forced(ask: ChatAsk) -> bool:
+    return ask.tool_choice == "required" or ask.chosen_tool() is not None
+
+
+def _names(ask: ChatAsk) -> list[str]:
+    return [each["function"]["name"] for each in tools_of(ask)]
+
+
+def _callable(ask: ChatAsk) -> list[Tool]:
+    """The tools of which one has to be called."""
+    named = ask.chosen_tool()
+    return [each for each in tools_of(ask) if named in (None, each["function"]["name"])]
+
+
+def _key(backend: Backend) -> str:
+    form = backend.tool_use.form
+    return "arguments" if form is None else form.arguments
+
+
+def _as_schema(function: Mapping[str, Any], key: str, place: str) -> dict[str, Any]:
+    """The JSON schema of a call, where it stands in a larger one: references within its own schema follow it."""
+    said = function.get("parameters") or _NO_ARGUMENTS
+    if said.get("type", "object") != "object":
+        raise RecipeError(
+            f"the parameters of the tool {function['name']!r} are no JSON schema of an object; arguments are one",
+            reason="schema",
+        )
+
+    def moved(part: dict[str, Any]) -> dict[str, Any]:
+        ref = part.get("$ref")
+        if isinstance(ref, str) and ref.startswith("#"):
+            return {**part, "$ref": f"{place}/properties/{key}{ref[1:]}"}
+        return part
+
+    try:
+        own = json.loads(json.dumps({"type": "object", **said}), object_hook=moved)
+    except RecursionError:
+        raise RecipeError(
+            f"the parameters of the tool {function['name']!r} are nested too deeply; write them flatter",
+            reason="schema",
+        ) from None
+    whole = {"name": {"const": function["name"]}, key: own}
+    return {"type": "object", "properties": whole, "required": ["name", key], "additionalProperties": False}
 
 
 def message_of(said: ChatMessage, role: str) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Answers written down as OpenAI's choices: of a chat, and of a plain completion."""
 
 from codecs import getincrementaldecoder
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from soupmix.backends import Backend, CallForm, Delta, Token, Tool
+from soupmix.backends import Backend, Delta, Token
 from soupmix.openai.answers import Usage
-from soupmix.openai.calls import CallReader, tools_of
+from soupmix.openai.calls import CallReader, reader_of
 from soupmix.openai.wire import ChatAsk
 
 __all__ = ["AnswerSoFar", "ChatForm", "CompletionForm", "Form", "usage"]
@@ -55,23 +55,19 @@ class ChatForm:
     """Answers as messages, and the calls of tools in them.
 
     Args:
-        name: makes the ids of calls. tools: whose calls are looked for. form: how the model writes calls; None: they stay text.
-        several: whether an answer may call more than one.
+        name: makes the ids of calls. reader: makes what takes the calls out of one answer; None: they stay text.
     """
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(
-        self, name: str = "", tools: Sequence[Tool] = (), form: CallForm | None = None, *, several: bool = True
-    ) -> None:
-        self._name, self._names = name, [each["function"]["name"] for each in tools]
-        self._form, self._several = form if tools else None, several
+    def __init__(self, name: str = "", reader: Callable[[], CallReader] | None = None) -> None:
+        self._name, self._reader = name, reader
         self._readers: dict[int, CallReader] = {}
 
     @classmethod
     def of(cls, ask: ChatAsk, backend: Backend, name: str) -> "ChatForm":
         """As a request asks for it."""
-        return cls(name, tools_of(ask), backend.tool_use.form, several=ask.parallel_tool_calls is not False)
+        return cls(name, reader_of(backend, ask))
 
     def choice(self, number: int, made: AnswerSoFar) -> dict[str, Any]:
         """A whole message."""
@@ -84,9 +80,10 @@ class ChatForm:
 
     def _read(self, number: int, text: str, finish: str | None) -> tuple[str, list[dict[str, Any]], str | None]:
         """What is to be shown of more text, the calls in it, and how it ends."""
-        if self._form is None:
+        if self._reader is None:
             return text, [], finish
-        reader = self._readers.setdefault(number, CallReader(self._form, self._names, several=self._several))
+        if (reader := self._readers.get(number)) is None:
+            reader = self._readers[number] = self._reader()
         before = reader.count
         shown, calls = reader.feed(text, last=finish is not None)
         told = [call.told(self._name, number, before + place) for place, call in enumerate(calls)]

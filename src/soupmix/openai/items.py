@@ -1,7 +1,7 @@
 """What `/v1/responses` is asked: a conversation as its items, which are texts, calls of tools and what these gave."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
@@ -18,6 +18,7 @@ from soupmix.openai.sent import (
     ToolCall,
     ToolFunction,
     ToolName,
+    kind_of_choice,
     kind_of_format,
 )
 from soupmix.openai.wire import ChatAsk, ChatMessage, Metadata, Nothing, StreamOptions, TurnSoupAsk, User
@@ -152,6 +153,19 @@ class _Tool(ToolFunction):
         return FunctionTool(type="function", function=ToolFunction(**said))
 
 
+class _ChosenTool(Sent):
+    """The tool that is to be called."""
+
+    type: Literal["function"]
+    name: ToolName
+
+
+_Choice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("word")] | Annotated[_ChosenTool, Tag("named")],
+    Discriminator(kind_of_choice),
+]
+
+
 class ResponsesAsk(Sent):
     """`POST /v1/responses`. Nothing is kept between requests: what was said before is sent again."""
 
@@ -179,7 +193,7 @@ class ResponsesAsk(Sent):
     service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
     store: Literal[False] | None = None
     text: _TextAsk | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: _Choice | None = None
     tools: Annotated[list[_Tool], Field(max_length=_MOST_TOOLS, fail_fast=True)] | None = None
     top_logprobs: Literal[0] | None = None
     truncation: Literal["disabled"] | None = None
@@ -200,9 +214,13 @@ class ResponsesAsk(Sent):
             user=self.user,
             response_format=self._chat_format(),
             parallel_tool_calls=self.parallel_tool_calls,
-            tool_choice=self.tool_choice,
+            tool_choice=self._chat_choice(),
             tools=None if self.tools is None else [each.chat() for each in self.tools],
         )
+
+    def _chat_choice(self) -> Any:
+        said = self.tool_choice
+        return {"type": "function", "function": {"name": said.name}} if isinstance(said, _ChosenTool) else said
 
     def _chat_format(self) -> ObjectFormat | SchemaFormat | None:
         asked = None if self.text is None else self.text.format

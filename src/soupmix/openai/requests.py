@@ -7,7 +7,7 @@ from itertools import takewhile
 from soupmix.backends import TALKING, Backend, Request, Sampling, Tool
 from soupmix.errors import RecipeError
 from soupmix.modes import Mode
-from soupmix.openai.calls import check_tools, message_of, texts_of, tools_of
+from soupmix.openai.calls import call_schema, check_tools, message_of, texts_of, tools_of
 from soupmix.openai.wire import Ask, ChatAsk, ChatMessage, CompletionAsk
 from soupmix.policy import Grant
 
@@ -32,10 +32,10 @@ class Prompted:
 
 def chat_prompted(backend: Backend, ask: ChatAsk) -> Prompted:
     """A conversation, in the form that the model was trained on. Raises `RecipeError`."""
-    schema = ask.schema_text()
+    check_tools(backend, ask)
+    schema = call_schema(backend, ask) or ask.schema_text()
     if schema is not None:
         backend.check_schema()
-    check_tools(backend, ask)
     tools = tools_of(ask)
     told = list(texts_of(tools))
     _check_size(backend, sum(len(each.text()) for each in ask.messages) + sum(map(len, told)))

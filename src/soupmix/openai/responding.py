@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from soupmix.backends import Backend, Delta
-from soupmix.openai.calls import Call, CallReader, tools_of
+from soupmix.openai.calls import Call, CallReader, reader_of
 from soupmix.openai.forms import AnswerSoFar, usage
 from soupmix.openai.items import ResponsesAsk
 from soupmix.openai.sent import ToolFunction
@@ -38,9 +40,8 @@ class Responding:
     @classmethod
     def of(cls, ask: ResponsesAsk, created: int, soup: Mapping[str, Any], backend: Backend) -> "Responding":
         """As a request asks for it."""
-        names, form = [each["function"]["name"] for each in tools_of(ask.chat())], backend.tool_use.form
-        several = ask.parallel_tool_calls is not False
-        return cls(ask, created, soup, CallReader(form, names, several=several) if names and form else None)
+        read = reader_of(backend, ask.chat())
+        return cls(ask, created, soup, None if read is None else read())
 
     def whole(self, made: AnswerSoFar) -> dict[str, Any]:
         """The finished answer."""
@@ -148,13 +149,17 @@ class Responding:
             "store": False,
             "temperature": ask.temperature,
             "text": {"format": self._format()},
-            "tool_choice": ask.tool_choice or ("auto" if ask.tools else "none"),
+            "tool_choice": self._choice(),
             "tools": [each.model_dump(include={"type", *ToolFunction.model_fields}) for each in ask.tools or ()],
             "top_p": ask.top_p,
             "truncation": "disabled",
             "usage": None,
             "soup": self.soup,
         }
+
+    def _choice(self) -> object:
+        said = self.ask.tool_choice
+        return said.model_dump() if isinstance(said, BaseModel) else said or ("auto" if self.ask.tools else "none")
 
     def _format(self) -> dict[str, Any]:
         asked = None if self.ask.text is None else self.ask.text.format

@@ -20,8 +20,10 @@ __all__ = [
     "Text",
     "TextFormat",
     "ToolCall",
+    "ToolChoice",
     "ToolFunction",
     "ToolName",
+    "kind_of_choice",
     "kind_of_format",
 ]
 
@@ -154,3 +156,28 @@ class FunctionTool(Sent):
 
     type: Literal["function"]
     function: ToolFunction
+
+
+class _ChosenFunction(Sent):
+    """The name of a function."""
+
+    name: ToolName
+
+
+class _ChosenTool(Sent):
+    """The tool that is to be called."""
+
+    type: Literal["function"]
+    function: _ChosenFunction
+
+
+def kind_of_choice(value: object) -> str:
+    """Whether a choice of a tool is a word or names one, as it seems."""
+    return "named" if isinstance(value, dict | BaseModel) else "word"
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("word")] | Annotated[_ChosenTool, Tag("named")],
+    Discriminator(kind_of_choice),
+]
+"""Whether a tool is called, and which: none, whichever the model wants, any, or this one."""

@@ -34,7 +34,8 @@ _NOT_DONE: Final[Mapping[str, str]] = {
     "strict": "the arguments of a call are held to no schema; leave strict out, or send false",
     "tool_calls": 'must be [{"id": ID, "type": "function", "function": {"name": NAME, "arguments": TEXT}}], the text that of a '
     "JSON object",
-    "tool_choice": 'no call can be forced; send "auto" or "none", or hold the answer to a schema by response_format',
+    "tool_choice": 'send "auto", "none", "required", or {"type": "function", "function": {"name": NAME}}; in /v1/responses '
+    '{"type": "function", "name": NAME}',
     "tools": 'must be functions, at most 128: [{"type": "function", "function": {"name": NAME, "description": TEXT, '
     '"parameters": SCHEMA}}], and in /v1/responses [{"type": "function", "name": NAME, "description": TEXT, '
     '"parameters": SCHEMA}]',

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from soupmix.fields import ShortLine
 from soupmix.modes import FULL, Mode
 from soupmix.openai.loras import read_loras
-from soupmix.openai.sent import FunctionTool, ResponseFormat, Sent, Text, ToolCall
+from soupmix.openai.sent import FunctionTool, ResponseFormat, Sent, Text, ToolCall, ToolChoice
 from soupmix.policy import ATTRIBUTES, SOURCES
 
 __all__ = [
@@ -264,10 +264,14 @@ class ChatAsk(Ask):
     prediction: None = None
     reasoning_effort: Literal["none"] | None = None
     response_format: ResponseFormat | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: ToolChoice | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS, fail_fast=True)] | None = None
     verbosity: Literal["medium"] | None = None
     web_search_options: None = None
+
+    def chosen_tool(self) -> str | None:
+        """The name of the tool that is to be called; None: it is left open, or none is."""
+        return None if self.tool_choice is None or isinstance(self.tool_choice, str) else self.tool_choice.function.name
 
     def schema_text(self) -> str | None:
         """The JSON schema that answers are held to, as text; None: answers are free."""

@@ -12,11 +12,16 @@ __all__ = ["misspelt"]
 _LABELS = ("adapter", "dimension", "pole", "tag")
 
 
-def misspelt(documents: Sequence[tuple[str, Document]], adapters: Iterable[AdapterRef]) -> tuple[str, ...]:
+def misspelt(
+    documents: Sequence[tuple[str, Document]],
+    adapters: Iterable[AdapterRef],
+    lines: Sequence[Sequence[int]] = (),
+) -> tuple[str, ...]:
     """A sentence for every name or label in a rule that no adapter has, where one is spelt nearly so.
 
     Args:
         documents: (what messages call it, the document). adapters: usually a store.
+        lines: of each document, the line of each of its rules; nothing, where they are not known.
 
     Raises:
         PolicyError: as `soupmix.policy.adapters.know` raises.
@@ -29,11 +34,12 @@ def misspelt(documents: Sequence[tuple[str, Document]], adapters: Iterable[Adapt
         "tag": {tag for each in known for tag in each.tags},
     }
     found = []
-    for name, document in documents:
-        for rule, ref in document.placed(name):
+    for number, (name, document) in enumerate(documents):
+        for index, (rule, ref) in enumerate(document.placed(name)):
+            place = f"{ref}, line {lines[number][index]}" if lines else str(ref)
             for label, word in _said(rule):
                 near = [] if word in words[label] else get_close_matches(word, sorted(words[label]), n=1)
-                found += [f"{ref}: no {label} is called {word!r}; did you mean {each!r}?" for each in near]
+                found += [f"{place}: no {label} is called {word!r}; did you mean {each!r}?" for each in near]
     return tuple(dict.fromkeys(found))
 
 

@@ -13,7 +13,7 @@ from soupmix.policy import documents, obligations, rules
 from soupmix.policy.documents import Document
 from soupmix.strict_yaml import TextLoader, YamlError, read_strict
 
-__all__ = ["parse_document", "read_text", "read_yaml"]
+__all__ = ["parse_document", "read_text", "read_yaml", "rule_lines"]
 
 _LARGEST_FILE: Final = 1 << 20
 _MOST_TOLD: Final = 8  # mistakes of a document; a message is not a page
@@ -79,6 +79,12 @@ def parse_document(text: str, source: str) -> Document:
         return Document.model_validate(content)
     except ValidationError as error:
         raise PolicyError(_sentence(error, text, source), reason="bad-document") from error
+
+
+def rule_lines(text: str, count: int) -> tuple[int, ...]:
+    """The lines in which so many rules of a document begin, counted from 1; its text was parsed before."""
+    tree = yaml.compose(text, TextLoader)
+    return tuple(_line(tree, ("rules", index)) or 1 for index in range(count))
 
 
 def _sentence(error: ValidationError, text: str, source: str) -> str:

@@ -143,7 +143,7 @@ def open_database(address: str) -> Engine:
         address: a file (SQLite), or a URL such as "postgresql+psycopg://host/name".
 
     Raises:
-        RecipeError: no such kind of database (reason "bad-database").
+        RecipeError: no such kind of database, or its driver is not installed (reason "bad-database").
         OutputError: it cannot be opened or migrated (reason "database").
     """
     url = _url(address)
@@ -155,7 +155,7 @@ def open_database(address: str) -> Engine:
         with _alone(database, url) as connection:
             _migrate(connection)
     except (ArgumentError, ModuleNotFoundError) as error:
-        raise RecipeError(f"database {url}: {error}; is its driver installed?", reason="bad-database") from error
+        raise _no_driver(url, error) from error
     except OutputError:
         raise
     except (SQLAlchemyError, OSError) as error:
@@ -169,9 +169,21 @@ def _url(address: str) -> URL:
         url = make_url(address) if "://" in address else URL.create("sqlite", database=str(Path(address).absolute()))
     except ArgumentError as error:
         raise RecipeError(f"{address!r} is neither a file nor the URL of a database", reason="bad-database") from error
+    if url.drivername == "postgresql":  # by itself it means a driver that is not among our extras
+        url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() == "sqlite" and ("uri" in url.query or (url.database or "").startswith("file:")):
         raise RecipeError(f"{address!r} is a URL within a URL; give the file itself", reason="bad-database")
     return url
+
+
+def _no_driver(url: URL, error: Exception) -> RecipeError:
+    if getattr(error, "name", None) == "psycopg":
+        said = "PostgreSQL needs psycopg, which is not installed: pip install 'soupmix[postgres]'"
+    else:
+        said = (
+            f"there is no driver for {url.drivername!r} here; give a file (SQLite), or postgresql+psycopg://HOST/NAME"
+        )
+    return RecipeError(f"database {url}: {said}", reason="bad-database")
 
 
 def _durable(connection: Any, _: object) -> None:

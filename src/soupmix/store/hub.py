@@ -6,6 +6,7 @@ Of a repository only what an adapter consists of is fetched, never a pickle; it 
 import re
 from pathlib import Path
 
+from soupmix.base.resolver import network_errors
 from soupmix.errors import AdapterError, OutputError
 
 __all__ = ["download", "hub_reference", "push"]
@@ -32,7 +33,7 @@ def download(repo: str, revision: str | None) -> Path:
             in it ("missing").
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     wanted = repo if revision is None else f"{repo}@{revision}"
     try:
@@ -43,7 +44,7 @@ def download(repo: str, revision: str | None) -> Path:
             "log in with `hf auth login`",
             reason="not-on-hub",
         ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except network_errors() as error:
         raise AdapterError(
             f"there is no folder {wanted} here, nor is it in the hub's cache, and the hub cannot be reached: give a folder, or "
             "connect to the network once",
@@ -88,8 +89,9 @@ def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
             "there",
             reason="not-pushed",
         ) from error
-    except OSError as error:
+    except network_errors() as error:
         raise OutputError(
-            f"{repo} was not put on the hub, which cannot be reached: {error}", reason="not-pushed"
+            f"{repo} was not put on the hub, which cannot be reached: {' '.join(str(error).split()):.200}",
+            reason="not-pushed",
         ) from error
     return str(made)
