@@ -33,6 +33,6 @@ def test_the_guide_gives_a_dimension(tmp_path: Path) -> None:
     mine = Store(manifest.parent)  # the user's own, over the shipped one
     assert set(mine.names) - set(Store.shipped().names) == {"dry"}
     effect = strict_json((tmp_path / "out/humour/dry/effect.json").read_bytes())
-    assert effect["margin"]["adapter"] > effect["margin"]["base"] + 0.3
-    on_topic = {arm: effect[arm]["metrics"]["on_topic"]["mean"] for arm in ("base", "adapter")}
-    assert on_topic["adapter"] > on_topic["base"] - 0.15
+    assert effect["margin"]["adapter"] > effect["margin"]["base"] + 0.15
+    words = {arm: effect[arm]["metrics"]["words"]["mean"] for arm in ("base", "adapter")}
+    assert words["adapter"] < words["base"] / 3  # the examples' length is learned too, as the guide says
