@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from tests.support.process_groups import alive, group, wait_for
 
 HOSTS = Path(__file__).parent / "hosts.py"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
+
+
+@pytest.fixture(autouse=True)
+def _a_hangup_is_heard() -> Iterator[None]:
+    """Also where tests run under nohup, which every child of theirs would take over."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("how", ["sleep", "count", "swallow", "begin"])
