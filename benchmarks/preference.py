@@ -258,7 +258,7 @@ def main() -> None:
     given = parser.parse_args()
     found = quick(given.people) if given.quick else everything(given.people, GRID[: given.settings])
     if given.page and not given.quick:
-        DATA.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        DATA.write_text(json.dumps(found) + "\n", "utf-8")
         PAGE.write_text(page(found), "utf-8")
     print(json.dumps(found) if given.json or given.quick else page(found))
 

@@ -120,7 +120,7 @@ class Keys:
             "arm": json.dumps(arm.to_dict(), sort_keys=True),
             "base": of.base.digest,
             "files": of.base.files,
-            "limits": json.dumps([of.length, of.top_k, of.dtype, *["compiled"][: of.compiled]]),
+            "limits": json.dumps([of.length, of.top_k, of.dtype, *(("compiled",) if of.compiled else ())]),
             "seed": str(of.seed),
         }
 
