@@ -4,14 +4,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
+from soupmix.backends.vllm_server import wait_for_vllm
 from soupmix.base import Base, resolve
 from soupmix.store import Store
 from tests.support.tiny_model import save_tiny_model
@@ -58,25 +57,12 @@ def plain_vllm(arguments: Sequence[str], log: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        _wait_for(f"http://127.0.0.1:{port}", process, log)
+        wait_for_vllm(f"http://127.0.0.1:{port}", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + 900
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text("utf-8", "replace")[-4000:]
-        try:
-            if httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise TimeoutError(log.read_text("utf-8", "replace")[-4000:])
 
 
 def small_base(folder: Path) -> Base:

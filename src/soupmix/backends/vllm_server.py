@@ -25,7 +25,7 @@ from soupmix.vllm_plugin.row import LEAST_KEY
 if TYPE_CHECKING:
     from soupmix.trust import SignedSource
 
-__all__ = ["ServedPolicy", "vllm_server"]
+__all__ = ["ServedPolicy", "vllm_server", "wait_for_vllm"]
 
 _SECONDS = 900.0  # until it listens: it loads a model, and may compile it
 _GRACE = 20.0
@@ -76,7 +76,7 @@ def vllm_server(
             [python, "-m", "soupmix.vllm_plugin.child"], [*said, *arguments], setup, folder / "log"
         ) as process:
             url = f"http://127.0.0.1:{port}"
-            _wait_for(url, process, folder / "log")
+            wait_for_vllm(url, process, folder / "log")
             yield url, key
 
 
@@ -124,7 +124,8 @@ def _process(
         process.wait()
 
 
-def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_for_vllm(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a vLLM server that was started says that it is well. Raises `SoupmixError` (reason "vllm-failed")."""
     import httpx
 
     until = time.monotonic() + _SECONDS
