@@ -33,6 +33,8 @@ WEATHER = {
     "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
 }
 TOOLS: Any = [{"type": "function", "function": WEATHER}]
+TOWNS = {"type": "object", "properties": {"town": {"enum": ["Oslo", "Rome"]}}, "required": ["town"]}
+FORCED: Any = [{"type": "function", "function": {**WEATHER, "parameters": {**TOWNS, "additionalProperties": False}}}]
 CALL = '<tool_call>{"name": "weather", "arguments": {"town": "Oslo"}}</tool_call>'
 CALLED: Any = [{"role": "user", "content": CALL}]
 SOUP = {"soup": {"weights": {"calm": 0.5}}}
@@ -46,6 +48,13 @@ def of_oslo(name: str, arguments: object) -> None:
     """A call as it was asked for, whose arguments are text or already read."""
     read = json.loads(arguments) if isinstance(arguments, str) else arguments
     assert (name, read) == ("weather", {"town": "Oslo"})
+
+
+def in_a_town(name: str, arguments: object) -> None:
+    """A forced call, whose town is one that its schema allows."""
+    read = json.loads(arguments) if isinstance(arguments, str) else arguments
+    assert name == "weather"
+    assert read in ({"town": "Oslo"}, {"town": "Rome"})
 
 
 def openai_client() -> dict[str, Callable[[], object]]:
@@ -125,6 +134,17 @@ def openai_client() -> dict[str, Callable[[], object]]:
             (call,) = [each for each in events.get_final_response().output if each.type == "function_call"]
         of_oslo(call.name, call.arguments)
 
+    def forced() -> None:
+        asked: Any = {"model": MODEL, "messages": SAID, "max_tokens": 120}
+        for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+            answer = client.chat.completions.with_raw_response.create(**asked, tools=FORCED, tool_choice=choice)
+            ChatCompletion.model_validate_json(answer.text, strict=True)
+            (call,) = answer.parse().choices[0].message.tool_calls
+            in_a_town(call.function.name, call.function.arguments)
+        with client.chat.completions.stream(**asked, tools=FORCED, tool_choice="required") as events:
+            (call,) = events.get_final_completion().choices[0].message.tool_calls
+        in_a_town(call.function.name, call.function.arguments)
+
     def models() -> None:
         assert client.models.list().data[0].id == MODEL
 
@@ -132,6 +152,7 @@ def openai_client() -> dict[str, Callable[[], object]]:
         "chat": whole, "stream": stream, "several turns": several_turns, "log-probabilities": logprobs,
         "plain completion": plain, "responses": responses, "JSON schema": structured, "models": models,
         "tools": tools, "tools, streamed": tools_streamed, "tools in responses": tools_of_responses,
+        "forced call": forced,
     }  # fmt: skip
 
 
@@ -175,6 +196,7 @@ def langchain_client() -> dict[str, Callable[[], object]]:
     from langchain_openai import ChatOpenAI
 
     model = ChatOpenAI(base_url=URL, api_key=KEY, model=MODEL, max_tokens=60, max_retries=0)
+    bigger = ChatOpenAI(base_url=URL, api_key=KEY, model=MODEL, max_tokens=120, max_retries=0)
 
     def several_turns() -> None:
         first = model.invoke([("user", "Why?")])
@@ -193,6 +215,13 @@ def langchain_client() -> dict[str, Callable[[], object]]:
         last = there.invoke([("user", CALL), first, ToolMessage("rain", tool_call_id=call["id"])])
         assert last.text == "tool: rain\n"
 
+    def forced() -> None:
+        for choice in ("any", "weather"):
+            (call,) = bigger.bind_tools(FORCED, tool_choice=choice).invoke("Why?").tool_calls
+            in_a_town(call["name"], call["args"])
+        found = bigger.with_structured_output({"title": "reason", **SCHEMA}, method="function_calling").invoke("Why?")
+        assert found["why"] in ("air", "sea")
+
     return {
         "chat": lambda: model.invoke([("system", "Be brief."), ("user", "Why?")]),
         "stream": lambda: list(model.stream("Why?")),
@@ -201,6 +230,7 @@ def langchain_client() -> dict[str, Callable[[], object]]:
         "tools": tools,
         "tools, streamed": lambda: tools(streamed=True),
         "tools in responses": lambda: tools(use_responses_api=True),
+        "forced call": forced,
     }
 
 
@@ -239,6 +269,12 @@ def litellm_client() -> dict[str, Callable[[], object]]:
         (call,) = [each for each in answer.output if each.type == "function_call"]
         of_oslo(call.name, call.arguments)
 
+    def forced() -> None:
+        more: Any = {**asked, "max_tokens": 120, "tools": FORCED}
+        for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+            (call,) = litellm.completion(**more, tool_choice=choice).choices[0].message.tool_calls
+            in_a_town(call.function.name, call.function.arguments)
+
     return {
         "chat": lambda: litellm.completion(**asked, extra_body=SOUP),
         "stream": lambda: list(litellm.completion(**asked, stream=True)),
@@ -247,6 +283,7 @@ def litellm_client() -> dict[str, Callable[[], object]]:
         "tools": tools,
         "tools, streamed": tools_streamed,
         "tools in responses": tools_of_responses,
+        "forced call": forced,
     }
 
 

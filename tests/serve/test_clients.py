@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 from soupmix.backends import Limits, Message, Tool
+from soupmix.backends.local import LocalBackend
+from soupmix.base import Base
+from soupmix.store import Store
 from tests.support.echo_backend import EchoBackend
 from tests.support.serving import MODEL, Running
+from tests.support.tool_templates import TAGGED
 
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 ROOT = Path(__file__).parents[2]
@@ -28,8 +32,9 @@ HEAD = """\
 Written by `SOUPMIX_UPDATE=1 .venv/bin/pytest -m slow tests/serve/test_clients.py`: unmodified clients in an environment
 of their own against a server with a picoscopic model, each in its usual way
 ([clients.py](../tests/serve/clients.py)). Answers to `openai` are validated by `openai.types`, strictly. An empty
-cell was not tried: the client has no usual way for it. So small a model calls no tools; behind the columns on tools
-stands a server whose answer is what was said last, so that a call is made by saying it, and its result comes back.
+cell was not tried: the client has no usual way for it. So small a model calls no tools of its own accord; behind the
+columns on tools stands a server whose answer is what was said last, so that a call is made by saying it, and its result
+comes back. A forced call (`tool_choice` required, or of one tool) is made by the model, and held to the tool's schema.
 
 """
 
@@ -68,8 +73,20 @@ def table(found: dict[str, dict[str, str]]) -> str:
 
 
 @pytest.mark.slow
-def test_every_client_does_what_it_does(start: Callable[..., AbstractContextManager[Running]], python: Path) -> None:
-    with start() as server, start(backend=LastSaid) as calling:
+def test_every_client_does_what_it_does(
+    start: Callable[..., AbstractContextManager[Running]],
+    python: Path,
+    tiny_base: Base,
+    pico_store: Store,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tools.jinja").write_text(TAGGED.replace("<|im_start|>", "").replace("<|im_end|>", ""))
+    base, limits = tiny_base.with_chat_template(tmp_path / "tools.jinja"), Limits(rows=4, length=512)
+
+    def told_of_tools() -> LocalBackend:
+        return LocalBackend.open(base, pico_store, dtype="fp32", limits=limits)
+
+    with start(backend=told_of_tools) as server, start(backend=LastSaid) as calling:
         told = [f"{server.url}/v1", server.keys["acme"], MODEL, f"{calling.url}/v1", calling.keys["acme"]]
         done = subprocess.run(
             [python, ROOT / "tests" / "serve" / "clients.py", *told],
