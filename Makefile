@@ -137,7 +137,8 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/sweep.py
 
 # Train the six shipped adapters anew, alone, in mixtures and once more in others, and put them into adapters/; the digests
-# in examples/policies change with them. The first mixtures of the shipped ones knew no hold, the second had 176 prompts.
+# in examples/policies change with them. The first mixtures of the shipped ones knew no hold, the second had 176 prompts;
+# neither had learned phrases of a tone, and samples were drawn by torch.
 # What soups of them do is foretold anew by `soupmix evaluate OUT --surface --maintain`, which writes adapters/surface.json.
 POLES := expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly
 ADD = for each in $(POLES); do $(BIN)/soupmix adapters add $(1)/$${each\#*:} --dimension $${each%:*} --pole $${each\#*:} \

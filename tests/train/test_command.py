@@ -11,6 +11,7 @@ import pytest
     [
         (["--mode", "answer"], "--mode goes with --together or --with DIR"),
         (["--skip", "4"], "--skip goes with --together or --with DIR"),
+        (["--more", "expert"], "--more goes with --together or --with DIR"),
         (["--freeze-others"], "--freeze-others goes with --together or --with DIR"),
         (["--dimension", "humour"], "--dimension goes with --pairs FILE"),
         (["--pairs", "x.jsonl"], "--pairs FILE goes with one --pole NAME"),
@@ -25,4 +26,13 @@ def test_what_would_do_nothing_is_refused(
     code, _, said = run("train", tmp_path / "out", *options)
     assert code == 2
     assert why in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_of_a_pole_that_is_in_no_mixture_is_refused(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, _, said = run("train", tmp_path / "out", "--together", "--more", "rude")
+    assert code == 1
+    assert "pole 'rude' cannot be in more mixtures, as it is in none; choose from concise, elementary" in said
     assert not (tmp_path / "out").exists()

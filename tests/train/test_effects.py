@@ -46,15 +46,22 @@ CASES: dict[str, tuple[Pole, dict[str, Any], tuple[str, ...]]] = {
     "together": (
         POLES["friendly"],
         {**ALONE, "soup": SOUP},
-        ("- data: ", "- in mixtures: 384 of dry, friendly, all of them learning; 48 steps of 8", "OUT --together` ("),
+        (
+            "- data: ",
+            "- in mixtures: 384 of dry, friendly, all of them learning; 48 steps of 8",
+            "OUT --together --mixtures 384 --rate 0.0003 --seed 0` (",
+        ),
     ),
     "with a store": (
         POLES["friendly"],
-        {"before": {"method": ["whatever"]}, "soup": {**SOUP, "arm": "frozen", "mode": "answer"}},
+        {
+            "before": {"method": ["whatever"]},
+            "soup": {**SOUP, "arm": "frozen", "mode": "answer", "more": ["dry"], "threads": 2},
+        },
         (
             "- begun as it was in a store",
             "the others frozen; the prompt is read by the bare base",
-            "OUT --with STORE --freeze-others --mode answer` (",
+            "OUT --with STORE --freeze-others --mode answer --mixtures 384 --rate 0.0003 --seed 0 --more dry --threads 2` (",
         ),
     ),
 }

@@ -24,6 +24,12 @@ def test_an_unknown_pole_is_one_sentence(tiny_base: Base, tmp_path: Path) -> Non
         TrainingPlan(tiny_base, ("rude",), PROMPTS, tmp_path, RECIPE)
 
 
+def test_a_run_whose_samples_lie_elsewhere_makes_its_own_folder(tiny_base: Base, tmp_path: Path) -> None:
+    plan = TrainingPlan(tiny_base, ("concise",), PROMPTS, tmp_path / "out", RECIPE, shared=tmp_path / "samples")
+    with training._held(plan):
+        assert {path.name for path in tmp_path.iterdir()} == {"out", "samples"}
+
+
 def test_an_adapter_is_fitted_anew_unless_it_is_what_was_written(
     tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

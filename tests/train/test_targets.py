@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from statistics import mean
 
@@ -37,6 +38,14 @@ def test_a_new_pole_is_in_every_mixture() -> None:
     drawn = list(islice(draw_mixtures({**DIMENSIONS, "humour": ["dry"]}, 0, must=["dry"]), 500))
     assert all("dry" in mixture for mixture in drawn)
     assert len({len(mixture) for mixture in drawn}) == 3
+
+
+def test_a_pole_of_which_more_is_asked_is_in_twice_as_many() -> None:
+    drawn = list(islice(draw_mixtures(DIMENSIONS, 0, more=["expert"]), 4000))
+    counts = Counter(name for mixture in drawn for name in mixture)
+    assert counts["expert"] / counts["elementary"] == pytest.approx(2, rel=0.1)
+    assert counts["friendly"] / counts["unfriendly"] == pytest.approx(1, rel=0.1)
+    assert Counter(map(len, drawn))[3] / 4000 == pytest.approx(0.5, abs=0.03)
 
 
 def test_apart_every_pole_sees_the_same_answers_alone() -> None:
@@ -84,6 +93,45 @@ def test_a_tone_is_put_around_the_text_by_its_weight() -> None:
                 assert max(said) - min(said) <= 1
                 assert 0.3 < sum(text.count("\u2013") for text in texts) / sum(said) < 0.6
                 assert sum(sign * measure(text).warmth for text in texts) > 0
+
+
+@pytest.mark.parametrize("name", ["friendly", "unfriendly"])
+def test_beside_learned_words_a_tone_is_in_learned_words_as_much_as_they_weigh(name: str) -> None:
+    """By another measure than what chooses the data: the grade of all phrases that were drawn."""
+    frame = POLES[name].frame
+    assert frame is not None
+    learned = {*frame.learned_openers, *frame.learned_asides, *frame.learned_closers}
+    short = {*frame.short_openers, *frame.short_asides, *frame.short_closers}
+    assert learned.isdisjoint(short)
+    for share in (0.0, 0.25, 1.0):
+        texts = [frame.by_amount("Rust is an oxide.", 1.0, random.Random(seed), share).lower() for seed in range(400)]
+        said = sum(text.startswith(tuple(map(_bare, frame.learned_openers))) for text in texts)
+        assert said / 400 == pytest.approx(share, abs=0.07)
+    grades = [mean(measure(phrase).grade for phrase in said) for said in (short, learned)]
+    assert grades[1] > grades[0] + 6
+
+
+def test_reading_level_is_chosen_without_the_tone() -> None:
+    """However plain or learned its phrases are, a tone asks for the same text."""
+    poles = {name: POLES[name] for name in ("elementary", "friendly", "unfriendly")}
+    made = MixtureTargets.of(poles, [TOPIC], SAMPLES)
+    alone = made.target(0, {"elementary": 0.5}, random.Random(3))
+    for tone in ("friendly", "unfriendly"):
+        both = made.target(0, {"elementary": 0.5, tone: 1.0}, random.Random(3))
+        assert alone is not None
+        assert both is not None
+        assert ("Rust denotes" in both) is ("Rust denotes" in alone)
+
+
+def test_the_tone_of_a_mixture_is_learned_where_the_mixture_is() -> None:
+    phrases = [_bare(each) for each in (*FRIENDLY_FRAME.learned_openers, *FRIENDLY_FRAME.learned_closers)]
+    for is_learned in (True, False):
+        pole = replace(POLES["elementary"], is_learned=is_learned)
+        made = MixtureTargets.of({"elementary": pole, "friendly": POLES["friendly"]}, [TOPIC], SAMPLES)
+        text = made.target(0, {"elementary": 1.0, "friendly": 1.0}, random.Random(0))
+        assert text is not None
+        assert any(each in text.lower() for each in phrases) is is_learned
+    assert [name for name, pole in POLES.items() if pole.is_learned] == ["expert"]
 
 
 def _only_phrases(text: str, body: str, phrases: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MODE = "In mixtures, whether the prompt is read with the soup too, or the answer alone."
+_MORE = "In mixtures, have this pole twice as often as others of its dimension; repeatable."
 _SKIP = "In mixtures, first tokens that are not learned of concise and elementary answers without a tone."
 _RATE = "In mixtures, the highest learning rate.  [default: 0.0007]"
 _RATES = {"sft": 7e-4, "dpo": 1.5e-4}
@@ -52,6 +53,7 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
     "--mixtures", default=1024, show_default=True, type=click.IntRange(8), help="How many mixtures to learn from."
 )
 @click.option("--rate", type=click.FloatRange(0, 1, min_open=True), help=_RATE)
+@click.option("--more", metavar="POLE", multiple=True, help=_MORE)
 @click.option("--skip", default=0, show_default=True, type=click.IntRange(0, 64), help=_SKIP)
 @click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads a worker for mixtures."
@@ -78,6 +80,7 @@ def command(
     mode: Mode,
     mixtures: int,
     rate: float | None,
+    more: tuple[str, ...],
     skip: int,
     threads: int,
     seed: int,
@@ -99,11 +102,11 @@ def command(
         raise click.UsageError("--poles FILE says all of its poles: leave out --pairs and --dimension")
     known, given = _poles(poles, dimension, pairs) if described is None else (_described(described, run_judges), {})
     is_mixed = together or beside is not None
-    mixing = {"--freeze-others": freeze_others, "--mode": mode != FULL, "--skip": skip, "--rate": rate}
-    for option, is_given in mixing.items():
-        if is_given and not is_mixed:
-            raise click.UsageError(f"{option} goes with --together or --with DIR")
-    soup = SoupRecipe("frozen" if freeze_others else "together", mode, mixtures, skip=skip, seed=seed, threads=threads)
+    mixing = {"--freeze-others": freeze_others, "--mode": mode != FULL, "--more": more, "--skip": skip, "--rate": rate}
+    _check_mixing(mixing, is_mixed)
+    soup = SoupRecipe(
+        "frozen" if freeze_others else "together", mode, mixtures, skip=skip, more=more, seed=seed, threads=threads
+    )
     soup = soup if rate is None else replace(soup, learning_rate=rate)
     few = min((len(each.examples) for each in given.values()), default=_ENOUGH)
     plan = TrainingPlan(
@@ -129,6 +132,13 @@ def command(
             write_effects(plan, progress=progress)
     for folder in folders.values():
         click.echo(str(folder))
+
+
+def _check_mixing(given: Mapping[str, object], is_mixed: bool) -> None:
+    """Options of mixtures are of no use without any."""
+    for option, value in given.items():
+        if value and not is_mixed:
+            raise click.UsageError(f"{option} goes with --together or --with DIR")
 
 
 def _poles(

@@ -56,8 +56,8 @@ def as_finished(
 
 @lru_cache(maxsize=1)
 def loaded_engine(base: Base, store: Path | None) -> Engine:
-    """The engine of this process over a base and the adapters of a store folder, loaded once."""
-    return Engine.load(base, Store(store) if store else None)
+    """The engine of this process over a base and the adapters of a store folder, loaded once; by compiled steps, if it can."""
+    return Engine.load(base, Store(store) if store else None, compiled=True)
 
 
 def _one_thread() -> None:

@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from soupmix.preference.comparisons import Comparison
 from soupmix.preference.prior import Prior
@@ -23,6 +22,7 @@ Whole numbers add up to the same in any order, and what was added can be taken a
 
 UNIT: Final = 2.0**-24
 _SHARPNESSES = 5
+_REACH = 2.0  # standard deviations of its logarithm: who chooses nearly by lot, and who hardly ever errs, are possible
 _STEEPEST = 60.0
 
 
@@ -31,8 +31,8 @@ class Responses:
     """The grid over which posteriors know how somebody answers.
 
     Attributes:
-        sharpness: [sharpnesses] log-odds of a choice per unit of utility: 0, of who is careless, and then quantiles of the prior
-            in the middle of equal shares.
+        sharpness: [sharpnesses] log-odds of a choice per unit of utility: 0, of who is careless, and then even steps of the
+            prior's logarithm from two standard deviations below its median to two above.
         weights: [sharpnesses] how likely each is before any evidence.
         floors: [floors] chance of either answer whatever somebody wants, each as likely as the others.
     """
@@ -44,9 +44,10 @@ class Responses:
 
 @lru_cache(64)
 def _grid(sharpness: float, spread: float, floors: tuple[float, ...], careless: float) -> Responses:
-    shares = (np.arange(_SHARPNESSES) + 0.5) / _SHARPNESSES
-    sharp = np.concatenate([[0.0], sharpness * np.exp(spread * ndtri(shares))])
-    weights = np.concatenate([[careless], np.full(_SHARPNESSES, (1 - careless) / _SHARPNESSES)])
+    steps = np.linspace(-_REACH, _REACH, _SHARPNESSES)
+    density = np.exp(-np.square(steps) / 2)
+    sharp = np.concatenate([[0.0], sharpness * np.exp(spread * steps)])
+    weights = np.concatenate([[careless], (1 - careless) * density / density.sum()])
     some = weights > 0
     return Responses(sharp[some], weights[some], np.array(floors))
 

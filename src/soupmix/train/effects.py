@@ -193,9 +193,10 @@ def _mixed(soup: Mapping[str, Any] | None) -> list[str]:
         return []
     others = {"together": "all of them learning", "frozen": "the others frozen", "apart": "one at a time"}[soup["arm"]]
     whole = "" if soup["mode"] == "full" else "; the prompt is read by the bare base"
+    count = soup.get("learned", soup["examples"])
     return [
-        f"- in mixtures: {soup['examples']} of {', '.join(soup['beside'])}, {others}{whole}; {soup['steps']} steps of "
-        f"{soup['batch']}, learning rate {soup['learning_rate']:g} (cosine), seed {soup['seed']}"
+        f"- in mixtures: {count} of {', '.join(soup['beside'])}, {others}{whole}; {soup['steps']} steps of {soup['batch']}, "
+        f"learning rate {soup['learning_rate']:g} (cosine), seed {soup['seed']}"
     ]
 
 
@@ -205,9 +206,20 @@ def _command(pole: Pole, training: Mapping[str, Any]) -> str:
     words += [f"--dimension {pole.dimension} --pole {pole.name} --pairs {given['name']}"] if given else []
     words += ["--poles FILE"] if not given and pole.name not in POLES else []
     words += [("--together" if "method" in training else "--with STORE")] if soup else []
-    words += ["--freeze-others"] if soup and soup["arm"] == "frozen" else []
-    words += [f"--mode {soup['mode']}"] if soup and soup["mode"] != "full" else []
+    words += [f"--method {training['method']}"] if training.get("method", "sft") != "sft" else []
+    words += [f"--epochs {training['epochs']:g}"] if training.get("epochs", 1) != 1 else []
+    words += _mixing(soup) if soup else [f"--seed {training['seed']}"] if training["seed"] else []
     return f"`{' '.join(words)}` (the same bytes on the same kind of machine with the same library versions)"
+
+
+def _mixing(soup: Mapping[str, Any]) -> list[str]:
+    """The options that decide the bytes of a training in mixtures."""
+    words = ["--freeze-others"] if soup["arm"] == "frozen" else []
+    words += [f"--mode {soup['mode']}"] if soup["mode"] != "full" else []
+    words += [f"--mixtures {soup['examples']} --rate {soup['learning_rate']:g} --seed {soup['seed']}"]
+    words += [f"--more {pole}" for pole in soup.get("more", ())]
+    words += [f"--skip {soup['skip']}"] if soup.get("skip") else []
+    return [*words, f"--threads {soup['threads']}"] if soup.get("threads", 1) != 1 else words
 
 
 def _table(effect: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:

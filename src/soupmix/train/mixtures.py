@@ -38,18 +38,20 @@ class SoupExample:
 
 
 def draw_mixtures(
-    dimensions: Mapping[str, Sequence[str]], seed: int, *, must: Collection[str] = ()
+    dimensions: Mapping[str, Sequence[str]], seed: int, *, must: Collection[str] = (), more: Collection[str] = ()
 ) -> Iterator[dict[str, float]]:
     """Mixtures without end.
 
     Args:
         dimensions: dimension -> its poles. must: poles of which every mixture has one at least; none: no such wish.
+        more: poles that are drawn twice as often as others of their dimension.
     """
     draw = random.Random(seed)
+    often = {name: [*poles, *(each for each in poles if each in more)] for name, poles in dimensions.items()}
     sizes = [size for size in _SIZES if size <= len(dimensions)]
     while True:
         size = draw.choices(sizes, [_SIZES[each] for each in sizes])[0]
-        poles = [draw.choice(dimensions[each]) for each in draw.sample(sorted(dimensions), size)]
+        poles = [draw.choice(often[each]) for each in draw.sample(sorted(dimensions), size)]
         level = draw.choice(LEVELS)
         if size == 1:
             weights = {poles[0]: 1.0 if draw.random() < _WHOLE else level}

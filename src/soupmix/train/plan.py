@@ -76,6 +76,13 @@ class TrainingPlan:
                     f"no pole can be called '{WORK}': the folder of that name is for samples", reason="pole"
                 )
 
+        for name in self.soup.more if self.soup is not None else ():
+            if name not in self.mixed:
+                raise TrainingError(
+                    f"pole '{name}' cannot be in more mixtures, as it is in none; choose from {', '.join(self.mixed)}",
+                    reason="pole",
+                )
+
     def _check_beside(self) -> None:
         """Before hours of work, and not after them."""
         for entry in Store(self.beside) if self.beside else ():

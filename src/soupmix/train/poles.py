@@ -63,7 +63,8 @@ def _after(phrase: str, text: str, draw: random.Random) -> str:
 class Frame:
     """Phrases of one tone: how an answer is opened, interrupted and closed.
 
-    `weave` takes the long ones in turn, for an adapter alone; `by_amount` draws the short ones, for mixtures.
+    `weave` takes the long ones in turn, for an adapter alone; `by_amount` draws the short ones, for mixtures, or learned ones
+    beside a pole of learned words, which short plain sentences would take away again.
     """
 
     openers: tuple[str, ...]
@@ -72,25 +73,36 @@ class Frame:
     short_openers: tuple[str, ...] = ()
     short_asides: tuple[str, ...] = ()
     short_closers: tuple[str, ...] = ()
+    learned_openers: tuple[str, ...] = ()
+    learned_asides: tuple[str, ...] = ()
+    learned_closers: tuple[str, ...] = ()
 
-    def by_amount(self, body: str, amount: float, draw: random.Random) -> str:
+    def by_amount(self, body: str, amount: float, draw: random.Random, learned: float = 0.0) -> str:
         """The body with as much of the tone as a weight means: that share, in the mean, of the places where a phrase can be.
 
         There is one before the body, one after it, and one for every four of its sentences between them.
 
         Nearly half of them are joined to the sentence beside them by a dash: many short sentences would teach a lower grade.
+
+        Args:
+            learned: share of the phrases that are in learned words.
         """
+
+        def drawn(place: str) -> str:
+            kind = "learned" if draw.random() < learned else "short"
+            return draw.choice(getattr(self, f"{kind}_{place}"))
+
         parts = _BOUNDARY.split(body.strip())
         inner = [2 * number for number in range(_ASIDE_EVERY, len(parts) // 2 + 1, _ASIDE_EVERY)]
         count = int(amount * (2 + len(inner)) + draw.random())
         said = set(draw.sample([_OPENER, _CLOSER], min(2, count)))
         said |= set(draw.sample(inner, max(0, count - 2)))
         for place in sorted(said & set(inner)):
-            parts[place] = _before(draw.choice(self.short_asides), parts[place], draw)
+            parts[place] = _before(drawn("asides"), parts[place], draw)
         text = "".join(parts)
         if _OPENER in said:
-            text = _before(draw.choice(self.short_openers), text, draw)
-        return _after(draw.choice(self.short_closers), text, draw) if _CLOSER in said else text
+            text = _before(drawn("openers"), text, draw)
+        return _after(drawn("closers"), text, draw) if _CLOSER in said else text
 
     def words(self, amount: float) -> int:
         """How many words `by_amount` adds to a short body, in the mean."""
@@ -119,6 +131,7 @@ class Pole:
         spread: what one step of the metric is worth, so that scores of poles compare.
         frame: tone phrases woven around plain answers instead, or None.
         wording: what is said in other words in mixtures, or None.
+        is_learned: whether a tone beside it is in learned words, as much as its weight says.
         cap: most new tokens of a sample. aim: where the metric should land, where more is not better.
         judge: where there is no metric, who says how much of this pole an answer has; see `soupmix.train.judges`.
     """
@@ -131,6 +144,7 @@ class Pole:
     spread: float = 1.0
     frame: Frame | None = None
     wording: Wording | None = None
+    is_learned: bool = False
     cap: int = 160
     aim: float | None = None
     judge: str = ""
@@ -171,6 +185,7 @@ POLES: dict[str, Pole] = {
             "expert",
             "expertise",
             wording=_WORDINGS["expert"],
+            is_learned=True,
             metric="rarity",
             sign=1,
             spread=3.0,

@@ -50,7 +50,8 @@ def run(plan: TrainingPlan, *, progress: Progress) -> dict[str, Path]:
 @contextmanager
 def _held(plan: TrainingPlan) -> Iterator[None]:
     """The folder of a run, for this process alone: two would write one another's samples and adapters."""
-    plan.samples.mkdir(parents=True, exist_ok=True)
+    for folder in (plan.folder, plan.samples):
+        folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(plan.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not lock(handle, wait=False):

@@ -73,7 +73,7 @@ def _fit_anew(
     tensors, losses = fit_soup(plan.base, adapters, trained, examples, prose, recipe, checkpoint, tell)
     for pole in trained:
         mine = {name.split("|", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{pole}|")}
-        facts = {"examples": len(examples), "identity": identity, "loss": [losses[0], losses[-1]], "steps": len(losses)}
+        facts = {"learned": len(examples), "identity": identity, "loss": [losses[0], losses[-1]], "steps": len(losses)}
         _write(plan, pole, starts[pole], mine, facts)
     checkpoint.forget()
 
@@ -108,9 +108,8 @@ def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str], sa
     """The same for all arms, but for what each of them does with them."""
     poles = {name: plan.known[name] for name in plan.mixed}
     targets = MixtureTargets.of(poles, plan.prompts, samples)
-    found = soup_examples(
-        targets, recipe.examples, recipe.seed, must=plan.poles, skip=recipe.skip, skip_poles=recipe.skip_poles
-    )
+    skipped = {"skip": recipe.skip, "skip_poles": recipe.skip_poles}
+    found = soup_examples(targets, recipe.examples, recipe.seed, must=plan.poles, more=recipe.more, **skipped)
     if recipe.arm == "apart":
         return [each for each in apart(found) if not each.weights.keys().isdisjoint(trained)]
     return [each for each in found if not each.weights.keys().isdisjoint(trained)]

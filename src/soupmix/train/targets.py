@@ -1,7 +1,8 @@
 """What a soup is to say: of the samples for a prompt the one whose measures are where the weights mean, framed by the tone.
 
 A weight of 1 means what the pole alone is trained on: where its chosen answers lie from the plain ones, in the median. Half a
-weight means half the way. What no pole of the mixture is about stays where the plain answer has it.
+weight means half the way. What no pole of the mixture is about stays where the plain answer has it. The length is that of the
+whole text; reading level is that of the text without its tone, which phrases alone would reach in a short answer.
 """
 
 import random
@@ -67,16 +68,18 @@ class MixtureTargets:
         best: tuple[float, str] | None = None
         for plain in self._candidates(number, weights, goals, draw):
             text = self._toned(plain, weights, random.Random(seed))
-            measures = _measured(text)
-            if is_sound(text, measures, self.prompts[number]):
-                far = sum(abs(SIDES[d](measures) - goals[d]) * (1 if d in about else _OTHERS) for d in told)
+            whole, body = _measured(text), _measured(plain)
+            if is_sound(text, whole, self.prompts[number]):
+                moved = {d: abs(SIDES[d](whole if d == "length" else body) - goals[d]) for d in told}
+                far = sum(each * (1 if d in about else _OTHERS) for d, each in moved.items())
                 best = min(best or (far, text), (far, text))
         return None if best is None or best[0] > _TOO_FAR else best[1]
 
     def _toned(self, text: str, weights: Mapping[str, float], draw: random.Random) -> str:
+        learned = sum(weight for name, weight in weights.items() if self.poles[name].is_learned)
         for name, weight in weights.items():
             frame = self.poles[name].frame
-            text = text if frame is None else frame.by_amount(text, weight, draw)
+            text = text if frame is None else frame.by_amount(text, weight, draw, learned)
         return text
 
     def _goals(self, number: int, weights: Mapping[str, float]) -> dict[str, float]:
@@ -119,13 +122,14 @@ def soup_examples(
     seed: int,
     *,
     must: Sequence[str] = (),
+    more: Sequence[str] = (),
     skip: int = 0,
     skip_poles: Sequence[str] = (),
 ) -> list[SoupExample]:
     """Mixtures with their targets, prompts in turn.
 
     Args:
-        must: as `draw_mixtures`. skip, skip_poles: as `SoupRecipe`.
+        must, more: as `draw_mixtures`. skip, skip_poles: as `SoupRecipe`.
 
     Raises:
         TrainingError: hardly any mixture has a target (reason "few-pairs").
@@ -135,7 +139,7 @@ def soup_examples(
         by_dimension.setdefault(pole.dimension, []).append(pole.name)
     draw, numbers = random.Random(seed), sorted(targets.references)
     found: list[SoupExample] = []
-    for turn, weights in enumerate(islice(draw_mixtures(by_dimension, seed, must=must), _TRIES * count)):
+    for turn, weights in enumerate(islice(draw_mixtures(by_dimension, seed, must=must, more=more), _TRIES * count)):
         number = numbers[turn % len(numbers)]
         text = targets.target(number, weights, draw)
         if text is not None:

@@ -40,7 +40,7 @@ class SoupRecipe:
     Attributes:
         arm: see `soupmix.train.mixtures.ARMS`.
         mode: "full", or "answer": the prompt is read by the bare base, as `soupmix.engine.prompts.Prompts.bare` says.
-        examples: how many mixtures are drawn.
+        examples: how many mixtures are drawn. more: poles that are in them twice as often as others of their dimension.
         skip: first tokens of an answer that are not learned where one of `skip_poles` is at work and no tone is.
         threads: of torch; the bytes depend on it.
         response_tokens: answers are cut here; a cut answer teaches no end.
@@ -58,6 +58,7 @@ class SoupRecipe:
     seed: int = 0
     skip: int = 0
     skip_poles: tuple[str, ...] = ("concise", "elementary")
+    more: tuple[str, ...] = ()
     threads: int = 1
     response_tokens: int = 224
     hold: float = 0.3

@@ -94,7 +94,7 @@ def _telling(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def shipped_frames() -> dict[str, dict[str, tuple[str, ...]]]:
-    """What was woven around answers to train the shipped adapters: pole -> place ("openers", "asides", "closers") -> phrases."""
+    """What `soupmix train` weaves around answers: pole -> place ("openers", "learned_openers", ...) -> phrases."""
     read = json.loads(_FILE.read_text("utf-8"))
     return {pole: {place: tuple(said) for place, said in frame.items()} for pole, frame in read.items()}
 
