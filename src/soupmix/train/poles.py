@@ -88,9 +88,8 @@ class Frame:
             learned: share of the phrases that are in learned words.
         """
 
-        def drawn(place: str) -> str:
-            kind = "learned" if draw.random() < learned else "short"
-            return draw.choice(getattr(self, f"{kind}_{place}"))
+        def drawn(short: tuple[str, ...], others: tuple[str, ...]) -> str:
+            return draw.choice(others if draw.random() < learned else short)
 
         parts = _BOUNDARY.split(body.strip())
         inner = [2 * number for number in range(_ASIDE_EVERY, len(parts) // 2 + 1, _ASIDE_EVERY)]
@@ -98,11 +97,11 @@ class Frame:
         said = set(draw.sample([_OPENER, _CLOSER], min(2, count)))
         said |= set(draw.sample(inner, max(0, count - 2)))
         for place in sorted(said & set(inner)):
-            parts[place] = _before(drawn("asides"), parts[place], draw)
+            parts[place] = _before(drawn(self.short_asides, self.learned_asides), parts[place], draw)
         text = "".join(parts)
         if _OPENER in said:
-            text = _before(drawn("openers"), text, draw)
-        return _after(drawn("closers"), text, draw) if _CLOSER in said else text
+            text = _before(drawn(self.short_openers, self.learned_openers), text, draw)
+        return _after(drawn(self.short_closers, self.learned_closers), text, draw) if _CLOSER in said else text
 
     def words(self, amount: float) -> int:
         """How many words `by_amount` adds to a short body, in the mean."""

@@ -108,8 +108,15 @@ def _examples(plan: TrainingPlan, recipe: SoupRecipe, trained: Sequence[str], sa
     """The same for all arms, but for what each of them does with them."""
     poles = {name: plan.known[name] for name in plan.mixed}
     targets = MixtureTargets.of(poles, plan.prompts, samples)
-    skipped = {"skip": recipe.skip, "skip_poles": recipe.skip_poles}
-    found = soup_examples(targets, recipe.examples, recipe.seed, must=plan.poles, more=recipe.more, **skipped)
+    found = soup_examples(
+        targets,
+        recipe.examples,
+        recipe.seed,
+        must=plan.poles,
+        more=recipe.more,
+        skip=recipe.skip,
+        skip_poles=recipe.skip_poles,
+    )
     if recipe.arm == "apart":
         return [each for each in apart(found) if not each.weights.keys().isdisjoint(trained)]
     return [each for each in found if not each.weights.keys().isdisjoint(trained)]
