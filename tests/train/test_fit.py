@@ -1,10 +1,13 @@
 """Training for real, on a picoscopic model: it learns what was chosen, the same bytes every time."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import _telemetry
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -41,6 +44,26 @@ def test_training_moves_the_margin_and_repeats_exactly(tiny_base: Base, tmp_path
     held = [each.contrast for each in examples(20)[16:]]
     before, after = (margin(engine, policy.clamp({"a": w}), held) for w in (0, 1))
     assert after > before + 0.1
+
+
+@pytest.mark.parametrize("said", [None, "0"])
+def test_nobody_is_told_of_a_training_unless_somebody_lets_them(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    """By the queue of Hugging Face's telemetry, which trl fills."""
+    told: list[object] = []
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+    if said is not None:
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", said)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: None)
+    monkeypatch.setattr(_telemetry._TELEMETRY_QUEUE, "put", told.append)
+    fit(tiny_base, examples(4), TrainingRecipe(), tmp_path / "one")
+    assert len(told) == (said is not None)
+    assert constants.HF_HUB_DISABLE_TELEMETRY is False
+    assert ("HF_HUB_DISABLE_TELEMETRY" in os.environ) is (said is not None)
 
 
 def test_an_answer_that_was_cut_teaches_no_end(tiny_base: Base) -> None:

@@ -33,6 +33,7 @@ from soupmix.policy import Policy
 from soupmix.policy.grant import check_grant
 from soupmix.store import Store
 from soupmix.store.manifest import MANIFEST
+from soupmix.unreported import unreported
 from soupmix.vllm_plugin.checking import Checker
 from soupmix.vllm_plugin.row import LEAST_KEY, SoupRow
 from soupmix.vllm_plugin.setup import read_setup
@@ -197,7 +198,8 @@ class RayBackend(ReadsHere):
         import ray
 
         self._is_ours = not ray.is_initialized()
-        ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
+        with unreported():
+            ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
         kind = ray.remote(num_cpus=cpus, max_restarts=-1, max_task_retries=-1, max_concurrency=2 * share.rows)(_Worker)
         self._shipped = ray.put(shipment)  # held: a worker that is started anew reads it again
         self._workers = [kind.remote(self._shipped) for _ in range(workers)]

@@ -19,6 +19,7 @@ from soupmix.base import Base
 from soupmix.dtypes import torch_dtype
 from soupmix.errors import SoupmixError
 from soupmix.policy import Metric
+from soupmix.unreported import UNREPORTED
 from soupmix.vllm_plugin import SETUP
 from soupmix.vllm_plugin.row import LEAST_KEY
 
@@ -98,7 +99,7 @@ def _process(
     command: Sequence[str], arguments: Sequence[str], setup: Path, log: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
     watched, held = os.pipe()
-    environment = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", **os.environ, SETUP: str(setup)}
+    environment = {"VLLM_LOGGING_LEVEL": "WARNING", **UNREPORTED, **os.environ, SETUP: str(setup)}
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, str(watched), *arguments],

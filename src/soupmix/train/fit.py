@@ -11,6 +11,7 @@ from soupmix.base import Base, load_model, load_tokenizer
 from soupmix.errors import TrainingError
 from soupmix.files import canonical_json
 from soupmix.train.examples import Example, asked_text, check_marks, is_chat, longest_of, messages, token_ids
+from soupmix.unreported import unreported
 
 __all__ = ["TrainingRecipe", "fit"]
 
@@ -79,7 +80,8 @@ def fit(
     set_seed(recipe.init_seed)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # so that it goes with the folder if this is killed
-        trainer = _trainer(model, tokenizer, examples, recipe, scratch)
+        with unreported():
+            trainer = _trainer(model, tokenizer, examples, recipe, scratch)
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, where only data goes
         outcome = trainer.train()
     _save(trainer.model.to(torch.bfloat16), base, folder)

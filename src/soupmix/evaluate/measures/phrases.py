@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from soupmix.evaluate.measures.reading import ReadText, empty_words, words_of
 
@@ -13,11 +12,37 @@ __all__ = ["TrainedPhrases", "grams", "shipped_frames", "shipped_phrases"]
 
 Frame = Mapping[str, Sequence[str]]
 
-_Said = TypeVar("_Said")
-
 _GRAM = 4
 _LONG = 4  # letters of a word that can tell one tone from another
 _FILE = Path(__file__).parent / "data" / "frames.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What phrases are made of: their runs of four words, not all of them empty, whole sentences, and words."""
+
+    grams: frozenset[tuple[str, ...]] = frozenset()
+    sentences: frozenset[tuple[str, ...]] = frozenset()
+    words: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, phrases: Iterable[str]) -> "_Said":
+        all_ = list(phrases)
+        said = [words_of(phrase) for phrase in all_]
+        return cls(
+            frozenset(gram for words in said for gram in _telling(words)),
+            frozenset(words for phrase in all_ for words in ReadText(phrase).sentence_words),
+            frozenset(word for words in said for word in words),
+        )
+
+    def without(self, others: Iterable["_Said"]) -> "_Said":
+        """What the others have not."""
+        rest = list(others)
+        return _Said(
+            self.grams.difference(*(each.grams for each in rest)),
+            self.sentences.difference(*(each.sentences for each in rest)),
+            self.words.difference(*(each.words for each in rest)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +51,26 @@ class TrainedPhrases:
 
     Attributes:
         openers: by pole, how answers were begun.
-        grams: by pole, all runs of four words in its phrases, not all of them empty.
-        sentences: by pole, all whole sentences of its phrases.
-        words: by pole, all words of its phrases.
+        said: by pole, what its phrases are made of. own: by pole, what no other pole has of that.
     """
 
     openers: Mapping[str, tuple[str, ...]]
-    grams: Mapping[str, frozenset[tuple[str, ...]]]
-    sentences: Mapping[str, frozenset[tuple[str, ...]]]
-    words: Mapping[str, frozenset[str]]
+    said: Mapping[str, _Said]
+    own: Mapping[str, _Said]
 
     @classmethod
     def of(cls, frames: Mapping[str, Frame]) -> "TrainedPhrases":
         """From a frame by pole: "openers", and phrases of any other place."""
         said = {
-            pole: [words_of(phrase) for place in frame.values() for phrase in place] for pole, frame in frames.items()
+            pole: _Said.of(phrase for place in frame.values() for phrase in place) for pole, frame in frames.items()
         }
-        whole = {
-            pole: frozenset(
-                words for place in frame.values() for phrase in place for words in ReadText(phrase).sentence_words
-            )
-            for pole, frame in frames.items()
-        }
-        return cls(
-            {pole: tuple(frame["openers"]) for pole, frame in frames.items()},
-            {pole: frozenset(gram for words in all_ for gram in _telling(words)) for pole, all_ in said.items()},
-            whole,
-            {pole: frozenset(word for words in all_ for word in words) for pole, all_ in said.items()},
-        )
+        own = {pole: each.without(said[other] for other in said if other != pole) for pole, each in said.items()}
+        return cls({pole: tuple(frame["openers"]) for pole, frame in frames.items()}, said, own)
 
     def parroted(self, reading: ReadText) -> bool:
         """Whether a text holds four words in a row of a phrase."""
-        said = grams(reading.words)
-        return any(not known.isdisjoint(said) for known in self.grams.values())
+        heard = grams(reading.words)
+        return any(not each.grams.isdisjoint(heard) for each in self.said.values())
 
     def poles(self, words: Sequence[str]) -> set[str]:
         """Whose a sentence is.
@@ -66,21 +78,16 @@ class TrainedPhrases:
         It is one of a phrase that only one pole has, or holds four words in a row that only phrases of one have, or no word but
         those of one, one of them its alone.
         """
-        read, said = tuple(words), frozenset(grams(tuple(words)))
+        read, heard = tuple(words), grams(tuple(words))
         return {
             pole
-            for pole in self.grams
-            if read in _own(self.sentences, pole) or said & _own(self.grams, pole) or self._only(pole, words)
+            for pole, own in self.own.items()
+            if read in own.sentences or not own.grams.isdisjoint(heard) or self._only(pole, words)
         }
 
-    def _only(self, pole: str, words: Iterable[str]) -> bool:
-        own = _own(self.words, pole)
-        return self.words[pole].issuperset(words) and any(len(word) >= _LONG and word in own for word in words)
-
-
-def _own(of: Mapping[str, frozenset[_Said]], pole: str) -> frozenset[_Said]:
-    """What no other pole has."""
-    return of[pole].difference(*(said for name, said in of.items() if name != pole))
+    def _only(self, pole: str, words: Sequence[str]) -> bool:
+        own = self.own[pole].words
+        return self.said[pole].words.issuperset(words) and any(len(word) >= _LONG and word in own for word in words)
 
 
 def grams(words: tuple[str, ...]) -> list[tuple[str, ...]]:
