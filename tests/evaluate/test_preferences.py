@@ -26,7 +26,7 @@ def test_every_soup_of_shipped_poles_has_examples_of_its_own() -> None:
 
 def test_examples_are_no_data_that_adapters_were_trained_on() -> None:
     """Nor are they measured on their questions: no trained phrase, and nothing that any prompt asks about."""
-    known = set().union(*shipped_phrases().grams.values())
+    known = set().union(*(each.grams for each in shipped_phrases().said.values()))
     asked = {word for each in (*training_prompts(), *held_out_prompts()) for word in words_of(each.text)}
     for shown in shipped_examples().values():
         for question, answer in shown:

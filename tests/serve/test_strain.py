@@ -156,8 +156,10 @@ def test_whoever_does_not_read_leaves_the_batch(start: Start) -> None:
             line.sendall(_head(server, len(body)) + body.encode())
             assert _until(lambda: "soupmix_slow_readers_total 1.0" in server.state.metrics.text().decode(), 30)
             assert _until(lambda: server.state.backend.state().running == 0)
+            assert _until(lambda: _under_way(server) == 0)
         with server.http() as http:
-            assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+            answer = http.post("/v1/chat/completions", json=CHAT)
+            assert answer.status_code == 200, answer.text
 
 
 def _grants(server: Running) -> list[str]:
