@@ -148,7 +148,7 @@ def test_whoever_hangs_up_leaves_the_batch(start: Start, stream: bool) -> None:
 
 def test_whoever_does_not_read_leaves_the_batch(start: Start) -> None:
     """The client takes nothing; once the buffers in between are full, its row is given to somebody who reads."""
-    with start(limits=Limits(rows=8, length=500), deltas=20, patience=1.0) as server:
+    with start(limits=Limits(rows=8, length=500), deltas=20, patience=3.0) as server:
         body = json.dumps({**LONG, "max_tokens": 480, "n": 8, "stream": True, "logprobs": True, "top_logprobs": 20})
         with socket.socket() as line:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
