@@ -108,5 +108,5 @@ def shipped_frames() -> dict[str, dict[str, tuple[str, ...]]]:
 
 @lru_cache(maxsize=1)
 def shipped_phrases() -> TrainedPhrases:
-    """Those of the shipped adapters, from the file that `soupmix.train` weaves them from."""
+    """Those that adapters of `soupmix.train` may say again, the shipped ones among them."""
     return TrainedPhrases.of(shipped_frames())
