@@ -14,6 +14,7 @@ import pytest
 
 from soupmix.backends import Limits
 from soupmix.batching.runner import Runner
+from soupmix.serve.pending import PendingAnswers
 from tests.support.serving import MODEL, Running
 
 Start = Callable[..., AbstractContextManager[Running]]
@@ -160,6 +161,22 @@ def test_whoever_does_not_read_leaves_the_batch(start: Start) -> None:
         with server.http() as http:
             answer = http.post("/v1/chat/completions", json=CHAT)
             assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_reads_is_not_slow_because_the_server_was_busy(start: Start, stream: bool) -> None:
+    """The loop does something else until the whole answer is made; then all of it comes at once."""
+    submit = PendingAnswers.submit
+
+    def held(answers: PendingAnswers) -> None:
+        answers._loop.call_soon_threadsafe(_until, lambda: server.state.backend.state().generated_tokens >= 200)
+        submit(answers)
+
+    with pytest.MonkeyPatch.context() as patch, start(deltas=4) as server, server.http() as http:
+        patch.setattr(PendingAnswers, "submit", held)
+        answer = http.post("/v1/chat/completions", json={**LONG, "max_tokens": 200, "stream": stream})
+        assert (answer.status_code, "not read in time" in answer.text) == (200, False)
+        assert "soupmix_slow_readers_total 0.0" in server.state.metrics.text().decode()
 
 
 def _grants(server: Running) -> list[str]:

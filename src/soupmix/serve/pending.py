@@ -12,6 +12,9 @@ from soupmix.serve.metrics import Metrics
 
 __all__ = ["PendingAnswers", "failed"]
 
+# After a busy loop all deltas come at once, and nobody is slow by that: seconds in which a reader has its turn.
+_GRACE = 0.25
+
 
 class PendingAnswers:
     """The answers to one request, as deltas in the order in which they come. Used in one event loop.
@@ -20,7 +23,7 @@ class PendingAnswers:
     """
 
     def __init__(self, backend: Backend, metrics: Metrics, requests: Sequence[Request], deltas: int) -> None:
-        """A reader that is more than `deltas` per answer behind is given up."""
+        """A reader that is more than `deltas` per answer behind, and stays so, is given up."""
         self._backend, self._metrics, self._requests = backend, metrics, requests
         self._most = deltas * len(requests)
         self._loop = asyncio.get_running_loop()
@@ -29,7 +32,8 @@ class PendingAnswers:
         self._seen = [time.monotonic()] * len(requests)
         self._begun: set[int] = set()
         self._open = set(range(len(requests)))
-        self._left = self._too_slow = False
+        self._left = self._too_slow = self._judging = False
+        self._elsewhere = False  # the reader has a delta, and has not come back for the next
 
     @property
     def count(self) -> int:
@@ -60,9 +64,11 @@ class PendingAnswers:
             Overloaded: the reader was too far behind (reason "slow-reader").
         """
         while self._open or not self._queue.empty():
+            self._elsewhere = False
             number, delta = await self._queue.get()
             if self._too_slow:
                 raise Overloaded("the answer was given up because it was not read in time", reason="slow-reader")
+            self._elsewhere = True
             yield number, delta
 
     def _tell(self, number: int, delta: Delta) -> None:
@@ -74,12 +80,19 @@ class PendingAnswers:
         self._measure(number, delta)
         if delta.finish is not None:
             self._open.discard(number)
-        if self._queue.qsize() >= self._most and not self._too_slow:
+        if self._too_slow:
+            return
+        self._queue.put_nowait((number, delta))
+        if self._queue.qsize() > self._most and not self._judging:
+            self._judging = True
+            self._loop.call_later(_GRACE, self._judge)
+
+    def _judge(self) -> None:
+        self._judging = False
+        if self._queue.qsize() > self._most and self._elsewhere:
             self._too_slow = True
             self._metrics.slow_readers.inc()
             self.cancel()
-        if not self._too_slow:
-            self._queue.put_nowait((number, delta))
 
     def _measure(self, number: int, delta: Delta) -> None:
         now = time.monotonic()
