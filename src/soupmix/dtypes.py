@@ -8,7 +8,7 @@ from soupmix.errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BITS", "HELD", "TORCH", "WORDS", "Word", "dtype_code", "held_code", "torch_dtype"]
+__all__ = ["BITS", "HELD", "TORCH", "WORDS", "Word", "dtype_code", "dtype_or", "held_code", "torch_dtype"]
 
 BITS: Final[Mapping[str, int]] = {
     "F4": 4, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
@@ -34,6 +34,11 @@ def dtype_code(name: str) -> str:
     if name not in _CODES:
         raise RecipeError(f"unknown dtype {name!r}: use {', '.join(WORDS.values())}", reason="unknown-dtype")
     return _CODES[name]
+
+
+def dtype_or(name: str | None, own: "torch.dtype") -> str:
+    """As `dtype_code`; where nobody says one, the dtype of a model's own."""
+    return dtype_code(name or str(own).removeprefix("torch."))
 
 
 def held_code(name: str) -> str:

@@ -17,13 +17,14 @@ from soupmix.base import Base
 from soupmix.batching import LoopName
 from soupmix.engine import Engine
 from soupmix.errors import Overloaded, PolicyError, RecipeError
-from soupmix.policy import Grant
+from soupmix.policy import Grant, Policy
 from soupmix.policy.recorded import read_record
 from soupmix.store import Store
 from soupmix.vllm_plugin.checking import Checker
 from soupmix.vllm_plugin.setup import read_setup
 from tests.support.echo_backend import EchoBackend
 from tests.support.vllm_double import double, open_setup
+from tests.support.vllm_real import needs_vllm, real_vllm, small_base, small_store
 
 Granter = Callable[..., Grant]
 Opener = Callable[[], AbstractContextManager[Backend]]
@@ -31,21 +32,50 @@ LIMITS = Limits(rows=4, length=64, waiting=8)
 TALK = [{"role": "user", "content": "why?"}]
 
 
-@pytest.fixture(scope="module", params=["local", "padded", "echo", "vllm"])
-def opened(
-    request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Opener]:
-    if request.param == "echo":
+REAL = pytest.param("real vllm", marks=[pytest.mark.slow, needs_vllm])
+
+
+@pytest.fixture(scope="module", params=["local", "padded", "echo", "vllm", REAL])
+def kind(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(
+    kind: str, tiny_base: Base, pico_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Base, Store]:
+    if kind != "real vllm":
+        return tiny_base, pico_store
+    folder = tmp_path_factory.mktemp("real")
+    base = small_base(folder)
+    return base, small_store(folder, base)
+
+
+@pytest.fixture(scope="module")
+def opened(kind: str, served: tuple[Base, Store], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
+    base, store = served
+    if kind == "echo":
         yield lambda: EchoBackend(LIMITS)
         return
-    engine = Engine.load(tiny_base, pico_store)
-    if request.param == "vllm":
-        setup = read_setup(open_setup(tmp_path_factory.mktemp("setup"), pico_store))
-        with double(engine, Checker(setup)) as server:
-            yield lambda: VllmBackend(server.url, setup.key, tiny_base, tuple(pico_store), dtype="fp32", limits=LIMITS)
+    if kind == "real vllm":
+        with real_vllm(base, store, LIMITS) as (url, key):
+            yield lambda: VllmBackend(url, key, base, tuple(store), dtype="fp32", limits=LIMITS)
         return
-    loop: LoopName = "padded" if request.param == "padded" else "running"
+    engine = Engine.load(base, store)
+    if kind == "vllm":
+        setup = read_setup(open_setup(tmp_path_factory.mktemp("setup"), store))
+        with double(engine, Checker(setup)) as server:
+            yield lambda: VllmBackend(server.url, setup.key, base, tuple(store), dtype="fp32", limits=LIMITS)
+        return
+    loop: LoopName = "padded" if kind == "padded" else "running"
     yield lambda: LocalBackend(engine, LIMITS, loop=loop)
+
+
+@pytest.fixture
+def grant(served: tuple[Base, Store]) -> Granter:
+    policy = Policy.open(tuple(served[1]))
+    return lambda **weights: policy.clamp(weights)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,15 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from soupmix.base import Base
-from soupmix.store import Store
 from tests.support.batch_shop import plain, policy_text
+from tests.support.process_groups import wait_for
+from tests.support.vllm_real import small_base, small_store, vllm_environment
 
 PYTHON = Path(os.environ.get("SOUPMIX_RAY_PYTHON", Path(__file__).parents[2] / ".venv-ray/bin/python"))
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="make test-ray makes .venv-ray")]
@@ -20,17 +22,19 @@ LINES = 60
 
 
 @pytest.fixture
-def words(tiny_base: Base, pico_store: Store, tmp_path: Path) -> list[str]:
+def words(tmp_path: Path) -> list[str]:
     """The command line but for the output."""
-    (tmp_path / "org.yaml").write_text(policy_text(pico_store))
+    base = small_base(tmp_path)
+    store = small_store(tmp_path, base)
+    (tmp_path / "org.yaml").write_text(policy_text(store))
     lines = [
         plain(n, ["once", "twice"] if n % 5 == 0 else f"say {n}", soup={"weights": {"calm": n / LINES}})
         for n in range(LINES)
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     shown = {
-        "--base": tiny_base.folder,
-        "--store": pico_store.folder,
+        "--base": base.folder,
+        "--store": store.folder,
         "--policy": tmp_path / "org.yaml",
         "--model": "tiny",
     }
@@ -55,6 +59,36 @@ def test_a_worker_that_is_killed_loses_nothing(words: list[str], tmp_path: Path)
         assert one["body"]["soup"] == other["body"]["soup"]
 
 
+def test_a_worker_answers_by_a_vllm_of_its_own(words: list[str], tmp_path: Path) -> None:
+    """Two of them, each with a server; greedily, in fp32, what the engine of one process answers."""
+    alone, over = tmp_path / "local.jsonl", tmp_path / "vllm.jsonl"
+    subprocess.run([*words, str(alone)], check=True, timeout=1200)
+    inside = ["--backend", "ray", "--ray-inside", "vllm", "--vllm-argument=--enforce-eager"]
+    before = _servers()
+    subprocess.run([*words, str(over), *inside], check=True, timeout=1800, env={**os.environ, **vllm_environment()})
+    assert wait_for(lambda: _servers() <= before, 30), "vLLM ends with its worker"
+    one, other = ([json.loads(line) for line in path.read_text().splitlines()] for path in (alone, over))
+    assert [_said(each) for each in other] == [_said(each) for each in one]
+    assert len(other) == LINES
+
+
+def test_what_keeps_a_worker_from_answering_is_said(words: list[str], tmp_path: Path) -> None:
+    """Before a line is answered, not as the failure of each."""
+    inside = ["--backend", "ray", "--ray-inside", "vllm", "--vllm-argument=--no-such-option"]
+    done = subprocess.run([*words, str(tmp_path / "out.jsonl"), *inside], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 1
+    assert "soupmix: vLLM did not start: unrecognized arguments: --no-such-option" in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def _said(result: dict[str, Any]) -> tuple[str, Any, Any]:
+    body = result["response"]["body"]
+    texts = [
+        (each.get("message", each).get("content", each.get("text")), each["finish_reason"]) for each in body["choices"]
+    ]
+    return result["custom_id"], texts, body["soup"]
+
+
 def _kill_a_worker(job: "subprocess.Popen[bytes]", journal: Path) -> bool:
     """Kill one of the workers once the first results are there; whether the batch was still running then."""
     until = time.monotonic() + 1500
@@ -65,6 +99,15 @@ def _kill_a_worker(job: "subprocess.Popen[bytes]", journal: Path) -> bool:
                 return job.poll() is None
         time.sleep(0.05)
     return False
+
+
+def _servers() -> set[str]:
+    """Processes of vLLM's servers."""
+    found = set()
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found |= {line.parent.name} if b"VLLM::" in line.read_bytes() else set()
+    return found
 
 
 def _workers(parent: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The same server over vLLM, by a double of it: the same answers, grants, refusals and records as over the embedded engine."""
+"""The same server over vLLM, by a double of it and (slow) a real one: the same answers, grants, refusals and records as here."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -10,6 +10,7 @@ import pytest
 
 from soupmix.audit import read_records
 from soupmix.backends import Limits
+from soupmix.backends.local import LocalBackend
 from soupmix.backends.vllm import VllmBackend
 from soupmix.base import Base
 from soupmix.engine import Engine
@@ -18,28 +19,40 @@ from soupmix.vllm_plugin.checking import Checker
 from soupmix.vllm_plugin.setup import read_setup
 from tests.support.serving import MODEL, POLICY, Running
 from tests.support.vllm_double import KEY, double, open_setup
+from tests.support.vllm_real import needs_vllm, real_vllm, small_base, small_store
 
 Start = Callable[..., AbstractContextManager[Running]]
 SAID = [{"role": "user", "content": "hi"}]
 LIMITS = Limits(rows=8, length=128, waiting=32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["double", pytest.param("real", marks=[pytest.mark.slow, needs_vllm])])
 def both(
-    start: Start, tmp_path_factory: pytest.TempPathFactory, tiny_base: Base, pico_store: Store
+    request: pytest.FixtureRequest,
+    start: Start,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_base: Base,
+    pico_store: Store,
 ) -> Iterator[tuple[Running, Running]]:
     """A server over the embedded engine, and one over vLLM."""
     folder = tmp_path_factory.mktemp("setup")
     document = folder / "acme.yaml"
     document.write_text(POLICY)
-    checker = Checker(read_setup(open_setup(folder, pico_store, documents=[document])))
-    engine = Engine.load(tiny_base, pico_store)
+    base, store = tiny_base, pico_store
+    if request.param == "real":
+        base = small_base(folder)
+        store = small_store(folder, base)
     with ExitStack() as stack:
-        served = stack.enter_context(double(engine, checker, length=128))
-        backend = partial(VllmBackend, served.url, KEY, tiny_base, tuple(pico_store), dtype="fp32", limits=LIMITS)
+        if request.param == "real":
+            url, key = stack.enter_context(real_vllm(base, store, LIMITS, [document]))
+        else:
+            checker = Checker(read_setup(open_setup(folder, store, documents=[document])))
+            url, key = stack.enter_context(double(Engine.load(base, store), checker, length=128)).url, KEY
+        over = partial(VllmBackend, url, key, base, tuple(store), dtype="fp32", limits=LIMITS)
+        here = partial(LocalBackend.open, base, store, dtype="fp32", limits=LIMITS)
         policies: Callable[[], tuple[Path, ...]] = lambda: (document,)  # noqa: E731
-        local = stack.enter_context(start(policies=policies, limits=LIMITS))
-        yield local, stack.enter_context(start(policies=policies, backend=backend))
+        local, vllm = (start(policies=policies, store=store, backend=backend) for backend in (here, over))
+        yield stack.enter_context(local), stack.enter_context(vllm)
 
 
 ASKED: dict[str, dict[str, Any]] = {

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from soupmix.backends.vllm_server import wait_for_vllm
+from soupmix.backends import Limits
+from soupmix.backends.vllm_server import ServedPolicy, vllm_server, wait_for_vllm
 from soupmix.base import Base, resolve
 from soupmix.store import Store
 from tests.support.tiny_model import save_tiny_model
 
-__all__ = ["needs_vllm", "plain_vllm", "small_base", "small_store", "vllm_environment", "vllm_python"]
+__all__ = ["needs_vllm", "plain_vllm", "real_vllm", "small_base", "small_store", "vllm_environment", "vllm_python"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,22 @@ def vllm_environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+@contextmanager
+def real_vllm(
+    base: Base, store: Store, limits: Limits, documents: Sequence[Path] = (), arguments: Sequence[str] = ()
+) -> Iterator[tuple[str, bytes]]:
+    """URL and key of a server with the plug-in, in fp32, that steps as it is told and compiles nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in vllm_environment().items():
+            patch.setenv(name, value)
+        more = ["--enforce-eager", *arguments]
+        python, served = str(vllm_python()), ServedPolicy(documents)
+        with vllm_server(
+            base, store.folder, served, dtype="F32", limits=limits, python=python, arguments=more
+        ) as found:
+            yield found
 
 
 @contextmanager

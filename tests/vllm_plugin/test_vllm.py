@@ -13,13 +13,12 @@ import pytest
 
 from soupmix.backends import Delta, Limits, Request, Sampling
 from soupmix.backends.vllm import VllmBackend
-from soupmix.backends.vllm_server import ServedPolicy, vllm_server
 from soupmix.base import Base
 from soupmix.errors import SoupmixError
 from soupmix.policy import Policy
 from soupmix.store import Store
 from soupmix.vllm_plugin.row import FIELD, SoupRow
-from tests.support.vllm_real import needs_vllm, small_base, small_store, vllm_environment, vllm_python
+from tests.support.vllm_real import needs_vllm, real_vllm, small_base, small_store, vllm_python
 
 pytestmark = [pytest.mark.slow, needs_vllm]
 
@@ -61,16 +60,9 @@ def policy(store: Store, document: Path) -> Policy:
 
 @pytest.fixture(scope="module")
 def server(base: Base, store: Store, document: Path) -> Iterator[tuple[str, bytes]]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in vllm_environment().items():
-            patch.setenv(name, value)
-        arguments = ["--enforce-eager", "--max-num-batched-tokens", "128"]  # so that prompts come in several steps
-        served = ServedPolicy([document])
-        opened = vllm_server(
-            base, store.folder, served, dtype="F32", limits=LIMITS, python=str(vllm_python()), arguments=arguments
-        )
-        with opened as found:
-            yield found
+    chunked = ["--max-num-batched-tokens", "128"]  # so that prompts come in several steps
+    with real_vllm(base, store, LIMITS, [document], chunked) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -208,20 +200,9 @@ NGRAM = '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2
     [(["--enable-lora"], "stock LoRA"), (["--speculative-config", NGRAM], "speculative")],
 )
 def test_vllm_does_not_start_with_what_soups_do_not_go_together_with(
-    base: Base, store: Store, document: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+    base: Base, store: Store, document: Path, arguments: list[str], said: str
 ) -> None:
-    for name, value in vllm_environment().items():
-        monkeypatch.setenv(name, value)
-    more = ["--enforce-eager", *arguments]
-    opened = vllm_server(
-        base,
-        store.folder,
-        ServedPolicy([document]),
-        dtype="F32",
-        limits=LIMITS,
-        python=str(vllm_python()),
-        arguments=more,
-    )
+    opened = real_vllm(base, store, LIMITS, [document], arguments)
     with pytest.raises(SoupmixError, match=said) as caught, opened:
         pass
     assert caught.value.reason == "vllm-failed"

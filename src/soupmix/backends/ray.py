@@ -1,4 +1,4 @@
-"""A backend over a Ray cluster: each worker is an actor with an embedded engine of its own, on whatever node has room.
+"""A backend over a Ray cluster: each worker is an actor with an engine of its own, embedded or vLLM, on whatever node has room.
 
 The one that asks stays in charge: it reads lines, asks the policy, keeps the log and writes results in order. A worker gets token
 ids and a sealed row of weights (`soupmix.vllm_plugin.row`), asks its own copy of the policy once more, and gives the answer back
@@ -12,17 +12,19 @@ import queue
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from soupmix.backends.local import LocalBackend
-from soupmix.backends.protocol import Delta, Limits, Request, Sampling, State
+from soupmix.backends.protocol import Backend, Delta, Limits, Request, Sampling, State
 from soupmix.backends.reading import ReadsHere
+from soupmix.backends.vllm_server import ServedPolicy
 from soupmix.base import Base, load_tokenizer, resolve
 from soupmix.base.loading import empty_model
-from soupmix.dtypes import dtype_code
+from soupmix.dtypes import dtype_or
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompts, known_tokens
 from soupmix.engine.rows import LoadedAdapters
@@ -36,15 +38,28 @@ from soupmix.store.manifest import MANIFEST
 from soupmix.unreported import unreported
 from soupmix.vllm_plugin.checking import Checker
 from soupmix.vllm_plugin.row import LEAST_KEY, SoupRow
-from soupmix.vllm_plugin.setup import read_setup
+from soupmix.vllm_plugin.setup import Setup, read_setup
 from soupmix.weights import MILLION
 
 if TYPE_CHECKING:
     from soupmix.trust import SignedSource
 
-__all__ = ["RayBackend", "Shipment", "worker_answers"]
+__all__ = ["Inside", "RayBackend", "Shipment", "worker_answers"]
 
 _SALT = "ray"  # an answer of a batch takes over nobody's prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Who answers in a worker.
+
+    Attributes:
+        kind: "local", the embedded engine; or "vllm", a server that the worker starts, by the Python that it runs under.
+        arguments: further ones for vLLM.
+    """
+
+    kind: Literal["local", "vllm"] = "local"
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,7 @@ class Shipment:
     Attributes:
         files: path -> content of the setup, the key, the documents, the signed sets and the store.
         base, base_digest: name by which a node finds the base, and what must be there.
-        dtype: "fp32", "bf16" or "fp16"; None: the base's. rows, length: of a worker's running batch.
+        dtype: "fp32", "bf16" or "fp16"; None: the base's. rows, length: of a worker's running batch. inside: who answers there.
     """
 
     files: Mapping[str, bytes]
@@ -63,6 +78,7 @@ class Shipment:
     dtype: str | None
     rows: int
     length: int
+    inside: Inside = Inside()
 
     @classmethod
     def pack(
@@ -75,6 +91,7 @@ class Shipment:
         dtype: str | None,
         limits: Limits,
         trust: "Mapping[str, SignedSource] | None" = None,
+        inside: Inside = Inside(),
     ) -> Self:
         """What workers of this base, these adapters, these documents and signed sets need.
 
@@ -93,7 +110,7 @@ class Shipment:
             files[f"trust/{tier}.root"] = source.root
             said["trust"][tier] = {"folder": f"trust/{tier}", "root": f"trust/{tier}.root", "floor": source.floor}
         files["setup.json"] = json.dumps({**said, "open": not (documents or trust)}).encode()
-        return cls(files, base.name, base.digest, dtype, limits.rows, limits.length)
+        return cls(files, base.name, base.digest, dtype, limits.rows, limits.length, inside)
 
     def unpack(self, folder: Path) -> Path:
         """Write the files, and return that of the setup."""
@@ -113,28 +130,51 @@ def _set_files(folder: Path) -> dict[str, bytes]:
 
 
 class _Worker:
-    """An actor: the embedded engine on a node, with its own copy of the policy."""
+    """An actor: an engine on a node, with its own copy of the policy. It is opened when it is first asked, so that it can say why
+    it cannot be."""
 
     def __init__(self, shipment: Shipment) -> None:
+        self._shipment, self._lock = shipment, threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="soupmix-ray-")
-        self._checker = Checker(read_setup(shipment.unpack(Path(self._folder.name))))
-        base = resolve(shipment.base)
-        if base.digest != shipment.base_digest:
-            raise BaseModelError(
-                f"a node of the cluster finds {base.digest} as {shipment.base}, not {shipment.base_digest}; give all nodes "
-                "the same base",
-                reason="wrong-base",
-            )
-        limits = Limits(rows=shipment.rows, length=shipment.length, waiting=1 << 16)
-        self._backend = LocalBackend.open(base, self._checker.setup.store, dtype=shipment.dtype, limits=limits)
+        self._held = ExitStack()  # what is in it ends with the process, also where that is killed
+        self._made: tuple[Backend, Checker] | None = None
+
+    def ready(self) -> None:
+        """Open the engine. Raises `SoupmixError` if it cannot be."""
+        self._opened()
 
     def answer(self, prompt: tuple[int, ...], row: str, rest: Mapping[str, Any]) -> list[Delta]:
         """All deltas of one answer."""
-        return worker_answers(self._backend, self._checker, prompt, row, rest)
+        return worker_answers(*self._opened(), prompt, row, rest)
+
+    def _opened(self) -> tuple[Backend, Checker]:
+        with self._lock:
+            if self._made is None:
+                checker = Checker(read_setup(self._shipment.unpack(Path(self._folder.name))))
+                self._made = self._held.enter_context(_opened(self._shipment, checker.setup)), checker
+            return self._made
+
+
+def _opened(shipment: Shipment, setup: Setup) -> AbstractContextManager[Backend]:
+    base = resolve(shipment.base)
+    if base.digest != shipment.base_digest:
+        raise BaseModelError(
+            f"a node of the cluster finds {base.digest} as {shipment.base}, not {shipment.base_digest}; give all nodes the same "
+            "base",
+            reason="wrong-base",
+        )
+    limits = Limits(rows=shipment.rows, length=shipment.length, waiting=1 << 16)
+    if shipment.inside.kind == "local":
+        return LocalBackend.open(base, setup.store, dtype=shipment.dtype, limits=limits)
+    from soupmix.backends.vllm_started import started_vllm
+
+    served = ServedPolicy(setup.documents, setup.trust, setup.metric)
+    arguments = shipment.inside.arguments
+    return started_vllm(base, setup.store, served, dtype=shipment.dtype, limits=limits, arguments=arguments)
 
 
 def worker_answers(
-    backend: LocalBackend, checker: Checker, prompt: tuple[int, ...], row: str, rest: Mapping[str, Any]
+    backend: Backend, checker: Checker, prompt: tuple[int, ...], row: str, rest: Mapping[str, Any]
 ) -> list[Delta]:
     """Answer a prompt under a sealed row.
 
@@ -165,6 +205,10 @@ class RayBackend(ReadsHere):
         base, store: what is served. documents: policy files, outer tier first. trust: signed sets by tier. Neither: no policy.
         policy: made of these documents and sets here; its grants are taken and no others.
         workers: how many actors; each has `limits.rows` / `workers` rows. cpus: processors that Ray reserves for each.
+        inside: who answers in each of them.
+
+    Raises:
+        SoupmixError: the first worker that is ready, or fails, fails: no such base on its node, another one, no vLLM there.
     """
 
     _maker = "Ray"
@@ -180,6 +224,7 @@ class RayBackend(ReadsHere):
         *,
         trust: "Mapping[str, SignedSource] | None" = None,
         workers: int = 2,
+        inside: Inside = Inside(),
         cpus: float = 1.0,
         dtype: str | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen
@@ -190,11 +235,13 @@ class RayBackend(ReadsHere):
         self.adapters = LoadedAdapters(names, digests, (MILLION,) * len(names), policy.digest)
         model, tokenizer = empty_model(base.folder), load_tokenizer(base.folder, base.chat_template)
         self._prompts = Prompts(tokenizer, known_tokens(model, tokenizer))
-        self._dtype = dtype_code(dtype or str(model.config.dtype).removeprefix("torch."))
+        self._dtype = dtype_or(dtype, model.config.dtype)
         self.limits = replace(limits, length=min(limits.length, positions(model.config) or limits.length))
         self.unserved: Mapping[str, RecipeError] = {}
         share = replace(self.limits, rows=max(1, self.limits.rows // workers))
-        shipment = Shipment.pack(base, store, documents, self._key, dtype=dtype, limits=share, trust=trust)
+        shipment = Shipment.pack(
+            base, store, documents, self._key, dtype=dtype, limits=share, trust=trust, inside=inside
+        )
         import ray
 
         self._is_ours = not ray.is_initialized()
@@ -205,12 +252,27 @@ class RayBackend(ReadsHere):
         self._workers = [kind.remote(self._shipped) for _ in range(workers)]
         self._loads = [0] * workers
         self._lock, self._state, self._closed = threading.Lock(), State(loop="ray", why=f"{workers} workers"), False
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _wait(self) -> None:
+        """Until one worker is ready; others may wait for a node. What keeps one from it is raised."""
+        import ray
+
+        done, _ = ray.wait([each.ready.remote() for each in self._workers], num_returns=1)
+        try:
+            ray.get(done)
+        except ray.exceptions.RayError as error:
+            raise _failure(error) from error
 
     def check_schema(self) -> None:
         """See `Backend.check_schema`."""
@@ -315,15 +377,15 @@ class _Ticket:
     def end(self, error: BaseException) -> None:
         """It cannot be made."""
         if self._ends():
-            cause = getattr(error, "cause", None)
-            found = (
-                cause
-                if isinstance(cause, SoupmixError)
-                else SoupmixError(f"a worker failed: {error}", reason="step-failed")
-            )
-            self._sink(Delta("", (), "error", self._prompt, 0, 0, found))
+            self._sink(Delta("", (), "error", self._prompt, 0, 0, _failure(error)))
 
     def _ends(self) -> bool:
         with self._lock:
             was, self._over = self._over, True
         return not was
+
+
+def _failure(error: BaseException) -> SoupmixError:
+    """What a worker said was wrong, or that it is gone."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, SoupmixError) else SoupmixError(f"a worker failed: {error}", reason="step-failed")

@@ -24,7 +24,7 @@ from soupmix.backends.reading import ReadsHere
 from soupmix.base import Base, load_tokenizer
 from soupmix.base.loading import empty_model
 from soupmix.batching.answer import Answer, Chosen, Writer
-from soupmix.dtypes import dtype_code
+from soupmix.dtypes import dtype_or
 from soupmix.engine.detokenizer import Continuation, Detokenizer
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompts, known_tokens
@@ -53,7 +53,8 @@ class VllmBackend(ReadsHere):
 
     Args:
         url: of the server, "http://host:port". key: shared with its plug-in, see `soupmix.vllm_plugin.row.read_key`.
-        base: the base model that it serves. adapters: those that it holds. dtype: what it computes in, "fp32", "bf16" or "fp16".
+        base: the base model that it serves. adapters: those that it holds. dtype: what it computes in, "fp32", "bf16" or "fp16";
+            None: the base's.
         policy: the one policy whose grants are taken; None: those of any policy.
         limits: how much runs and waits at once; `length` is lowered to the server's.
 
@@ -73,14 +74,15 @@ class VllmBackend(ReadsHere):
         base: Base,
         adapters: Sequence[ManifestEntry],
         *,
-        dtype: str,
+        dtype: str | None = None,
         policy: Policy | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen
     ) -> None:
-        self._url, self._key, self._base, self._dtype = url.rstrip("/"), key, base, dtype_code(dtype)
+        self._url, self._key, self._base = url.rstrip("/"), key, base
         self._held = tuple((each.name, each.digest) for each in adapters)
         self.adapters = _loaded(self._held, policy)
         model, tokenizer = empty_model(base.folder), load_tokenizer(base.folder, base.chat_template)
+        self._dtype = dtype_or(dtype, model.config.dtype)
         self._prompts, self._detokenizer = Prompts(tokenizer, known_tokens(model, tokenizer)), Detokenizer(tokenizer)
         self._ends = self._prompts.ends(_generation(base, model))
         self._model, most = look(self._url, self._key, self._held)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ __all__ = ["ServedPolicy", "vllm_server", "wait_for_vllm"]
 
 _SECONDS = 900.0  # until it listens: it loads a model, and may compile it
 _GRACE = 20.0
+_ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Refusal): |\berror: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +145,12 @@ def wait_for_vllm(url: str, process: "subprocess.Popen[bytes]", log: Path) -> No
 
 
 def _last(log: Path) -> str:
-    """What a log says was wrong: a sentence of ours if there is one, else its last line."""
+    """What a log says was wrong: a sentence of ours if there is one, else the last error that is a cause, else its last line."""
     lines = [each for each in log.read_text("utf-8", "replace").splitlines() if each.strip()]
-    ours = [each for each in lines if ("soupmix." in each and "Error: " in each) or "Refusal: " in each]
-    found = (ours or lines or ["it said nothing"])[-1]
-    return found.partition("Error: ")[2] or found.partition("Refusal: ")[2] or found
+    errors = [each for each in lines if _ERROR.search(each) and "See root cause above" not in each]
+    ours = [each for each in errors if "soupmix." in each or "Refusal: " in each]
+    found = (ours or errors or lines or ["it said nothing"])[-1]
+    return _ERROR.split(found, maxsplit=1)[-1]
 
 
 def _free_port() -> int:

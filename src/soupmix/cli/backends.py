@@ -2,16 +2,15 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 from soupmix.cli.options import PATH, device_option
-from soupmix.dtypes import WORDS, dtype_code
 from soupmix.errors import SoupmixError
 from soupmix.methods import DEFAULT
 
@@ -33,7 +32,8 @@ class AskedBackend:
 
     Attributes:
         name: "local", "vllm" or "ray". url, key: of a vLLM server that runs already. python, arguments: of one that is started.
-        workers: of a Ray cluster. device: where the engine of this process computes.
+        workers: of a Ray cluster. inside: "local" or "vllm", who answers in each of them.
+        device: where the engine of this process computes.
     """
 
     name: str = "local"
@@ -42,13 +42,15 @@ class AskedBackend:
     python: str = sys.executable
     arguments: tuple[str, ...] = ()
     workers: int = 2
+    inside: Literal["local", "vllm"] = "local"
     device: str = "cpu"
 
     @property
     def settings(self) -> dict[str, str]:
         """What results depend on, where it is not what it is if nobody says."""
         kind = self.device.partition(":")[0]
-        return ({} if self.name == "local" else {"backend": self.name}) | ({} if kind == "cpu" else {"device": kind})
+        name = self.name if self.inside == "local" else f"{self.name} of {self.inside}"
+        return ({} if name == "local" else {"backend": name}) | ({} if kind == "cpu" else {"device": kind})
 
 
 def backend_options(command: _Command) -> _Command:
@@ -87,11 +89,21 @@ def batch_backend_options(command: _Command) -> _Command:
     @click.option(
         "--ray-workers", "workers", default=2, show_default=True, type=click.IntRange(1), help="Of a Ray cluster."
     )
+    @click.option(
+        "--ray-inside",
+        "inside",
+        type=click.Choice(("local", "vllm")),
+        default="local",
+        show_default=True,
+        help="Who computes answers in each of them: its own process, or a vLLM that it starts.",
+    )
     @device_option
     @_vllm_options
     @functools.wraps(command)
-    def with_backend(*given: Any, name: str, workers: int, device: str, vllm: AskedBackend, **options: Any) -> Any:
-        asked = replace(vllm, name=name, workers=workers, device=device)
+    def with_backend(
+        *given: Any, name: str, workers: int, inside: Any, device: str, vllm: AskedBackend, **options: Any
+    ) -> Any:
+        asked = replace(vllm, name=name, workers=workers, inside=inside, device=device)
         _check(asked)
         return command(*given, asked=asked, **options)
 
@@ -130,8 +142,12 @@ def _vllm_options(command: _Command) -> _Command:
 def _check(asked: AskedBackend) -> None:
     if asked.name != "local" and asked.device != "cpu":
         raise click.UsageError(f"--device is of this process; --backend {asked.name} computes where its workers are")
-    if asked.name != "vllm" and (asked.url or asked.key or asked.arguments):
-        raise click.UsageError("--vllm, --vllm-key and --vllm-argument go with --backend vllm")
+    if asked.inside != "local" and asked.name != "ray":
+        raise click.UsageError("--ray-inside goes with --backend ray")
+    if asked.name != "vllm" and (asked.url or asked.key):
+        raise click.UsageError("--vllm and --vllm-key go with --backend vllm")
+    if asked.arguments and "vllm" not in {asked.name, asked.inside}:
+        raise click.UsageError("--vllm-argument goes with --backend vllm, and with --ray-inside vllm")
     if (asked.url is None) != (asked.key is None):
         raise click.UsageError("--vllm URL and --vllm-key FILE go together: a server that runs already has a key")
     if asked.url is not None and asked.arguments:
@@ -182,37 +198,24 @@ class _Given:
     policy: "Policy | None"
 
 
-@contextmanager
-def _vllm(asked: AskedBackend, given: _Given) -> "Iterator[Backend]":
-    from soupmix.base.loading import empty_model
-    from soupmix.engine.positions import positions
-    from soupmix.vllm_plugin.row import read_key
-
+def _vllm(asked: AskedBackend, given: _Given) -> "AbstractContextManager[Backend]":
     try:
         from soupmix.backends.vllm import VllmBackend
-        from soupmix.backends.vllm_server import vllm_server
+        from soupmix.backends.vllm_started import started_vllm
     except ModuleNotFoundError as error:
         raise SoupmixError("asking vLLM needs httpx: pip install 'soupmix[vllm]'", reason="no-vllm-extra") from error
-    base, store, most = given.base, given.store, given.limits.length
-    config = empty_model(base.folder).config
-    code = dtype_code(given.dtype or str(config.dtype).removeprefix("torch."))
-    limits = replace(given.limits, length=min(most, positions(config) or most))
-    more: Mapping[str, Any] = {"dtype": WORDS[code], "policy": given.policy, "limits": limits}
+    from soupmix.vllm_plugin.row import read_key
+
+    how: Mapping[str, Any] = {"dtype": given.dtype, "policy": given.policy, "limits": given.limits}
     if asked.url is not None and asked.key is not None:
-        with VllmBackend(asked.url, read_key(asked.key), base, tuple(store), **more) as backend:
-            yield backend
-        return
-    how: Sequence[str] = asked.arguments
-    server = vllm_server(
-        base, store.folder, given.served(), dtype=code, limits=limits, python=asked.python, arguments=how
-    )
-    with server as (url, key), VllmBackend(url, key, base, tuple(store), **more) as backend:
-        yield backend
+        return VllmBackend(asked.url, read_key(asked.key), given.base, tuple(given.store), **how)
+    begun: Mapping[str, Any] = {"python": asked.python, "arguments": asked.arguments}
+    return started_vllm(given.base, given.store, given.served(), **how, **begun)
 
 
 def _ray(asked: AskedBackend, given: _Given) -> "AbstractContextManager[Backend]":
     try:
-        from soupmix.backends.ray import RayBackend
+        from soupmix.backends.ray import Inside, RayBackend
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -222,5 +225,6 @@ def _ray(asked: AskedBackend, given: _Given) -> "AbstractContextManager[Backend]
     if given.policy is None:
         raise click.UsageError("--backend ray answers under one policy, and none was made; use it with `soupmix batch`")
     held = given.served()
-    how: Mapping[str, Any] = {"workers": asked.workers, "dtype": given.dtype, "limits": given.limits}
+    inside = Inside(asked.inside, asked.arguments)
+    how: Mapping[str, Any] = {"workers": asked.workers, "inside": inside, "dtype": given.dtype, "limits": given.limits}
     return RayBackend(given.base, given.store, given.policy, held.documents, trust=held.trust, **how)
