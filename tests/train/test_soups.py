@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from soupmix.base import Base
 from soupmix.errors import AdapterError, TrainingError
@@ -79,6 +81,28 @@ def test_another_recipe_does_not_believe_what_is_there(plan: TrainingPlan) -> No
     assert fitted(plan, NAMES) == 2
     assert fitted(replace(plan, soup=replace(RECIPE, mode="answer")), NAMES) == 2
     assert fitted(replace(plan, soup=replace(RECIPE, seed=1)), NAMES) == 2
+
+
+def test_between_before_and_after_is_a_share_of_the_way(plan: TrainingPlan, beside: Store, tmp_path: Path) -> None:
+    assert fitted(plan, NAMES) == 2
+    after = {name: load_file(tmp_path / name / "adapter_model.safetensors") for name in NAMES}
+    for share, steps in ((0.25, 2), (0.75, 0)):  # what training leads to is kept
+        part = replace(plan, interpolation=share, folder=tmp_path / "part")
+        assert [fitted(part, NAMES), fitted(part, NAMES)] == [steps, 0]
+        for name in NAMES:
+            before = load_file(beside.path(name) / "adapter_model.safetensors")
+            found = load_file(part.folder / name / "adapter_model.safetensors")
+            assert found.keys() == after[name].keys() == before.keys()
+            for key, each in found.items():
+                wanted = before[key].double() + share * (after[name][key].double() - before[key].double())
+                torch.testing.assert_close(each.double(), wanted, rtol=2**-8, atol=1e-6)
+            record = strict_json((part.folder / name / "training.json").read_bytes())
+            card = adapter_card(POLES[name], record, {}, None, plan.base)
+            assert f"of the way from before to after it, {share}" in card
+            assert f"--interpolate {share}" in card
+    assert sorted(path.name for path in part.folder.iterdir()) == [*NAMES, "work"]
+    with pytest.raises(TrainingError, match="more than 0 and at most 1"):
+        replace(plan, interpolation=0.0)
 
 
 def test_given_examples_are_not_mixed(plan: TrainingPlan) -> None:

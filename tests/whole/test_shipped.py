@@ -25,9 +25,10 @@ def test_the_six_adapters_are_what_their_manifest_says(smollm2: Base) -> None:
         adapter = store.load(entry.name)
         assert adapter.base_digest == smollm2.digest
         assert entry.dimension == POLES[entry.name].dimension
-        last, first = entry.training["soup"], entry.training["before"]["soup"]
-        assert (last["seed"], first["seed"], entry.training["before"]["before"]["init_seed"]) == (1, 0, 0)
-        assert last["beside"] == first["beside"] == list(store.names)
+        last, second = entry.training["soup"], entry.training["before"]["soup"]
+        first, alone = entry.training["before"]["before"]["soup"], entry.training["before"]["before"]["before"]
+        assert (last["seed"], second["seed"], first["seed"], alone["init_seed"]) == (2, 1, 0, 0)
+        assert last["beside"] == second["beside"] == first["beside"] == list(store.names)
         assert (store.path(entry.name) / "README.md").is_file()
         assert (store.path(entry.name) / "adapter_model.safetensors").stat().st_size < 5_200_000
 

@@ -54,6 +54,14 @@ _ENOUGH = 128  # examples that are seen where a file has fewer
 )
 @click.option("--rate", type=click.FloatRange(0, 1, min_open=True), help=_RATE)
 @click.option("--more", metavar="POLE", multiple=True, help=_MORE)
+@click.option(
+    "--interpolate",
+    metavar="SHARE",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="In mixtures, how far to go from where adapters were to where training leads.",
+)
 @click.option("--skip", default=0, show_default=True, type=click.IntRange(0, 64), help=_SKIP)
 @click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads a worker for mixtures."
@@ -82,6 +90,7 @@ def command(
     rate: float | None,
     more: tuple[str, ...],
     skip: int,
+    interpolate: float,
     threads: int,
     seed: int,
     jobs: int,
@@ -103,6 +112,7 @@ def command(
     known, given = _poles(poles, dimension, pairs) if described is None else (_described(described, run_judges), {})
     is_mixed = together or beside is not None
     mixing = {"--freeze-others": freeze_others, "--mode": mode != FULL, "--more": more, "--skip": skip, "--rate": rate}
+    mixing |= {"--interpolate": interpolate != 1}
     _check_mixing(mixing, is_mixed)
     soup = SoupRecipe(
         "frozen" if freeze_others else "together", mode, mixtures, skip=skip, more=more, seed=seed, threads=threads
@@ -123,6 +133,7 @@ def command(
         given=given,
         soup=soup if is_mixed else None,
         beside=beside,
+        interpolation=interpolate,
     )
     for name in plan.unmixed:
         click.echo(f"soupmix: note: {name} of {beside} is in no mixture, as nothing here says what it means", err=True)

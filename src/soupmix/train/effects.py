@@ -194,9 +194,11 @@ def _mixed(soup: Mapping[str, Any] | None) -> list[str]:
     others = {"together": "all of them learning", "frozen": "the others frozen", "apart": "one at a time"}[soup["arm"]]
     whole = "" if soup["mode"] == "full" else "; the prompt is read by the bare base"
     count = soup.get("learned", soup["examples"])
+    share = soup.get("interpolation", 1)
+    between = "" if share == 1 else f"; of the way from before to after it, {share:g}"
     return [
         f"- in mixtures: {count} of {', '.join(soup['beside'])}, {others}{whole}; {soup['steps']} steps of {soup['batch']}, "
-        f"learning rate {soup['learning_rate']:g} (cosine), seed {soup['seed']}"
+        f"learning rate {soup['learning_rate']:g} (cosine), seed {soup['seed']}{between}"
     ]
 
 
@@ -219,6 +221,7 @@ def _mixing(soup: Mapping[str, Any]) -> list[str]:
     words += [f"--mixtures {soup['examples']} --rate {soup['learning_rate']:g} --seed {soup['seed']}"]
     words += [f"--more {pole}" for pole in soup.get("more", ())]
     words += [f"--skip {soup['skip']}"] if soup.get("skip") else []
+    words += [f"--interpolate {soup['interpolation']:g}"] if "interpolation" in soup else []
     return [*words, f"--threads {soup['threads']}"] if soup.get("threads", 1) != 1 else words
 
 

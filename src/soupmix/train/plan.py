@@ -38,6 +38,8 @@ class TrainingPlan:
         given: pole -> examples that somebody gave; the others are sampled.
         soup: how they are trained in mixtures afterwards; None: each is trained alone.
         beside: folder of a store whose adapters are in the mixtures too; those that the plan trains begin as they are there.
+        interpolation: how far adapters go from where mixtures found them to where these led, more than 0 and at most 1. Factors
+            before and after are weighed so, as Wortsman et al. 2022 (WiSE-FT) weigh a model before and after fine-tuning.
         shared: folder of samples, where several runs have them together; None: below `folder`.
     """
 
@@ -53,9 +55,15 @@ class TrainingPlan:
     given: Mapping[str, GivenPairs] = field(default_factory=dict)
     soup: SoupRecipe | None = None
     beside: Path | None = None
+    interpolation: float = 1.0
     shared: Path | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.interpolation <= 1:
+            raise TrainingError(
+                f"an interpolation of {self.interpolation:g} is asked for; it is more than 0 and at most 1",
+                reason="method",
+            )
         self._check_beside()
         for name in self.poles:
             if name not in self.known:

@@ -216,7 +216,7 @@ POLES: dict[str, Pole] = {
                 _PREFERENCES["informative"],
                 "Give a comprehensive answer that covers the background, the details and several examples.",
             ),
-            cap=256,
+            cap=384,
         ),
         Pole(
             "friendly",

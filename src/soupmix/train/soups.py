@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from soupmix.errors import TrainingError
@@ -51,9 +51,10 @@ def fit_mixtures(plan: TrainingPlan, trained: tuple[str, ...], tell: Callable[[i
     examples = _examples(plan, recipe, trained, samples)
     prose = [each.text for each in samples[NEUTRAL.name]]
     identity = _identity(plan, recipe, trained, starts, examples, prose)
-    if not all(is_finished(plan.folder / pole, identity) for pole in trained):
+    if not all(is_finished(_led_folder(plan, pole), identity) for pole in trained):
         _fit_anew(plan, recipe, trained, starts, examples, prose, identity, tell)
     for pole in trained:
+        _interpolate(plan, pole, identity)
         alone = [] if recipe.arm == "apart" else [each.example for each in examples if each.weights == {pole: 1.0}]
         write_texts(plan, pole, alone, plan.folder / pole, before=starts[pole])
 
@@ -76,6 +77,28 @@ def _fit_anew(
         facts = {"learned": len(examples), "identity": identity, "loss": [losses[0], losses[-1]], "steps": len(losses)}
         _write(plan, pole, starts[pole], mine, facts)
     checkpoint.forget()
+
+
+def _led_folder(plan: TrainingPlan, pole: str) -> Path:
+    """Where a pole's adapter goes as training leaves it."""
+    return plan.folder / pole if plan.interpolation == 1 else plan.folder / WORK / "led" / pole
+
+
+def _interpolate(plan: TrainingPlan, pole: str, identity: str) -> None:
+    """Write what lies between the adapter's start and where training led, in fp32, rounded to bf16."""
+    if plan.interpolation == 1:
+        return
+    led, share = _led_folder(plan, pole), plan.interpolation
+    wanted = digest_parts("soupmix interpolation", {"led": identity, "share": repr(share)})
+    if is_finished(plan.folder / pole, wanted):
+        return
+    modules = _adapter(plan, pole).modules
+    before = {_peft_name(f"{path}|{side}"): getattr(modules[path], side) for path in modules for side in "AB"}
+    after = load_file(led / TENSORS)
+    between = {name: (1 - share) * before[name].float() + share * each.float() for name, each in after.items()}
+    record = strict_json((led / RECORD).read_bytes())
+    soup = {**record["soup"], "interpolation": share, "led": file_digests(led)}
+    _save(plan.folder / pole, led, between, {**record, "identity": wanted, "soup": soup})
 
 
 def _adapter(plan: TrainingPlan, name: str) -> Adapter:
@@ -149,13 +172,20 @@ def _write(
     """PEFT's format: the config of the start, the factors in bf16, and how both came about."""
     store = _store_of(plan, pole)
     recorded = strict_json((start / RECORD).read_bytes()) if store is None else {"before": store[pole].training}
-    with new_folder(plan.folder / pole, force=True, own=is_trained) as folder:
-        shutil.copyfile(start / CONFIG, folder / CONFIG)
-        named = {_peft_name(name): each.to(torch.bfloat16).contiguous() for name, each in tensors.items()}
-        save_file(named, folder / TENSORS, metadata={"format": "pt"})
-        soup = {**asdict(_recipe(plan)), **facts, "beside": list(plan.mixed), "start": file_digests(start)}
-        record = {**recorded, "base": plan.base.digest, "identity": facts["identity"], "pole": pole, "soup": soup}
-        write_file(folder / RECORD, canonical_json({**record, **file_digests(folder)}))
+    soup = {**asdict(_recipe(plan)), **facts, "beside": list(plan.mixed), "start": file_digests(start)}
+    record = {**recorded, "base": plan.base.digest, "identity": facts["identity"], "pole": pole, "soup": soup}
+    named = {_peft_name(name): each for name, each in tensors.items()}
+    _save(_led_folder(plan, pole), start, named, record)
+
+
+def _save(folder: Path, like: Path, tensors: Mapping[str, Tensor], record: Mapping[str, object]) -> None:
+    """An adapter with the config of another, in bf16."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder, force=True, own=is_trained) as made:
+        shutil.copyfile(like / CONFIG, made / CONFIG)
+        rounded = {name: each.to(torch.bfloat16).contiguous() for name, each in tensors.items()}
+        save_file(rounded, made / TENSORS, metadata={"format": "pt"})
+        write_file(made / RECORD, canonical_json({**record, **file_digests(made)}))
 
 
 def _peft_name(name: str) -> str:

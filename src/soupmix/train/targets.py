@@ -26,7 +26,7 @@ __all__ = ["MixtureTargets", "Samples", "soup_examples"]
 
 _OTHERS = 0.5  # what a move of something that no pole is about costs, beside one that a pole is about
 _TOO_FAR = 3.5
-_MOST_WORDS = 200
+_MOST_WORDS = 320
 _LONGER = 1.15  # than the goal, where a pole wants few words
 _TRIES = 20  # mixtures that are drawn for one that has a target
 

@@ -60,7 +60,7 @@ class SoupRecipe:
     skip_poles: tuple[str, ...] = ("concise", "elementary")
     more: tuple[str, ...] = ()
     threads: int = 1
-    response_tokens: int = 224
+    response_tokens: int = 384
     hold: float = 0.3
     unlikelihood: float = 0.0
 
