@@ -14,10 +14,10 @@ import pytest
 
 from tests.support.batch_shop import plain, policy_text
 from tests.support.process_groups import wait_for
+from tests.support.ray_real import needs_ray, ray_python
 from tests.support.vllm_real import small_base, small_store, vllm_environment
 
-PYTHON = Path(os.environ.get("SOUPMIX_RAY_PYTHON", Path(__file__).parents[2] / ".venv-ray/bin/python"))
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="make test-ray makes .venv-ray")]
+pytestmark = [pytest.mark.slow, needs_ray]
 LINES = 60
 
 
@@ -40,7 +40,7 @@ def words(tmp_path: Path) -> list[str]:
     }
     limits = {"--rows": 4, "--length": 128, "--max-new-tokens": 40, "--temperature": 0, "--dtype": "fp32"}
     pairs = [str(word) for pair in {**shown, **limits}.items() for word in pair]
-    return [str(PYTHON.parent / "soupmix"), "batch", str(tmp_path / "in.jsonl"), *pairs]
+    return [str(ray_python().parent / "soupmix"), "batch", str(tmp_path / "in.jsonl"), *pairs]
 
 
 def test_a_worker_that_is_killed_loses_nothing(words: list[str], tmp_path: Path) -> None:

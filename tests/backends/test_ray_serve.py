@@ -19,11 +19,11 @@ from soupmix import Engine, Policy
 from soupmix.base import Base
 from soupmix.engine import Sampling
 from soupmix.store import Store
-from tests.backends.test_ray import PYTHON
 from tests.support.batch_shop import policy_text
 from tests.support.process_groups import wait_for
+from tests.support.ray_real import needs_ray, ray_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="make test-ray makes .venv-ray")]
+pytestmark = [pytest.mark.slow, needs_ray]
 EXAMPLE = Path(__file__).parents[2] / "examples/ray_serve.py"
 MOST = 12
 
@@ -33,7 +33,7 @@ def client(tiny_base: Base, pico_store: Store, tmp_path: Path) -> Iterator[httpx
     """Two replicas that listen."""
     (tmp_path / "org.yaml").write_text(policy_text(pico_store))
     database = tmp_path / "people.db"
-    making = [PYTHON.parent / "soupmix", "serve", "keys", "create", "--tenant", "acme", "--database", database]
+    making = [ray_python().parent / "soupmix", "serve", "keys", "create", "--tenant", "acme", "--database", database]
     key = subprocess.run(list(map(str, making)), check=True, capture_output=True, text=True, timeout=300).stdout.strip()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ def client(tiny_base: Base, pico_store: Store, tmp_path: Path) -> Iterator[httpx
     }
     limits = {"dtype": "fp32", "cpus": 0.5, "rows": 4, "length": 128, "port": port}
     words = [str(word) for name, value in {**shown, **limits}.items() for word in (f"--{name}", value)]
-    process = subprocess.Popen([str(PYTHON), str(EXAMPLE), *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(ray_python()), str(EXAMPLE), *words], stderr=subprocess.PIPE, text=True)
     try:
         with httpx.Client(
             base_url=f"http://127.0.0.1:{port}",

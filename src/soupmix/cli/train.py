@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -114,9 +114,8 @@ def command(
     mixing = {"--freeze-others": freeze_others, "--mode": mode != FULL, "--more": more, "--skip": skip, "--rate": rate}
     mixing |= {"--interpolate": interpolate != 1}
     _check_mixing(mixing, is_mixed)
-    soup = SoupRecipe(
-        "frozen" if freeze_others else "together", mode, mixtures, skip=skip, more=more, seed=seed, threads=threads
-    )
+    how: dict[str, Any] = {"skip": skip, "more": more, "seed": seed, "threads": threads}
+    soup = SoupRecipe("frozen" if freeze_others else "together", mode, mixtures, **how)
     soup = soup if rate is None else replace(soup, learning_rate=rate)
     few = min((len(each.examples) for each in given.values()), default=_ENOUGH)
     plan = TrainingPlan(
