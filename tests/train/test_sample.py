@@ -40,6 +40,16 @@ def test_samples_are_of_every_prompt_and_system_prompt_in_turn(sampled: tuple[Pa
     ]
 
 
+def test_a_base_with_few_positions_says_less(tiny_base: Base, tmp_path: Path) -> None:
+    long = replace(BRIEF, cap=5000)
+    chunk = Chunk(SampleSource(tiny_base, ASKED[:1], 1, 0), long, 0, 1)
+    engine = Engine.load(tiny_base, None)
+    sample_chunk(engine, Policy.open(()).clamp({}), chunk, tmp_path)
+    found = read_samples(tmp_path, chunk)
+    assert found is not None
+    assert len(found[0].text) <= engine.model.config.max_position_embeddings
+
+
 def test_a_chunk_is_known_by_all_that_decides_it(tiny_base: Base) -> None:
     source = SampleSource(tiny_base, ASKED, 2, 0)
     chunk = Chunk(source, BRIEF, 0, 10)

@@ -5,6 +5,7 @@ never met, and those of a pole stay when only another pole is described anew.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from soupmix.backends.protocol import Message
 from soupmix.base import Base
 from soupmix.engine import Engine, Sampling
+from soupmix.engine.positions import positions
 from soupmix.errors import TrainingError
 from soupmix.evaluate.promptset import Prompt, conversation
 from soupmix.files import digest_parts, write_file
@@ -111,15 +114,20 @@ def sample_chunk(engine: Engine, bare: Grant, chunk: Chunk, folder: Path) -> Non
     conversations = [
         conversation(source.prompts[n].text, system) for (n, _), system in zip(cells, systems, strict=True)
     ]
-    sampling = Sampling(
-        max_new_tokens=chunk.pool.cap, temperature=source.temperature, seed=source.seed + 1_000_000 * chunk.start
-    )
+    most = min(chunk.pool.cap, _room(engine, conversations))
+    sampling = Sampling(max_new_tokens=most, temperature=source.temperature, seed=source.seed + 1_000_000 * chunk.start)
     made = engine.complete(conversations, [bare] * len(cells), sampling=sampling, batch_size=96)
     rows = [
         Sample(n, v, answer.text.strip(), answer.finished, system)
         for (n, v), answer, system in zip(cells, made, systems, strict=True)
     ]
     write_file(folder / chunk.file, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
+
+
+def _room(engine: Engine, conversations: Sequence[Sequence[Message]]) -> int:
+    """How many tokens a base leaves to the answer of the longest prompt; at least one, which then is refused in words."""
+    most = positions(engine.model.config)
+    return sys.maxsize if most is None else max(1, most - max(len(engine.prompts.chat(each)) for each in conversations))
 
 
 def read_samples(folder: Path, chunk: Chunk) -> list[Sample] | None:
