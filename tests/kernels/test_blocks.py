@@ -34,14 +34,45 @@ def test_a_number_is_off_by_half_a_step_at_most(bits: int, shape: tuple[int, int
 
 
 @pytest.mark.parametrize(("bits", "kind"), [(8, "Q8_0"), (4, "Q4_0")])
-def test_what_comes_from_a_gguf_file_is_held_as_it_is(bits: int, kind: str) -> None:
-    """Blocks of the dequantised weight stand for that very weight, up to the one rounding to bf16."""
+@pytest.mark.parametrize("nearest", [True, False])
+def test_what_comes_from_a_gguf_file_is_held_as_it_is(bits: int, kind: str, nearest: bool) -> None:
+    """Whether its scales are those that llama.cpp chooses, or any others."""
     gguf = pytest.importorskip("gguf")
-    weight = torch.randn(48, 96, generator=torch.Generator().manual_seed(1)) * 0.05
-    weight[3, 32:64] = 0.0
-    held = gguf.quants.quantize(weight.numpy(), gguf.GGMLQuantizationType[kind])
-    plain = torch.from_numpy(gguf.quants.dequantize(held, gguf.GGMLQuantizationType[kind]))
-    assert torch.equal(Blocks.of(plain, bits).decoded(), plain.bfloat16())
+    draw, which = torch.Generator().manual_seed(1), gguf.GGMLQuantizationType[kind]
+    if nearest:
+        weight = torch.randn(48, 96, generator=draw) * 0.05
+        weight[3, 32:64] = 0.0
+        plain = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), which), which))
+        assert torch.equal(Blocks.of(plain, bits).decoded(), plain.bfloat16())
+    else:
+        scale = (torch.rand(48, 3, 1, generator=draw) - 0.5).half().float()
+        plain = (scale * torch.randint(-MOST[bits], MOST[bits], (48, 3, 32), generator=draw)).view(48, 96)
+    found = Blocks.exactly(plain)
+    assert found is not None
+    assert found.bits == bits
+    assert torch.equal(found.decoded(torch.float32), plain)
+    assert torch.equal(Blocks.of_data(found.data, (48, 96)).decoded(torch.float32), plain)
+
+
+@pytest.mark.parametrize("changed", [1.0001, math.nan, math.inf])
+def test_what_no_blocks_stand_for_has_none(changed: float) -> None:
+    weight = Blocks.of(torch.randn(48, 96, generator=torch.Generator().manual_seed(2)), 8).decoded(torch.float32)
+    assert Blocks.exactly(weight) is not None
+    weight[47, 95] = weight[47, 95] * changed + 1e-6
+    assert Blocks.exactly(weight) is None
+    assert Blocks.exactly(torch.randn(40, 33)) is None
+
+
+@pytest.mark.parametrize("outs", [(16, 32), (7, 20), (48, 1)])
+@pytest.mark.parametrize("bits", [(8, 8), (4, 4), (8, 4)])
+def test_blocks_one_below_the_other_stand_for_the_same(outs: tuple[int, int], bits: tuple[int, int]) -> None:
+    parts = [Blocks.of(torch.randn(out, 70), each) for out, each in zip(outs, bits, strict=True)]
+    made = Blocks.stack(parts)
+    assert made.bits == max(bits)
+    assert made.shape == (sum(outs), 70)
+    assert torch.equal(made.decoded(torch.float32), torch.cat([each.decoded(torch.float32) for each in parts]))
+    with pytest.raises(ValueError, match="none of a weight"):
+        Blocks.of_data(made.data, (sum(outs) + 16, 70))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e38])

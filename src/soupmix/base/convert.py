@@ -1,6 +1,7 @@
 """GGUF -> a clean Hugging Face folder; run as `python -m soupmix.base.convert FILE.gguf FOLDER PIPE`.
 
-FILE.gguf must stand in a folder of its own: transformers looks at what is beside it, for settings and for code.
+FILE.gguf must stand in a folder of its own: transformers looks at what is beside it, for settings and for code. The weights that
+are written are bf16; where the file holds them in 8 or 4 bits, its blocks are kept beside (`soupmix.base.held`).
 PIPE is the number of a descriptor at whose end the conversion is not wanted any longer.
 
 A process of its own keeps progress bars, log levels and the peak memory of the conversion out of the caller.
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from soupmix.base.held import write_held
 from soupmix.children import end_with
 
 __all__: list[str] = []
@@ -31,6 +33,7 @@ def _main(source: Path, folder: Path) -> None:
     fields = loaded.config.to_dict()
     fields.pop("quantization_config", None)
     config = type(loaded.config).from_dict(fields | {"dtype": "bfloat16"})
+    write_held(folder, loaded)
     # A model loaded from GGUF refuses save_pretrained, so a fresh one of the same config carries the weights.
     with torch.device("meta"):
         fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)

@@ -63,6 +63,7 @@ class StepChoice(NamedTuple):
     library: ctypes.CDLL | None
     why: str
     held: str | None = None  # what the weights are held in, of `soupmix.dtypes.HELD`
+    exact: bool = False  # whether some of those are just what the base's GGUF file has
 
 
 TORCH = StepChoice(None, "torch computes the steps")
@@ -75,14 +76,14 @@ class EngineStep:
         model, groups, batch: of the engine. choice: who computes.
 
     Attributes:
-        library: that of the compiled step; None: torch computes. why: in words. held: see `StepChoice`.
+        library: that of the compiled step; None: torch computes. why: in words. held, exact: see `StepChoice`.
     """
 
     def __init__(self, model: Any, groups: Mapping[Paths, SoupGroup], batch: ActiveBatch, choice: StepChoice) -> None:
         self._model, self._groups, self._batch = model, groups, batch
         self._described: _Described | None = None
         self._settling, self._is_settled = threading.RLock(), False
-        self.library, self.why, self.held = choice
+        self.library, self.why, self.held, self.exact = choice
 
     def __repr__(self) -> str:
         """Such as "<EngineStep: compiled for avx512-bf16>"."""

@@ -294,7 +294,7 @@ class Engine:
             base_digest=self.base_digest,
             weights=grant.weighted,
             method=method,
-            dtype=held_code(self._dtype),
+            dtype=self._code,
             policy_digest=grant.policy_digest,
             tenant_salt=tenant,
             mode=mode,
@@ -302,7 +302,7 @@ class Engine:
 
     def base_identity(self, tenant: str = "") -> str:
         """The key of what the bare base computes of prompts, in mode "answer"; see `soupmix.merge.identity`."""
-        return base_identity(base_digest=self.base_digest, dtype=held_code(self._dtype), tenant_salt=tenant)
+        return base_identity(base_digest=self.base_digest, dtype=self._code, tenant_salt=tenant)
 
     def chat_tokens(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """Token ids of a prompt or conversation, with the chat template, as `complete` reads it, and with tools.
@@ -331,6 +331,11 @@ class Engine:
     @property
     def _dtype(self) -> str:
         return self.step.held or str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def _code(self) -> str:
+        """The dtype in identities: blocks of a GGUF file are others than those nearest to what bf16 has of them."""
+        return held_code(self._dtype) + ("-gguf" if self.step.exact else "")
 
     @cached_property
     def ends(self) -> frozenset[int]:

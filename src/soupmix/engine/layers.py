@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import soupmix_kernels
 from soupmix.base.layers import linear_kind, plain_forwards
+from soupmix.engine.few_bits import FewBits
 from soupmix.engine.quantised import quantised_linears
 from soupmix.engine.rows import ActiveBatch
 from soupmix.errors import BaseModelError, RecipeError
@@ -47,8 +48,8 @@ class BaseLinear:
     """`x W^T + bias` for the stacked weights of one or more linear layers, without any soup.
 
     Args:
-        linears: layers with the same input. packed: on the CPU, hold the weight in oneDNN's layout. bits: hold it in blocks of
-            so many bits a number; None: as it is.
+        linears: layers with the same input. packed: on the CPU, hold the weight in oneDNN's layout. blocks: hold it in these
+            instead; None: as it is.
 
     Attributes:
         inputs: in-features. widths: out-features of every layer. dtype, device: of weights and activations.
@@ -56,16 +57,16 @@ class BaseLinear:
             weight in blocks, or None. bias: [sum of widths] or None.
     """
 
-    def __init__(self, linears: Sequence[nn.Module], *, packed: bool, bits: int | None = None) -> None:
+    def __init__(self, linears: Sequence[nn.Module], *, packed: bool, blocks: Blocks | None = None) -> None:
         weights = [_weight(each) for each in linears]
         self.inputs, self.dtype, self.device = weights[0].shape[1], weights[0].dtype, weights[0].device
         self.widths = tuple(len(weight) for weight in weights)
-        self.weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
-        self.bias = _bias(linears)
-        self._packed = soupmix_kernels.pack(self.weight) if packed else None
-        self.blocks = None if bits is None else Blocks.of(self.weight, bits)
-        held = self._packed is not None or self.blocks is not None
-        self.weight = None if held else soupmix_kernels.wide_weight(self.weight)
+        self.weight: Tensor | None = None
+        self.bias, self.blocks, self._packed = _bias(linears), blocks, None
+        if blocks is None:
+            weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+            self._packed = soupmix_kernels.pack(weight) if packed else None
+            self.weight = None if self._packed is not None else soupmix_kernels.wide_weight(weight)
 
     def pack(self) -> None:
         """From now on hold the weight in oneDNN's layout, where that is possible."""
@@ -202,7 +203,7 @@ def insert(
     *,
     fused: bool,
     packed: bool = True,
-    bits: int | None = None,
+    few: FewBits | None = None,
     left: Collection[str] = (),
 ) -> dict[Paths, SoupGroup]:
     """Replace linear layers of a model by soup layers: those that an adapter changes, and if `fused` on the CPU all others too.
@@ -213,8 +214,8 @@ def insert(
         batch: whose coefficients layers use; it follows the model from now on.
         fused: compute layers that share an input together, on the CPU with weights in oneDNN's layout. The original weights
             are dropped group by group. False: every layer does what it did, bit for bit, and its soup is added.
-        packed: False: layers that are fused hold their weights row by row, as a compiled step reads them. bits: they hold them
-            in blocks of so many bits a number instead.
+        packed: False: layers that are fused hold their weights row by row, as a compiled step reads them. few: they hold them
+            in its blocks instead.
 
     Returns:
         The groups by the module paths of their layers.
@@ -231,7 +232,8 @@ def insert(
         linears = _linears(model, paths)  # the weights of the group before are gone by now
         everything = (fused and linears[0].weight.device.type == "cpu") or not _keeps_rows_apart(linears[0])
         if everything or any(held[path] for path in paths):
-            base = BaseLinear(linears, packed=fused and packed, bits=bits)
+            blocks = None if few is None else few.blocks(paths, [_weight(each) for each in linears])
+            base = BaseLinear(linears, packed=fused and packed, blocks=blocks)
             group = SoupGroup(base, [held[path] for path in paths], batch, chosen=_is_chosen(paths[0]))
             made[paths] = _replaced(model, paths, group)
     changed = {path for path, parts in held.items() if parts}

@@ -9,6 +9,7 @@ from soupmix.base import Base, load_model, load_tokenizer
 from soupmix.dtypes import HELD, WORDS, dtype_code, torch_dtype
 from soupmix.engine.compiled import TORCH, StepChoice, step_for
 from soupmix.engine.direct import read_directly
+from soupmix.engine.few_bits import FewBits
 from soupmix.engine.layers import Paths, SoupGroup, insert
 from soupmix.engine.rows import ActiveBatch, LoadedAdapters
 from soupmix.engine.unserved import unserved
@@ -63,12 +64,16 @@ def loaded(
     for name, each in none.items():
         _log.warning("%s", each.error(name))
     step = step_for(model, device, fused=fused) if compiled or held else TORCH
+    few = FewBits.of(found, held) if held else None
     if held:
         step = _in_few_bits(step, found, held)
     served = LoadedAdapters.of(adapters, policy, none)
     batch = ActiveBatch(served, torch.device(device))
-    mine, bits = [each for each in adapters if each.name not in none], HELD.get(held or "")
-    groups = insert(model, mine, batch, fused=fused, packed=step.library is None, bits=bits, left=left)
+    mine = [each for each in adapters if each.name not in none]
+    groups = insert(model, mine, batch, fused=fused, packed=step.library is None, few=few, left=left)
+    if few is not None and few.taken:
+        own = f"{len(few.taken)} of its layers as its GGUF file has them"
+        step = step._replace(why=f"{step.why}, {own}", exact=True)
     return model, tokenizer, served, batch, groups, found.digest, step
 
 

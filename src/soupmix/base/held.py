@@ -1,0 +1,48 @@
+"""The blocks of 8 or 4 bits that a GGUF file holds linear layers in, kept beside what was converted from it.
+
+A conversion rounds to bf16, which all else computes with; an engine in "int8" or "int4" takes these instead, and rounds nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from soupmix_kernels.compiled import Blocks
+
+__all__ = ["HELD_FILE", "read_held", "write_held"]
+
+HELD_FILE: Final = "held.safetensors"
+_SHAPE: Final = "shape of "  # key of the metadata -> "out, in"
+
+
+def write_held(folder: Path, model: Any) -> None:
+    """Write the blocks of every linear layer of a model in fp32 that has some, by the layer's path; no file if none has."""
+    from safetensors.torch import save_file
+    from torch import nn
+
+    from soupmix_kernels.compiled import Blocks
+
+    linears = {path: each for path, each in model.named_modules() if isinstance(each, nn.Linear)}
+    found = {path: blocks for path, each in linears.items() if (blocks := Blocks.exactly(each.weight.data)) is not None}
+    if found:
+        shapes = {_SHAPE + path: f"{each.shape[0]}, {each.shape[1]}" for path, each in found.items()}
+        save_file({path: each.data for path, each in found.items()}, folder / HELD_FILE, shapes)
+
+
+def read_held(folder: Path) -> Mapping[str, "Blocks"]:
+    """Path of a layer -> its blocks, of a folder in soupmix's own cache, which says whether it is as it was written."""
+    from safetensors import safe_open
+
+    from soupmix_kernels.compiled import Blocks
+
+    path = folder / HELD_FILE
+    if not path.is_file():
+        return {}
+    found = {}
+    with safe_open(path, "pt") as file:
+        shapes = file.metadata()
+        for name in file.keys():  # noqa: SIM118
+            out, inputs = map(int, shapes[_SHAPE + name].split(", "))
+            found[name] = Blocks.of_data(file.get_tensor(name), (out, inputs))
+    return found
