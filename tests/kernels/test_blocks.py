@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from soupmix_kernels.compiled import BITS, Blocks, Decoder, DecoderLayer, Product, instructions
+from soupmix_kernels.compiled import BITS, KINDS, Blocks, Decoder, DecoderLayer, Product, instructions
 from tests.support.decoders import PEOPLE, TEXTS, Draw, Running, library_for
 
 COMPILES = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here")
@@ -33,9 +33,9 @@ def test_a_number_is_off_by_half_a_step_at_most(bits: int, shape: tuple[int, int
             assert bool(((mine - other).abs() <= room).all())
 
 
-@pytest.mark.parametrize(("bits", "kind"), [(8, "Q8_0"), (4, "Q4_0")])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("nearest", [True, False])
-def test_what_comes_from_a_gguf_file_is_held_as_it_is(bits: int, kind: str, nearest: bool) -> None:
+def test_what_comes_from_a_gguf_file_is_held_as_it_is(kind: str, nearest: bool) -> None:
     """Whether its scales are those that llama.cpp chooses, or any others."""
     gguf = pytest.importorskip("gguf")
     draw, which = torch.Generator().manual_seed(1), gguf.GGMLQuantizationType[kind]
@@ -43,13 +43,16 @@ def test_what_comes_from_a_gguf_file_is_held_as_it_is(bits: int, kind: str, near
         weight = torch.randn(48, 96, generator=draw) * 0.05
         weight[3, 32:64] = 0.0
         plain = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), which), which))
-        assert torch.equal(Blocks.of(plain, bits).decoded(), plain.bfloat16())
+        assert KINDS[kind].shifted or torch.equal(Blocks.of(plain, KINDS[kind].bits).decoded(), plain.bfloat16())
     else:
-        scale = (torch.rand(48, 3, 1, generator=draw) - 0.5).half().float()
-        plain = (scale * torch.randint(-MOST[bits], MOST[bits], (48, 3, 32), generator=draw)).view(48, 96)
+        _, low, high, shifted = KINDS[kind]
+        scale, shift = (torch.rand(2, 48, 3, 1, generator=draw) - 0.5 * (1 - shifted)).half().float()
+        numbers = torch.randint(low, high, (48, 3, 32), generator=draw)
+        numbers[..., 5] = 0
+        plain = (scale * numbers + (shift if shifted else 0.0)).view(48, 96)
     found = Blocks.exactly(plain)
     assert found is not None
-    assert found.bits == bits
+    assert found.kind == kind
     assert torch.equal(found.decoded(torch.float32), plain)
     assert torch.equal(Blocks.of_data(found.data, (48, 96)).decoded(torch.float32), plain)
 
@@ -71,6 +74,10 @@ def test_blocks_one_below_the_other_stand_for_the_same(outs: tuple[int, int], bi
     assert made.bits == max(bits)
     assert made.shape == (sum(outs), 70)
     assert torch.equal(made.decoded(torch.float32), torch.cat([each.decoded(torch.float32) for each in parts]))
+    other = Blocks.of_data(torch.ones(1, 3, 320, dtype=torch.uint8), (16, 70))
+    assert other.kind == "Q4_1"
+    with pytest.raises(ValueError, match="not of one kind"):
+        Blocks.stack([*parts, other])
     with pytest.raises(ValueError, match="none of a weight"):
         Blocks.of_data(made.data, (sum(outs) + 16, 70))
 
@@ -90,10 +97,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("step")
 
 
-def in_blocks(decoder: Decoder, bits: int, made: Callable[[Blocks], Any]) -> Decoder:
+def in_blocks(decoder: Decoder, kind: str, made: Callable[[Blocks], Any]) -> Decoder:
+    def blocks(weight: torch.Tensor) -> Blocks:
+        found = Blocks.of(weight, KINDS[kind].bits)
+        if not KINDS[kind].shifted:
+            return found
+        moved = found.data.new_empty(*found.data.shape[:2], 320)  # the same numbers, with shifts of their own
+        moved[..., :32], moved[..., 64:] = found.data[..., :32], found.data[..., 32:]
+        shift = torch.randn(*found.data.shape[:2], 16, generator=torch.Generator().manual_seed(3)) * 0.02
+        moved[..., 32:64] = shift.half().view(torch.uint8)
+        return Blocks.of_data(moved, found.shape)
+
     def product(each: Product) -> Product:
         assert isinstance(each.weight, torch.Tensor)
-        return Product(made(Blocks.of(each.weight, bits)), each.bias, each.pool, each.table)
+        return Product(made(blocks(each.weight)), each.bias, each.pool, each.table)
 
     def layer(each: DecoderLayer) -> DecoderLayer:
         qkv, gate_up = (tuple(map(product, many)) for many in (each.qkv, each.gate_up))
@@ -104,13 +121,13 @@ def in_blocks(decoder: Decoder, bits: int, made: Callable[[Blocks], Any]) -> Dec
 
 @COMPILES
 @pytest.mark.parametrize("name", instructions())
-@pytest.mark.parametrize("bits", BITS)
-def test_a_step_is_that_of_the_weights_they_stand_for(name: str, bits: int, folder: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_that_of_the_weights_they_stand_for(name: str, kind: str, folder: Path) -> None:
     """Bit for bit, for many rows and one; weights whose rows lie apart are read as well."""
     plain = Draw(torch.bfloat16).decoder()
     lib = library_for(name, folder)
-    wide = in_blocks(plain, bits, lambda each: torch.nn.functional.pad(each.decoded(), (0, 12))[:, : each.shape[1]])
-    held = in_blocks(plain, bits, lambda each: each)
+    wide = in_blocks(plain, kind, lambda each: torch.nn.functional.pad(each.decoded(), (0, 12))[:, : each.shape[1]])
+    held = in_blocks(plain, kind, lambda each: each)
     fed = [(slot, 0, text) for slot, text in enumerate(TEXTS)]
     for what in (fed, fed[3:]):
         found, expected = (Running(each, lib).feed(what, PEOPLE[: len(what)]) for each in (held, wide))
@@ -121,4 +138,4 @@ def test_a_step_is_that_of_the_weights_they_stand_for(name: str, bits: int, fold
 @COMPILES
 def test_blocks_need_a_decoder_in_bf16() -> None:
     with pytest.raises(ValueError, match="weights"):
-        in_blocks(Draw(torch.float32).decoder(), 8, lambda each: each)
+        in_blocks(Draw(torch.float32).decoder(), "Q8_0", lambda each: each)

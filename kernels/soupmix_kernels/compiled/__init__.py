@@ -5,7 +5,7 @@ when it is first used. `CompiledSoup` computes the soups of one layer,
 for models whose steps others compute. torch's own path stays beside it: reference, fallback and oracle.
 """
 
-from soupmix_kernels.compiled.blocks import BITS, Blocks
+from soupmix_kernels.compiled.blocks import BITS, KINDS, Blocks
 from soupmix_kernels.compiled.build import INSTRUCTIONS, CannotCompile, instructions, library, made_for
 from soupmix_kernels.compiled.pages import LargePages
 from soupmix_kernels.compiled.soup import CompiledSoup, SoupLibrary
@@ -15,6 +15,7 @@ __all__ = [
     "ACTIVATIONS",
     "BITS",
     "INSTRUCTIONS",
+    "KINDS",
     "Blocks",
     "CannotCompile",
     "CompiledSoup",

@@ -1,10 +1,11 @@
-// Weights that are held in 8 or 4 bits: blocks of 16 outputs by 32 inputs, a scale for every 32 of an output. What is multiplied
-// is scale * number, rounded to bf16 once, so a product is that of a bf16 weight, bit for bit.
+// Weights that are held in 8 or 4 bits: blocks of 16 outputs by 32 inputs, a scale for every 32 of an output, and a shift where a
+// kind has one. What is multiplied is scale * number + shift, rounded to bf16 once, so a product is that of a bf16 weight, bit for
+// bit; scale * number is exact in fp32, so whether it is fused with the sum is all the same.
 #pragma once
 #include "vectors.h"
 
 extern "C" {
-// W [out, in], rows `ld` numbers apart, or blocks [out / 16, in / 32] of a kind: 0 none, 1 of 8 bits, 2 of 4 bits. bias [out] or
+// W [out, in], rows `ld` numbers apart, or blocks [out / 16, in / 32] of a kind: 0 none, 1 Eight, 2 Four, 3 Shifted. bias [out] or
 // null. A [slices R, in], and B of every slice [R / 8, width / 32, 8, 32], filled up with zeros, as they lie in memory; null where
 // no adapter is. table: which of the step's coefficients. rank: that of every adapter, 0 where they differ.
 struct Linear {
@@ -13,6 +14,7 @@ struct Linear {
 };
 struct Eight { uint16_t scale[16]; int8_t number[16][32]; };
 struct Four { uint16_t scale[16]; uint8_t number[16][16]; };  // numbers i and i + 16 in one byte, the first in the low half; 8 is 0
+struct Shifted { uint16_t scale[16], shift[16]; uint8_t number[16][16]; };  // as in Four, but 0 is 0
 }
 
 namespace {
@@ -32,11 +34,11 @@ inline V floats(const int8_t *p) {
 #endif
 }
 #ifdef __AVX512BF16__
-// One output of a block: 32 numbers, their products with the scale rounded once.
-inline void decoded(__m128i low, __m128i high, float scale, bf16 *to) {
-  const __m512 s = _mm512_set1_ps(scale);
-  const __m512 a = _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)));
-  const __m512 b = _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)));
+// One output of a block: 32 numbers, their products with the scale, shifted, rounded once. A shift of -0 changes no bit.
+inline void decoded(__m128i low, __m128i high, float scale, float shift, bf16 *to) {
+  const __m512 s = _mm512_set1_ps(scale), m = _mm512_set1_ps(shift);
+  const __m512 a = _mm512_fmadd_ps(s, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), m);
+  const __m512 b = _mm512_fmadd_ps(s, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)), m);
   _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(b, a));
 }
 inline void wide_scales(const uint16_t *scale, float *to) {
@@ -47,7 +49,7 @@ inline void decode(const Eight &b, bf16 *to, size_t ld) {
   wide_scales(b.scale, scale);
   for (int o = 0; o < 16; o++) {
     const __m128i *n = (const __m128i *)b.number[o];
-    decoded(_mm_loadu_si128(n), _mm_loadu_si128(n + 1), scale[o], to + o * ld);
+    decoded(_mm_loadu_si128(n), _mm_loadu_si128(n + 1), scale[o], -0.f, to + o * ld);
   }
 }
 inline void decode(const Four &b, bf16 *to, size_t ld) {
@@ -56,7 +58,16 @@ inline void decode(const Four &b, bf16 *to, size_t ld) {
   const __m128i low = _mm_set1_epi8(15), zero = _mm_set1_epi8(8);
   for (int o = 0; o < 16; o++) {
     const __m128i both = _mm_loadu_si128((const __m128i *)b.number[o]), high = _mm_and_si128(_mm_srli_epi16(both, 4), low);
-    decoded(_mm_sub_epi8(_mm_and_si128(both, low), zero), _mm_sub_epi8(high, zero), scale[o], to + o * ld);
+    decoded(_mm_sub_epi8(_mm_and_si128(both, low), zero), _mm_sub_epi8(high, zero), scale[o], -0.f, to + o * ld);
+  }
+}
+inline void decode(const Shifted &b, bf16 *to, size_t ld) {
+  alignas(64) float scale[16], shift[16];
+  wide_scales(b.scale, scale), wide_scales(b.shift, shift);
+  const __m128i low = _mm_set1_epi8(15);
+  for (int o = 0; o < 16; o++) {
+    const __m128i both = _mm_loadu_si128((const __m128i *)b.number[o]), high = _mm_and_si128(_mm_srli_epi16(both, 4), low);
+    decoded(_mm_and_si128(both, low), high, scale[o], shift[o], to + o * ld);
   }
 }
 #else
@@ -74,18 +85,27 @@ inline void decode(const Four &b, bf16 *to, size_t ld) {
     for (int i = 0; i < 32; i += LANES) store(to + o * ld + i, scale * floats(n + i));
   }
 }
+inline void decode(const Shifted &b, bf16 *to, size_t ld) {
+  for (int o = 0; o < 16; o++) {
+    const V scale = all(half(b.scale[o])), shift = all(half(b.shift[o]));
+    int8_t n[32];
+    for (int i = 0; i < 16; i++) { n[i] = int8_t(b.number[o][i] & 15); n[i + 16] = int8_t(b.number[o][i] >> 4); }
+    for (int i = 0; i < 32; i += LANES) store(to + o * ld + i, scale * floats(n + i) + shift);
+  }
+}
 #endif
 constexpr size_t AHEAD = 4096;  // bytes that are asked for before they are decoded
-// outputs o to o + count, a multiple of 16 each, as rows of bf16 [count, inputs, filled up to a multiple of 32]
-inline void decode(const Linear &l, int o, int count, bf16 *to) {
+template <class K> inline void decode_all(const Linear &l, int o, int count, bf16 *to) {
   const size_t deep = (l.in + 31) / 32, ld = deep * 32;
   for (int j = o / 16; j < (o + count) / 16; j++, to += 16 * ld)
     for (size_t i = 0; i < deep; i++) {
-      const size_t size = l.kind == 1 ? sizeof(Eight) : sizeof(Four);
-      const char *ahead = (const char *)l.W + (j * deep + i) * size + AHEAD;
-      for (size_t n = 0; n < size; n += 64) __builtin_prefetch(ahead + n, 0, 2);
-      if (l.kind == 1) decode(((const Eight *)l.W)[j * deep + i], to + 32 * i, ld);
-      else decode(((const Four *)l.W)[j * deep + i], to + 32 * i, ld);
+      const K &block = ((const K *)l.W)[j * deep + i];
+      for (size_t n = 0; n < sizeof(K); n += 64) __builtin_prefetch((const char *)&block + AHEAD + n, 0, 2);
+      decode(block, to + 32 * i, ld);
     }
+}
+// outputs o to o + count, a multiple of 16 each, as rows of bf16 [count, inputs, filled up to a multiple of 32]
+inline void decode(const Linear &l, int o, int count, bf16 *to) {
+  (l.kind == 1 ? decode_all<Eight> : l.kind == 2 ? decode_all<Four> : decode_all<Shifted>)(l, o, count, to);
 }
 }  // namespace

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from soupmix_kernels.compiled.blocks import BITS, Blocks
+from soupmix_kernels.compiled.blocks import KINDS, Blocks
 from soupmix_kernels.compiled.pages import LargePages
 from soupmix_kernels.pool import Pool
 from soupmix_kernels.soup import RowCoefficients
@@ -296,7 +296,7 @@ class CompiledStep:
         out, inputs = product.weight.shape
         made = _Linear(inputs=inputs, out=out, table=product.table)
         if isinstance(product.weight, Blocks):
-            made.W, made.kind = product.weight.data.data_ptr(), 1 + BITS.index(product.weight.bits)
+            made.W, made.kind = product.weight.data.data_ptr(), 1 + [*KINDS].index(product.weight.kind)
         else:
             made.W, made.apart = product.weight.data_ptr(), product.weight.stride(0)
         made.bias = None if product.bias is None else self._numbers(product.bias)
