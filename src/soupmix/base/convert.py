@@ -8,6 +8,7 @@ A process of its own keeps progress bars, log levels and the peak memory of the 
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ __all__: list[str] = []
 
 
 def _main(source: Path, folder: Path) -> None:
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # transformers reads the file's header three times, and makes the table of names for every module: most of the time.
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(gguf.GGUFReader), cache(gguf.get_tensor_name_map)
     plain: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(source.parent, **plain, trust_remote_code=False)
     tokenizer.padding_side = "left"

@@ -3,6 +3,7 @@
 A conversion rounds to bf16, which all else computes with; an engine in "int8" or "int4" takes these instead, and rounds nothing.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["HELD_FILE", "read_held", "write_held"]
 
 HELD_FILE: Final = "held.safetensors"
-_SHAPE: Final = "shape of "  # key of the metadata -> "out, in"
+_SHAPES: Final = "shapes"  # key of the metadata -> {path: [out, in]} as JSON: of many keys the order would be left to chance
 
 
 def write_held(folder: Path, model: Any) -> None:
@@ -26,8 +27,8 @@ def write_held(folder: Path, model: Any) -> None:
     linears = {path: each for path, each in model.named_modules() if isinstance(each, nn.Linear)}
     found = {path: blocks for path, each in linears.items() if (blocks := Blocks.exactly(each.weight.data)) is not None}
     if found:
-        shapes = {_SHAPE + path: f"{each.shape[0]}, {each.shape[1]}" for path, each in found.items()}
-        save_file({path: each.data for path, each in found.items()}, folder / HELD_FILE, shapes)
+        shapes = json.dumps({path: each.shape for path, each in found.items()})
+        save_file({path: each.data for path, each in found.items()}, folder / HELD_FILE, {_SHAPES: shapes})
 
 
 def read_held(folder: Path) -> Mapping[str, "Blocks"]:
@@ -39,10 +40,6 @@ def read_held(folder: Path) -> Mapping[str, "Blocks"]:
     path = folder / HELD_FILE
     if not path.is_file():
         return {}
-    found = {}
     with safe_open(path, "pt") as file:
-        shapes = file.metadata()
-        for name in file.keys():  # noqa: SIM118
-            out, inputs = map(int, shapes[_SHAPE + name].split(", "))
-            found[name] = Blocks.of_data(file.get_tensor(name), (out, inputs))
-    return found
+        shapes = json.loads(file.metadata()[_SHAPES])
+        return {name: Blocks.of_data(file.get_tensor(name), (out, inputs)) for name, (out, inputs) in shapes.items()}
