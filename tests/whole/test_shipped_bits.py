@@ -1,5 +1,8 @@
-"""The shipped base, whose file is of 4 and 8 bits, is in "int4" what it is in bf16: steps over both have the same bits, so nothing
-more is to be shown than that the weights are the same (`tests/kernels/test_blocks.py` shows the rest)."""
+"""The shipped base, whose file is of 4 and 8 bits, is in "int4" what it is in bf16.
+
+Steps over blocks and over the bf16 weights they stand for have the same bits (`tests/kernels/test_blocks.py`), so it is enough
+that the weights are the same.
+"""
 
 import shutil
 
