@@ -17,7 +17,7 @@ MERGEKIT := "mergekit==0.1.5"
 OLDEST := PYTHONPATH=.venv/oldest-triton
 INTERPRETED := TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/interpreted
 
-.PHONY: run run-vllm test test-vllm test-ray test-llama test-mergekit test-slow test-gpu gpu-day gpu-day-files test-amx coverage mutants mutants-policy soak laws check docs bench adapters ablation clean
+.PHONY: run run-vllm test test-vllm test-ray test-llama test-mergekit test-slow test-gpu gpu-day gpu-day-files test-amx coverage mutants mutants-policy soak laws check docs bench bench-llama adapters ablation clean
 
 run: .venv/run.done
 	$(BIN)/python examples/three_people.py
@@ -55,6 +55,10 @@ test-ray: .venv/dev.done .venv-ray.done
 # what llama.cpp makes of our GGUF files, built into an environment of its own; minutes
 test-llama: .venv/dev.done .venv-llama.done
 	$(BIN)/pytest -m slow tests/merge/test_gguf_lora_whole.py tests/merge/test_gguf_model_whole.py
+
+# llama.cpp's server, built for this processor from the same sources, and ours beside it: docs/peers.md
+bench-llama: .venv/dev.done .llama-server.done
+	$(BIN)/python benchmarks/peers_llamacpp.py --server out/llama/build/bin/llama-server --llama $(lastword $(subst ==, ,$(LLAMA)))
 
 # mergekit's own command on the recipes that we read, in an environment of its own
 test-mergekit: .venv/dev.done .venv-mergekit.done
@@ -187,6 +191,18 @@ ablation: .venv/dev.done
 	CMAKE_ARGS="-DGGML_NATIVE=OFF" .venv-llama/bin/pip install --quiet --disable-pip-version-check $(LLAMA)
 	touch $@
 
+# without AMX, as for the tests
+.llama-server.done:
+	rm -rf out/llama && $(PYTHON) -m venv out/llama/tools
+	out/llama/tools/bin/pip install --quiet --disable-pip-version-check cmake
+	out/llama/tools/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python --dest out/llama $(LLAMA)
+	tar -xzf out/llama/llama_cpp_python-*.tar.gz -C out/llama --strip-components 1
+	out/llama/tools/bin/cmake -S out/llama/vendor/llama.cpp -B out/llama/build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+	  -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_OPENSSL=OFF \
+	  -DCMAKE_CXX_FLAGS="$(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)"
+	out/llama/tools/bin/cmake --build out/llama/build --target llama-server llama-quantize --parallel 2
+	touch $@
+
 .venv-mergekit.done: constraints.txt
 	test -d .venv-mergekit || $(PYTHON) -m venv .venv-mergekit
 	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(MERGEKIT)
@@ -207,4 +223,4 @@ ablation: .venv/dev.done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm .venv-vllm.done .venv-ray .venv-ray.done .venv-llama .venv-llama.done .venv-mergekit .venv-mergekit.done out mutants .coverage
+	rm -rf .venv .venv-vllm .venv-vllm.done .venv-ray .venv-ray.done .venv-llama .venv-llama.done .venv-mergekit .venv-mergekit.done .llama-server.done out mutants .coverage

@@ -1,4 +1,5 @@
-"""The server of benchmarks/serve.py: `soupmix serve` as a process of its own on loopback, and clients that stream from it."""
+"""`soupmix serve` as a process of its own on loopback, and clients that stream from it: of benchmarks/serve.py and
+benchmarks/peers_llamacpp.py."""
 
 import asyncio
 import json
@@ -7,15 +8,47 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-from serve_peers import Server, Told, Work
+from serve_peers import Told, Work
 
 COMMAND = [sys.executable, "-c", "from soupmix.cli import main; main()", "serve", "--open", "--no-auth", "--port", "0"]
+
+
+One = Callable[[httpx.AsyncClient, Work], Awaitable[Told]]
+"""Sends one request and reads what streams back."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that is a process of its own; called with what clients ask, it is a `Server`.
+
+    Attributes:
+        address: where it listens. one: how it is asked. pid: its process. ready_s: seconds until it answered.
+    """
+
+    address: str
+    one: One
+    pid: int
+    ready_s: float
+
+    def __call__(self, clients: Sequence[Sequence[Work]]) -> list[Told]:
+        return asyncio.run(_all(self.address, clients, self.one))
+
+    def peak_mb(self) -> int:
+        """Most memory that was resident, in MiB."""
+        return int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())[0]) // 1024
+
+    def cpu_s(self) -> float:
+        """Processor time of all its threads so far."""
+        told = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def endless(base: Path, folder: Path) -> Path:
@@ -30,11 +63,12 @@ def endless(base: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def served(base: Path, home: Path, dtype: str, rows: int, people: Sequence[dict[str, float]]) -> Iterator[Server]:
-    """Everybody their own soup, over HTTP."""
+def served(base: Path, home: Path, dtype: str, rows: int, people: Sequence[dict[str, float]]) -> Iterator[Served]:
+    """`soupmix serve`: a request is answered with the weights of its person."""
     model = home / "base"
     model.mkdir()
     log, options = home / "log", ["--dtype", dtype, "--rows", str(rows), "--length", "256", "--model", "base"]
+    started = time.perf_counter()
     with log.open("w") as file:
         child = subprocess.Popen(
             [*COMMAND, *options, "--base", str(endless(base, model)), "--database", str(home / "serve.db")],
@@ -43,7 +77,7 @@ def served(base: Path, home: Path, dtype: str, rows: int, people: Sequence[dict[
         )
     try:
         address = _address(child, log)
-        yield lambda clients: asyncio.run(_all(address, clients, people))
+        yield Served(address, partial(_one, people=people), child.pid, time.perf_counter() - started)
     finally:
         child.terminate()
         child.wait(60)
@@ -57,17 +91,17 @@ def _address(child: "subprocess.Popen[bytes]", log: Path) -> str:
     raise SystemExit(f"the server did not start: {log.read_text()}")
 
 
-async def _all(address: str, clients: Sequence[Sequence[Work]], people: Sequence[dict[str, float]]) -> list[Told]:
+async def _all(address: str, clients: Sequence[Sequence[Work]], one: One) -> list[Told]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits, trust_env=False) as http:
 
         async def client(works: Sequence[Work]) -> list[Told]:
-            return [await _one(http, work, people[work.person]) for work in works]
+            return [await one(http, work) for work in works]
 
         return [each for some in await asyncio.gather(*map(client, clients)) for each in some]
 
 
-async def _one(http: httpx.AsyncClient, work: Work, weights: dict[str, float]) -> Told:
+async def _one(http: httpx.AsyncClient, work: Work, people: Sequence[dict[str, float]]) -> Told:
     body: dict[str, Any] = {
         "model": "base",
         "prompt": list(work.prompt),
@@ -75,7 +109,7 @@ async def _one(http: httpx.AsyncClient, work: Work, weights: dict[str, float]) -
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "soup": {"weights": weights},
+        "soup": {"weights": people[work.person]},
     }
     told, count = Told(time.perf_counter()), 0
     async with http.stream("POST", "/v1/completions", json=body) as answer:
@@ -83,6 +117,7 @@ async def _one(http: httpx.AsyncClient, work: Work, weights: dict[str, float]) -
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
                 event = json.loads(line[6:])
+                told.text += "".join(choice["text"] for choice in event["choices"])
                 if any(choice["text"] or choice["finish_reason"] for choice in event["choices"]):
                     told.came.append(time.perf_counter())
                 count = (event.get("usage") or {}).get("completion_tokens", count)

@@ -19,11 +19,12 @@ class Work:
 
 @dataclass
 class Told:
-    """When a request was sent and when its tokens came, in seconds; and the tokens."""
+    """When a request was sent and when its tokens came, in seconds; and the tokens, or what they say."""
 
     sent: float
     came: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    text: str = ""
 
 
 Server = Callable[[Sequence[Sequence[Work]]], list[Told]]

@@ -113,8 +113,8 @@ def library(folder: Path, name: str | None = None, source: LibrarySource = STEP)
         CannotCompile: no compiler, one that fails, a processor that cannot run it, or a folder that others can write to.
     """
     with _lock:
-        names = (name,) if name is not None else instructions(source) or (next(iter(source.variants)),)
-        why = CannotCompile(f"there is no {source.name} for this processor")
+        names = (name,) if name is not None else instructions(source)
+        why = CannotCompile(f"this processor has no {' and no '.join(source.variants)}")
         for each in names:
             try:
                 if (source.name, each) not in _loaded:
