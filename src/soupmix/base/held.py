@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["HELD_FILE", "read_held", "write_held"]
 
 HELD_FILE: Final = "held.safetensors"
-_SHAPES: Final = "shapes"  # key of the metadata -> {path: [out, in]} as JSON: of many keys the order would be left to chance
+_SHAPES: Final = (
+    "shapes"  # key of the metadata -> {path: [out, in]} as JSON: of many keys the order would be left to chance
+)
 
 
 def write_held(folder: Path, model: Any) -> None:
