@@ -33,16 +33,34 @@ inline V floats(const int8_t *p) {
   return __builtin_convertvector(__builtin_convertvector(*(const NearB *)p, I), V);
 #endif
 }
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) || defined(__AVX2__)
 // One output of a block: 32 numbers, their products with the scale, shifted, rounded once. A shift of -0 changes no bit.
 inline void decoded(__m128i low, __m128i high, float scale, float shift, bf16 *to) {
+#ifdef __AVX512BF16__
   const __m512 s = _mm512_set1_ps(scale), m = _mm512_set1_ps(shift);
   const __m512 a = _mm512_fmadd_ps(s, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), m);
   const __m512 b = _mm512_fmadd_ps(s, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)), m);
   _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+#else
+  const __m256 s = _mm256_set1_ps(scale), m = _mm256_set1_ps(shift);
+  const auto rounded = [&](__m128i eight) {  // to the nearest, ties to even, of finite numbers
+    const __m256i u = _mm256_castps_si256(_mm256_fmadd_ps(s, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)), m));
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+  };
+  const auto sixteen_of = [&](__m128i sixteen, bf16 *at) {
+    const __m256i both = _mm256_packus_epi32(rounded(sixteen), rounded(_mm_srli_si128(sixteen, 8)));
+    _mm256_storeu_si256((__m256i *)at, _mm256_permute4x64_epi64(both, 0xd8));
+  };
+  sixteen_of(low, to), sixteen_of(high, to + 16);
+#endif
 }
 inline void wide_scales(const uint16_t *scale, float *to) {
+#ifdef __AVX512F__
   _mm512_store_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scale)));
+#else
+  for (int o = 0; o < 16; o++) to[o] = half(scale[o]);
+#endif
 }
 inline void decode(const Eight &b, bf16 *to, size_t ld) {
   alignas(64) float scale[16];
