@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,14 @@ def test_what_no_blocks_stand_for_has_none(changed: float) -> None:
     weight[47, 95] = weight[47, 95] * changed + 1e-6
     assert Blocks.exactly(weight) is None
     assert Blocks.exactly(torch.randn(40, 33)) is None
+
+
+def test_a_weight_that_begins_with_zeros_is_told_apart_at_once() -> None:
+    weight = torch.randn(20_000, 512, generator=torch.Generator().manual_seed(4))
+    weight[:4096] = 0.0
+    started = time.process_time()
+    assert Blocks.exactly(weight) is None
+    assert time.process_time() - started < 5  # what is looked at in full takes minutes
 
 
 @pytest.mark.parametrize("outs", [(16, 32), (7, 20), (48, 1)])

@@ -66,13 +66,18 @@ class Blocks:
 
         A weight that was decoded in fp32 from blocks of these kinds gets some back that stand for the same weight.
         """
+        some = weight[:: max(1, len(weight) // _OUTS)]  # from all over it: the first rows may be all zeros
         for kind in sorted(KINDS, key=lambda each: KINDS[each].bits):
-            if _exact(weight[:_OUTS], kind) is None:  # most weights are told apart here
+            if _exact(some, kind) is None:  # most weights are told apart here
                 continue
-            made = [None if found is None else _packed(*found, kind) for found in _each_exact(weight, kind)]
-            whole = [part for part in made if part is not None]
-            if len(whole) == len(made):
-                return cls(torch.cat(whole), (len(weight), weight.shape[1]), kind)
+            made = list[Tensor]()
+            for part in weight.split(4096):
+                found = _exact(part, kind)
+                if found is None:
+                    break
+                made.append(_packed(*found, kind))
+            else:
+                return cls(torch.cat(made), (len(weight), weight.shape[1]), kind)
         return None
 
     @classmethod
@@ -169,10 +174,6 @@ def _numbers(groups: Tensor, head: Tensor) -> Tensor:
     """The whole numbers nearest to (groups [..., 32] - shift) / scale; 0 where the scale is 0."""
     shifted = groups - head[..., 1:] if head.shape[-1] == 2 else groups
     return torch.where(head[..., :1] == 0, 0.0, shifted / head[..., :1]).round()
-
-
-def _each_exact(weight: Tensor, kind: str) -> list[tuple[Tensor, Tensor] | None]:
-    return [_exact(part, kind) for part in weight.split(4096)]
 
 
 def _exact(weight: Tensor, kind: str) -> tuple[Tensor, Tensor] | None:
