@@ -163,17 +163,18 @@ def test_a_row_has_the_same_bits_whoever_is_beside_it(name: str, dtype: str, lib
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_has_the_same_bits_among_so_many(dtype: str, libraries: Callable[[str], Any]) -> None:
-    """A product takes four rows at a time, and a soup those of which one at least has a coefficient."""
+@pytest.mark.parametrize("name", dict.fromkeys([BEST, *(each for each in instructions() if each == "avx2")]))
+def test_a_row_has_the_same_bits_among_so_many(name: str, dtype: str, libraries: Callable[[str], Any]) -> None:
+    """A product takes four rows at a time, widens many, and a soup takes those of which one at least has a coefficient."""
     decoder, most = Draw(DTYPES[dtype]).decoder(), 65
     people = torch.rand(most, ADAPTERS, generator=torch.Generator().manual_seed(1)) * (torch.arange(most)[:, None] % 3)
     fed = [(slot, 0, [slot % VOCABULARY]) for slot in range(most)]
-    everybody = Running(decoder, libraries(BEST), most).feed(fed, people)
-    assert torch.equal(everybody[::3], Running(decoder, libraries(BEST), most).feed(fed[::3], people[::3], bare=True))
-    for rows in (1, 2, 3, 4, 5, 63, 64):
+    everybody = Running(decoder, libraries(name), most).feed(fed, people)
+    assert torch.equal(everybody[::3], Running(decoder, libraries(name), most).feed(fed[::3], people[::3], bare=True))
+    for rows in (1, 2, 3, 4, 5, 16, 63, 64):
         for first in (0, most - rows):
             mine = slice(first, first + rows)
-            found = Running(decoder, libraries(BEST), most).feed(fed[mine], people[mine])
+            found = Running(decoder, libraries(name), most).feed(fed[mine], people[mine])
             assert torch.equal(found, everybody[mine]), (rows, first)
 
 

@@ -33,10 +33,31 @@ inline V sums(const V (&s)[4][4]) {
                            _mm512_shuffle_ps(quarter[2 * i], quarter[2 * i + 1], 0xee));
   return (V)_mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88), _mm512_shuffle_ps(two[0], two[1], 0xdd));
 }
+#elif defined(__AVX2__)
+// The sums of 8 vectors, added up in the order of `sum`.
+inline V sums(const V *s) {
+  __m256 half[4], two[2];
+  for (int i = 0; i < 4; i++) {
+    __m256 a = (__m256)s[i], b = (__m256)s[i + 4];
+    half[i] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  }
+  for (int i = 0; i < 2; i++)
+    two[i] = _mm256_add_ps(_mm256_shuffle_ps(half[2 * i], half[2 * i + 1], 0x44), _mm256_shuffle_ps(half[2 * i], half[2 * i + 1], 0xee));
+  return (V)_mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], 0x88), _mm256_shuffle_ps(two[0], two[1], 0xdd));
+}
 #endif
 template <int O, int R> inline void sums_of(const V (&s)[O][R], float *to) {  // to [R, O]
 #ifdef __AVX512F__
   if constexpr (O == 4 && R == 4) { store(to, sums(s)); return; }
+#elif defined(__AVX2__)
+  if constexpr (O * R % 8 == 0) {
+    for (int first = 0; first < O * R; first += 8) {
+      V eight[8];
+      for (int i = 0; i < 8; i++) eight[i] = s[(first + i) % O][(first + i) / O];
+      store(to + first, sums(eight));
+    }
+    return;
+  }
 #endif
   for (int r = 0; r < R; r++) for (int j = 0; j < O; j++) to[r * O + j] = sum(s[j][r]);
 }
@@ -103,6 +124,37 @@ template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, i
   for (int i = 0; i < apart; i += together)
     base<T, STREAMS>(l, W, l.ld, 0, mine.from + i, apart - i < together ? apart - i : together, apart, x, ldx, rows, y, ldy);
   base<T, 1>(l, W, l.ld, 0, left, mine.end - left, 0, x, ldx, rows, y, ldy);
+}
+
+
+// Of many rows, where a processor has no products of bf16 pairs: both sides in fp32, made once. `widened` puts the even numbers of
+// a vector before the odd ones, so that sums are added up in the order of `multiply`.
+constexpr int MANY = 16, PANEL = UNIT / 2;  // rows; outputs whose weights are widened at once
+inline void widened(const bf16 *from, int n, float *to) {
+  for (int i = 0; i < n; i += 2 * LANES) {
+    U both = *(const NearU *)(from + i);
+    store(to + i, (V)(both << 16)); store(to + i + LANES, (V)(both & 0xffff0000u));
+  }
+}
+inline bool is_widened(int rows, int in) {
+#ifdef __AVX512BF16__
+  return false;
+#else
+  return rows >= MANY && in % STEP<bf16> == 0;
+#endif
+}
+// x [rows, ldx] as `widened` makes it; room: for UNIT rows of weights in bf16 and as many bytes for a panel of them
+inline void base_widened(const Linear &l, Share mine, const float *x, int ldx, int rows, bf16 *room, float *y, int ldy) {
+  const size_t deep = (l.in + 31) / 32 * 32;
+  float *panel = (float *)(room + UNIT * deep);
+  for (int o = mine.from; o < mine.end; o += PANEL) {
+    const int count = mine.end - o < PANEL ? mine.end - o : PANEL, apart = count / STREAMS, whole = apart * STREAMS;
+    if (l.kind && o % UNIT == 0) decode(l, o, UNIT, room);
+    for (int j = 0; j < count; j++)
+      widened(l.kind ? room + (o % UNIT + j) * deep : (const bf16 *)l.W + size_t(o + j) * l.ld, l.in, panel + size_t(j) * l.in);
+    base<float, STREAMS>(l, panel, l.in, o, o, apart, apart, x, ldx, rows, y, ldy);
+    base<float, 1>(l, panel, l.in, o, o + whole, count - whole, 0, x, ldx, rows, y, ldy);
+  }
 }
 
 constexpr int columns = 8, TILE = 32;

@@ -44,8 +44,8 @@ template <class T> struct Run {
   Shape tiles{0, 0, 0};
 #endif
 
-  // What tile units read of x, made by all threads for all; x itself, if it is one row.
-  const T *read_by_tiles(const T *x, int rows, int in) {
+  // x as tile units read it, or in fp32 where `is_widened`, made by all threads for all; x itself, if it is one row of tiles.
+  const T *read_anew(const T *x, int rows, int in) {
 #ifdef __AMX_BF16__
     if constexpr (sizeof(T) == 2) {
       if (rows == 1 && in % DEEP == 0) return x;
@@ -58,6 +58,11 @@ template <class T> struct Run {
       return packed;
     }
 #endif
+    if constexpr (sizeof(T) == 2) if (is_widened(rows, in)) {
+#pragma omp for schedule(static)
+      for (int r = 0; r < rows; r++) widened(x + size_t(r) * width, in, (float *)packed + size_t(r) * width);
+      return packed;
+    }
     return nullptr;
   }
   const char *begin(const Linear *l) {  // of this thread's weights
@@ -69,13 +74,14 @@ template <class T> struct Run {
 #ifdef __AMX_BF16__
     if constexpr (sizeof(T) == 2) { by_tiles(tiles, l, mine.from, mine.end, seen, rows, begin(then), decoded, y, ldy); return; }
 #endif
+    if constexpr (sizeof(T) == 2) if (is_widened(rows, l.in)) { base_widened(l, mine, (const float *)seen, width, rows, decoded, y, ldy); return; }
     base(l, mine, x, width, rows, decoded, y, ldy);
   }
 
   // y [rows, ldy] = the products side by side, of x [rows, width]. then: the product after them, or null.
   void products(const Linear *l, int count, const T *x, int rows, const Live &live, const float *const *c, const Linear *then, float *y,
                 int ldy) {
-    const T *seen = read_by_tiles(x, rows, l[0].in);
+    const T *seen = read_anew(x, rows, l[0].in);
     float *h = hidden, *to = y;
     for (int j = 0; j < count; j++, to += l[j - 1].out) {
       base_of(l[j], x, seen, rows, j + 1 < count ? l + j + 1 : then, to, ldy);
