@@ -86,6 +86,7 @@ MEASURED = {
     "cpu_kernels.md",
     "decode.md",
     "merge.md",
+    "peers.md",
     "methods_bench.md",
     "methods_do.md",
     "model_merge.md",
