@@ -2,6 +2,7 @@
 
 from soupmix.base.asides import drop_asides
 from soupmix.base.cache import cache_root
+from soupmix.base.held import read_held
 from soupmix.base.layers import Layer, LayerTable
 from soupmix.base.loading import load_model, load_tokenizer
 from soupmix.base.quantisation import Quantisation
@@ -24,6 +25,7 @@ __all__ = [
     "hub_id",
     "load_model",
     "load_tokenizer",
+    "read_held",
     "read_tensors",
     "remember_base",
     "resolve",

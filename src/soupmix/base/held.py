@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from soupmix.base.cache import cache_root
+
 if TYPE_CHECKING:
+    from soupmix.base.resolver import Base
     from soupmix_kernels.compiled import Blocks
 
 __all__ = ["HELD_FILE", "read_held", "write_held"]
 
 HELD_FILE: Final = "held.safetensors"
-_SHAPES: Final = (
-    "shapes"  # key of the metadata -> {path: [out, in]} as JSON: of many keys the order would be left to chance
-)
+_SHAPES: Final = "shapes"  # key of the metadata; one alone, as several are written in any order
 
 
 def write_held(folder: Path, model: Any) -> None:
@@ -33,14 +34,17 @@ def write_held(folder: Path, model: Any) -> None:
         save_file({path: each.data for path, each in found.items()}, folder / HELD_FILE, {_SHAPES: shapes})
 
 
-def read_held(folder: Path) -> Mapping[str, "Blocks"]:
-    """Path of a layer -> its blocks, of a folder in soupmix's own cache, which says whether it is as it was written."""
+def read_held(base: "Base") -> Mapping[str, "Blocks"]:
+    """Path of a layer -> the blocks of 8 or 4 bits that the base's GGUF file holds it in, exactly; none of other bases.
+
+    They are read from the cache alone, whose record says whether a file is as it was written, and from no folder of others.
+    """
     from safetensors import safe_open
 
     from soupmix_kernels.compiled import Blocks
 
-    path = folder / HELD_FILE
-    if not path.is_file():
+    path, cache = base.folder / HELD_FILE, cache_root() if base.cache is None else base.cache
+    if base.folder.parent != cache / "bases" or not path.is_file():
         return {}
     with safe_open(path, "pt") as file:
         shapes = json.loads(file.metadata()[_SHAPES])

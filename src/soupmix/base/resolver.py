@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from soupmix.base.cache import cache_root, converted, dequantised, file_sha256, folder_digest, weight_squares
 from soupmix.base.companions import MOST_TEMPLATE, companions, quantisation
-from soupmix.base.held import read_held
 from soupmix.base.layers import LayerTable
 from soupmix.base.quantisation import Quantisation
 from soupmix.base.safetensors import TensorInfo, read_tensors, weight_files
@@ -24,9 +22,6 @@ from soupmix.errors import BaseModelError
 from soupmix.files import digest_parts, sha256_file
 from soupmix.public import public
 from soupmix.sealed import read_sealed
-
-if TYPE_CHECKING:
-    from soupmix_kernels.compiled import Blocks
 
 __all__ = ["KNOWN", "Base", "KnownBase", "hub_id", "network_errors", "resolve"]
 
@@ -132,14 +127,6 @@ class Base:
         cache = cache_root() if self.cache is None else self.cache
         folder, digest = dequantised(self.folder, self.digest, self.files_digest(), cache, fresh=fresh)
         return replace(self, folder=folder, digest=digest)
-
-    def held(self) -> "Mapping[str, Blocks]":
-        """Module path -> the blocks of 8 or 4 bits that its GGUF file holds that linear layer in, exactly; none of other bases.
-
-        `folder` has these weights rounded to bf16.
-        """
-        cache = cache_root() if self.cache is None else self.cache
-        return read_held(self.folder) if self.folder.parent == cache / "bases" else {}
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Tensor name -> shape, dtype, file and byte range, sorted by name; read from the headers."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from soupmix.base import Base
+from soupmix.base import Base, read_held
 from soupmix.dtypes import HELD
 from soupmix_kernels.compiled import KINDS, Blocks
 
@@ -28,7 +28,7 @@ class FewBits:
     @classmethod
     def of(cls, base: Base, held: str) -> "FewBits":
         """For one of the names in `soupmix.dtypes.HELD`: a file's own blocks, unless most of its numbers have more bits."""
-        own, bits, numbers = base.held(), HELD[held], Counter[int]()
+        own, bits, numbers = read_held(base), HELD[held], Counter[int]()
         for each in own.values():
             numbers[each.bits] += each.data.numel() * 8 // each.bits
         wider = bool(own) and numbers.most_common(1)[0][0] > bits
