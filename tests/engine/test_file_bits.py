@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 from soupmix.base import Base, read_held, resolve
 from soupmix.engine import Engine
+from soupmix.engine.few_bits import FewBits
 from soupmix.engine.layers import BaseLinear
 from soupmix.policy import Policy
+from soupmix_kernels.compiled import Blocks
 from tests.support.tiny_gguf import write_gguf
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here")
@@ -93,6 +95,19 @@ def test_damaged_blocks_are_made_again(tiny_base: Base, tmp_path: Path) -> None:
     held.write_bytes(data)
     again = by_path(Engine.load(resolve(file, cache=cache), None, dtype="int8"))
     assert all(torch.equal(again[path], truth[path]) for path in truth)
+
+
+def test_layers_that_are_computed_together_and_of_no_one_kind_are_held_in_the_nearest() -> None:
+    weights = [torch.randn(16, 64, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    shifted = Blocks.of_data(torch.ones(1, 2, 320, dtype=torch.uint8), (16, 64))
+    for other in ({}, {"up": Blocks.of(weights[1], 4)}):
+        few = FewBits(4, {"gate": shifted, **other})
+        made = few.blocks(("gate", "up"), weights)
+        assert torch.equal(made.decoded(), Blocks.of(torch.cat(weights), 4).decoded())
+        assert not few.taken
+    few = FewBits(8, {"gate": Blocks.of(weights[0], 4)})  # without shifts nothing is lost
+    assert few.blocks(("gate", "up"), weights).kind == "Q8_0"
+    assert few.taken == {"gate"}
 
 
 def test_a_file_without_such_weights_has_none(based: Callable[[str], Base]) -> None:

@@ -30,7 +30,7 @@ class FewBits:
         """For one of the names in `soupmix.dtypes.HELD`: a file's own blocks, unless most of its numbers have more bits."""
         own, bits, numbers = read_held(base), HELD[held], Counter[int]()
         for each in own.values():
-            numbers[each.bits] += each.data.numel() * 8 // each.bits
+            numbers[each.bits] += each.shape[0] * each.shape[1]
         wider = bool(own) and numbers.most_common(1)[0][0] > bits
         return cls(bits, {path: each for path, each in own.items() if each.bits <= bits or not wider})
 
