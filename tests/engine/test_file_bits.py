@@ -9,9 +9,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base, read_held, resolve
+from soupmix.base.held import HELD_FILE
 from soupmix.engine import Engine
 from soupmix.engine.few_bits import FewBits
 from soupmix.engine.layers import BaseLinear
@@ -86,10 +89,20 @@ def test_an_identity_says_whose_bits_they_are(based: Callable[[str], Base], tmp_
     assert mine.identity(Policy.open(()).clamp({}), "delta") != other.identity(Policy.open(()).clamp({}), "delta")
 
 
+def test_whoever_takes_every_file_of_weights_in_the_folder_gets_the_model(based: Callable[[str], Base]) -> None:
+    """As vLLM does."""
+    folder = based("Q8_0").folder
+    assert (folder / HELD_FILE).exists()
+    names = [name for file in folder.glob("*.safetensors") for name in safe_open(file, "pt").keys()]  # noqa: SIM118
+    known = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(known)
+
+
 def test_damaged_blocks_are_made_again(tiny_base: Base, tmp_path: Path) -> None:
     file, cache = write_gguf(tiny_base, tmp_path / "x.gguf", "Q8_0"), tmp_path / "cache"
     base = resolve(file, cache=cache)
-    held, truth = base.folder / "held.safetensors", by_path(Engine.load(base, None, dtype="int8"))
+    held, truth = base.folder / HELD_FILE, by_path(Engine.load(base, None, dtype="int8"))
     data = bytearray(held.read_bytes())
     data[-100] ^= 1
     held.write_bytes(data)

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MARKER = "soupmix_base.json"
-_FORMAT = 2  # counts up when `convert` writes something else for the same source
+_FORMAT = 3  # counts up when `convert` writes something else for the same source
 _QUIET = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HELD_FILE", "read_held", "write_held"]
 
-HELD_FILE: Final = "held.safetensors"
+HELD_FILE: Final = "held.blocks"
+"""In the form of safetensors, and not called so: vLLM and others take every file of that name in a folder for weights."""
 _SHAPES: Final = "shapes"  # key of the metadata; one alone, as several are written in any order
 
 
