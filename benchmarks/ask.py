@@ -77,7 +77,7 @@ def measure(
     store: Store, surface: Surface, prompts: list[Prompt], targets: tuple[tuple[float, float], ...]
 ) -> dict[str, Any]:
     policy, length = Policy.open(tuple(store)), surface.document.tokens
-    engine = Engine.load(resolve("smollm2-135m-instruct"), store)
+    engine = Engine.load(resolve("smollm2-135m-instruct"), store, compiled=True)
     bare = answers(engine, prompts, "", policy.clamp({}), length)
     rows = []
     for grade, words in targets:

@@ -69,7 +69,7 @@ def main() -> None:
     given = parser.parse_args()
     texts, wanted = map(list, zip(*labelled(), strict=True))
     store = Store.shipped()
-    engine = Engine.load(resolve("smollm2-135m-instruct"), store)
+    engine = Engine.load(resolve("smollm2-135m-instruct"), store, compiled=True)
     model = CueModel(engine, Policy.open(tuple(store)).clamp({}))
     heard, margin = by_model(model, texts, wanted)
     by_rules = [cued(text, TRAITS) for text in texts]

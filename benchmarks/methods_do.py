@@ -70,7 +70,7 @@ def answered(name: str, adapters: Sequence[str], method: str, asked: Sequence[An
         norm = sum(each.norm**2 for each in soup.modules.values()) ** 0.5
         soup.save_model(Path(text) / "model", base=base, dtype="fp32")
         merged = resolve(Path(text) / "model", cache=Path(text) / "cache")
-        engine, nothing = Engine.load(merged, None), Policy.open(()).clamp({})
+        engine, nothing = Engine.load(merged, None, compiled=True), Policy.open(()).clamp({})
         made = engine.complete(
             [[{"role": "user", "content": prompt.text}] for prompt in asked],
             [nothing] * len(asked),

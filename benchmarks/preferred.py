@@ -82,7 +82,7 @@ def main() -> None:
     texts = [each for each in samples if each.prompt in prompts]
     measured = measure_samples(record, texts)
     store = Store(given.store) if given.store else Store.shipped()
-    engine, policy = Engine.load(resolve(record.base.name), store), Policy.open(tuple(store))
+    engine, policy = Engine.load(resolve(record.base.name), store, compiled=True), Policy.open(tuple(store))
     print(f"{len(prompts)} prompts, {len(texts)} answers of {len(record.arms)} arms")
     print("\n| soup | pairs | base prefers it | soup prefers it | soup adds to it |\n|---|---|---|---|---|")
     table = measured.tables[TEMPERATURE]

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="folder of adapters; the shipped ones")
     given = parser.parse_args()
     store = Store(given.store) if given.store else Store.shipped()
-    engine, allow = Engine.load(resolve(next(iter(store)).base), store), Policy.open(tuple(store)).clamp
+    engine, allow = Engine.load(resolve(next(iter(store)).base), store, compiled=True), Policy.open(tuple(store)).clamp
     surface = Surface.beside(given.store or shipped_root(), store)
     try:
         known = {each.name: each.key for each in traits_of(surface, measures_here()).axes}

@@ -151,6 +151,13 @@ def engine(request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store) -
     return Engine.load(tiny_base, pico_store, fused=request.param)
 
 
+@pytest.fixture(scope="session", params=["fused", "plain", "compiled"])
+def every_engine(request: pytest.FixtureRequest, tiny_base: Base, pico_store: Store) -> Engine:
+    """In every way to compute; without a C++ compiler torch stands in for compiled steps."""
+    compiled = request.param == "compiled"
+    return Engine.load(tiny_base, pico_store, fused=request.param != "plain", compiled=compiled)
+
+
 @pytest.fixture(scope="session")
 def plain(tiny_base: Base, pico_store: Store) -> Engine:
     return Engine.load(tiny_base, pico_store, fused=False)

@@ -25,6 +25,11 @@ BEAM = SegmentBeam(candidates=4, beams=2, segment=3)
 ENDS = frozenset(range(0, 240, 8))
 
 
+@pytest.fixture
+def engine(every_engine: Engine) -> Engine:
+    return every_engine
+
+
 @pytest.fixture(autouse=True)
 def by_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts would hide special tokens."""
@@ -118,7 +123,7 @@ def test_more_candidates_score_higher(engine: Engine, tiny_base: Base, grant: Gr
         beam = SegmentBeam(candidates, 1, DRAWN.max_new_tokens)
         weights = engine.weights([grant()] * len(members), "delta")
         batch, mix = (
-            Lockstep(engine, [each.ids for each in members], weights, "delta"),
+            Lockstep(engine, [each.ids for each in members], weights, DRAWN.max_new_tokens, "delta"),
             Mixture(((1.0, 0.0, 0.0),), (0.0,)),
         )
         (made,) = Search(

@@ -34,6 +34,11 @@ def alone(tiny_base: Base, pico_store: Store) -> dict[str, Any]:
     return {"": bare(), **found}
 
 
+@pytest.fixture
+def engine(every_engine: Engine) -> Engine:
+    return every_engine
+
+
 @pytest.fixture(autouse=True)
 def by_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts would hide special tokens."""

@@ -101,7 +101,7 @@ def test_sections_say_what_a_soup_is_true_to(
     judging: Judging, samples: list[ArmSample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = fidelity.fidelity(judging, samples, tmp_path)
-    engine, policy = opened(judging.base, judging.store, None)
+    engine, policy = opened(judging.base, judging.store, None, judging.record.compiled)
     assert set(found["fidelity"]) == {"0.7"}
     assert set(found["fidelity"]["0.7"]) == {"calm@1", "calm+loud@0.5"}
     by_prompt = [

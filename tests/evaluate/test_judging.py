@@ -53,7 +53,7 @@ def test_the_base_judges_every_answer(
     found = judged(judge, measured, samples, tmp_path)
     assert set(found.measures) == {"judge_style", "question", "opening_friendly", "opening_unfriendly"}
     assert found.measures["opening_friendly"].dimension == "style"
-    engine, policy = opened(judge.base, judge.store, None)
+    engine, policy = opened(judge.base, judge.store, None, judge.record.compiled)
     by = judges(judge.record.adapters.values(), SAID)
     for each in samples:
         row = found.tables[0.0][each.arm.name, each.prompt]

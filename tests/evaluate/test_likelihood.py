@@ -5,18 +5,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from soupmix.base import Base, resolve
-from soupmix.engine import Engine
+from soupmix.engine import Engine, Sampling
 from soupmix.evaluate import likelihood
-from soupmix.evaluate.likelihood import Forced, answer_log_p, choice_log_p
+from soupmix.evaluate.likelihood import Forced, answer_log_p, choice_log_p, first_token_p, text_log_p
 from soupmix.policy import Grant, Policy
+from soupmix.store import Store
 from soupmix.weights import Weights
 from tests.support.families import make_family
 
 ASKED = ["Why does iron rust?", [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It is"}], "No."]
 ANSWERS = ["It meets water.", " you", ""]
+
+
+@pytest.fixture
+def engine(every_engine: Engine) -> Engine:
+    return every_engine
 
 
 def by_hand(engine: Engine, base: Base, prompt: object, answer: str) -> list[float]:
@@ -64,8 +71,9 @@ def test_answers_to_one_prompt_are_as_likely_as_one_by_one(
     forced = [Forced(ASKED[1], answer, soup) for answer in answers for soup in soups]
     alone = [answer_log_p(engine, [each])[0] for each in forced]
     prompts: list[int] = []
-    real = likelihood.left_padded
-    monkeypatch.setattr(likelihood, "left_padded", lambda rows, device: prompts.append(len(rows)) or real(rows, device))
+    real = likelihood.kept_rows
+    counted = lambda of, given, *more: prompts.append(len(given)) or real(of, given, *more)  # noqa: E731
+    monkeypatch.setattr(likelihood, "kept_rows", counted)
     together = answer_log_p(engine, forced)
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
@@ -120,3 +128,31 @@ def test_where_rows_must_be_alone_choices_are_too(
     assert seen == [1, 1, 1, 1]
     for one, other in zip(alone, together, strict=True):
         assert one == pytest.approx(other, abs=2e-3)
+
+
+@pytest.mark.parametrize("chunk", [512, 7])
+def test_compiled_steps_find_what_torch_finds_and_nobody_asks_torch(
+    tiny_base: Base, pico_store: Store, grant: Callable[..., Grant], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever parts the tokens are computed in."""
+    engine = Engine.load(tiny_base, pico_store, compiled=True)
+    if engine.step.library is None:
+        pytest.skip(engine.step.why)
+    soups, choices = [grant(), grant(calm=1), grant(calm=0.5, loud=0.5)], [["It is so.", "It is", "No"]] * 3
+    forced = [Forced(prompt, answer, soup) for prompt in ASKED[:2] for answer in ANSWERS for soup in soups]
+
+    def found(by: Engine) -> list[Tensor]:
+        return [
+            *answer_log_p(by, forced),
+            *map(torch.tensor, choice_log_p(by, ASKED, soups, choices)),
+            first_token_p(by, ASKED, soups, [range(3, 60), range(60, 90)]),
+            *(each for of in text_log_p(by, ["It rains, and iron rusts.", "No."], soups) for each in of),
+            by.logits(torch.arange(30).view(3, 10), soups),
+        ]
+
+    expected = found(Engine.load(tiny_base, pico_store))
+    engine.complete(["a"], [grant()], sampling=Sampling(1))  # now it is tried
+    monkeypatch.setattr("soupmix.engine.slot_rows._CHUNK", chunk)
+    monkeypatch.setattr(type(engine.model), "forward", None)
+    for one, other in zip(found(engine), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)

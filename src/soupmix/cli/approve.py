@@ -126,7 +126,7 @@ def _swept(store: "Store", names: Sequence[str], evidence: Path | None, base: st
         from soupmix.engine import Engine
         from soupmix.evaluate.sweep import sweep
 
-        return swept_remarks(sweep(Engine.load(base, store), store, names))
+        return swept_remarks(sweep(Engine.load(base, store, compiled=True), store, names))
     if evidence is None:
         return ()
     from soupmix.evaluate.evidence import sweeps_of_evidence

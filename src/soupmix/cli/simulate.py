@@ -207,7 +207,7 @@ def _engine(asking: Asking, options: Mapping[str, Any]) -> "Engine":
     from soupmix.engine import Engine
 
     store = open_store(asking.store)
-    return Engine.load(open_base(options["base"], None, store), store, dtype=options["dtype"])
+    return Engine.load(open_base(options["base"], None, store), store, dtype=options["dtype"], compiled=True)
 
 
 def _allowing(asking: Asking, policy: "Policy") -> "Callable[[Weights], Grant]":

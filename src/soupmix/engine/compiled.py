@@ -218,6 +218,17 @@ class Steps:
         soups, kept_soups = (list(self._coefficients(n)) for n in (len(tokens), len(kept)))
         return self._step(tokens, positions, slots, kept, soups, kept_soups, factor=_averages_factors(batch.method))
 
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+        return len(self._step.keys[0])
+
+    def take(self, source: "Steps", slot: int, target: int, length: int) -> None:
+        """Copy keys and values of the first `length` tokens of a slot of steps of the same decoder into a slot of these."""
+        pairs = zip((*source._step.keys, *source._step.values), (*self._step.keys, *self._step.values), strict=True)
+        for theirs, mine in pairs:
+            mine[target, :, :length] = theirs[slot, :, :length]
+
     def _coefficients(self, rows: int) -> Iterator[RowCoefficients]:
         if self._batch.has_soup:
             for key, pool in self._tables:

@@ -18,7 +18,7 @@ from soupmix.engine.grammar import Grammar
 from soupmix.engine.mixing import Mixture
 from soupmix.engine.sampling import choose, stream
 
-__all__ = ["SHRINK_AT", "PaddedBatch", "Rows", "Tokens", "decode", "decode_rows", "left_padded"]
+__all__ = ["SHRINK_AT", "KeptRows", "PaddedBatch", "Rows", "Tokens", "decode", "decode_rows", "left_padded"]
 
 _ROOM = 64  # tokens
 SHRINK_AT = 0.8
@@ -60,12 +60,16 @@ class KeptRows(Protocol):
         """See `Rows`."""
         ...
 
+    def logits_along(self, ids: Tensor) -> Tensor:
+        """Go on with these tokens in every row, [rows, tokens] int64: logits behind each of them [rows, tokens, vocabulary]."""
+        ...
+
     def add(self, tokens: Tensor, live: Tensor) -> None:
         """See `Rows`."""
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order, indices [kept] int64."""
+        """Go on with these rows only, in this order, indices [kept] int64; a row that comes twice goes on as two."""
         ...
 
 
@@ -181,7 +185,7 @@ class PaddedBatch:
         return self._computed(torch.tensor([self._ids.shape[1] - 1], device=self._ids.device))[:, -1]
 
     def logits_along(self, ids: Tensor) -> Tensor:
-        """Go on with these tokens in every row, [rows, tokens] int64: logits behind each of them [rows, tokens, vocabulary]."""
+        """See `KeptRows.logits_along`."""
         ahead = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         self._mask = torch.cat([self._mask, torch.ones_like(ids)], 1)
         self._positions, self._ids = self._positions[:, -1:] + ahead, ids
@@ -208,7 +212,7 @@ class PaddedBatch:
         self._positions, self._ids = self._positions[:, -1:] + live[:, None], tokens[:, None]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order, indices [kept] int64."""
+        """See `KeptRows.keep`."""
         self._cache.reorder_cache(rows)  # of all kinds of layers only this selects whatever they hold
         self._mask, self._positions, self._ids = self._mask[rows], self._positions[rows], self._ids[rows]
 

@@ -12,15 +12,16 @@ from torch import Tensor
 from soupmix.backends.protocol import Sampling, SamplingFields, Tool
 from soupmix.base import Base, resolve
 from soupmix.dtypes import held_code
-from soupmix.engine.answers import Answering, Completion, Soups
+from soupmix.engine.answers import Answering, Completion
 from soupmix.engine.compiled import TORCH, EngineStep, StepChoice
+from soupmix.engine.computing import Computing, Soups
 from soupmix.engine.detokenizer import Detokenizer
 from soupmix.engine.grammar import Grammars, Schema, each_schema
 from soupmix.engine.layers import Paths, SoupGroup, check_ranks
 from soupmix.engine.loading import loaded
 from soupmix.engine.positions import check_fits, positions
 from soupmix.engine.prompts import Prompt, Prompts, check_given, known_tokens
-from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, BatchWeights, LoadedAdapters
+from soupmix.engine.rows import MIXES_ROWS, ActiveBatch, LoadedAdapters
 from soupmix.engine.slot_rows import objection
 from soupmix.engine.together import Company, Together, batches, company, kept_company
 from soupmix.engine.trials import Trials
@@ -323,10 +324,14 @@ class Engine:
         """
         return self.prompts.plain(text)
 
-    @cached_property
+    @property
     def _answering(self) -> Answering:
+        return Answering(self._computing, self.detokenizer, self.ends)
+
+    @cached_property
+    def _computing(self) -> Computing:
         self.step.settle(lambda: objection(self.model, self.batch, self.step, self.prompts.size, self.noise))
-        return Answering(self.model, self.batch, self.detokenizer, self.ends, self.step)
+        return Computing(self.model, self.batch, self.step)
 
     @property
     def _dtype(self) -> str:
@@ -351,16 +356,17 @@ class Engine:
             method: as in `complete`.
 
         Returns:
-            [rows, length, vocabulary] in the dtype of the model.
+            [rows, length, vocabulary] in the dtype of the model; in fp32 by compiled steps.
 
         Raises:
             RecipeError, PolicyRefusal, PolicyError, AdapterError, TypeError: see `weights`.
+            IndexError, ValueError: there is no such token.
         """
         weights = self.weights(grants, method)
         if len(weights) > 1 and bool((weights != weights[0]).any()) and self._mixes_rows:
-            rows = [(ids[[row]], BatchWeights(weights[[row]], method=method)) for row in range(len(weights))]
-            return torch.cat([self._answering.logits(*each) for each in rows])
-        return self._answering.logits(ids, BatchWeights(weights, method=method))
+            rows = range(len(weights))
+            return torch.cat([self._computing.logits(ids[[row]], weights[[row]], method) for row in rows])
+        return self._computing.logits(ids, weights, method)
 
     @property
     def _mixes_rows(self) -> bool:

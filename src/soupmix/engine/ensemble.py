@@ -129,7 +129,7 @@ def _begun(
         if not ids:
             raise RecipeError("a prompt has no token of this model; say something else", reason="empty-prompt")
         check_fits(len(ids), sampling.max_new_tokens, engine.positions)
-    return read, Lockstep(engine, rows, weights, method)
+    return read, Lockstep(engine, rows, weights, sampling.max_new_tokens, method)
 
 
 def _completion(engine: Engine, read: _Read, tokens: Tokens) -> Completion:

@@ -6,24 +6,41 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from soupmix.engine.decode import PaddedBatch, left_padded
+from soupmix.engine.computing import Soups
+from soupmix.engine.decode import KeptRows
 from soupmix.engine.engine import Engine
 from soupmix.engine.rows import BatchWeights
+from soupmix.methods import DEFAULT
 
-__all__ = ["Lockstep"]
+__all__ = ["Lockstep", "kept_rows"]
+
+
+def kept_rows(
+    engine: Engine, given: Sequence[Sequence[int]], weights: Tensor, more: int, method: str = DEFAULT
+) -> KeptRows:
+    """Rows of one batch, each with its own soup, computed by compiled steps where the engine has them.
+
+    Made before `engine.batch.serving` of their weights, asked inside it; what is kept is said to `engine.batch.keep` too.
+
+    Args:
+        given: token ids of every row's prompt; of one length each where `Engine.together` asks for it.
+        weights: of every row [rows, K] fp32, as `Engine.weights` gives them.
+        more: most tokens of a row beyond its prompt. method: as in `Engine.complete`.
+    """
+    return engine._computing.rows(given, Soups.everywhere(weights, method), more)
 
 
 class Lockstep:
-    """As one `PaddedBatch` over all rows, also where a model computes rows rightly only if they are of one length, or alone.
+    """As one batch over all rows, also where a model computes rows rightly only if they are of one length, or alone.
 
     Args:
         given: token ids of every row's prompt.
-        weights: of every row [rows, K] fp32, as `Engine.weights` gives them.
+        weights: of every row [rows, K] fp32, as `Engine.weights` gives them. more: most tokens of an answer.
         method: as in `Engine.complete`.
     """
 
-    def __init__(self, engine: Engine, given: Sequence[Sequence[int]], weights: Tensor, method: str) -> None:
-        self._parts = [_Part(engine, given, weights, method, rows) for rows in _together(engine, given)]
+    def __init__(self, engine: Engine, given: Sequence[Sequence[int]], weights: Tensor, more: int, method: str) -> None:
+        self._parts = [_Part(engine, given, weights, more, method, rows) for rows in _together(engine, given)]
         self._order()
 
     def logits(self) -> Tensor:
@@ -58,10 +75,10 @@ class _Part:
     """Rows that share a batch, by their numbers among all rows, in rising order."""
 
     def __init__(
-        self, engine: Engine, given: Sequence[Sequence[int]], weights: Tensor, method: str, rows: list[int]
+        self, engine: Engine, given: Sequence[Sequence[int]], weights: Tensor, more: int, method: str, rows: list[int]
     ) -> None:
         self.rows = rows
-        self.batch = PaddedBatch(engine.model, *left_padded([given[row] for row in rows], engine.model.device))
+        self.batch = kept_rows(engine, [given[row] for row in rows], weights[rows], more, method)
         self._engine, self._weights = engine, BatchWeights(weights[rows], method=method)
         self._all = list(range(len(rows)))
 

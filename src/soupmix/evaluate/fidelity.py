@@ -149,7 +149,7 @@ def _divergence(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _of_answers(judging: Judging, samples: Sequence[ArmSample]) -> list[Values]:
-    engine, policy = opened(judging.base, judging.store, judging.record.dtype)
+    engine, policy = opened(judging.base, judging.store, judging.record.dtype, judging.record.compiled)
     found: list[Values] = []
     for each in samples:
         both = divergences(engine, policy, each.arm, Prompt(each.prompt, each.kind, ()), each.text)
@@ -161,7 +161,7 @@ def _of_answers(judging: Judging, samples: Sequence[ArmSample]) -> list[Values]:
 
 def _of_prose(judging: Judging, arms: Sequence[Arm]) -> list[Values]:
     """Of every arm, for each piece of prose how many tokens it has and how likely they are together."""
-    engine, policy = opened(judging.base, judging.store, judging.record.dtype)
+    engine, policy = opened(judging.base, judging.store, judging.record.dtype, judging.record.compiled)
     found: list[Values] = [{} for _ in arms]
     for method in {arm.method for arm in arms}:
         rows = [place for place, arm in enumerate(arms) if arm.method == method]

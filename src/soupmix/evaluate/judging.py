@@ -120,7 +120,7 @@ def _unjudged(asked: int, prompts: int) -> list[NotMeasured]:
 
 def _judge(judging: Judging, samples: Sequence[ArmSample]) -> list[Values]:
     """What the model says of some answers."""
-    engine, policy = opened(judging.base, judging.store, judging.record.dtype)
+    engine, policy = opened(judging.base, judging.store, judging.record.dtype, judging.record.compiled)
     bare = policy.clamp(Weights({}))
     answers = [GivenAnswer(each.prompt, each.text) for each in samples]
     found = judge_answers(engine, bare, answers, judging.judges())
@@ -134,7 +134,7 @@ def _judge(judging: Judging, samples: Sequence[ArmSample]) -> list[Values]:
 
 def _openings(judging: Judging, samples: Sequence[ArmSample]) -> Sequence[Values]:
     """Chances of the poles' openings, of answers that one pass of the engine made."""
-    engine, policy = opened(judging.base, judging.store, judging.record.dtype)
+    engine, policy = opened(judging.base, judging.store, judging.record.dtype, judging.record.compiled)
     known, found = judging.measures(), [dict[str, float]() for _ in samples]
     for method in {each.arm.method for each in samples}:
         rows = [place for place, e in enumerate(samples) if e.arm.method == method and e.arm.way == "soup"]

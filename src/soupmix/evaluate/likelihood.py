@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from soupmix.engine import Engine, Prompt
-from soupmix.engine.decode import PaddedBatch, left_padded
+from soupmix.engine.decode import KeptRows
+from soupmix.engine.lockstep import kept_rows
 from soupmix.engine.rows import BatchWeights
 from soupmix.methods import DEFAULT
 from soupmix.policy import Grant
@@ -142,7 +143,10 @@ def choice_log_p(
     found: dict[int, list[float]] = {}
     for rows in _batches([len(ids) for ids in asked], engine):
         with engine.batch.serving(BatchWeights(weights[rows], method=method)):
-            made = _along_trees(engine, [asked[row] for row in rows], [wanted[row] for row in rows])
+            ends = [wanted[row] for row in rows]
+            longest = max(len(ids) for each in ends for ids in (*each, ()))
+            batch = kept_rows(engine, [asked[row] for row in rows], weights[rows], longest, method)
+            made = _along_trees(engine, batch, ends)
         found.update(zip(rows, made, strict=True))
     return [found[row] for row in range(len(asked))]
 
@@ -171,7 +175,7 @@ def first_token_p(
     asked = [engine.prompts.tokens(engine.prompts.rendered(prompt)) for prompt in prompts]
     found = torch.zeros(len(asked), len(sets))
     for rows in _batches([len(ids) for ids in asked], engine):
-        batch = PaddedBatch(engine.model, *left_padded([asked[row] for row in rows], engine.model.device))
+        batch = kept_rows(engine, [asked[row] for row in rows], weights[rows], 0, method)
         with engine.batch.serving(BatchWeights(weights[rows], method=method)):
             chances = batch.logits().float().softmax(-1)
         for number, ids in enumerate(sets):
@@ -200,8 +204,8 @@ def _behind(engine: Engine, asked: _Tokens, answers: Sequence[_Tokens], grant: G
     for rows in _batches([len(each) for each in answers], engine):
         longest = max(len(answers[row]) for row in rows)
         copies = torch.zeros(len(rows), dtype=torch.int64, device=device)
+        batch = kept_rows(engine, [asked], weights, longest, method)
         with engine.batch.serving(BatchWeights(weights, method=method)):
-            batch = PaddedBatch(engine.model, *left_padded([asked], device))
             logits = batch.logits()[copies, None]
             if longest > 1:
                 batch.keep(copies)
@@ -212,12 +216,11 @@ def _behind(engine: Engine, asked: _Tokens, answers: Sequence[_Tokens], grant: G
     return [found[row] for row in range(len(answers))]
 
 
-def _along_trees(engine: Engine, asked: Sequence[_Tokens], wanted: Sequence[Sequence[_Tokens]]) -> list[list[float]]:
+def _along_trees(engine: Engine, batch: KeptRows, wanted: Sequence[Sequence[_Tokens]]) -> list[list[float]]:
     """Level by level of the trees that the answers to each prompt make; a node is a row of the batch."""
     device = engine.model.device
-    batch = PaddedBatch(engine.model, *left_padded(asked, device))
     found = [[0.0] * len(answers) for answers in wanted]
-    nodes: list[tuple[int, _Tokens]] = [(row, ()) for row in range(len(asked))]
+    nodes: list[tuple[int, _Tokens]] = [(row, ()) for row in range(len(wanted))]
     depth = 0
     while nodes:
         at = {node: place for place, node in enumerate(nodes)}

@@ -190,7 +190,7 @@ def _unmeasured(judging: Judging, measured: MeasuredSamples) -> dict[str, Reward
 
 
 def _work(judging: Judging, samples: Sequence[ArmSample]) -> list[Values]:
-    engine, policy = opened(judging.base, judging.store, judging.record.dtype)
+    engine, policy = opened(judging.base, judging.store, judging.record.dtype, judging.record.compiled)
     by = list(granted_rewards(_all(judging), policy.clamp).values())
     found = values_of(engine, policy.clamp, [(each.prompt, each.text) for each in samples], by)
     return [{name: rounded(value) for name, value in row.items()} for row in found]

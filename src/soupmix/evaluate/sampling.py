@@ -55,7 +55,7 @@ class Evaluation:
         preferences: pole -> system prompt that asks for it, as far as there is one.
         temperatures: 0 is greedy. length: most tokens of an answer. seed: of all random numbers.
         dtype: what the engine computes in; None: that of the base.
-        compiled: whether soups answer by compiled steps where that can be done, which is faster (`Engine.load`).
+        compiled: whether answers are made and scored by compiled steps where that can be done, which is faster (`Engine.load`).
     """
 
     base: Base
@@ -215,7 +215,7 @@ def _answer(by: tuple[Base, Path, str | None, bool], batch: _Batch, length: int,
 
 
 @lru_cache(maxsize=1)
-def opened(base: Base, store: Path, dtype: str | None, compiled: bool = False) -> tuple[Engine, Policy]:
+def opened(base: Base, store: Path, dtype: str | None, compiled: bool) -> tuple[Engine, Policy]:
     """What this process answers with, loaded once. Weights are granted under nothing but the built-in bounds."""
     adapters = Store(store)
     return Engine.load(base, adapters, dtype=dtype, compiled=compiled), Policy.open(tuple(adapters))

@@ -119,7 +119,9 @@ def audit(evaluation: Evaluation, plan: SafetyPlan, out: Path, *, rows: int, job
     )
     answers = kept_samples(asked, folder / "requests", "requests", rows=rows, jobs=jobs, stage=stage)
     store = Store(evaluation.store)
-    loaded = lru_cache(lambda: Engine.load(evaluation.base, store, dtype=evaluation.dtype))
+    loaded = lru_cache(
+        lambda: Engine.load(evaluation.base, store, dtype=evaluation.dtype, compiled=evaluation.compiled)
+    )
     found = _probed(loaded, store, where, probes, asked.record(), folder, stage)
     names = [name for name in plan.feasible.names if plan.feasible.most(name) > 0]
     sweeps = _swept(loaded, store, names, asked.record(), folder / "sweep.json")

@@ -35,7 +35,7 @@ def audit_in(out: Path, evaluation: Evaluation, plan: SafetyPlan, *, rows: int, 
     section = safety_section(audit(evaluation, plan, out, rows=rows, jobs=jobs, stage=stage))
     samples = read_samples(out, record)
     store = Store(evaluation.store)
-    engine = Engine.load(evaluation.base, store, dtype=evaluation.dtype)
+    engine = Engine.load(evaluation.base, store, dtype=evaluation.dtype, compiled=evaluation.compiled)
     measured = measure_samples(record, samples, jobs=jobs)
     section["policy_accuracy"] = accuracies(engine, Policy.open(tuple(store)), record, samples, measured)
     of = {"adapters": {name: each.digest for name, each in record.adapters.items()}, "base": record.base.digest}
