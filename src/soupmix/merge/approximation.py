@@ -1,5 +1,6 @@
 """The factors of a given rank that come nearest to a whole matrix."""
 
+from contextlib import suppress
 from typing import Final
 
 import torch
@@ -9,6 +10,8 @@ __all__ = ["apart", "nearest", "subspace"]
 
 _EXACT: Final = 1024  # up to this smaller side the best factors are found, beyond it nearly the best
 _SPARE, _POWERS = 8, 2
+_MANY, _TRIES = 8, 20  # vectors of a side are few where they are an eighth; iterations a vector
+_NEAR = 1e-6
 
 
 def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
@@ -22,12 +25,12 @@ def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide, kept = wide.double(), min(rank, *matrix.shape)
-    left = _largest(wide, kept) if len(wide) <= _EXACT else subspace(wide, min(kept + _SPARE, len(wide)))
+    norm = torch.linalg.vector_norm(wide).item()
+    left = _largest(wide, kept, norm) if len(wide) <= _EXACT else subspace(wide, min(kept + _SPARE, len(wide)))
     right = left.T @ wide
     inner, values, v = torch.linalg.svd(right, full_matrices=False)
     root = values[:kept].sqrt()
     B, A = (left @ inner[:, :kept]) * root, root[:, None] * v[:kept]
-    norm = torch.linalg.vector_norm(wide).item()
     lost = torch.linalg.vector_norm(torch.addmm(wide, B, A, alpha=-1)).item()
     return (
         (B, A, lost, norm)
@@ -58,7 +61,21 @@ def subspace(matrix: Tensor, columns: int) -> Tensor:
     return found
 
 
-def _largest(wide: Tensor, kept: int) -> Tensor:
-    """[out, kept]: the largest left singular vectors, as eigenvectors of the matrix times its transpose."""
+def _largest(wide: Tensor, kept: int, norm: float) -> Tensor:
+    """[out, kept]: the largest left singular vectors of a matrix of this norm.
+
+    A few of many are found by Lanczos iteration (ARPACK), which reads the matrix some dozens of times: in fp32, as what is lost
+    depends on the square of how far they are off. Where that does not converge, or there are not few, they are eigenvectors of
+    the matrix times its transpose.
+    """
+    from scipy.sparse.linalg import ArpackError, svds
+
+    if norm and _MANY * kept <= len(wide):
+        start = torch.randn(len(wide), generator=torch.Generator().manual_seed(0))
+        read = {"v0": start.numpy(), "return_singular_vectors": "u", "maxiter": _TRIES * kept, "tol": _NEAR}
+        with suppress(ArpackError):
+            few, _, _ = svds((wide / norm).float().numpy(), kept, **read)
+            orthonormal: Tensor = torch.linalg.qr(torch.from_numpy(few.copy()).to(wide.dtype)).Q
+            return orthonormal
     found: Tensor = torch.linalg.eigh(wide @ wide.T).eigenvectors[:, -kept:]
     return found
