@@ -69,7 +69,7 @@ class SlotRows:
         free = [slot for slot in range(self._steps.slots) if slot not in slots]
         if len(free) < len(again):
             more = self._step.in_slots(len(slots), self._most)
-            for slot in range(self._steps.slots):
+            for slot in set(slots):
                 more.take(self._steps, slot, slot, self._most)
             free, self._steps = [*free, *range(self._steps.slots, more.slots)], more
         self._positions, self._weights = self._positions[rows], self._weights[rows]
