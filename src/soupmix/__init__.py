@@ -5,7 +5,7 @@
     grant = policy.clamp({"elementary": 1.0})                what the policy lets through, and why
     soupmix.merge(store, grant).save_adapter("alice")        load time: a PEFT adapter, or a full model
     soupmix.extract_adapter("loha", base="smollm2-135m-instruct").save("as-lora")
-    engine = soupmix.Engine.load("smollm2-135m-instruct", store)
+    engine = soupmix.Engine.load("smollm2-135m-instruct", store, compiled=True)
     engine.generate(["Why do we sleep?"], [grant])           request time: a soup per row of the batch
 
 Everything that these calls give and raise is here. `soupmix.audit` and `soupmix.trust` are rooms of their own.
