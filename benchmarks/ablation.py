@@ -35,7 +35,7 @@ RECIPES = {
     "unheld": SoupRecipe(hold=0.0),
     "unlikelihood": SoupRecipe(unlikelihood=0.5),
 }
-SOUPMIX = (sys.executable, "-c", "from soupmix.cli import main; main()")
+SOUPMIX = (sys.executable, "-c", "from soupmix.cli import run; run()")
 
 
 @click.command()

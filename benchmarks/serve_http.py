@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from serve_peers import Told, Work
 
-COMMAND = [sys.executable, "-c", "from soupmix.cli import main; main()", "serve", "--open", "--no-auth", "--port", "0"]
+COMMAND = [sys.executable, "-c", "from soupmix.cli import run; run()", "serve", "--open", "--no-auth", "--port", "0"]
 
 
 One = Callable[[httpx.AsyncClient, Work], Awaitable[Told]]

@@ -143,7 +143,7 @@ def test_what_comes_through_a_pipe_stands_behind_the_prompt(tiny_base: Base, pic
 
     def piped(text: str, *more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", "from soupmix.cli import main; main()", *map(str, words), *more],
+            [sys.executable, "-c", "from soupmix.cli import run; run()", *map(str, words), *more],
             input=text, capture_output=True, text=True, check=False,
         )  # fmt: skip
 

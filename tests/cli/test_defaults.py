@@ -128,7 +128,7 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(tiny_base: Base, pico_s
             "there-is-none",
         )
         done = subprocess.run(
-            [sys.executable, "-c", "from soupmix.cli import main; main()", *map(str, words)],
+            [sys.executable, "-c", "from soupmix.cli import run; run()", *map(str, words)],
             capture_output=True, text=True, env=os.environ, check=False,
         )  # fmt: skip
     assert done.returncode == 1

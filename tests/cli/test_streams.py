@@ -9,7 +9,7 @@ import pytest
 
 from soupmix.store import Store
 
-SOUPMIX = f"{sys.executable} -c 'from soupmix.cli import main; main()'"
+SOUPMIX = f"{sys.executable} -c 'from soupmix.cli import run; run()'"
 SAYS = "standard output is closed, and what a command finds goes there"
 
 

@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_nothing(three: Store, tiny_base: Base, tmp_path: Pat
         [
             sys.executable,
             "-c",
-            "from soupmix.cli import main; main()",
+            "from soupmix.cli import run; run()",
             "merge",
             "--store",
             three.folder,

@@ -23,7 +23,7 @@ from soupmix.serve.tables import open_database
 from soupmix.store import Store
 from tests.support.serving import MODEL, POLICY
 
-BINARY = [sys.executable, "-c", "from soupmix.cli import main; main()", "serve"]
+BINARY = [sys.executable, "-c", "from soupmix.cli import run; run()", "serve"]
 
 
 @dataclass

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-SERVER = [sys.executable, "-c", "from soupmix.cli import main; main()", "serve"]
+SERVER = [sys.executable, "-c", "from soupmix.cli import run; run()", "serve"]
 OPTIONS = ["--open", "--no-auth", "--port", "0", "--rows", "16", "--waiting", "16", "--length", "256"]
 NAMES = ("elementary", "expert", "concise", "informative", "friendly", "unfriendly")
 

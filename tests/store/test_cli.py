@@ -72,7 +72,7 @@ def test_a_policy_reads_the_approve_rule(stored: Store) -> None:
 @pytest.mark.usefixtures("cache")
 def test_a_mistake_is_one_sentence_and_a_code(stored: Store, arguments: tuple[str, ...], code: int, words: str) -> None:
     more = ("--base", "nothing") if arguments[0] == "add" else ()
-    command = [sys.executable, "-c", "from soupmix.cli import main; main()", "adapters", *arguments, *more]
+    command = [sys.executable, "-c", "from soupmix.cli import run; run()", "adapters", *arguments, *more]
     said = subprocess.run([*command, "--store", stored.folder], capture_output=True, text=True, check=False)
     assert said.returncode == code
     assert words in said.stderr

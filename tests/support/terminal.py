@@ -20,7 +20,7 @@ CTRL_A, CTRL_C, CTRL_D, CTRL_P = "\x01", "\x03", "\x04", "\x10"
 _ESCAPES = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
 _PATIENCE = 300.0  # seconds until something is not shown: only a failure waits so long
 _START = (  # the terminal is to be the program's own, so that Ctrl-C reaches it
-    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from soupmix.cli import main; main()"
+    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from soupmix.cli import run; run()"
 )
 
 

@@ -17,7 +17,7 @@ from soupmix.files import sha256_file
 from soupmix.locks import lock
 from tests.support.process_groups import alive, group, wait_for
 
-COMMAND = (sys.executable, "-c", "from soupmix.cli import main; main()", "train")
+COMMAND = (sys.executable, "-c", "from soupmix.cli import run; run()", "train")
 
 
 @contextmanager

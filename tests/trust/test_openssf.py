@@ -58,7 +58,7 @@ def test_its_own_verifier_accepts_it_and_notices_one_byte(verifier: str, tmp_pat
 @pytest.mark.slow
 def test_what_the_command_line_signs_is_accepted(verifier: str, tmp_path: Path) -> None:
     """A merged adapter, signed while it is written and signed again afterwards."""
-    soupmix = [sys.executable, "-c", "from soupmix.cli import main; main()"]
+    soupmix = [sys.executable, "-c", "from soupmix.cli import run; run()"]
     merge = ["merge", "-w", "friendly=0.5", "--sign-model", "key.pem", "soup"]
     for words in (
         ["trust", "keygen", "key.pem", "--kind", "ecdsa-p256"],

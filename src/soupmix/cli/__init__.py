@@ -6,12 +6,13 @@ import sys
 import click
 
 from soupmix.cli.defaults import read_config
+from soupmix.cli.leaving import leave_with
 from soupmix.cli.stopping import exit_code, stoppable
 from soupmix.cli.streams import hold
 from soupmix.errors import SoupmixError
 from soupmix.version import __version__
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "run"]
 
 _COMMANDS = (
     "adapters",
@@ -85,3 +86,14 @@ def main() -> None:
         where = "" if error.filename is None else f" {error.filename}"
         click.echo(f"soupmix: the system refuses{where}: {error.strerror}", err=True)
         sys.exit(_NO_FILE)
+
+
+def run() -> None:
+    """`main` as the program itself, which ends the process: without taking the interpreter apart, which takes a second."""
+    try:
+        main()
+    except SystemExit as stop:
+        if isinstance(stop.code, int):
+            leave_with(stop.code)
+        raise
+    leave_with(0)
