@@ -4,6 +4,7 @@ import importlib.metadata
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_words_that_nobody_reads_are_an_error_as_ever() -> None:
     code = "import click; from soupmix import cli; cli.cli.main = lambda **_: print('x'); cli.{}()"
     ends = []
     for function in ("main", "run"):
-        with open("/dev/full", "w") as full:
+        with Path("/dev/full").open("w") as full:
             given = [sys.executable, "-c", code.format(function)]
             done = subprocess.run(given, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
         ends.append((done.returncode, done.stderr))
