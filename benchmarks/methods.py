@@ -62,6 +62,7 @@ COMMANDS = {  # mergekit's name -> what the recipe says besides, whether the two
 
 def ours(where: Path, out: Path, method: str) -> dict[str, float]:
     """Adapters on disk to an adapter on disk."""
+    import scipy.sparse.linalg  # noqa: F401
     import torch
 
     import soupmix.merge.soup  # noqa: F401

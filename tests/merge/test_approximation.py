@@ -24,6 +24,8 @@ MATRICES: dict[str, Callable[[], Tensor]] = {
     "tall": lambda: drawn(400, 300),
     "thinned": thinned,
     "of a lower rank": lambda: drawn(300, 3) @ drawn(3, 400),
+    "nearly of the rank": lambda: drawn(300, 16) @ drawn(16, 400) + 1e-2 * drawn(300, 400),
+    "more nearly of the rank": lambda: drawn(300, 16) @ drawn(16, 400) + 1e-5 * drawn(300, 400),
     "nothing": lambda: torch.zeros(300, 400),
     "one entry": lambda: torch.zeros(300, 400).index_put((torch.tensor([3]), torch.tensor([5])), torch.tensor([2.0])),
     "all alike": lambda: torch.eye(300),
@@ -42,5 +44,5 @@ def test_no_factors_of_the_rank_are_nearer(name: str, tries: float, monkeypatch:
     exact = matrix.double()
     best = float(torch.linalg.svdvals(exact)[16:].norm())
     assert norm == pytest.approx(float(exact.norm()), rel=1e-12)
-    assert lost == pytest.approx(float((exact - B @ A).norm()), rel=1e-9, abs=1e-9 * norm)
+    assert lost == pytest.approx(float((exact - B @ A).norm()), rel=1e-8, abs=1e-13 * norm)
     assert best - 1e-9 * norm <= lost <= best + 1e-6 * norm

@@ -14,6 +14,7 @@ from soupmix.merge.entries import Entries, Merged
 from soupmix.merge.methods import Contribution, generator
 from soupmix.policy import Policy
 from soupmix.store.store import Store
+from tests.support.uniform import uniform
 
 WEIGHTS = {"friendly": 0.6, "concise": 0.3, "expert": 0.45}
 EQUAL = dict.fromkeys(WEIGHTS, 0.5)
@@ -74,7 +75,7 @@ def our_draws(monkeypatch: pytest.MonkeyPatch, alike: Store, tiny_base: Base) ->
     def bernoulli(chances: Tensor, *_: Any, **__: Any) -> Tensor:
         path, name = next(order)
         part = Contribution(name, 1.0, alike.load(name).modules[path], alike[name].digest)
-        return (torch.rand(chances.shape, generator=generator(0, path, part)) < chances).to(chances.dtype)
+        return (uniform(generator(0, path, part), chances.shape) < chances).to(chances.dtype)
 
     monkeypatch.setattr(torch, "bernoulli", bernoulli)
     yield

@@ -14,6 +14,7 @@ from soupmix.merge.entries import Entries, Merged
 from soupmix.merge.methods import Contribution, generator, merge_modules
 from soupmix.methods import DEFAULT, METHODS, options_of
 from soupmix.store.adapter import Adapter, Factors
+from tests.support.uniform import uniform
 
 SHAPES = {"model.layers.0.self_attn.q": (13, 7), "model.layers.0.mlp.up": (9, 17), "model.layers.2.mlp.up": (9, 17)}
 LATER = [name for name, method in METHODS.items() if method.request is None]
@@ -202,7 +203,7 @@ CASES = [
 
 def draws_of(weighted: list[tuple[Adapter, float]], path: str, seed: int, shape: tuple[int, int]) -> Deltas:
     parts = [Contribution(one.name, weight, one.modules[path], one.digest) for one, weight in weighted]
-    return [torch.rand(shape, generator=generator(seed, path, part)).double() for part in parts]
+    return [uniform(generator(seed, path, part), shape) for part in parts]
 
 
 @pytest.mark.parametrize(("method", "options"), CASES, ids=lambda value: str(value))

@@ -12,6 +12,7 @@ _EXACT: Final = 1024  # up to this smaller side the best factors are found, beyo
 _SPARE, _POWERS = 8, 2
 _MANY, _TRIES = 8, 20  # vectors of a side are few where they are an eighth; iterations a vector
 _NEAR = 1e-6
+_CANCELS = 1e-3  # below this share of the norm, what squares leave out is not told from their rounding
 
 
 def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
@@ -31,7 +32,9 @@ def nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
     inner, values, v = torch.linalg.svd(right, full_matrices=False)
     root = values[:kept].sqrt()
     B, A = (left @ inner[:, :kept]) * root, root[:, None] * v[:kept]
-    lost = torch.linalg.vector_norm(torch.addmm(wide, B, A, alpha=-1)).item()
+    lost = (max(norm**2 - values[:kept].square().sum().item(), 0.0)) ** 0.5
+    if lost < _CANCELS * norm:
+        lost = torch.linalg.vector_norm(torch.addmm(wide, B, A, alpha=-1)).item()
     return (
         (B, A, lost, norm)
         if wide.shape == matrix.shape and matrix.shape[0] <= matrix.shape[1]

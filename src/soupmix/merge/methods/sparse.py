@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from soupmix.errors import RecipeError
 from soupmix.merge.entries import Entries
@@ -32,16 +33,17 @@ __all__ = [
 
 _COLUMN = 32  # bits; a row has fewer than 2 ** 32 entries
 
-Thin = Callable[[Tensor, torch.Generator], Tensor]
+Thin = Callable[[Tensor, np.random.SFC64], Tensor]
 """A delta, which may be changed, and what is drawn for it -> what is kept of it."""
 
 
-def largest(delta: Tensor, _: torch.Generator, *, density: float) -> Tensor:
+def largest(delta: Tensor, _: np.random.SFC64, *, density: float) -> Tensor:
     """The density * n entries of greatest size, and all that are as large as the least of them."""
-    return delta.mul_(delta.abs() >= _size_at(delta, max(int(density * delta.numel()), 1)))
+    least = _size_at(delta, max(int(density * delta.numel()), 1))
+    return hardshrink(delta, torch.nextafter(least, -torch.ones(())).item())  # one pass, which leaves what is larger
 
 
-def middle(delta: Tensor, _: torch.Generator, *, density: float, gamma: float) -> Tensor:
+def middle(delta: Tensor, _: np.random.SFC64, *, density: float, gamma: float) -> Tensor:
     """The density * n largest entries that are left without the gamma * n largest ones."""
     count = delta.numel()
     top = int(gamma * count)
@@ -53,12 +55,12 @@ def middle(delta: Tensor, _: torch.Generator, *, density: float, gamma: float) -
     return delta.mul_(kept)
 
 
-def drawn(delta: Tensor, draws: torch.Generator, *, density: float, rescale: str) -> Tensor:
+def drawn(delta: Tensor, draws: np.random.SFC64, *, density: float, rescale: str) -> Tensor:
     """Each entry with probability density, then rescaled (DARE)."""
     return _thinned(delta, torch.full((1, 1), density), draws, rescale)
 
 
-def drawn_by_size(delta: Tensor, draws: torch.Generator, *, density: float, epsilon: float, rescale: str) -> Tensor:
+def drawn_by_size(delta: Tensor, draws: np.random.SFC64, *, density: float, epsilon: float, rescale: str) -> Tensor:
     """Each entry with a probability from density - epsilon, of the smallest of its row, to density + epsilon (MAGPRUNE)."""
     spread = 2.0 * epsilon / max(delta.shape[1] - 1, 1)
     return _thinned(delta, _ranks(delta.abs()).mul_(spread).add_(density - epsilon), draws, rescale)
@@ -77,13 +79,20 @@ def _ranks(sizes: Tensor) -> Tensor:
     return torch.empty_like(sizes).scatter_(1, torch.from_numpy(keys), places)
 
 
-def _thinned(delta: Tensor, probability: Tensor, draws: torch.Generator, rescale: str) -> Tensor:
-    kept = torch.rand(delta.shape, generator=draws) < probability
+def _thinned(delta: Tensor, probability: Tensor, draws: np.random.SFC64, rescale: str) -> Tensor:
+    kept = _kept(delta.shape, probability, draws)
     if rescale == "l1":
         before = delta.abs().sum(dtype=torch.float64)
         after = delta.mul_(kept).abs().sum(dtype=torch.float64)
         return delta.mul_(before / after if after > 0 else 1.0)
     return delta.mul_(kept).div_(probability) if rescale == "probability" else delta.mul_(kept)
+
+
+def _kept(shape: torch.Size, probability: Tensor, draws: np.random.SFC64) -> Tensor:
+    """[out, in] bool: true with these probabilities [out, in] or [1, 1], above 0 and up to 1, which are rounded to 2 ** -32."""
+    count = shape.numel()
+    words = draws.random_raw(-(-count // 2)).view(np.uint32)[:count].reshape(shape)
+    return torch.from_numpy(words <= (probability.double().mul(2.0**32).clamp(1.0).sub(1.0).numpy().astype(np.uint32)))
 
 
 def _size_at(delta: Tensor, rank: int) -> Tensor:
