@@ -144,6 +144,15 @@ def test_threads_do_not_mix_their_people(engine: Engine, grant: Granter) -> None
     assert len({text for (text,) in alone}) > 1
 
 
+def test_a_thread_that_would_wait_for_itself_is_told(engine: Engine, grant: Granter) -> None:
+    served = BatchWeights(engine.weights([grant(calm=1)], "delta"))
+    with engine.batch.serving(served):
+        with pytest.raises(RuntimeError, match="this thread serves a batch already"):
+            engine.generate(["hi"], [grant()], max_new_tokens=2)
+        assert engine.batch.has_soup
+    assert engine.generate(["hi"], [grant()], max_new_tokens=2)
+
+
 def test_what_users_get_wrong(
     engine: Engine, grant: Granter, tiny_base: Base, tmp_path: Path, tiny_adapter: Callable[..., Path]
 ) -> None:

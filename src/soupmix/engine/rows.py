@@ -273,7 +273,7 @@ class ActiveBatch:
         most = (torch.tensor(adapters.most, dtype=torch.float64) / MILLION).float().to(device)
         self.adapters = len(most)
         self._bounds = torch.zeros_like(most), most  # from 0 whatever a policy requires: clamping again only lowers
-        self._one_batch = threading.Lock()
+        self._one_batch, self._thread = threading.Lock(), 0
         self._keys: dict[object, int] = {}
         self._batch, self.generation = _BARE, 0
         self._computed: Pass | None = None
@@ -306,13 +306,21 @@ class ActiveBatch:
 
     @contextmanager
     def serving(self, batch: BatchWeights) -> Iterator[None]:
-        """Serve a batch. Afterwards, and after any error inside, every layer is the bare base again."""
+        """Serve a batch. Afterwards, and after any error inside, every layer is the bare base again.
+
+        Raises:
+            RuntimeError: this thread serves a batch already, and would wait for itself.
+        """
+        if self._thread == threading.get_ident():
+            raise RuntimeError("this thread serves a batch already: what serves another (rows made anew, a trial) comes before")
         with self._one_batch:
+            self._thread = threading.get_ident()
             self._serve(batch)
             try:
                 yield
             finally:
                 self._serve(_BARE)
+                self._thread = 0
 
     def keep(self, rows: Tensor) -> None:
         """Inside `serving`: go on with these rows only, in this order, indices [kept]."""
