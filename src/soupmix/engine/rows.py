@@ -312,7 +312,9 @@ class ActiveBatch:
             RuntimeError: this thread serves a batch already, and would wait for itself.
         """
         if self._thread == threading.get_ident():
-            raise RuntimeError("this thread serves a batch already: what serves another (rows made anew, a trial) comes before")
+            raise RuntimeError(
+                "this thread serves a batch already: what serves another (rows made anew, a trial) comes before"
+            )
         with self._one_batch:
             self._thread = threading.get_ident()
             self._serve(batch)
