@@ -77,8 +77,8 @@ def test_what_cannot_be_evaluated_is_said() -> None:
 def test_preferences_by_other_means() -> None:
     of = {entry.name: entry for entry in ENTRIES}
     chosen = [*soups.singles(OF, ("1",)), *soups.pairs(OF, STRENGTHS)]
-    given = Compared(chosen, of, {"short": "Be brief.", "calm": "Be calm."}, {})
-    made = {arm.name: arm for arm in compared(("prompt", "prompt+soup", "uniform"), given)}
+    given = Compared(chosen, of, {"short": "Be brief.", "calm": "Be calm."}, {}, others=chosen[-1:])
+    made = {arm.name: arm for arm in compared(("prompt", "prompt+soup", "mod", "activated", "uniform"), given)}
     assert {name for name in made if name.endswith(" by prompt")} == {
         "short by prompt",
         "calm by prompt",
@@ -86,6 +86,11 @@ def test_preferences_by_other_means() -> None:
     }
     assert made["calm+short by prompt"].system == "Be calm. Be brief."
     assert made["calm+short@0.5 and prompt"].weights == Weights({"calm": "0.5", "short": "0.5"})
+    other = chosen[-1]
+    assert [(name, arm.weights) for name, arm in made.items() if arm.way != "soup"] == [
+        (f"{other.name} by mod", other.weights),
+        (f"{other.name} activated", other.weights),
+    ]
     assert sum(made["uniform"].weights.values()) <= 1_000_000
     assert len(made["uniform"].weights) == 6
 

@@ -10,7 +10,8 @@ from soupmix.engine import Engine
 from soupmix.engine.ensemble import Ensemble, Member, complete_ensembles
 from soupmix.evaluate import Arm, Prompt
 from soupmix.evaluate.sampling import _packed
-from soupmix.evaluate.ways import WAYS, ArmAnswer, Asked, mixed_adapters, rows_of
+from soupmix.evaluate.ways import WAYS, ArmAnswer, Asked, conversation_of, mixed_adapters, rows_of
+from soupmix.modes import MODES
 from soupmix.policy import Policy
 from soupmix.store import Store
 from soupmix.weights import Weights
@@ -47,6 +48,29 @@ def test_one_adapter_at_full_weight_is_mixed_into_itself(ask: Ask) -> None:
         mixed = ask(Arm("mixed", weights, way="mod"))
         assert texts(mixed) == texts(ask(Arm("soup", weights)))
         assert mixed[0].decoded == mixed[0].tokens
+
+
+@pytest.mark.parametrize("how", HOWS, ids=["greedy", "drawn"])
+def test_an_activated_soup_leaves_the_prompt_to_the_base(plain: Engine, pico_store: Store, how: Sampling) -> None:
+    policy, weights = Policy.open(tuple(pico_store)), [Weights({"loud": 1}), Weights({"calm": 1}), Weights({})]
+    arms = tuple(Arm(str(number), each, way="activated") for number, each in enumerate(weights))
+    found = texts(list(WAYS["activated"](Asked(plain, policy, arms, PROMPT, how))))
+    made = {
+        mode: [
+            (each.text, each.tokens, each.finished)
+            for each in plain.complete(
+                [conversation_of(arm, PROMPT) for arm in arms],
+                list(map(policy.clamp, weights)),
+                sampling=how,
+                mode=mode,
+                streams=[0] * 3,
+            )
+        ]
+        for mode in MODES
+    }
+    assert found == made["answer"]
+    assert found[:2] != made["full"][:2]
+    assert found[2] == made["full"][2]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["AGAINST", "arms_of", "arms_options", "feasible"]
 
 _SOUPS = ("singles", "pairs", "corners", "lattice", "vertices", "people")
-AGAINST = ("prompt", "prompt+soup", "few-shot", "mod", "contrast", "best-of-n", "uniform")
+_OF_SOUPS = {"mod", "activated"}  # words of --against that answer for every soup
+AGAINST = ("prompt", "prompt+soup", "few-shot", "mod", "activated", "contrast", "best-of-n", "uniform")
 """Words of `--against`; those of `soupmix.evaluate.against`, without importing it."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -70,11 +71,11 @@ _OPTIONS = (
     ),
     click.option(
         "--against-strength",
-        "mixed",
+        "other_strengths",
         multiple=True,
         metavar="NUMBER",
-        help="For mod, which takes a row for every adapter: of soups at this strength; repeatable.  [default: the first "
-        "--strength]",
+        help="For mod and activated, which answer for every soup: of soups at this strength; repeatable.  [default: the "
+        "first --strength]",
     ),
     click.option(
         "--preferences", metavar="FILE", type=PATH, help="JSON of poles and the system prompts that ask for them."
@@ -111,21 +112,22 @@ def arms_of(store: "Store", preferences: Mapping[str, str], options: Mapping[str
     soups = unique(arm for word in options["soups"] for arm in made[word]())
     given = options["examples"]
     examples = read_examples(given) if given else shipped_examples()
-    of = _selected(store, {**options, "strengths": options["mixed"] or options["strengths"][:1]})
-    mixed = unique(arm for word in options["soups"] for arm in of[word]()) if "mod" in options["against"] else ()
-    compare = Compared(soups, store.manifest.adapters, preferences, examples, mixed)
+    of = _selected(store, {**options, "strengths": options["other_strengths"] or options["strengths"][:1]})
+    others = unique(arm for word in options["soups"] for arm in of[word]()) if _OF_SOUPS & {*options["against"]} else ()
+    compare = Compared(soups, store.manifest.adapters, preferences, examples, others)
     if "few-shot" in options["against"] and (left := without_examples(compare)):
         click.echo(f"soupmix: note: few-shot leaves out {', '.join(left)}; give examples of it by --examples", err=True)
-    others = compared(options["against"], compare)
-    return unique([Arm(BASE, Weights({})), *others, *with_methods(soups, options["methods"])])
+    against = compared(options["against"], compare)
+    return unique([Arm(BASE, Weights({})), *against, *with_methods(soups, options["methods"])])
 
 
 def _check_used(options: Mapping[str, Any]) -> None:
-    for option, given, word in (
-        ("--against-strength", options["mixed"], "mod"),
-        ("--examples", options["examples"], "few-shot"),
+    for option, given, words in (
+        ("--against-strength", options["other_strengths"], sorted(_OF_SOUPS, reverse=True)),
+        ("--examples", options["examples"], ["few-shot"]),
     ):
-        if given and word not in options["against"]:
+        if given and not {*words} & {*options["against"]}:
+            word = " or ".join(words)
             raise click.UsageError(
                 f"{option} is of {word}, which --against {','.join(options['against'])} does not name: add {word} to it, "
                 f"or leave {option} out"

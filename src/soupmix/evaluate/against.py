@@ -20,14 +20,14 @@ class Compared:
 
     Attributes:
         soups: those that they are compared with. adapters: of the store, by name. preferences: pole -> system prompt.
-        examples: of poles. mixed: the soups that MOD answers for too.
+        examples: of poles. others: the soups that MOD and activated soups answer for too.
     """
 
     soups: Sequence[Arm]
     adapters: Mapping[str, ManifestEntry]
     preferences: Mapping[str, str]
     examples: Examples
-    mixed: Sequence[Arm] = ()
+    others: Sequence[Arm] = ()
 
     def sets(self) -> list[tuple[str, ...]]:
         """Names of the adapters of every soup, each set once: what says nothing of a strength is made once for all of them."""
@@ -69,7 +69,12 @@ def _uniform(given: Compared) -> list[Arm]:
 
 def _mod(given: Compared) -> list[Arm]:
     """Soups whose adapters are mixed by their log-probabilities, not by their weights."""
-    return [replace(arm, name=f"{arm.name} by mod", way="mod") for arm in given.mixed if arm.weights]
+    return [replace(arm, name=f"{arm.name} by mod", way="mod") for arm in given.others if arm.weights]
+
+
+def _activated(given: Compared) -> list[Arm]:
+    """Soups on the answer alone, behind a prompt that the bare base read."""
+    return [replace(arm, name=f"{arm.name} activated", way="activated") for arm in given.others if arm.weights]
 
 
 def _contrast(given: Compared) -> list[Arm]:
@@ -119,6 +124,7 @@ AGAINST: Mapping[str, Callable[[Compared], list[Arm]]] = {
     "prompt+soup": _prompted_soups,
     "few-shot": _few_shot,
     "mod": _mod,
+    "activated": _activated,
     "contrast": _contrast,
     "best-of-n": _best_of_n,
     "uniform": _uniform,

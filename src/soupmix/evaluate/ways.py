@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from soupmix.backends.protocol import Message, Sampling
 from soupmix.engine import Completion, Engine
@@ -9,6 +10,7 @@ from soupmix.engine.beam import SegmentBeam
 from soupmix.engine.ensemble import Ensemble, Member, complete_ensembles, search_ensembles
 from soupmix.evaluate.promptset import Prompt
 from soupmix.evaluate.soups import Arm
+from soupmix.modes import ANSWER, FULL, Mode
 from soupmix.policy import Grant, Policy
 from soupmix.weights import MILLION
 
@@ -62,12 +64,13 @@ def conversation_of(arm: Arm, prompt: Prompt) -> list[Message]:
     return [*found, {"role": "user", "content": prompt.text}]
 
 
-def _one_pass(asked: Asked) -> Sequence[ArmAnswer]:
+def _one_pass(asked: Asked, mode: Mode = FULL) -> Sequence[ArmAnswer]:
     made = asked.engine.complete(
         [conversation_of(arm, asked.prompt) for arm in asked.arms],
         asked.grants(),
         sampling=asked.sampling,
         method=asked.arms[0].method,
+        mode=mode,
         batch_size=len(asked.arms),
         streams=[0] * len(asked.arms),
     )
@@ -161,7 +164,13 @@ def _together(asked: Asked, ensembles: Sequence[Ensemble]) -> list[ArmAnswer]:
     return [ArmAnswer.of(one, len(each.members)) for one, each in zip(made, ensembles, strict=True)]
 
 
-WAYS: Mapping[str, Way] = {"soup": _one_pass, "mod": _mod, "contrast": _contrast, "best-of-n": _best_of_n}
+WAYS: Mapping[str, Way] = {
+    "soup": _one_pass,
+    "activated": partial(_one_pass, mode=ANSWER),
+    "mod": _mod,
+    "contrast": _contrast,
+    "best-of-n": _best_of_n,
+}
 """By `Arm.way`."""
 
 
