@@ -40,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 
+@pytest.fixture(autouse=True)
+def same_luck() -> None:
+    """What a test draws without a seed is the same whatever ran before it in this process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Path]:
     """`save_tiny_model`, for tests that need a base of another size."""

@@ -32,7 +32,8 @@ def bits(day: Day) -> None:
 
 
 def _who(day: Day, rows: int, people: int) -> Tensor:
-    return torch.randint(-1, people, (rows,), device=day.device, dtype=torch.int32)
+    draw = torch.Generator(day.device).manual_seed(rows)
+    return torch.randint(-1, people, (rows,), device=day.device, dtype=torch.int32, generator=draw)
 
 
 def _changes(day: Day, step, out: Tensor, changed: tuple[Tensor, ...], who: Tensor) -> str:
@@ -82,7 +83,7 @@ def shapes(day: Day) -> None:
 def _wrong(day: Day, pool, rows: int, method: str) -> str:
     dtype, inputs, out = pool.A.dtype, pool.A.shape[1], sum(pool.widths)
     x, c = day.random(rows, inputs, dtype=dtype, seed=rows), day.people(pool, 7, method, rows).values
-    who, rank = torch.randint(-1, 8, (rows,), device=day.device).int(), RANK if method == "factor" else 0
+    who, rank = _who(day, rows, 8), RANK if method == "factor" else 0
     frame = torch.full((rows + 2, out + 16), float("nan"), device=day.device, dtype=dtype)
     y = frame[1:-1, 8:-8]
     y.copy_(day.random(rows, out, dtype=dtype, seed=rows + 1))
