@@ -154,7 +154,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "no number": (["--strength", "much"], 2, "not a plain decimal number"),
     "soups that are none": (["--soups", "singles,stews"], 2, "'stews' is none of singles"),
     "nothing to compare": (["--against", "luck"], 2, "'luck' is none of prompt"),
-    "a strength of nothing": (["--against-strength", "0.5"], 2, "does not name: add mod to it"),
+    "a strength of nothing": (["--against-strength", "0.5"], 2, "does not name: add mod or activated to it"),
     "examples for nothing": (["--examples", "{wrong}"], 2, "does not name: add few-shot to it"),
     "no store": (["--store", "nowhere"], 1, "nowhere"),
     "no base": (["--base", "nowhere"], 1, "nowhere"),
