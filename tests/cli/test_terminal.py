@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_a_conversation(where: dict[str, str], tmp_path: Path) -> None:
         assert "loud 0.3" in there.until(PROMPT)
         there.press("never said")
         there.until("never said$")
-        there.press(CTRL_C)  # behind what is shown: Python overlooks it, until the next key, while it reads a key
+        time.sleep(0.5)  # Python overlooks Ctrl-C, until the next key, while readline takes a key
+        there.press(CTRL_C)
         there.until(PROMPT)
         there.press("go on\r")
         there.until(PROMPT)
