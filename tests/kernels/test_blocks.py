@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from soupmix_kernels.compiled import BITS, KINDS, Blocks, Decoder, DecoderLayer, Product, blocks, instructions
-from tests.support.decoders import PEOPLE, TEXTS, Draw, Running, library_for
+from tests.support.decoders import FEATURES, INNER, PEOPLE, TEXTS, Draw, Running, library_for
 
 COMPILES = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here")
 MOST = {8: 127, 4: 8}
@@ -114,13 +114,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_blocks(decoder: Decoder, kind: str, made: Callable[[Blocks], Any]) -> Decoder:
     def blocks(weight: torch.Tensor) -> Blocks:
         found = Blocks.of(weight, KINDS[kind].bits)
+        head, numbers = found.data[..., :32].clone(), found.data[..., 32:]
+        scale = head.view(torch.float16)
+        mantissa, exponent = torch.frexp(scale[..., ::2].float())
+        scale[..., ::2] = (
+            mantissa.sign() * 0.75 * 2.0**exponent
+        ).half()  # thrice a number lies often between two of bf16
         if not KINDS[kind].shifted:
-            return found
-        moved = found.data.new_empty(*found.data.shape[:2], 320)  # the same numbers, with shifts of their own
-        moved[..., :32], moved[..., 64:] = found.data[..., :32], found.data[..., 32:]
-        shift = torch.randn(*found.data.shape[:2], 16, generator=torch.Generator().manual_seed(3)) * 0.02
-        moved[..., 32:64] = shift.half().view(torch.uint8)
-        return Blocks.of_data(moved, found.shape)
+            return Blocks.of_data(torch.cat([head, numbers], -1), found.shape)
+        shift = torch.randn(*scale.shape, generator=torch.Generator().manual_seed(3)) * 0.02  # with shifts of their own
+        return Blocks.of_data(torch.cat([head, shift.half().view(torch.uint8), numbers], -1), found.shape)
 
     def product(each: Product) -> Product:
         assert isinstance(each.weight, torch.Tensor)
@@ -136,14 +139,17 @@ def in_blocks(decoder: Decoder, kind: str, made: Callable[[Blocks], Any]) -> Dec
 @COMPILES
 @pytest.mark.parametrize("name", instructions())
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_is_that_of_the_weights_they_stand_for(name: str, kind: str, folder: Path) -> None:
-    """Bit for bit, for many rows and one; weights whose rows lie apart are read as well."""
-    plain = Draw(torch.bfloat16).decoder()
+@pytest.mark.parametrize("sizes", [(FEATURES, INNER), (64, 96), (48, 176)], ids=str)
+def test_a_step_is_that_of_the_weights_they_stand_for(
+    name: str, kind: str, sizes: tuple[int, int], folder: Path
+) -> None:
+    """Bit for bit, for many rows, few and one; weights whose rows lie apart are read as well."""
+    plain = Draw(torch.bfloat16, features=sizes[0], inner=sizes[1]).decoder()
     lib = library_for(name, folder)
     wide = in_blocks(plain, kind, lambda each: torch.nn.functional.pad(each.decoded(), (0, 12))[:, : each.shape[1]])
     held = in_blocks(plain, kind, lambda each: each)
     fed = [(slot, 0, text) for slot, text in enumerate(TEXTS)]
-    for what in (fed, fed[3:]):
+    for what in (fed, *([(0, 0, TEXTS[0][:rows])] for rows in range(1, 6))):
         found, expected = (Running(each, lib).feed(what, PEOPLE[: len(what)]) for each in (held, wide))
         assert torch.equal(found, expected)
         assert bool(found.isfinite().all())

@@ -21,8 +21,17 @@ BEST = instructions()[0]
 class Draw:
     """Tensors of a decoder with everything that one can have."""
 
-    def __init__(self, dtype: torch.dtype, *, one_rank: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        *,
+        one_rank: bool = False,
+        seed: int = 0,
+        features: int = FEATURES,
+        inner: int = INNER,
+    ) -> None:
         self.random, self.dtype = torch.Generator().manual_seed(seed), dtype
+        self.features, self.inner = features, inner
         self.ranks = (4, 4, 4) if one_rank else RANKS
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
@@ -45,14 +54,14 @@ class Draw:
 
     def layer(self, number: int) -> DecoderLayer:
         q, kv = HEADS * SIZE, KEYS * SIZE
-        apart = (self.product(FEATURES, each, table=1, bias=True) for each in (q, kv, kv))
+        apart = (self.product(self.features, each, table=1, bias=True) for each in (q, kv, kv))
         return DecoderLayer(
-            tuple(apart) if number else (self.product(FEATURES, q, kv, kv, table=0),),
-            self.product(q, FEATURES, table=1, bias=number == 1),
-            (self.product(FEATURES, INNER, INNER, table=2),),
-            self.product(INNER, FEATURES, table=1),
-            self.norm(FEATURES),
-            self.norm(FEATURES),
+            tuple(apart) if number else (self.product(self.features, q, kv, kv, table=0),),
+            self.product(q, self.features, table=1, bias=number == 1),
+            (self.product(self.features, self.inner, self.inner, table=2),),
+            self.product(self.inner, self.features, table=1),
+            self.norm(self.features),
+            self.norm(self.features),
             self.norm(SIZE) if number else None,
             self.norm(SIZE) if number else None,
             window=5 if number else 0,
@@ -62,10 +71,10 @@ class Draw:
     def decoder(self, activation: str = "silu") -> Decoder:
         angles = torch.arange(LENGTH)[:, None] * 100.0 ** -(torch.arange(SIZE // 2) / (SIZE // 2))
         return Decoder(
-            embedding=self.normal(VOCABULARY, FEATURES).to(self.dtype),
+            embedding=self.normal(VOCABULARY, self.features).to(self.dtype),
             layers=tuple(self.layer(number) for number in range(3)),
-            norm=self.norm(FEATURES),
-            head=self.product(FEATURES, VOCABULARY, table=1, pool=False),
+            norm=self.norm(self.features),
+            head=self.product(self.features, VOCABULARY, table=1, pool=False),
             heads=HEADS, key_heads=KEYS, size=SIZE, cos=angles.cos(), sin=angles.sin(), activation=activation,
             epsilon=1e-5, scale=0.2, embedding_scale=1.5, residual_scale=0.7, logit_scale=0.25,
         )  # fmt: skip

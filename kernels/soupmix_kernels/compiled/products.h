@@ -93,18 +93,20 @@ template <class F> void by_rows(int rows, F f) {  // f(first, how many) of up to
   if (rows - r == 2) f(r, std::integral_constant<int, 2>());
   if (rows - r == 1) f(r, std::integral_constant<int, 1>());
 }
+// y of O outputs from `o` on, `apart` of each other, for R rows: w is the first one's weights, `ld` numbers from the next.
+template <class T, int O, int R>
+void outputs_of(const Linear &l, const T *w, size_t ld, int o, int apart, const T *x, int ldx, float *y, int ldy) {
+  float found[R * O];
+  dots<T, O, R>(w, ld, l.in, x, ldx, found);
+  for (int r = 0; r < R; r++)
+    for (int j = 0; j < O; j++) y[size_t(r) * ldy + o + j * apart] = found[r * O + j] + (l.bias ? l.bias[o + j * apart] : 0.f);
+}
 // y of outputs `o` to `o` + count and every `apart` after them, by weights [O, in], rows `ld` apart, the first that of output `from`.
 template <class T, int O>
 void base(const Linear &l, const T *W, size_t ld, int from, int o, int count, int apart, const T *x, int ldx, int rows, float *y, int ldy) {
   by_rows(rows, [&](int first, auto n) {
-    constexpr int R = n;
-    for (int at = o; at < o + count; at++) {
-      float found[R * O];
-      dots<T, O, R>(W + size_t(at - from) * ld, apart * ld, l.in, x + size_t(first) * ldx, ldx, found);
-      for (int r = 0; r < R; r++)
-        for (int j = 0; j < O; j++)
-          y[size_t(first + r) * ldy + at + j * apart] = found[r * O + j] + (l.bias ? l.bias[at + j * apart] : 0.f);
-    }
+    for (int at = o; at < o + count; at++)
+      outputs_of<T, O, n>(l, W + size_t(at - from) * ld, apart * ld, at, apart, x + size_t(first) * ldx, ldx, y + size_t(first) * ldy, ldy);
   });
 }
 template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, int rows, T *decoded, float *y, int ldy) {
@@ -127,33 +129,71 @@ template <class T> void base(const Linear &l, Share mine, const T *x, int ldx, i
 }
 
 
-// Of many rows, where a processor has no products of bf16 pairs: both sides in fp32, made once. `widened` puts the even numbers of
-// a vector before the odd ones, so that sums are added up in the order of `multiply`.
+// Of many rows, where a processor has no products of bf16 pairs, and of blocks that are decoded to fp32: both sides in fp32, made
+// once. `widened` puts the even numbers of two vectors before the odd ones, so that sums are added up in the order of `multiply`.
 constexpr int MANY = 16, PANEL = UNIT / 2;  // rows; outputs whose weights are widened at once
 inline void widened(const bf16 *from, int n, float *to) {
-  for (int i = 0; i < n; i += 2 * LANES) {
+  int i = 0;
+  for (; i < n; i += 2 * LANES) {
     U both = *(const NearU *)(from + i);
     store(to + i, (V)(both << 16)); store(to + i + LANES, (V)(both & 0xffff0000u));
   }
+  for (; i % 32; i += LANES) store(to + i, V{});  // as blocks are
 }
-inline bool is_widened(int rows, int in) {
+inline bool is_widened(const Linear &l, int rows) {
 #ifdef __AVX512BF16__
   return false;
+#elif defined(SOUPMIX_SPREADS)
+  return (rows >= MANY || l.kind) && l.in % STEP<bf16> == 0;
 #else
-  return rows >= MANY && in % STEP<bf16> == 0;
+  return rows >= MANY && l.in % STEP<bf16> == 0;
 #endif
 }
-// x [rows, ldx] as `widened` makes it; room: for UNIT rows of weights in bf16 and as many bytes for a panel of them
-inline void base_widened(const Linear &l, Share mine, const float *x, int ldx, int rows, bf16 *room, float *y, int ldy) {
-  const size_t deep = (l.in + 31) / 32 * 32;
-  float *panel = (float *)(room + UNIT * deep);
+// y of outputs `o` to `end` by weights that are near [end - o, in filled up].
+inline void near(const Linear &l, const float *w, int o, int end, const float *x, int ldx, int rows, float *y, int ldy) {
+  const size_t ld = (l.in + 31) / 32 * 32;
+  by_rows(rows, [&](int first, auto n) {
+    constexpr int O = n == 1 ? 8 : n == 2 ? 4 : 2;  // so many sums do not wait for each other
+    const float *seen = x + size_t(first) * ldx;
+    float *to = y + size_t(first) * ldy;
+    int at = o;
+    for (; at + O <= end; at += O) outputs_of<float, O, n>(l, w + (at - o) * ld, ld, at, 1, seen, ldx, to, ldy);
+    for (; at < end; at++) outputs_of<float, 1, n>(l, w + (at - o) * ld, ld, at, 0, seen, ldx, to, ldy);
+  });
+}
+#ifdef SOUPMIX_SPREADS
+inline void base_of_blocks(const Linear &l, Share mine, const float *x, int ldx, int rows, float *room, float *y, int ldy) {
+  const size_t ld = (l.in + 31) / 32 * 32;
+  Line *lines = (Line *)room;
+  float *w = room + ld;
+  for (int o = mine.from; o < mine.end; o += SOME) {
+    const int end = mine.end - o < SOME ? mine.end : o + SOME, first = o % UNIT;
+    if (rows > 2) {
+      decode_some(l, o - first, lines, first, w);
+      near(l, w, o, end, x, ldx, rows, y, ldy);
+      continue;
+    }
+    float found[2 * SOME];
+    (rows == 1 ? dot_some<1> : dot_some<2>)(l, o - first, lines, first, x, ldx, found);
+    for (int r = 0; r < rows; r++)
+      for (int at = o; at < end; at++) y[size_t(r) * ldy + at] = found[r * SOME + at - o] + (l.bias ? l.bias[at] : 0.f);
+  }
+}
+#endif
+// x [rows, ldx] as `widened` makes it, filled up with zeros; room: for UNIT rows of weights in fp32
+inline void base_widened(const Linear &l, Share mine, const float *x, int ldx, int rows, float *room, float *y, int ldy) {
+#ifdef SOUPMIX_SPREADS
+  if (l.kind) return base_of_blocks(l, mine, x, ldx, rows, room, y, ldy);
+#endif
+  const size_t ld = (l.in + 31) / 32 * 32;
+  bf16 *decoded = (bf16 *)room;
+  float *panel = room + PANEL * ld;
   for (int o = mine.from; o < mine.end; o += PANEL) {
-    const int count = mine.end - o < PANEL ? mine.end - o : PANEL, apart = count / STREAMS, whole = apart * STREAMS;
-    if (l.kind && o % UNIT == 0) decode(l, o, UNIT, room);
-    for (int j = 0; j < count; j++)
-      widened(l.kind ? room + (o % UNIT + j) * deep : (const bf16 *)l.W + size_t(o + j) * l.ld, l.in, panel + size_t(j) * l.in);
-    base<float, STREAMS>(l, panel, l.in, o, o, apart, apart, x, ldx, rows, y, ldy);
-    base<float, 1>(l, panel, l.in, o, o + whole, count - whole, 0, x, ldx, rows, y, ldy);
+    const int end = mine.end - o < PANEL ? mine.end : o + PANEL;
+    if (l.kind && o % UNIT == 0) decode(l, o, UNIT, decoded);
+    for (int at = o; at < end; at++)
+      widened(l.kind ? decoded + at % UNIT * ld : (const bf16 *)l.W + size_t(at) * l.ld, l.in, panel + (at - o) * ld);
+    near(l, panel, o, end, x, ldx, rows, y, ldy);
   }
 }
 

@@ -39,13 +39,14 @@ using Live = std::vector<std::vector<uint8_t>>;  // of every table: which panels
 template <class T> struct Run {
   const Decoder &d; const Step &s; const Live &live, &kept_live; float *X, *Y, *P, *hidden, *scores; T *N, *M, *packed, *decoded;
   int width, thread, threads;  // width: of a row of N, M and P
-  bool alone;  // one row, of which every thread has its own X and M, so that nobody waits for who computes them
+  bool alone;  // one row, of which every thread has its own X, M and what is read anew, so that nobody waits for who makes them
 #ifdef __AMX_BF16__
   Shape tiles{0, 0, 0};
 #endif
 
-  // x as tile units read it, or in fp32 where `is_widened`, made by all threads for all; x itself, if it is one row of tiles.
-  const T *read_anew(const T *x, int rows, int in) {
+  // What `count` products read instead of x: x as tile units do, or in fp32 where one `is_widened`. Made by all threads for all.
+  const T *read_anew(const Linear *l, int count, const T *x, int rows) {
+    const int in = l->in;
 #ifdef __AMX_BF16__
     if constexpr (sizeof(T) == 2) {
       if (rows == 1 && in % DEEP == 0) return x;
@@ -58,12 +59,11 @@ template <class T> struct Run {
       return packed;
     }
 #endif
-    if constexpr (sizeof(T) == 2) if (is_widened(rows, in)) {
-#pragma omp for schedule(static)
-      for (int r = 0; r < rows; r++) widened(x + size_t(r) * width, in, (float *)packed + size_t(r) * width);
-      return packed;
-    }
-    return nullptr;
+    bool any = false;
+    for (int j = 0; j < count; j++) any |= is_widened(l[j], rows);
+    if constexpr (sizeof(T) == 2) if (any)
+      each_of(rows, [&](int r) { widened(x + size_t(r) * width, in, (float *)packed + size_t(r) * width); });
+    return packed;
   }
   const char *begin(const Linear *l) {  // of this thread's weights
     return l && !l->kind ? (const char *)((const T *)l->W + size_t(share(l->out, thread, threads).from) * l->ld) : nullptr;
@@ -74,14 +74,14 @@ template <class T> struct Run {
 #ifdef __AMX_BF16__
     if constexpr (sizeof(T) == 2) { by_tiles(tiles, l, mine.from, mine.end, seen, rows, begin(then), decoded, y, ldy); return; }
 #endif
-    if constexpr (sizeof(T) == 2) if (is_widened(rows, l.in)) { base_widened(l, mine, (const float *)seen, width, rows, decoded, y, ldy); return; }
+    if constexpr (sizeof(T) == 2) if (is_widened(l, rows)) { base_widened(l, mine, (const float *)seen, width, rows, (float *)decoded, y, ldy); return; }
     base(l, mine, x, width, rows, decoded, y, ldy);
   }
 
   // y [rows, ldy] = the products side by side, of x [rows, width]. then: the product after them, or null.
   void products(const Linear *l, int count, const T *x, int rows, const Live &live, const float *const *c, const Linear *then, float *y,
                 int ldy) {
-    const T *seen = read_anew(x, rows, l[0].in);
+    const T *seen = read_anew(l, count, x, rows);
     float *h = hidden, *to = y;
     for (int j = 0; j < count; j++, to += l[j - 1].out) {
       base_of(l[j], x, seen, rows, j + 1 < count ? l + j + 1 : then, to, ldy);
@@ -110,14 +110,14 @@ template <class T> struct Run {
     for (i = 0; i + LANES <= n; i += LANES) store(to + i, load(x + i) * k * load(weight + i));
     for (; i < n; i++) narrow(to + i, x[i] * k * weight[i]);
   }
-  template <class F> void each_row(F f) {
+  template <class F> void each_of(int rows, F f) {
     if (alone) { f(0); return; }
 #pragma omp for schedule(static)
-    for (int r = 0; r < s.rows; r++) f(r);
+    for (int r = 0; r < rows; r++) f(r);
   }
   // x += what a half of a layer gave, then the norm before the next half
   void residual(const float *added, const float *weight) {
-    each_row([&](int r) {
+    each_of(s.rows, [&](int r) {
       float *x = X + size_t(r) * d.features; const float *a = added + size_t(r) * d.features; int i = 0;
       for (; i + LANES <= d.features; i += LANES) store(x + i, load(x + i) + d.residual_scale * load(a + i));
       for (; i < d.features; i++) x[i] += d.residual_scale * a[i];
@@ -242,7 +242,7 @@ template <class T> struct Run {
   }
   void go() {
     const int qkv = (d.heads + 2 * d.key_heads) * d.size;
-    each_row([&](int r) {
+    each_of(s.rows, [&](int r) {
       const T *e = (const T *)d.embedding + size_t(s.tokens[r]) * d.features; float *x = X + size_t(r) * d.features;
       for (int i = 0; i < d.features; i++) x[i] = wide(e[i]) * d.embedding_scale;
       normed(x, d.layer[0].before_attention, d.features, M + size_t(r) * width);
@@ -318,7 +318,7 @@ template <class T> void run(const Decoder &d, const Step &s) {
                 taken(4 * size_t(s.threads) * (d.length + LANES)), (T *)taken(rows * z.width), nullptr, (T *)taken(most(rows, 1) * z.width), nullptr,
                 z.width, 0, 1, s.rows == 1 && s.keeps == 1};
   shared.M = shared.N;
-  float *decoded = taken(size_t(s.threads) * DECODED * z.width), *own = taken(size_t(s.threads) * (z.width + d.features));
+  float *decoded = taken(size_t(s.threads) * DECODED * z.width), *own = taken(size_t(s.threads) * (2 * z.width + d.features));
 #pragma omp parallel num_threads(s.threads)
   {
     Run<T> mine = shared;
@@ -327,8 +327,10 @@ template <class T> void run(const Decoder &d, const Step &s) {
 #endif
     mine.decoded = (T *)(decoded + size_t(mine.thread) * DECODED * z.width);
     if (mine.alone) {
-      mine.M = (T *)(own + size_t(mine.thread) * (z.width + d.features));
-      mine.X = own + size_t(mine.thread) * (z.width + d.features) + z.width;
+      float *place = own + size_t(mine.thread) * (2 * z.width + d.features);
+      mine.M = (T *)place;
+      mine.X = place + 2 * z.width;
+      if (!TILES) mine.packed = (T *)(place + z.width);  // those who have them share out what is packed
     }
     mine.go();
 #ifdef __AMX_BF16__
@@ -342,7 +344,7 @@ extern "C" {
 // How many floats of scratch a step of so many rows needs.
 size_t soupmix_scratch(const Decoder *d, int32_t rows, int32_t threads) {
   Sizes z = sizes(*d);
-  return size_t(rows) * (d->features + z.outputs + 3 * z.width + z.columns) + size_t(threads) * (DECODED * z.width + z.width + d->features) + 4 * size_t(threads) * (d->length + LANES) + 9 * 16;
+  return size_t(rows) * (d->features + z.outputs + 3 * z.width + z.columns) + size_t(threads) * (DECODED * z.width + 2 * z.width + d->features) + 4 * size_t(threads) * (d->length + LANES) + 9 * 16;
 }
 void soupmix_step(const Decoder *d, const Step *s) { d->is_bf16 ? run<bf16>(*d, *s) : run<float>(*d, *s); }
 }
