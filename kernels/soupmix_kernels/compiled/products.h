@@ -47,19 +47,17 @@ inline V sums(const V *s) {
 }
 #endif
 template <int O, int R> inline void sums_of(const V (&s)[O][R], float *to) {  // to [R, O]
+  int first = 0;
 #ifdef __AVX512F__
   if constexpr (O == 4 && R == 4) { store(to, sums(s)); return; }
 #elif defined(__AVX2__)
-  if constexpr (O * R % 8 == 0) {
-    for (int first = 0; first < O * R; first += 8) {
-      V eight[8];
-      for (int i = 0; i < 8; i++) eight[i] = s[(first + i) % O][(first + i) / O];
-      store(to + first, sums(eight));
-    }
-    return;
+  for (; first + 8 <= O * R; first += 8) {
+    V eight[8];
+    for (int i = 0; i < 8; i++) eight[i] = s[(first + i) % O][(first + i) / O];
+    store(to + first, sums(eight));
   }
 #endif
-  for (int r = 0; r < R; r++) for (int j = 0; j < O; j++) to[r * O + j] = sum(s[j][r]);
+  for (; first < O * R; first++) to[first] = sum(s[first % O][first / O]);
 }
 // found [R, O]: products of O rows of weights, `apart` of each other, and R rows of x. Summed alike whatever O and R are.
 template <class T, int O, int R> void dots(const T *w, size_t apart, int in, const T *x, int ldx, float *found) {
@@ -92,6 +90,12 @@ template <class F> void by_rows(int rows, F f) {  // f(first, how many) of up to
   if (rows - r == 3) f(r, std::integral_constant<int, 3>());
   if (rows - r == 2) f(r, std::integral_constant<int, 2>());
   if (rows - r == 1) f(r, std::integral_constant<int, 1>());
+}
+template <class F> void by_threes(int rows, F f) {  // the same of up to three; two and two rather than three and one
+  int r = 0;
+  for (; rows - r > 4 || rows - r == 3; r += 3) f(r, std::integral_constant<int, 3>());
+  for (; r + 2 <= rows; r += 2) f(r, std::integral_constant<int, 2>());
+  if (r < rows) f(r, std::integral_constant<int, 1>());
 }
 // y of O outputs from `o` on, `apart` of each other, for R rows: w is the first one's weights, `ld` numbers from the next.
 template <class T, int O, int R>
@@ -152,8 +156,8 @@ inline bool is_widened(const Linear &l, int rows) {
 // y of outputs `o` to `end` by weights that are near [end - o, in filled up].
 inline void near(const Linear &l, const float *w, int o, int end, const float *x, int ldx, int rows, float *y, int ldy) {
   const size_t ld = (l.in + 31) / 32 * 32;
-  by_rows(rows, [&](int first, auto n) {
-    constexpr int O = n == 1 ? 8 : n == 2 ? 4 : 2;  // so many sums do not wait for each other
+  by_threes(rows, [&](int first, auto n) {
+    constexpr int O = n == 1 ? 8 : 4;  // so many sums do not wait for each other, and have a register each
     const float *seen = x + size_t(first) * ldx;
     float *to = y + size_t(first) * ldy;
     int at = o;
