@@ -39,12 +39,14 @@ KNOWN = [
     "llama3.2-tied",
     "qwen3",
     "granite",
+    "gemma2, capped",
+    "gemma3-text, capped",
     *(
         pytest.param(name, marks=SLOW)
-        for name in ("llama-bias", "llama3", "qwen2.5", "mistral-v0.1", "gemma", "smollm3")
+        for name in ("llama-bias", "llama3", "qwen2.5", "mistral-v0.1", "gemma", "phi3", "phi4-mini", "smollm3")
     ),
 ]
-UNKNOWN = ["gemma2", *(pytest.param(name, marks=SLOW) for name in ("phi3", "gpt2", "mixtral", "olmo3"))]
+UNKNOWN = ["olmo3", *(pytest.param(name, marks=SLOW) for name in ("gpt2", "mixtral"))]
 SOUPS: list[dict[str, float]] = [{"one": 0.6, "two": 0.3}, {}, {"two": 1.0}]
 TEXTS = [list(range(3, 23)), [5, 7, 11], [400, 401, 402, 17, 30, 8]]
 
@@ -104,6 +106,10 @@ def test_a_step_computes_what_transformers_computes(
 ) -> None:
     like_llama = FAMILIES["llama3.2-tied"].settings
     monkeypatch.setitem(FAMILIES, "gemma", Family("gemma", {**like_llama, "head_dim": 32}))
+    caps = {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.3}  # low enough to tell
+    for name in ("gemma2", "gemma3-text"):
+        kind = FAMILIES[name]
+        monkeypatch.setitem(FAMILIES, f"{name}, capped", Family(kind.kind, {**kind.settings, **caps}))
     base = family_base(family)
     store = store_of(base, tmp_path)
     for dtype, times in (("fp32", 3.0), ("bf16", 1.5)):
@@ -169,7 +175,7 @@ def test_an_engine_whose_compiled_steps_compute_something_else_answers_by_torch(
     nobody = Policy.open(pico_store).clamp({})
     right = Engine.load(tiny_base, pico_store).complete(["one two"], [nobody], sampling=Sampling(max_new_tokens=9))
     engine = Engine.load(tiny_base, pico_store, compiled=True)
-    monkeypatch.setattr("soupmix.engine.compiled._angles", lambda rotary, n, size: (torch.ones(n, size // 2),) * 2)
+    monkeypatch.setattr("soupmix.engine.described._angles", lambda rotary, n, size: (torch.ones(1, n, size // 2),) * 2)
     assert engine.complete(["one two"], [nobody], sampling=Sampling(max_new_tokens=9)) == right
     assert "torch computes the steps: the compiled one was tried, and over slots" in engine.step.why
 
@@ -178,7 +184,9 @@ def test_an_engine_whose_compiled_steps_compute_something_else_answers_by_torch(
 def test_of_others_torch_computes_the_steps(family: str, family_base: Callable[[str], Base]) -> None:
     engine = Engine.load(family_base(family), None, compiled=True)
     assert engine.step.library is None
-    assert engine.step.why.startswith("torch computes the steps: a compiled step knows Gemma, Granite, Llama, ")
+    assert engine.step.why.startswith(
+        "torch computes the steps: a compiled step knows Gemma, Gemma2, Gemma3, Granite, "
+    )
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +244,7 @@ def test_a_step_that_computes_something_else_is_found_out(
     engine = Engine.load(tiny_base, pico_store, compiled=True)
     engine.model.model.layers[1].self_attn.scaling *= 2
     engine.model.model.layers[0].self_attn.scaling *= 2
-    monkeypatch.setattr("soupmix.engine.compiled._angles", lambda rotary, n, size: (torch.ones(n, size // 2),) * 2)
+    monkeypatch.setattr("soupmix.engine.described._angles", lambda rotary, n, size: (torch.ones(1, n, size // 2),) * 2)
     with Batcher(engine) as batcher:
         assert batcher.loop.name == "running"
         assert (

@@ -67,23 +67,28 @@ class Reference:
     def products(self, many: Sequence[Product], x: Tensor) -> Tensor:
         return torch.cat([self.product(each, x) for each in many], -1)
 
-    def normed(self, x: Tensor, weight: Tensor) -> Tensor:
+    def normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        if weight is None:
+            return x
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.d.epsilon) * weight.double()
 
-    def turned(self, x: Tensor, norm: Tensor | None, rotates: bool) -> Tensor:
-        x = x if norm is None else self.normed(x, norm)
-        if not rotates:
+    def turned(self, x: Tensor, norm: Tensor | None, table: int | None) -> Tensor:
+        x = self.normed(x, norm)
+        if table is None:
             return x
         (a, b), n = x.chunk(2, -1), len(x)
-        cos, sin = self.d.cos[:n, None].double(), self.d.sin[:n, None].double()
+        cos, sin = self.d.cos[table, :n, None].double(), self.d.sin[table, :n, None].double()
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+    def capped(self, x: Tensor, cap: float) -> Tensor:
+        return cap * (x / cap).tanh() if cap else x
 
     def attention(self, layer: DecoderLayer, x: Tensor) -> Tensor:
         n = len(x)
         q, k, v = self.products(layer.qkv, x).view(n, -1, SIZE).split([HEADS, KEYS, KEYS], 1)
-        q, k = self.turned(q, layer.query_norm, layer.rotates), self.turned(k, layer.key_norm, layer.rotates)
+        q, k = self.turned(q, layer.query_norm, layer.angles), self.turned(k, layer.key_norm, layer.angles)
         k, v = (each.repeat_interleave(HEADS // KEYS, 1) for each in (k, v))
-        scores = torch.einsum("thd,shd->hts", q, k) * self.d.scale
+        scores = self.capped(torch.einsum("thd,shd->hts", q, k) * self.d.scale, self.d.score_cap)
         t, s = torch.arange(n)[:, None], torch.arange(n)
         seen = (s <= t) & ((t - s < layer.window) if layer.window else True)
         return torch.einsum("hts,shd->thd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v).flatten(1)
@@ -92,12 +97,12 @@ class Reference:
         d = self.d
         x = d.embedding[list(tokens)].double() * d.embedding_scale
         for layer in d.layers:
-            x = x + d.residual_scale * self.product(
-                layer.o, self.attention(layer, self.normed(x, layer.before_attention))
-            )
+            added = self.product(layer.o, self.attention(layer, self.normed(x, layer.before_attention)))
+            x = x + d.residual_scale * self.normed(added, layer.after_attention)
             gate, up = self.products(layer.gate_up, self.normed(x, layer.before_mlp)).chunk(2, -1)
-            x = x + d.residual_scale * self.product(layer.down, ACTS[d.activation](gate) * up)
-        return self.product(d.head, self.normed(x, d.norm)) * d.logit_scale
+            added = self.product(layer.down, ACTS[d.activation](gate) * up)
+            x = x + d.residual_scale * self.normed(added, layer.after_mlp)
+        return self.capped(self.product(d.head, self.normed(x, d.norm)) * d.logit_scale, d.logit_cap)
 
 
 @pytest.fixture(scope="module")

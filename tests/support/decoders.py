@@ -62,14 +62,17 @@ class Draw:
             self.product(self.inner, self.features, table=1),
             self.norm(self.features),
             self.norm(self.features),
-            self.norm(SIZE) if number else None,
-            self.norm(SIZE) if number else None,
+            query_norm=self.norm(SIZE) if number else None,
+            key_norm=self.norm(SIZE) if number else None,
+            after_attention=self.norm(self.features) if number == 1 else None,
+            after_mlp=self.norm(self.features) if number == 1 else None,
             window=5 if number else 0,
-            rotates=number != 2,
+            angles=(0, 1, None)[number],
         )
 
     def decoder(self, activation: str = "silu") -> Decoder:
-        angles = torch.arange(LENGTH)[:, None] * 100.0 ** -(torch.arange(SIZE // 2) / (SIZE // 2))
+        bases = torch.tensor([100.0, 7.0])[:, None, None]
+        angles = torch.arange(LENGTH)[:, None] * bases ** -(torch.arange(SIZE // 2) / (SIZE // 2))
         return Decoder(
             embedding=self.normal(VOCABULARY, self.features).to(self.dtype),
             layers=tuple(self.layer(number) for number in range(3)),
@@ -77,6 +80,7 @@ class Draw:
             head=self.product(self.features, VOCABULARY, table=1, pool=False),
             heads=HEADS, key_heads=KEYS, size=SIZE, cos=angles.cos(), sin=angles.sin(), activation=activation,
             epsilon=1e-5, scale=0.2, embedding_scale=1.5, residual_scale=0.7, logit_scale=0.25,
+            score_cap=2.0, logit_cap=1.5,
         )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ for models whose steps others compute. torch's own path stays beside it: referen
 
 from soupmix_kernels.compiled.blocks import BITS, KINDS, Blocks
 from soupmix_kernels.compiled.build import INSTRUCTIONS, CannotCompile, instructions, library, made_for
+from soupmix_kernels.compiled.decoder import ACTIVATIONS, Decoder, DecoderLayer, Product
 from soupmix_kernels.compiled.pages import LargePages
 from soupmix_kernels.compiled.soup import CompiledSoup, SoupLibrary
-from soupmix_kernels.compiled.step import ACTIVATIONS, CompiledStep, Decoder, DecoderLayer, Product
+from soupmix_kernels.compiled.step import CompiledStep
 
 __all__ = [
     "ACTIVATIONS",

@@ -2,6 +2,8 @@
 //
 //     x = embedding;  per layer: x += m attention(norm(x)), x += m down(act(gate(norm(x))) up(norm(x)));  logits = head(norm(x))
 //
+// where a layer may have norms of what it adds, too. Scores and logits may be capped: cap tanh(x / cap).
+//
 // and every product is y = W x + bias + B (c * (A x)). Weights and activations that are multiplied have one type, fp32 or bf16;
 // everything else, all sums included, is fp32. A row is computed by the same operations in the same order whoever its neighbours
 // are, so its bits do not depend on them. A row of nobody gets no soup at all; a coefficient of zero excludes its column.
@@ -17,14 +19,15 @@
 extern "C" {
 struct Layer {
   Linear qkv[3], o, gate_up[2], down;  // those of `out` 0 are not there
-  const float *before_attention, *before_mlp, *query_norm, *key_norm, *cos, *sin;  // norms [features]; cos, sin [positions, rotated / 2]
+  const float *before_attention, *after_attention, *before_mlp, *after_mlp;  // norms [features]; those after may be null
+  const float *query_norm, *key_norm, *cos, *sin;  // norms [size] or null; cos, sin [positions, rotated / 2] or null
   void *keys, *values;  // [slots, key heads, length, head size]
   int32_t window, unused;  // keys that a query sees, 0: all before it
 };
 struct Decoder {
   const Layer *layer; const void *embedding; const float *norm; Linear head;
   int32_t layers, features, heads, key_heads, size, rotated, inner, length, is_bf16, act;
-  float epsilon, scale, embedding_scale, residual_scale, logit_scale;
+  float epsilon, scale, embedding_scale, residual_scale, logit_scale, score_cap, logit_cap;  // a cap of 0 is none
 };
 // rows: new tokens, in the order of positions within a slot. live [rows]: whether the row has a soup. c: tables [rows, slices R].
 // kept [keeps]: rows whose logits are computed; kept_live and kept_c belong to these. factor: the method, else `delta`.
@@ -102,11 +105,15 @@ template <class T> struct Run {
     }
 #pragma omp barrier
   }
-  template <class To> void normed(const float *x, const float *weight, int n, To *to) {
+  float one_over_size(const float *x, int n) {  // of what a norm makes of size 1
     V s = {}; float square = 0; int i = 0;
     for (; i + LANES <= n; i += LANES) s = s + load(x + i) * load(x + i);
     for (; i < n; i++) square += x[i] * x[i];
-    float k = 1.f / sqrtf((square + sum(s)) / n + d.epsilon);
+    return 1.f / sqrtf((square + sum(s)) / n + d.epsilon);
+  }
+  template <class To> void normed(const float *x, const float *weight, int n, To *to) {
+    const float k = one_over_size(x, n);
+    int i;
     for (i = 0; i + LANES <= n; i += LANES) store(to + i, load(x + i) * k * load(weight + i));
     for (; i < n; i++) narrow(to + i, x[i] * k * weight[i]);
   }
@@ -115,10 +122,15 @@ template <class T> struct Run {
 #pragma omp for schedule(static)
     for (int r = 0; r < rows; r++) f(r);
   }
-  // x += what a half of a layer gave, then the norm before the next half
-  void residual(const float *added, const float *weight) {
+  // x += what a half of a layer gave, after its own norm or none, then the norm before the next half
+  void residual(const float *added, const float *after, const float *weight) {
     each_of(s.rows, [&](int r) {
       float *x = X + size_t(r) * d.features; const float *a = added + size_t(r) * d.features; int i = 0;
+      if (after) {
+        const float k = one_over_size(a, d.features);
+        for (; i + LANES <= d.features; i += LANES) store(x + i, load(x + i) + d.residual_scale * (load(a + i) * k * load(after + i)));
+        for (; i < d.features; i++) x[i] += d.residual_scale * (a[i] * k * after[i]);
+      }
       for (; i + LANES <= d.features; i += LANES) store(x + i, load(x + i) + d.residual_scale * load(a + i));
       for (; i < d.features; i++) x[i] += d.residual_scale * a[i];
       normed(x, weight, d.features, M + size_t(r) * width);
@@ -191,11 +203,17 @@ template <class T> struct Run {
         p[size_t(j) * (d.length + LANES) + t] = (found[j * n + t] + rest) * d.scale;
       }
   }
+  void capped(float *x, int n, float cap) {
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) store(x + i, cap * tanh_of(load(x + i) / cap));
+    for (; i < n; i++) x[i] = cap * tanh_of(x[i] / cap);
+  }
   // p = softmax of one query's scores, but for what it must be divided by, which is given back
   float weighed(float *p, int count) {
     float most = -INFINITY, total = 0;
     V high = all(-INFINITY), sums = {};
     int t = 0;
+    if (d.score_cap) capped(p, count, d.score_cap);
     for (; t + LANES <= count; t += LANES) { V x = load(p + t); high = x > high ? x : high; }
     for (; t < count; t++) most = p[t] > most ? p[t] : most;
     for (int i = 0; i < LANES; i++) most = high[i] > most ? high[i] : most;
@@ -253,11 +271,11 @@ template <class T> struct Run {
       place(l, qkv);
       attend(l, qkv);
       products(&l.o, 1, N, s.rows, live, s.c, l.gate_up, P, d.features);
-      residual(P, l.before_mlp);
+      residual(P, l.after_attention, l.before_mlp);
       products(l.gate_up, 1 + (l.gate_up[1].out > 0), M, s.rows, live, s.c, &l.down, Y, 2 * d.inner);
       gate(2 * d.inner);
       products(&l.down, 1, N, s.rows, live, s.c, n + 1 < d.layers ? d.layer[n + 1].qkv : &d.head, P, d.features);
-      residual(P, n + 1 < d.layers ? d.layer[n + 1].before_attention : d.norm);
+      residual(P, l.after_mlp, n + 1 < d.layers ? d.layer[n + 1].before_attention : d.norm);
     }
     T *kept = alone ? M : (T *)P;
     if (!alone) {
@@ -265,9 +283,13 @@ template <class T> struct Run {
       for (int k = 0; k < s.keeps; k++) memcpy(kept + size_t(k) * width, M + size_t(s.kept[k]) * width, sizeof(T) * d.features);
     }
     products(&d.head, 1, kept, s.keeps, kept_live, s.kept_c, nullptr, s.logits, d.head.out);
-    if (d.logit_scale == 1.f) return;
+    if (d.logit_scale == 1.f && !d.logit_cap) return;
 #pragma omp for schedule(static)
-    for (int k = 0; k < s.keeps; k++) for (int i = 0; i < d.head.out; i++) s.logits[size_t(k) * d.head.out + i] *= d.logit_scale;
+    for (int k = 0; k < s.keeps; k++) {
+      float *logits = s.logits + size_t(k) * d.head.out;
+      for (int i = 0; i < d.head.out; i++) logits[i] *= d.logit_scale;
+      if (d.logit_cap) capped(logits, d.head.out, d.logit_cap);
+    }
   }
 };
 

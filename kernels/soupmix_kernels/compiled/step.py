@@ -1,169 +1,24 @@
-"""What a decoder computes, in tensors, and the step over it: checked here, since the library trusts every number."""
+"""The step over a decoder: its tensors and rows as the library reads them."""
 
 import ctypes
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from soupmix_kernels.compiled.blocks import KINDS, Blocks
+from soupmix_kernels.compiled.decoder import ACTIVATIONS, Decoder, DecoderLayer, Product, lies
 from soupmix_kernels.compiled.pages import LargePages
-from soupmix_kernels.pool import Pool
 from soupmix_kernels.soup import RowCoefficients
 
-__all__ = ["ACTIVATIONS", "CompiledStep", "Decoder", "DecoderLayer", "Product"]
+__all__ = ["CompiledStep"]
 
-ACTIVATIONS = ("silu", "gelu by tanh", "gelu")
-"""What a gate may be passed through; their places are known to the library."""
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """`y = W x + bias` and, where adapters change it, their soup.
-
-    Attributes:
-        weight: [out, in], fp32 or bf16, or in blocks, of a decoder in bf16. bias: [out], or None.
-        pool: the factors of all adapters, or None. table: which of a step's coefficients are those of this pool.
-    """
-
-    weight: Tensor | Blocks
-    bias: Tensor | None = None
-    pool: Pool | None = None
-    table: int = 0
-
-    @cached_property
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        """A and B of the pool as the library reads them from one end to the other, copied once.
-
-        A [slices R, in], and of every slice B [R / 8, width / 32, 8, 32], filled up with zeros.
-        """
-        return None if self.pool is None else (self.pool.A.contiguous(), _tiles(self.pool))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DecoderLayer:
-    """`x += m o(attention(qkv(norm(x))))`, then `x += m down(act(gate(norm(x))) up(norm(x)))`.
-
-    Attributes:
-        qkv, gate_up: one to three, one or two products whose outputs lie side by side: queries, keys and values; gate and up.
-        before_attention, before_mlp: what RMS norms multiply by [features]. query_norm, key_norm: the same over every head
-            [size], or None.
-        window: so many keys a query sees, itself among them; 0: all before it. rotates: whether positions turn queries and keys.
-    """
-
-    qkv: tuple[Product, ...]
-    o: Product
-    gate_up: tuple[Product, ...]
-    down: Product
-    before_attention: Tensor
-    before_mlp: Tensor
-    query_norm: Tensor | None = None
-    key_norm: Tensor | None = None
-    window: int = 0
-    rotates: bool = True
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoder:
-    """A decoder of the Llama kind. All weights have one dtype, fp32 or bf16, and lie on the CPU.
-
-    Attributes:
-        embedding: [vocabulary, features]. norm: before the output layer [features]. head: the output layer.
-        heads, key_heads: of queries, and of keys and values; the first is a multiple of the second. size: of a head.
-        cos, sin: of every position [positions, rotated / 2]: the first `rotated` numbers of a head are turned, number i with
-            number i + rotated / 2.
-        activation: one of `ACTIVATIONS`. epsilon: of norms. scale: of scores.
-        embedding_scale, residual_scale, logit_scale: factors of embeddings, of what a half layer adds (m above), and of logits.
-
-    Raises:
-        ValueError: shapes that do not fit each other, or tensors that do not lie as the library reads them. TypeError: dtypes.
-    """
-
-    embedding: Tensor
-    layers: tuple[DecoderLayer, ...]
-    norm: Tensor
-    head: Product
-    heads: int
-    key_heads: int
-    size: int
-    cos: Tensor
-    sin: Tensor
-    activation: str
-    epsilon: float
-    scale: float
-    embedding_scale: float = 1.0
-    residual_scale: float = 1.0
-    logit_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        features, dtype = self.embedding.shape[1], self.embedding.dtype
-        if dtype not in (torch.float32, torch.bfloat16):
-            raise TypeError(f"a compiled step is of fp32 or bf16, not of {dtype}")
-        if self.activation not in ACTIVATIONS or self.heads % self.key_heads or not self.layers:
-            raise ValueError("a decoder has layers, a known activation, and a whole number of heads to a key head")
-        queries, keys = self.heads * self.size, self.key_heads * self.size
-        half = self.cos.shape[1]
-        _fits(self.cos.shape == self.sin.shape and 2 * half <= self.size, "cos and sin [positions, rotated / 2]")
-        _fits(_lies(self.embedding, dtype), "the embedding")
-        for layer in self.layers:
-            _check_products(layer.qkv, features, queries + 2 * keys, dtype)
-            _check_products((layer.o,), queries, features, dtype)
-            _check_products(layer.gate_up, features, 2 * self.inner, dtype)
-            _check_products((layer.down,), self.inner, features, dtype)
-            norms = (layer.before_attention, layer.before_mlp, self.norm)
-            _fits(all(each.shape == (features,) for each in norms), "norms [features]")
-            own = [each for each in (layer.query_norm, layer.key_norm) if each is not None]
-            _fits(all(each.shape == (self.size,) for each in own), "norms of heads [size]")
-        _check_products((self.head,), features, len(self.head.weight), dtype)
-
-    @property
-    def inner(self) -> int:
-        """Features between gate and down."""
-        return self.layers[0].down.weight.shape[1]
-
-    @property
-    def products(self) -> tuple[Product, ...]:
-        """All of them, the output layer last."""
-        each = ((*one.qkv, one.o, *one.gate_up, one.down) for one in self.layers)
-        return (*chain.from_iterable(each), self.head)
-
-
-def _fits(right: bool, what: str) -> None:
-    if not right:
-        raise ValueError(f"a decoder's tensors do not fit each other, or lie in another way than rows: {what}")
-
-
-def _lies(tensor: Tensor, dtype: torch.dtype) -> bool:
-    return tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.is_contiguous()
-
-
-def _held(weight: Tensor | Blocks, dtype: torch.dtype) -> bool:
-    """Whether a weight lies as the library reads it: row by row, or in blocks."""
-    if isinstance(weight, Blocks):
-        return dtype == torch.bfloat16 and _lies(weight.data, torch.uint8)
-    return weight.dtype == dtype and weight.device.type == "cpu" and weight.stride(1) == 1
-
-
-def _check_products(products: Sequence[Product], inputs: int, outputs: int, dtype: torch.dtype) -> None:
-    _fits(1 <= len(products) <= 3 and sum(len(each.weight) for each in products) == outputs, "weights [out, in]")
-    for each in products:
-        out = len(each.weight)
-        _fits(_held(each.weight, dtype) and each.weight.shape == (out, inputs), "weights [out, in]")
-        _fits(each.bias is None or each.bias.shape == (out,), "a bias [out]")
-        pool = each.pool
-        if pool is not None:
-            shapes = pool.A.shape[1] == inputs and pool.B.shape[0] == out
-            _fits(shapes and _lies(pool.A.t(), dtype) and _lies(pool.B.t(), dtype), "factors, by columns")
-            _fits(pool.B.shape[1] % _COLUMNS == 0, f"rank columns, {_COLUMNS} at a time")
-
-
-_COLUMNS, _TILE = 8, 32
+_SIZES = ["layers", "features", "heads", "key_heads", "size", "rotated", "inner", "length", "is_bf16", "act"]
+_SCALES = ["epsilon", "scale", "embedding_scale", "residual_scale", "logit_scale", "score_cap", "logit_cap"]
+_NORMS = ["before_attention", "after_attention", "before_mlp", "after_mlp", "query_norm", "key_norm"]
 
 
 class _Linear(ctypes.Structure):
@@ -181,17 +36,10 @@ class _Layer(ctypes.Structure):
         ("o", _Linear),
         ("gate_up", _Linear * 2),
         ("down", _Linear),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("before_attention", "before_mlp", "query_norm", "key_norm", "cos", "sin", "keys", "values")
-        ),
+        *((name, ctypes.c_void_p) for name in (*_NORMS, "cos", "sin", "keys", "values")),
         ("window", ctypes.c_int32),
         ("unused", ctypes.c_int32),
     )
-
-
-_SIZES = ["layers", "features", "heads", "key_heads", "size", "rotated", "inner", "length", "is_bf16", "act"]
-_SCALES = ["epsilon", "scale", "embedding_scale", "residual_scale", "logit_scale"]
 
 
 _ADDRESSES = ["tokens", "positions", "slots", "kept", "live", "kept_live", "c", "kept_c", "logits", "scratch"]
@@ -248,21 +96,22 @@ class CompiledStep:
     def __post_init__(self) -> None:
         d, caches = self.decoder, (*self.keys, *self.values)
         shape = (*caches[0].shape[:1], d.key_heads, *caches[0].shape[2:3], d.size)
-        lie = all(each.shape == shape and _lies(each, d.embedding.dtype) for each in caches)
+        lie = all(each.shape == shape and lies(each, d.embedding.dtype) for each in caches)
         if not (lie and len(self.keys) == len(self.values) == len(d.layers)):
             raise ValueError("a compiled step needs keys and values [slots, key heads, length, size] of every layer")
         _lay_out(d.products)
-        cos, sin = (self._numbers(each[: shape[2]]) for each in (d.cos, d.sin))
+        angles = [[self._numbers(each[: shape[2]]) for each in pair] for pair in zip(d.cos, d.sin, strict=True)]
         layers = (_Layer * len(d.layers))()
         for number, layer in enumerate(d.layers):
-            self._fill(layers[number], layer, cos, sin)
+            self._fill(layers[number], layer)
+            layers[number].cos, layers[number].sin = (None, None) if layer.angles is None else angles[layer.angles]
             layers[number].keys, layers[number].values = self.keys[number].data_ptr(), self.values[number].data_ptr()
         self._held.append(layers)
         sizes = (
-            len(d.layers), d.embedding.shape[1], d.heads, d.key_heads, d.size, 2 * d.cos.shape[1], d.inner, shape[2],
+            len(d.layers), d.embedding.shape[1], d.heads, d.key_heads, d.size, 2 * d.cos.shape[2], d.inner, shape[2],
             int(d.embedding.dtype == torch.bfloat16), ACTIVATIONS.index(d.activation),
         )  # fmt: skip
-        scales = (d.epsilon, d.scale, d.embedding_scale, d.residual_scale, d.logit_scale)
+        scales = (getattr(d, name) for name in _SCALES)
         self._made = _Decoder(
             ctypes.cast(layers, ctypes.POINTER(_Layer)),
             d.embedding.data_ptr(),
@@ -275,17 +124,15 @@ class CompiledStep:
         self._widths = {table: len(pool.A) for table, pool in pools.items()}
         self._ranks = all(each.pool is None or each.pool.rank > 0 for each in d.products)
 
-    def _fill(self, made: _Layer, layer: DecoderLayer, cos: int, sin: int) -> None:
+    def _fill(self, made: _Layer, layer: DecoderLayer) -> None:
         for number, each in enumerate(layer.qkv):
             made.qkv[number] = self._linear(each)
         for number, each in enumerate(layer.gate_up):
             made.gate_up[number] = self._linear(each)
         made.o, made.down, made.window = self._linear(layer.o), self._linear(layer.down), layer.window
-        made.before_attention, made.before_mlp = map(self._numbers, (layer.before_attention, layer.before_mlp))
-        made.query_norm, made.key_norm = (
-            None if norm is None else self._numbers(norm) for norm in (layer.query_norm, layer.key_norm)
-        )
-        made.cos, made.sin = (cos, sin) if layer.rotates else (None, None)
+        for name in _NORMS:
+            norm = getattr(layer, name)
+            setattr(made, name, None if norm is None else self._numbers(norm))
 
     def _numbers(self, tensor: Tensor) -> int:
         """The address of a copy in fp32 that lives as long as this."""
@@ -335,7 +182,7 @@ class CompiledStep:
             ValueError: a token, position, slot or row that is not there, or tables of other shapes.
         """
         vocabulary, length = len(self.decoder.embedding), self.keys[0].shape[2]
-        most = (vocabulary, min(length, len(self.decoder.cos)), len(self.keys[0]), len(tokens))
+        most = (vocabulary, min(length, self.decoder.positions), len(self.keys[0]), len(tokens))
         given = [_numbers(each, end) for each, end in zip((tokens, positions, slots, kept), most, strict=True)]
         if not (len(given[0]) == len(given[1]) == len(given[2])):
             raise ValueError("a step needs a position and a slot for every token")
@@ -382,14 +229,6 @@ def _lay_out(products: Sequence[Product]) -> None:
     pages = LargePages(factor for each in new for factor in each.factors or ())
     for each in new:
         vars(each)["factors"] = each.factors and tuple(map(pages.copy, each.factors))
-
-
-def _tiles(pool: Pool) -> Tensor:
-    parts = []
-    for B in pool.B.split(list(pool.widths)):
-        filled = pad(B, (0, 0, 0, -len(B) % _TILE))
-        parts.append(filled.t().reshape(-1, _COLUMNS, len(filled) // _TILE, _TILE).transpose(1, 2).flatten())
-    return torch.cat(parts)
 
 
 def _numbers(tensor: Tensor, end: int) -> Any:

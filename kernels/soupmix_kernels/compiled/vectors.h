@@ -61,6 +61,13 @@ inline V power_of_e(V x) {  // Cephes' expf, its argument kept within [-87, 88];
   typedef int32_t I __attribute__((vector_size(4 * LANES)));
   return p * (V)((__builtin_convertvector(n, I) + 127) << 23);
 }
+inline V tanh_of(V x) {  // Cephes' tanhf; NaN stays NaN
+  V z = x * x;
+  V near = ((((-5.70498872745e-3f * z + 2.06390887954e-2f) * z - 5.37397155531e-2f) * z + 1.33314422036e-1f) * z - 3.33332819422e-1f) * z * x + x;
+  V size = (V)((U)x & 0x7fffffffu), far = 1.f - 2.f / (power_of_e(size + size) + 1.f);
+  return size < .625f ? near : (V)((U)far | ((U)x & 0x80000000u));
+}
+inline float tanh_of(float x) { return tanh_of(all(x))[0]; }
 inline V activated(V a, int act) {
   if (act == 0) return a / (1.f + power_of_e(-a));  // silu
   V u = .7978845608f * (a + .044715f * a * a * a);  // gelu by tanh

@@ -1,47 +1,38 @@
-"""Which models a compiled step computes, and what it is told of them (`soupmix_kernels.compiled`).
+"""Which models a compiled step computes, and who computes the steps of an engine.
 
 Only families whose code in transformers was read are taken, by the very classes of transformers; of everything that can differ
-within them it is looked at what is there, or tried: which norm, which activation, which angles. What is left over is a reason to
-compute by torch, in words. That the whole computes what transformers computes is tried before anybody is served
-(`soupmix.batching.probe`).
+within them it is looked at what is there, or tried (`soupmix.engine.described`). What is left over is a reason to compute by torch,
+in words. That the whole computes what transformers computes is tried before anybody is served (`soupmix.batching.probe`).
 """
 
 import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
 
 import soupmix_kernels
 from soupmix.base import cache_root
+from soupmix.engine.described import DescribedModel, Unfit
 from soupmix.engine.layers import BaseLinear, Paths, SoupGroup
 from soupmix.engine.rows import ActiveBatch
 from soupmix.methods import request_op
 from soupmix_kernels import Pool, RowCoefficients
-from soupmix_kernels.compiled import (
-    ACTIVATIONS,
-    CannotCompile,
-    CompiledStep,
-    Decoder,
-    DecoderLayer,
-    LargePages,
-    Product,
-    library,
-    made_for,
-)
+from soupmix_kernels.compiled import CannotCompile, CompiledStep, LargePages, library, made_for
 
 __all__ = ["FAMILIES", "TORCH", "EngineStep", "StepChoice", "Steps", "step_for", "step_here"]
 
 FAMILIES: Mapping[str, str] = {
     "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3",
     "granite": "Granite",
     "llama": "Llama",
     "mistral": "Mistral",
+    "phi3": "Phi3",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
     "smollm3": "SmolLM3",
@@ -51,9 +42,18 @@ FAMILIES: Mapping[str, str] = {
 _ROPES = ("default", "linear", "llama3", "yarn")  # those whose angles do not depend on how long a text has become
 _CHILDREN = {
     "body": {"embed_tokens", "layers", "norm", "rotary_emb"},
-    "layer": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
-    "attention": {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"},
-    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
+    "layer": {
+        "self_attn",
+        "mlp",
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+        "resid_attn_dropout",
+        "resid_mlp_dropout",
+    },
+    "attention": {"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "q_norm", "k_norm"},
+    "mlp": {"gate_proj", "up_proj", "gate_up_proj", "down_proj", "act_fn", "activation_fn"},
 }
 
 
@@ -81,7 +81,7 @@ class EngineStep:
 
     def __init__(self, model: Any, groups: Mapping[Paths, SoupGroup], batch: ActiveBatch, choice: StepChoice) -> None:
         self._model, self._groups, self._batch = model, groups, batch
-        self._described: _Described | None = None
+        self._described: DescribedModel | None = None
         self._settling, self._is_settled = threading.RLock(), False
         self.library, self.why, self.held, self.exact = choice
 
@@ -100,9 +100,9 @@ class EngineStep:
         try:
             if self._described is None:
                 _settle(self._model, self._groups)
-                self._described = _Described(self._model, self._groups, keys[0].shape[2])
+                self._described = DescribedModel(self._model, self._groups, keys[0].shape[2])
             decoder = self._described.decoder_of(keys[0].shape[2])
-        except _Unfit as error:
+        except Unfit as error:
             raise ValueError(str(error)) from error
         return Steps(CompiledStep(decoder, self.library, keys, values), self._described.tables, self._batch)
 
@@ -147,17 +147,13 @@ def _settle(model: nn.Module, groups: Mapping[Paths, SoupGroup]) -> None:
         each.data = same if same is not None and same.shape == was.shape else pages.copy(was)
 
 
-class _Unfit(Exception):
-    """What a compiled step cannot do, in words."""
-
-
 def step_for(model: Any, device: str, *, fused: bool) -> StepChoice:
     """Whether a model's steps are compiled, asked before its layers are replaced."""
     try:
         if torch.device(device).type != "cpu" or not fused:
-            raise _Unfit("a compiled step is for the CPU and layers that may be computed together")
+            raise Unfit("a compiled step is for the CPU and layers that may be computed together")
         _check_family(model)
-    except _Unfit as error:
+    except Unfit as error:
         return StepChoice(None, f"torch computes the steps: {error}")
     return step_here()
 
@@ -176,28 +172,30 @@ def step_here() -> StepChoice:
 
 def _check_family(model: Any) -> None:
     config, kind = model.config, type(model)
-    family = FAMILIES.get(config.model_type)
-    names = {f"transformers.models.{config.model_type}.modeling_{config.model_type}.{family}ForCausalLM"}
-    if family is None or f"{kind.__module__}.{kind.__qualname__}" not in names:
-        raise _Unfit(f"a compiled step knows {', '.join(FAMILIES.values())}, and this is a {kind.__name__}")
+    family, where = FAMILIES.get(config.model_type), config.model_type.removesuffix("_text")
+    name = f"transformers.models.{where}.modeling_{where}.{family}ForCausalLM"
+    if family is None or f"{kind.__module__}.{kind.__qualname__}" != name:
+        raise Unfit(f"a compiled step knows {', '.join(FAMILIES.values())}, and this is a {kind.__name__}")
     if model.dtype not in (torch.float32, torch.bfloat16):
-        raise _Unfit(f"a compiled step is of fp32 or bf16, not of {model.dtype}")
+        raise Unfit(f"a compiled step is of fp32 or bf16, not of {model.dtype}")
     body = model.model
     _only(model, {"model", "lm_head"}, "model")
     _only(body, _CHILDREN["body"], "body")
-    if body.rotary_emb.rope_type not in _ROPES:
-        raise _Unfit(f"a compiled step knows no angles that change with the text ('{body.rotary_emb.rope_type}')")
+    kinds = body.rotary_emb.rope_type
+    for rope in [kinds] if isinstance(kinds, str) else kinds.values():
+        if rope not in _ROPES:
+            raise Unfit(f"a compiled step knows no angles that change with the text ('{rope}')")
     for layer in body.layers:
         for name, module in (("layer", layer), ("attention", layer.self_attn), ("mlp", layer.mlp)):
             _only(module, _CHILDREN[name], name)
         if not layer.self_attn.is_causal:
-            raise _Unfit("a compiled step lets no token see what comes after it")
+            raise Unfit("a compiled step lets no token see what comes after it")
 
 
 def _only(module: nn.Module, known: set[str], what: str) -> None:
     unknown = {name for name, _ in module.named_children()} - known
     if unknown or module._forward_hooks or "forward" in vars(module):
-        raise _Unfit(f"a compiled step knows no {what} with {', '.join(sorted(unknown)) or 'a forward of its own'}")
+        raise Unfit(f"a compiled step knows no {what} with {', '.join(sorted(unknown)) or 'a forward of its own'}")
 
 
 class Steps:
@@ -233,129 +231,6 @@ class Steps:
         if self._batch.has_soup:
             for key, pool in self._tables:
                 yield self._batch.coefficients(key, pool, (1, rows))
-
-
-class _Described:
-    """A `Decoder` of a model whose layers are soup layers, and the pools whose coefficients are its tables."""
-
-    def __init__(self, model: Any, groups: Mapping[Paths, SoupGroup], length: int) -> None:
-        self._by_path = {path: (paths, group) for paths, group in groups.items() for path in paths}
-        self._keys: dict[int, Pool] = {}
-        body, config = model.model, model.config
-        first = body.layers[0].self_attn
-        self._rotary = body.rotary_emb
-        cos, sin = _angles(self._rotary, length, first.head_dim)
-        epsilon, norm = _norm(body.norm)
-        self._epsilon = epsilon
-        scaled = getattr(body.embed_tokens, "embed_scale", None)
-        embedded = getattr(body, "embedding_multiplier", 1.0) if scaled is None else float(scaled.to(model.dtype))
-        self.decoder = Decoder(
-            embedding=body.embed_tokens.weight.data,
-            layers=tuple(self._layer(f"model.layers.{n}", each, config) for n, each in enumerate(body.layers)),
-            norm=norm,
-            head=self._products("lm_head")[0],
-            heads=config.num_attention_heads,
-            key_heads=config.num_key_value_heads,
-            size=first.head_dim,
-            cos=cos,
-            sin=sin,
-            activation=_activation(body.layers[0].mlp.act_fn),
-            epsilon=epsilon,
-            scale=float(_one({each.self_attn.scaling for each in body.layers}, "scales")),
-            embedding_scale=embedded,
-            residual_scale=float(
-                _one({getattr(each, "residual_multiplier", 1.0) for each in body.layers}, "residuals")
-            ),
-            logit_scale=1.0 / getattr(config, "logits_scaling", 1.0),
-        )
-
-    def decoder_of(self, length: int) -> Decoder:
-        """The decoder, with angles for so many positions at least."""
-        if length > len(self.decoder.cos):
-            cos, sin = _angles(self._rotary, length, self.decoder.size)
-            self.decoder = replace(self.decoder, cos=cos, sin=sin)
-        return self.decoder
-
-    @property
-    def tables(self) -> tuple[tuple[int, Pool], ...]:
-        """The number of the columns of every table, and a pool that has them."""
-        return tuple(self._keys.items())
-
-    def _layer(self, path: str, layer: Any, config: Any) -> DecoderLayer:
-        attention = layer.self_attn
-        window = getattr(attention, "sliding_window", None)
-        if config.model_type == "mistral":
-            window = config.sliding_window
-        query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
-        return DecoderLayer(
-            self._products(*(f"{path}.self_attn.{name}_proj" for name in "qkv")),
-            self._products(f"{path}.self_attn.o_proj")[0],
-            self._products(*(f"{path}.mlp.{name}_proj" for name in ("gate", "up"))),
-            self._products(f"{path}.mlp.down_proj")[0],
-            self._weight(layer.input_layernorm),
-            self._weight(layer.post_attention_layernorm),
-            None if query_norm is None else self._weight(query_norm),
-            None if key_norm is None else self._weight(key_norm),
-            window=window or 0,
-            rotates=bool(getattr(attention, "use_rope", True)),
-        )
-
-    def _weight(self, norm: Any) -> Tensor:
-        epsilon, weight = _norm(norm)
-        _one({epsilon, self._epsilon}, "epsilons")
-        return weight
-
-    def _products(self, *paths: str) -> tuple[Product, ...]:
-        """The products of layers with one input, which are one group or a group each."""
-        made = dict[Paths, Product]()
-        for path in paths:
-            if path not in self._by_path:
-                raise _Unfit(f"'{path}' is no layer that it could compute")
-            group_paths, group = self._by_path[path]
-            base = group.base
-            if not isinstance(base, BaseLinear) or base.rows is None:
-                raise _Unfit(f"'{path}' does not hold its weight row by row")
-            if group.pool is not None:
-                self._keys.setdefault(group.key, group.pool)
-            table = list(self._keys).index(group.key) if group.pool is not None else 0
-            made[group_paths] = Product(base.rows, base.bias, group.pool, table)
-        return tuple(made.values())
-
-
-def _norm(module: Any) -> tuple[float, Tensor]:
-    """Epsilon and factors [features] fp32 of an RMS norm, which is tried."""
-    epsilon = float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
-    held = module.weight.data.float()
-    x = torch.linspace(-2.0, 3.0, len(held))
-    normed, found = x * torch.rsqrt(x.pow(2).mean() + epsilon), module(x[None])[0].float()
-    for weight in (held, 1.0 + held):
-        if torch.allclose(found, normed * weight, rtol=1e-4, atol=1e-5):
-            return epsilon, weight
-    raise _Unfit(f"a compiled step knows no norm like {type(module).__name__}")
-
-
-def _activation(module: Any) -> str:
-    x = torch.linspace(-6.0, 6.0, 101)
-    known = (silu(x), gelu(x, approximate="tanh"), gelu(x))
-    for name, expected in zip(ACTIVATIONS, known, strict=True):
-        if torch.allclose(module(x), expected, rtol=1e-5, atol=1e-6):
-            return name
-    raise _Unfit(f"a compiled step knows no activation like {type(module).__name__}")
-
-
-def _angles(rotary: Any, length: int, size: int) -> tuple[Tensor, Tensor]:
-    """cos and sin [length, size / 2] fp32 of every position."""
-    both = rotary(torch.zeros(1), torch.arange(length)[None])
-    if any(each.shape[-1] != size or not torch.equal(*each[0].chunk(2, -1)) for each in both):
-        raise _Unfit("a compiled step turns number i of a head with number i + size / 2, and all of them")
-    cos, sin = (each[0, :, : size // 2].float().contiguous() for each in both)
-    return cos, sin
-
-
-def _one(values: set[Any], what: str) -> Any:
-    if len(values) > 1:
-        raise _Unfit(f"a compiled step has one of all {what}")
-    return next(iter(values))
 
 
 def _averages_factors(method: str) -> bool:
