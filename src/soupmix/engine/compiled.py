@@ -1,8 +1,8 @@
 """Which models a compiled step computes, and who computes the steps of an engine.
 
 Only families whose code in transformers was read are taken, by the very classes of transformers; of everything that can differ
-within them it is looked at what is there, or tried (`soupmix.engine.described`). What is left over is a reason to compute by torch,
-in words. That the whole computes what transformers computes is tried before anybody is served (`soupmix.batching.probe`).
+within them it is looked at what is there, or tried (`soupmix.engine.described`). What is left over is a reason to compute by
+torch, in words. That the whole computes what transformers computes is tried before anybody is served (`soupmix.batching.probe`).
 """
 
 import ctypes
