@@ -1,0 +1,59 @@
+"""The command that makes a report, told from what the report holds."""
+
+from collections.abc import Iterator
+
+from weights_do.text import Report
+
+from soupmix.evaluate import held_out_prompts
+
+STRENGTHS, AGAINST, TEMPERATURES = ["0.5", "0.7", "1"], ["prompt", "uniform"], [0.0, 0.7]  # what nobody has to ask for
+KINDS = {1: "singles", 2: "pairs", 3: "corners"}
+
+
+def asked(report: Report, page: str = "") -> Iterator[str]:
+    """How to make a page again, of singles, pairs and corners."""
+    yield "Made by"
+    command = " ".join(["soupmix evaluate OUT", *_options(report)])
+    yield f"```text\n{command}\npython benchmarks/results.py OUT {page}".rstrip() + "\n```"
+
+
+def _options(report: Report) -> Iterator[str]:
+    count = report["prompts"]["count"]
+    if count < len(held_out_prompts()):
+        yield f"--first {count}"
+    soups = [arm for arm in report["arms"] if arm["way"] == "soup" and "@" in arm["name"] and not arm["system"]]
+    kinds = [word for size, word in KINDS.items() if any(len(arm["weights"]) == size for arm in soups)]
+    if kinds != [*KINDS.values()]:
+        yield f"--soups {','.join(kinds)}"
+    strengths = sorted({weight for arm in soups for weight in arm["weights"].values()}, key=float)
+    if strengths != STRENGTHS:
+        yield from (f"--strength {each}" for each in strengths)
+    methods = list(dict.fromkeys(arm["method"] for arm in soups))
+    if methods != ["delta"]:
+        yield from (f"--method {each}" for each in methods)
+    against = list(_against(report))
+    if against != AGAINST:
+        yield f'--against "{",".join(against)}"'
+    others = {w for arm in report["arms"] if arm["way"] in ("mod", "activated") for w in arm["weights"].values()}
+    if others and others != set(strengths[:1]):
+        yield from (f"--against-strength {each}" for each in sorted(others, key=float))
+    if report["limits"]["temperatures"] != TEMPERATURES:
+        yield from (f"--temperature {each:g}" for each in report["limits"]["temperatures"])
+    if not any(each["name"].startswith("judge_") for each in report["measures"]):
+        yield "--no-judge"
+    if report.get("fidelity"):
+        yield "--fidelity"
+
+
+def _against(report: Report) -> Iterator[str]:
+    arms = report["arms"]
+    ways = {arm["way"] for arm in arms}
+    if any(arm["system"] and not arm["weights"] and arm["way"] == "soup" for arm in arms):
+        yield "prompt"
+    if any(arm["system"] and arm["weights"] and arm["way"] == "soup" for arm in arms):
+        yield "prompt+soup"
+    if any(arm["shots"] for arm in arms):
+        yield "few-shot"
+    yield from (word for word in ("mod", "activated", "contrast", "best-of-n") if word in ways)
+    if any(arm["name"] == "uniform" for arm in arms):
+        yield "uniform"
