@@ -1,5 +1,6 @@
 """The command that makes a report, told from what the report holds."""
 
+import textwrap
 from collections.abc import Iterator
 
 from weights_do.text import Report
@@ -14,7 +15,8 @@ def asked(report: Report, page: str = "") -> Iterator[str]:
     """How to make a page again, of singles, pairs and corners."""
     yield "Made by"
     command = " ".join(["soupmix evaluate OUT", *_options(report)])
-    yield f"```text\n{command}\npython benchmarks/results.py OUT {page}".rstrip() + "\n```"
+    lines = textwrap.wrap(command, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    yield "\n".join(["```text", " \\\n".join(lines), f"python benchmarks/results.py OUT {page}".rstrip(), "```"])
 
 
 def _options(report: Report) -> Iterator[str]:

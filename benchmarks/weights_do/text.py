@@ -50,7 +50,7 @@ def plain(soup: str) -> str:
 
 def wrapped(part: str) -> str:
     """Prose within 120 characters; tables and pictures as they are."""
-    if part.startswith(("|", "!", "<", "#", "**This is")):
+    if part.startswith(("|", "!", "<", "#", "```", "**This is")):
         return part
     lines = part.split("\n")
     filled = (
