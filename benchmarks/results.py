@@ -43,7 +43,13 @@ SHOWN = ("grade", "words", "lexicon", "warm_at_all", "cold_at_all", "on_topic", 
 
 
 def page(report: Report, before: Report | None = None) -> str:
-    parts = [f"{partial(report)}# What weights do", first_words(report), *asked(report), _made_of(report), *_kept(report)]
+    parts = [
+        f"{partial(report)}# What weights do",
+        first_words(report),
+        *asked(report),
+        _made_of(report),
+        *_kept(report),
+    ]
     parts += [] if before is None else ["## Before and now", *beside(before, report)]
     parts += [*_lost(report), *_alone(report)]
     parts += [*_by_every_means(report), *_furthest(report)]
@@ -241,7 +247,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of an evaluation, with report.json")
     parser.add_argument("--before", type=Path, help="folder of another one, of before, to stand beside it")
     parser.add_argument("--composition", action="store_true", help="write only what is kept in soups")
-    parser.add_argument("--fidelity", action="store_true", help="write only how soups differ from the mix of their models")
+    parser.add_argument(
+        "--fidelity", action="store_true", help="write only how soups differ from the mix of their models"
+    )
     options = parser.parse_args()
     found = read_report(options.out / REPORT)
     if options.composition:

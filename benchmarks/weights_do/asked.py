@@ -1,11 +1,11 @@
 """The command that makes a report, told from what the report holds."""
 
+import re
 import textwrap
 from collections.abc import Iterator
 
-from weights_do.text import Report
-
 from soupmix.evaluate import held_out_prompts
+from weights_do.text import Report
 
 STRENGTHS, AGAINST, TEMPERATURES = ["0.5", "0.7", "1"], ["prompt", "uniform"], [0.0, 0.7]  # what nobody has to ask for
 KINDS = {1: "singles", 2: "pairs", 3: "corners"}
@@ -45,6 +45,8 @@ def _options(report: Report) -> Iterator[str]:
         yield "--no-judge"
     if report.get("fidelity"):
         yield "--fidelity"
+    told = " ".join(each["why"] for each in report["not_measured"])
+    yield from (f"--judge-first {each}" for each in re.findall(r"it judged those to the first (\d+) of", told))
 
 
 def _against(report: Report) -> Iterator[str]:
