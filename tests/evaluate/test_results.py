@@ -93,12 +93,12 @@ def test_its_prose_fits_a_screen_and_its_tables_are_even(results: ModuleType, fo
         "connectivity": [{"soup": "long+loud@1", "margin": {"value": -0.1, "low": -0.2, "high": 0.1}}],
         "cost": {"0": {name: {"tokens": 10.0, "decoded": 20.0} for name in found["results"]["0"]}},
     }
-    for text in (results.page({**found, **said}), results.page(found), results.all_arms(found)):
+    for text in (results.fidelity({**found, **said}), results.page({**found, **said}), results.all_arms(found)):
         for block in text.split("\n\n"):
             rows = [line for line in block.split("\n") if line.startswith("|")]
             assert len({line.count("|") for line in rows}) <= 1
             assert all(len(line) <= 120 for line in block.split("\n") if not line.startswith(("|", "!")))
-    whole = " ".join(results.page({**found, **said}).split())
+    whole = " ".join(results.fidelity({**found, **said}).split())
     assert "soups lie .010 to .010 nats a token from the mix of their models" in whole
     assert "the least margin is -.100 [-.200, .100], of `long+loud@1`" in whole
     assert "Is a soup what its parts are" not in results.page(found)
