@@ -3,11 +3,15 @@
 import re
 import textwrap
 from collections.abc import Iterator
+from hashlib import sha256
 
 from soupmix.evaluate import held_out_prompts
+from soupmix.evaluate.record import prompt_fields
+from soupmix.files import canonical_json
 from weights_do.text import Report
 
 STRENGTHS, AGAINST, TEMPERATURES = ["0.5", "0.7", "1"], ["prompt", "uniform"], [0.0, 0.7]  # what nobody has to ask for
+USUAL = {"length": 160, "seed": 0, "dtype": None}
 KINDS = {1: "singles", 2: "pairs", 3: "corners"}
 
 
@@ -20,9 +24,7 @@ def asked(report: Report, page: str = "") -> Iterator[str]:
 
 
 def _options(report: Report) -> Iterator[str]:
-    count = report["prompts"]["count"]
-    if count < len(held_out_prompts()):
-        yield f"--first {count}"
+    yield from _prompts(report["prompts"]["count"], report["prompts"]["digest"])
     soups = [arm for arm in report["arms"] if arm["way"] == "soup" and "@" in arm["name"] and not arm["system"]]
     kinds = [word for size, word in KINDS.items() if any(len(arm["weights"]) == size for arm in soups)]
     if kinds != [*KINDS.values()]:
@@ -39,14 +41,24 @@ def _options(report: Report) -> Iterator[str]:
     others = {w for arm in report["arms"] if arm["way"] in ("mod", "activated") for w in arm["weights"].values()}
     if others and others != set(strengths[:1]):
         yield from (f"--against-strength {each}" for each in sorted(others, key=float))
-    if report["limits"]["temperatures"] != TEMPERATURES:
-        yield from (f"--temperature {each:g}" for each in report["limits"]["temperatures"])
+    limits = report["limits"]
+    if limits["temperatures"] != TEMPERATURES:
+        yield from (f"--temperature {each:g}" for each in limits["temperatures"])
+    yield from (f"--{name} {limits[name]}" for name, usual in USUAL.items() if limits[name] != usual)
     if not any(each["name"].startswith("judge_") for each in report["measures"]):
         yield "--no-judge"
     if report.get("fidelity"):
         yield "--fidelity"
     told = " ".join(each["why"] for each in report["not_measured"])
     yield from (f"--judge-first {each}" for each in re.findall(r"it judged those to the first (\d+) of", told))
+
+
+def _prompts(count: int, digest: str) -> Iterator[str]:
+    shipped = [prompt_fields(each).model_dump(mode="json") for each in held_out_prompts()]
+    if digest != f"sha256:{sha256(canonical_json(shipped[:count])).hexdigest()}":
+        yield "--prompts FILE"
+    elif count < len(shipped):
+        yield f"--first {count}"
 
 
 def _against(report: Report) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import importlib
 import shlex
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,9 @@ from soupmix.cli.arms import arms_of
 from soupmix.cli.evaluate import command
 from soupmix.evaluate import held_out_prompts
 from soupmix.evaluate.preferences import shipped_preferences
+from soupmix.evaluate.record import prompt_fields
 from soupmix.evaluate.soups import Arm
+from soupmix.files import canonical_json
 from soupmix.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +25,8 @@ ASKED = [
     "--first 16 --method delta --method factor --against prompt,prompt+soup,few-shot,mod,contrast,best-of-n,uniform "
     "--against-strength 0.7 --no-judge",
     '--first 40 --strength 0.7 --against "" --no-judge',
-    "--soups singles,corners --strength 0.25 --against mod,activated --temperature 0 --fidelity",
+    "--soups singles,corners --strength 0.25 --against mod,activated --temperature 0 --length 40 --seed 7 --dtype fp32 "
+    "--fidelity",
 ]
 
 
@@ -43,10 +47,12 @@ def arms(options: dict[str, Any]) -> tuple[Arm, ...]:
 
 def report_of(options: dict[str, Any]) -> dict[str, Any]:
     """What of a report tells how it was asked for."""
+    asked = [prompt_fields(each).model_dump(mode="json") for each in held_out_prompts()][: options["first"]]
+    limits = {name: options[name] for name in ("length", "seed", "dtype")}
     return {
         "arms": [arm.to_dict() for arm in arms(options)],
-        "prompts": {"count": options["first"] or len(held_out_prompts())},
-        "limits": {"temperatures": list(options["temperatures"])},
+        "prompts": {"count": len(asked), "digest": f"sha256:{sha256(canonical_json(asked)).hexdigest()}"},
+        "limits": limits | {"temperatures": list(options["temperatures"])},
         "measures": [{"name": "judge_length"}] if options["judge"] else [],
         "fidelity": {"0.7": {}} if options["fidelity"] else {},
         "not_measured": [],
@@ -61,8 +67,16 @@ def test_the_command_of_a_page_asks_for_what_is_in_its_report(part: Callable[[st
     assert last == "python benchmarks/results.py OUT --composition"
     said = options_of(first.removeprefix("soupmix evaluate OUT"))
     assert set(arms(said)) == set(arms(asked))
-    assert {n: said[n] for n in ("first", "judge", "fidelity")} == {n: asked[n] for n in ("first", "judge", "fidelity")}
+    named = ("first", "length", "seed", "dtype", "judge", "fidelity")
+    assert {name: said[name] for name in named} == {name: asked[name] for name in named}
     assert set(said["temperatures"]) == set(asked["temperatures"])
+
+
+def test_prompts_that_are_not_ours_are_not_told_as_ours(part: Callable[[str], ModuleType]) -> None:
+    report = report_of(options_of("--first 2"))
+    other = {**report, "prompts": {"count": 2, "digest": "sha256:0"}}
+    assert ["--first 2" in list(part("asked").asked(each))[1] for each in (report, other)] == [True, False]
+    assert "--prompts FILE" in list(part("asked").asked(other))[1]
 
 
 def test_what_a_judge_says_is_told_towards_each_pole_beside_its_soups(part: Callable[[str], ModuleType]) -> None:
